@@ -1,0 +1,246 @@
+"""AlexNet in two columns, one per device, as in Figure 2 of Krizhevsky, Sutskever, Hinton 2012.
+
+    image ──┬── conv1 ─ conv2 ──┬── conv3 ─ conv4 ─ conv5 ──┬── fc6 ──┬── fc7 ──┬── fc8
+            │                   ╳                           ╳         ╳         │
+            └── conv1 ─ conv2 ──┴── conv3 ─ conv4 ─ conv5 ──┴── fc6 ──┴── fc7 ──┘
+
+Each device holds half of every layer.  The columns talk only where the picture has a cross: conv3 and the fully
+connected layers read both halves of the layer before; everything else, response normalisation included, reads its own.
+On one device the same net is grouped: two columns side by side in one tensor, the same numbers.
+
+docs/alexnet.md tells the presets apart, difference by difference, with sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import minigrad
+import minigrad.functional as F
+from minigrad import Tensor, init, nn
+from minigrad.errors import ArgumentError
+
+# The kernels of conv1 .. conv5 and the neurons of fc6, fc7 in one column (section 3.5).
+WIDTHS = (48, 128, 192, 192, 128, 2048, 2048)
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the paper, the code behind the paper, and a net that starts learning at once do differently."""
+
+    # What follows the convolutions of layers 1, 2 and 5, in order.
+    layer1: tuple[str, ...] = ("relu", "lrn", "pool")
+    layer2: tuple[str, ...] = ("relu", "lrn", "pool")
+    layer5: tuple[str, ...] = ("relu", "pool")
+    lrn_alpha: float = 1e-4  # in the paper's formula, where it is not divided by n
+    # Weights are drawn from N(0, std), by layer; None: He, std = sqrt(2 / fan-in).
+    std: Mapping[str, float] | None = None
+    ones: tuple[str, ...] = ("conv2", "conv4", "conv5", "fc6", "fc7")  # layers whose biases start at `bias`
+    bias: float = 1.0  # the others start at 0
+    dropout: str = "paper"  # mask in training and half the output in testing; "inverted": doubled in training
+    bias_lr: float = 1.0  # learning rate of the biases, relative to the weights'
+    bias_decay: bool = True  # whether weight decay applies to biases
+    pixel_scale: float = 1.0  # the network sees (pixel - mean) * pixel_scale, pixels from 0 to 255
+
+
+PRESETS = {
+    "paper": Preset(std=dict.fromkeys(LAYERS, 0.01)),
+    "original": Preset(
+        layer1=("lrn", "pool", "relu"),
+        layer2=("relu", "lrn", "lrn_within_map", "pool"),
+        layer5=("pool", "relu"),
+        lrn_alpha=1e-4 / 5,
+        std={**dict.fromkeys(LAYERS, 0.01), "conv3": 0.03, "conv4": 0.03, "conv5": 0.03},
+        bias_lr=2.0,
+        bias_decay=False,
+        pixel_scale=1 / 1.1,
+    ),
+    "trainable": Preset(bias=0.1, dropout="inverted", pixel_scale=1 / 58),
+}
+
+
+class Column(nn.Module):
+    """The layers on one device.  `g` columns of the paper are held side by side: 1 on two devices, 2 on one."""
+
+    def __init__(
+        self,
+        device: str,
+        g: int,
+        preset: Preset,
+        num_classes: int | None,
+        input_size: int,
+        widths: Sequence[int],
+        dropout: float,
+        dtype: str,
+    ):
+        super().__init__()
+        self.preset, self.g, self.p = preset, g, dropout
+        n1, n2, n3, n4, n5, n6, n7 = widths
+        here: dict[str, Any] = {"device": device, "dtype": dtype}
+        # 224 pixels and 55 positions 4 apart: the last windows overhang and read zeros, right and bottom only.
+        overhang = ((0, 227 - input_size), (0, 227 - input_size))
+        self.conv1 = nn.Conv2d(3, n1 * g, 11, stride=4, padding=overhang, **here)
+        self.conv2 = nn.Conv2d(n1 * g, n2 * g, 5, padding=2, groups=g, **here)
+        self.conv3 = nn.Conv2d(n2 * 2, n3 * g, 3, padding=1, **here)  # reads both columns
+        self.conv4 = nn.Conv2d(n3 * g, n4 * g, 3, padding=1, groups=g, **here)
+        self.conv5 = nn.Conv2d(n4 * g, n5 * g, 3, padding=1, groups=g, **here)
+        self.fc6 = nn.Linear(n5 * 2 * 6 * 6, n6 * g, **here)  # reads both columns, as do fc7 and fc8
+        self.fc7 = nn.Linear(n6 * 2, n7 * g, **here)
+        if num_classes is not None:  # the last layer is not split: it lives on the first device
+            self.fc8 = nn.Linear(n7 * 2, num_classes, **here)
+
+    def conv1_to_2(self, x: Tensor) -> Tensor:
+        x = self.steps(self.preset.layer1, self.conv1(x))
+        return self.steps(self.preset.layer2, self.conv2(x))
+
+    def conv3_to_5(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv3(x))
+        x = F.relu(self.conv4(x))
+        return self.steps(self.preset.layer5, self.conv5(x))
+
+    def hidden6(self, x: Tensor) -> Tensor:
+        return self.dropout(F.relu(self.fc6(x.flatten(1))))
+
+    def hidden7(self, x: Tensor) -> Tensor:
+        return self.dropout(F.relu(self.fc7(x)))
+
+    def steps(self, names: Sequence[str], x: Tensor) -> Tensor:
+        """What follows a convolution, in the preset's order."""
+        for name in names:
+            if name == "relu":
+                x = F.relu(x)
+            elif name == "lrn":
+                x = F.lrn(x, n=5, k=2.0, alpha=self.preset.lrn_alpha, beta=0.75, groups=self.g)
+            elif name == "lrn_within_map":
+                x = F.lrn_within_map(x, n=5, k=1.0, alpha=0.001 / 25, beta=0.75)
+            else:
+                x = F.max_pool2d(x, kernel_size=3, stride=2)
+        return x
+
+    def dropout(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, form=self.preset.dropout)
+
+
+class AlexNet(nn.Module):
+    """The network of the paper, split over one or two devices.
+
+    num_classes: outputs of fc8.  preset: "paper", "original" or "trainable" (docs/alexnet.md).
+    devices: one or two device names.  input_size: 224 (the paper; zeros are added right and bottom) or 227 (Caffe).
+    widths: kernels and neurons per column, layer by layer; smaller ones are for tests.  dropout: p of fc6 and fc7.
+    Forward: images (N, 3, input_size, input_size), on any device, to logits (N, num_classes) on the first device.
+
+    `state_dict` and `load_state_dict` speak the one-device form (conv2.weight (256, 48, 5, 5), ...) whatever the
+    devices, so that weights move freely between one device, two devices and other frameworks.
+    Raises ArgumentError for an unknown preset, number of devices or input size.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        preset: str = "paper",
+        devices: Sequence[str] = ("cpu:0", "cpu:1"),
+        input_size: int = 224,
+        widths: Sequence[int] = WIDTHS,
+        dropout: float = 0.5,
+        dtype: str = "float32",
+    ):
+        super().__init__()
+        if preset not in PRESETS:
+            raise ArgumentError(f"AlexNet: preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        if isinstance(devices, str) or len(devices) not in (1, 2) or len(set(map(str, devices))) != len(devices):
+            raise ArgumentError(f"AlexNet: give one device or two different ones, got {devices!r}")
+        if input_size not in (224, 227):
+            raise ArgumentError(f"AlexNet: input_size must be 224 (the paper) or 227 (Caffe), got {input_size!r}")
+        self.preset, self.devices, self.input_size = PRESETS[preset], tuple(devices), input_size
+        g = 2 // len(self.devices)
+        self.columns = nn.Sequential(
+            *(
+                Column(device, g, self.preset, None if i else num_classes, input_size, widths, dropout, dtype)
+                for i, device in enumerate(self.devices)
+            )
+        )
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Draw the weights anew, as the preset says."""
+        for name, parameter in self.named_parameters():
+            layer, kind = name.split(".")[-2:]
+            if kind == "bias":
+                init.constant_(parameter, self.preset.bias if layer in self.preset.ones else 0.0)
+            elif self.preset.std is None:
+                init.he_normal_(parameter)
+            else:
+                init.normal_(parameter, std=self.preset.std[layer])
+
+    def fit_to(self, images: Tensor) -> None:
+        """Rescale all layers so that these images (100 training views will do) give each unit a typical input."""
+        nn.standardize_outputs(self, images, {self.columns[0].fc8: 0.1})  # small logits: no class is favoured at first
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.features(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The activations of fc7, one half per device: the feature space of Figure 4."""
+        x = self.on_both(Column.conv1_to_2, [[images]] * len(self.devices))  # both columns see the whole image
+        x = self.on_both(Column.conv3_to_5, self.exchanged(x))
+        x = self.on_both(Column.hidden6, self.exchanged(x))
+        return self.on_both(Column.hidden7, self.exchanged(x))
+
+    def classify(self, x: list[Tensor]) -> Tensor:
+        """fc8, which reads both halves of fc7, on the first device."""
+        return self.columns[0].fc8(together(x, self.devices[0]))
+
+    def exchanged(self, halves: list[Tensor]) -> list[list[Tensor]]:
+        """Where the columns talk: every device gets to read all halves."""
+        return [halves] * len(self.devices)
+
+    def on_both(self, layers: Any, inputs: list[list[Tensor]]) -> list[Tensor]:
+        """The same layers of each column, at the same time, each on its device and on what that device reads."""
+
+        def run(column: Column, device: str, parts: list[Tensor]) -> Tensor:
+            return layers(column, together(parts, device))
+
+        return minigrad.on_devices(self.devices, run, list(self.columns), self.devices, inputs)
+
+    # ---------------------------------------------------------------- weights in the one-device form
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Name -> array, in the one-device grouped form: the columns' kernels one after the other."""
+        return merged([column.state_dict() for column in self.columns])
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take weights in the one-device form; CheckpointError lists every name that does not fit."""
+        arrays = nn.fitting_state("AlexNet", self.state_dict(), state)
+        for i, column in enumerate(self.columns):
+            last = {name for name, _ in column.named_parameters() if name.startswith("fc8")}
+            column.load_state_dict(
+                {
+                    name: arrays[name] if name in last else np.split(arrays[name], len(self.devices))[i]
+                    for name, _ in column.named_parameters()
+                }
+            )
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
+        """Weights and biases as two groups for an optimizer: the original code treats them differently."""
+        named = list(self.named_parameters())
+        weights = [p for name, p in named if name.endswith("weight")]
+        biases = [p for name, p in named if name.endswith("bias")]
+        decay = weight_decay if self.preset.bias_decay else 0.0
+        yield {"params": weights, "lr": lr, "weight_decay": weight_decay}
+        yield {"params": biases, "lr": lr * self.preset.bias_lr, "weight_decay": decay}
+
+
+def merged(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays by name of each column, as those of the grouped net: output channels or neurons one after the other."""
+    return {name: np.concatenate([arrays[name] for arrays in columns if name in arrays]) for name in columns[0]}
+
+
+def together(parts: list[Tensor], device: str) -> Tensor:
+    """The parts side by side (channels or neurons) on one device: a copy from each device, with a gradient home."""
+    here = [part.to(device) for part in parts]
+    return F.concat(here, axis=1) if len(here) > 1 else here[0]

@@ -1,0 +1,146 @@
+"""The pictures of a run: learning curves, the first layer's kernels (Figure 3), predictions and neighbours (Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import MissingDependencyError
+
+BLUE, RED, GREY = "#2b6cb0", "#c53030", "#a0aec0"
+
+
+def pyplot() -> Any:
+    """matplotlib, imported when the first picture is drawn."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the pictures need matplotlib ({error}): pip install 'minigrad[plot]', or run with --no-figures"
+        ) from None
+    matplotlib.use("Agg")  # files only: works without a screen
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean over the last `width` values, or as many as there are."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    last = np.arange(1, len(values) + 1)
+    start = np.maximum(0, last - width)
+    return (total[last] - total[start]) / (last - start)
+
+
+def learning_curves(log: Any, num_classes: int, path: Path, title: str) -> None:
+    """Loss and top-1 over the images seen: every step, their running mean, and the tests."""
+    plt = pyplot()
+    seen = np.cumsum(log.column("train", "images"))
+    tested = np.array([seen[min(int(step), len(seen)) - 1] for step in log.column("val", "step")])
+    width = max(1, len(seen) // 20)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    chance = {"loss": np.log(num_classes), "top1": 1 / num_classes}
+    for axis, name, label in zip(axes, ("loss", "top1"), ("cross-entropy", "top-1")):
+        values = log.column("train", name)
+        axis.plot(seen, values, color=BLUE, alpha=0.25, lw=0.8, label="each batch")
+        axis.plot(seen, smooth(values, width), color=BLUE, lw=2, label=f"mean of {width} batches")
+        axis.plot(tested, log.column("val", name), "o-", color=RED, ms=5, label="held-out images, one view")
+        axis.axhline(chance[name], color=GREY, ls="--", lw=1, label="chance")
+        axis.set(xlabel="training images seen", ylabel=label)
+        axis.grid(alpha=0.2)
+        axis.legend(fontsize=8)
+    axes[0].set_ylim(bottom=0, top=max(2 * chance["loss"], 1.1 * float(smooth(log.column("train", "loss"), width).max())))
+    axes[1].set_ylim(0, 1)
+    axes[1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def conv1_kernels(weight: np.ndarray, path: Path, columns: int = 2) -> None:
+    """The kernels of conv1 (O, 3, 11, 11) as colour tiles, one block per column of the network, as in Figure 3."""
+    plt = pyplot()
+    blocks = np.split(weight, columns)
+    across = 16 if len(blocks[0]) % 16 == 0 else len(blocks[0])
+    figure, axes = plt.subplots(columns, 1, figsize=(9, 2.1 * columns * max(1, len(blocks[0]) // across / 3) + 0.6))
+    for i, (axis, block) in enumerate(zip(np.atleast_1d(axes), blocks)):
+        axis.imshow(_tiles(block, across), interpolation="nearest")
+        axis.set_title(f"column {i + 1}: {len(block)} kernels of conv1", fontsize=10, loc="left")
+        axis.axis("off")
+    figure.suptitle("What conv1 looks for (each kernel scaled to its own range)", fontsize=11)
+    _save(figure, path)
+
+
+def _tiles(kernels: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
+    """Kernels (O, 3, h, w) side by side on white; grey is 0, and the largest weight of a kernel is 0 or 1."""
+    o, _, h, w = kernels.shape
+    peak = np.maximum(np.abs(kernels).max(axis=(1, 2, 3), keepdims=True), 1e-12)
+    pictures = (0.5 + 0.5 * kernels / peak).transpose(0, 2, 3, 1)
+    rows = -(-o // across)
+    sheet = np.ones((rows * (h + gap) + gap, across * (w + gap) + gap, 3))
+    for i, picture in enumerate(pictures):
+        top, left = gap + i // across * (h + gap), gap + i % across * (w + gap)
+        sheet[top : top + h, left : left + w] = picture
+    return sheet
+
+
+def predictions(
+    images: Sequence[np.ndarray], p: np.ndarray, labels: Sequence[int] | None, classes: Sequence[str], path: Path
+) -> None:
+    """Test images (H, W, 3), below each the five likeliest classes; the right one, where known, in red (Figure 4)."""
+    plt = pyplot()
+    across = min(4, len(images))
+    rows = -(-len(images) // across)
+    figure, axes = plt.subplots(
+        2 * rows, across, figsize=(3 * across, 4.2 * rows), height_ratios=[3, 1.5] * rows, squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, image in enumerate(images):
+        row, col = 2 * (i // across), i % across
+        axes[row, col].imshow(image)
+        if labels is not None:
+            axes[row, col].set_title(short(classes[labels[i]], 30), fontsize=10)
+        best = np.argsort(-p[i], kind="stable")[:5]
+        bars = axes[row + 1, col]
+        bars.axis("on")
+        bars.barh(
+            range(len(best)), p[i, best], color=[RED if labels is not None and k == labels[i] else BLUE for k in best]
+        )
+        for y, k in enumerate(best):
+            bars.text(0.02, y, short(classes[k], 26), va="center", fontsize=8)
+        bars.set(ylim=(len(best) - 0.4, -0.6), xlim=(0, 1), yticks=[], xticks=[])
+    figure.suptitle("Five likeliest classes" + ("" if labels is None else " (red: the right one)"), fontsize=11)
+    _save(figure, path)
+
+
+def neighbours(
+    queries: Sequence[np.ndarray], query_names: Sequence[str], found: Sequence[Sequence[tuple[np.ndarray, str]]], path: Path
+) -> None:
+    """Test images in the first column; beside each the training images whose fc7 activations lie nearest (Figure 4)."""
+    plt = pyplot()
+    across = 1 + max(len(row) for row in found)
+    figure, axes = plt.subplots(len(queries), across, figsize=(1.6 * across, 1.8 * len(queries)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, (image, name, near) in enumerate(zip(queries, query_names, found)):
+        for col, (picture, label) in enumerate([(image, name), *near]):
+            axes[row, col].imshow(picture)
+            right = "black" if col == 0 else ("green" if label == name else RED)
+            axes[row, col].set_title(short(label, 16), fontsize=8, color=right)
+    axes[0, 0].text(0, 1.25, "test image", transform=axes[0, 0].transAxes, fontsize=9, weight="bold")
+    axes[0, 1].text(0, 1.25, "nearest training images", transform=axes[0, 1].transAxes, fontsize=9, weight="bold")
+    figure.suptitle("Nearest in the feature space of fc7 (Euclidean distance)", fontsize=11)
+    _save(figure, path)
+
+
+def short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot().close(figure)

@@ -1,0 +1,79 @@
+"""minigrad: a deep learning framework on NumPy, written to be read.
+
+    import minigrad
+    x = minigrad.Tensor([[1.0, -2.0]], requires_grad=True)
+    minigrad.functional.relu(x).sum().backward()
+    print(x.grad)
+
+The map: tensor.py (tensors), engine.py (backward), parallel.py (threads), device.py (devices), ops/ (one op
+in each file).
+"""
+
+# Submodules first, names second. `minigrad.device` and `minigrad.gradcheck` are the functions, not the
+# modules of the same name: importing a submodule sets it as an attribute of the package, and the imports
+# below set the function over it. (Modules that are imported later find theirs in sys.modules and leave the
+# attribute alone.)
+from . import checkpoint, functional, init, nn, optim
+from .device import (
+    Device,
+    default_device,
+    default_devices,
+    device,
+    initial_seed,
+    manual_seed,
+    set_default_devices,
+)
+from .engine import is_grad_enabled, no_grad
+from .errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    DeviceError,
+    DTypeError,
+    GradientError,
+    GraphError,
+    MinigradError,
+    MissingDependencyError,
+    ShapeError,
+)
+from .functional import concat, split
+from .gradcheck import gradcheck
+from .parallel import num_threads, on_devices, set_num_threads
+from .tensor import Tensor, from_numpy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "DTypeError",
+    "DataError",
+    "Device",
+    "DeviceError",
+    "GradientError",
+    "GraphError",
+    "MinigradError",
+    "MissingDependencyError",
+    "ShapeError",
+    "Tensor",
+    "checkpoint",
+    "concat",
+    "default_device",
+    "default_devices",
+    "device",
+    "from_numpy",
+    "functional",
+    "gradcheck",
+    "init",
+    "initial_seed",
+    "is_grad_enabled",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "num_threads",
+    "on_devices",
+    "optim",
+    "set_default_devices",
+    "set_num_threads",
+    "split",
+]

@@ -1,0 +1,40 @@
+"""Reading images: folders and idx files, preparation to 256 x 256, augmentation, and the batch loader.
+
+The order of use is that of the modules: folder -> prepare -> augment -> loader; idx reads MNIST.  Nothing
+here knows tensors: batches are NumPy arrays.  The synthetic set is in minigrad.data.demo_set.
+"""
+
+from .augment import (
+    CenterView,
+    TenViews,
+    TrainViews,
+    Window,
+    center_crop,
+    center_window,
+    channels_first,
+    cut,
+    pca_noise,
+    random_crop_flip,
+    ten_views,
+)
+from .folder import ImageFolder
+from .idx import Mnist, load_mnist, read_idx
+from .loader import Batch, CachedImages, ImageArray, Loader
+from .prepare import (
+    IMAGENET_MEAN_RGB,
+    IMAGENET_PCA,
+    ImageSource,
+    ImageStats,
+    Report,
+    RgbPCA,
+    UnreadableImageError,
+    compute_stats,
+    prepare_image,
+)
+
+__all__ = [
+    "IMAGENET_MEAN_RGB", "IMAGENET_PCA", "Batch", "CachedImages", "CenterView", "ImageArray", "ImageFolder",
+    "ImageSource", "ImageStats", "Loader", "Mnist", "Report", "RgbPCA", "TenViews", "TrainViews",
+    "UnreadableImageError", "Window", "center_crop", "center_window", "channels_first", "compute_stats",
+    "cut", "load_mnist", "pca_noise", "prepare_image", "random_crop_flip", "read_idx", "ten_views",
+]

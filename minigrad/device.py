@@ -1,0 +1,139 @@
+"""Devices: where a tensor lives.  A device has a name, an array module, a share of the cores and one random generator.
+
+`cpu:0`, `cpu:1`, ... are lanes of the same processor.  A tensor belongs to one of them, two of them never meet in
+one op, and each has a worker thread of its own (parallel.py), so that what is split over two GPUs in the paper is
+split in the same way, and runs at the same time, on a laptop.  `cuda:N` is a graphics card, reached through CuPy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from types import ModuleType
+from typing import Any, Union
+
+import numpy as np
+
+from .errors import ArgumentError, DeviceError
+
+DeviceLike = Union["Device", str]
+
+_NAME = re.compile(r"(cpu|cuda)(?::(\d+))?")
+_devices: dict[str, Device] = {}
+_default: tuple[Device, ...] | None = None
+_seed = 0
+
+
+class Device:
+    """One place to compute; get it with `device("cpu:0")`, which returns the same object every time.
+
+    `kind` is "cpu" or "cuda", `index` its number, `name` both ("cpu:0").  `generator` is the only source of
+    randomness of the ops that run on this device; `manual_seed` restarts it.
+    """
+
+    def __init__(self, kind: str, index: int):
+        self.kind, self.index, self.name = kind, index, f"{kind}:{index}"
+        self.threads: int | None = None  # set by set_num_threads; None: an equal share of the cores
+        self.generator = _generator(kind, index)
+
+    def __repr__(self) -> str:
+        return f"device('{self.name}')"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a pickled device comes back as this process's object
+        return device, (self.name,)
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.kind == "cpu"
+
+    @property
+    def xp(self) -> ModuleType:
+        """The array module of this device: numpy, or cupy (DeviceError where it cannot be used)."""
+        return np if self.is_cpu else cupy_for(self.index)
+
+
+def device(spec: DeviceLike) -> Device:
+    """The device of that name: "cpu" is "cpu:0", "cuda" is "cuda:0".  DeviceError for anything else.
+
+    Naming a graphics card does not touch it: CuPy is imported when the first tensor goes there.
+    """
+    if isinstance(spec, Device):
+        return spec
+    found = _devices.get(spec) if isinstance(spec, str) else None
+    if found is not None:
+        return found
+    match = _NAME.fullmatch(spec) if isinstance(spec, str) else None
+    if match is None:
+        raise DeviceError(f"device: expected a name such as 'cpu:0' or 'cuda:1', got {spec!r}")
+    kind, index = match[1], int(match[2] or 0)
+    name = f"{kind}:{index}"
+    if name not in _devices:
+        _devices[name] = Device(kind, index)
+    return _devices[name]
+
+
+def default_devices() -> tuple[Device, ...]:
+    """The devices that programs use when told nothing: set_default_devices, else MINIGRAD_DEVICES, else cpu:0."""
+    global _default
+    if _default is None:
+        names = os.environ.get("MINIGRAD_DEVICES", "cpu:0")
+        try:
+            _default = tuple(device(name.strip()) for name in names.split(","))
+        except DeviceError as error:
+            raise DeviceError(f"MINIGRAD_DEVICES={names!r}: {error}") from None
+    return _default
+
+
+def default_device() -> Device:
+    """The device of a tensor made without naming one: the first of default_devices()."""
+    return default_devices()[0]
+
+
+def set_default_devices(*specs: DeviceLike) -> None:
+    """Set the default devices, `set_default_devices("cpu:0", "cpu:1")`; with no argument, back to MINIGRAD_DEVICES."""
+    global _default
+    _default = tuple(device(spec) for spec in specs) or None
+
+
+def manual_seed(seed: int) -> None:
+    """Restart the random generator of every device, present and future: the same seed gives the same bits.
+
+    Devices draw from different streams: dropout on cpu:1 does not repeat the mask of cpu:0.
+    """
+    global _seed
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ArgumentError(f"manual_seed: seed must be an integer >= 0, got {seed!r}")
+    _seed = int(seed)
+    for known in _devices.values():
+        known.generator = _generator(known.kind, known.index)
+
+
+def initial_seed() -> int:
+    """The seed in force (0 until manual_seed is called)."""
+    return _seed
+
+
+def _generator(kind: str, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([_seed, ("cpu", "cuda").index(kind), index])))
+
+
+def cupy_for(index: int) -> ModuleType:
+    """CuPy, once it is known that card `index` can be used; DeviceError says which link of the chain is missing."""
+    name = f"cuda:{index}"
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(
+            f"{name}: CuPy cannot be imported ({error}): pip install 'minigrad[cuda12]' or 'minigrad[cuda13]', "
+            "or use cpu:0"
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises types of its own for a missing or too old driver
+        raise DeviceError(f"{name}: CuPy is here, but the NVIDIA driver does not answer ({error}): use cpu:0") from None
+    if index >= count:
+        raise DeviceError(f"{name}: the driver sees {count} device(s), numbered from 0: use cuda:0 .. or cpu:0")
+    return cupy

@@ -1,0 +1,44 @@
+"""The errors minigrad raises on purpose.  Each message says op, rule, the values seen, and what to do.
+
+All derive from MinigradError and from the built-in that fits, so `except ValueError` keeps working.
+"""
+
+
+class MinigradError(Exception):
+    """Base of every error that minigrad raises on purpose."""
+
+
+class ShapeError(MinigradError, ValueError):
+    """Shapes, ranks, strides, windows or axes that do not fit together."""
+
+
+class DTypeError(MinigradError, TypeError):
+    """An element type that an op does not take (float16, objects, floats as labels)."""
+
+
+class ArgumentError(MinigradError, ValueError):
+    """A setting outside its range: dropout p = 2, a negative learning rate, an unknown preset."""
+
+
+class DeviceError(MinigradError, RuntimeError):
+    """A device that is unknown or unusable here, or tensors of two devices in one op."""
+
+
+class GraphError(MinigradError, RuntimeError):
+    """Backward through a freed graph, through a modified array, or without any gradient to compute."""
+
+
+class GradientError(MinigradError, AssertionError):
+    """gradcheck found an analytic gradient that differs from the numeric one."""
+
+
+class CheckpointError(MinigradError, ValueError):
+    """Weights that do not fit the model, or a file that is not a checkpoint."""
+
+
+class DataError(MinigradError, ValueError):
+    """A dataset folder or file that cannot be used."""
+
+
+class MissingDependencyError(MinigradError, ImportError):
+    """An optional package is not installed; the message names the pip command."""

@@ -1,0 +1,39 @@
+"""Models: modules that hold parameters, and the layers that AlexNet is made of."""
+
+from .layers import (
+    LRN,
+    AvgPool2d,
+    Conv2d,
+    CrossEntropyLoss,
+    Dropout,
+    Flatten,
+    Linear,
+    LRNWithinMap,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
+from .module import Module, Parameter, fitting_state
+from .standardize import standardize_outputs
+
+__all__ = [
+    "LRN",
+    "AvgPool2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "LRNWithinMap",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "fitting_state",
+    "standardize_outputs",
+]

@@ -1,0 +1,296 @@
+"""The layers: a function of minigrad.functional each, with its parameters and settings.
+
+Weights start from He's normal distribution (init.he_normal_) and biases from 0, drawn from the generator of
+the layer's device; `minigrad.init` has others.  `device` and `dtype` are those of the parameters: the first
+of default_devices() and float32 when left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from .. import init
+from ..device import DeviceLike
+from ..errors import ArgumentError
+from ..ops._checks import integer, pair
+from ..ops.cross_entropy import REDUCTIONS
+from ..ops.dropout import check_settings
+from ..tensor import Tensor
+from .module import Module, Parameter
+
+Size = int | tuple[int, int]
+
+
+def _parameter(shape: tuple[int, ...], device: DeviceLike | None, dtype: Any) -> Parameter:
+    return Parameter(np.zeros(shape, np.float32 if dtype is None else dtype), device=device)
+
+
+class Conv2d(Module):
+    """Convolution of (N, in_channels, H, W) with `weight` (out_channels, in_channels / groups, kh, kw) and
+    `bias`.
+
+    kernel_size and stride: an int or (vertical, horizontal); padding also ((top, bottom), (left, right)).
+    ArgumentError for settings out of range; see functional.conv2d.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Any = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: DeviceLike | None = None,
+        dtype: Any = None,
+    ):
+        integer("Conv2d", "in_channels", in_channels, 1)
+        integer("Conv2d", "out_channels", out_channels, 1)
+        integer("Conv2d", "groups", groups, 1)
+        kh, kw = pair("Conv2d", "kernel_size", kernel_size, 1)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"Conv2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}"
+            )
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        # A kernel is stored like an image, channels last: conv2d then reads it as a matrix without a copy.
+        memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32 if dtype is None else dtype)
+        self.weight = Parameter(memory.transpose(0, 3, 1, 2), device=device)
+        self.bias = _parameter((out_channels,), device, dtype) if bias else None
+        init.he_normal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def settings(self) -> str:
+        out_channels, in_channels, kh, kw = self.weight.shape
+        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + _unusual(
+            self, stride=1, padding=0, dilation=1, groups=1
+        )
+
+
+class Linear(Module):
+    """x weight^T + bias: (..., in_features) to (..., out_features), weight (out_features, in_features)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: DeviceLike | None = None,
+        dtype: Any = None,
+    ):
+        integer("Linear", "in_features", in_features, 1)
+        integer("Linear", "out_features", out_features, 1)
+        self.weight = _parameter((out_features, in_features), device, dtype)
+        self.bias = _parameter((out_features,), device, dtype) if bias else None
+        init.he_normal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def settings(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + (
+            "" if self.bias is not None else ", bias=False"
+        )
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Tanh(Module):
+    """tanh(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class _Pool2d(Module):
+    def __init__(
+        self, kernel_size: Size, stride: Size | None = None, padding: Any = 0, ceil_mode: bool = False
+    ):
+        pair(type(self).__name__, "kernel_size", kernel_size, 1)
+        self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, ceil_mode
+        self.stride = kernel_size if stride is None else stride
+
+    def settings(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(
+            self, padding=0, ceil_mode=False
+        )
+
+
+class MaxPool2d(_Pool2d):
+    """The maximum of each window; stride None: the window's size.  See functional.max_pool2d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
+
+
+class AvgPool2d(_Pool2d):
+    """The mean of each window; the stride is the window's size when left out.  See functional.avg_pool2d.
+
+    count_include_pad: whether the zeros of the padding count as pixels.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.count_include_pad = count_include_pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        )
+
+    def settings(self) -> str:
+        return super().settings() + _unusual(self, count_include_pad=True)
+
+
+class LRN(Module):
+    """Local response normalisation across n neighbouring channels of each group, x / (k + alpha * sum
+    x^2)^beta.
+
+    The defaults are the paper's.  Other programs divide alpha by n: see functional.lrn.
+    """
+
+    def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1):
+        integer("LRN", "n", n, 1)
+        integer("LRN", "groups", groups, 1)
+        self.n, self.k, self.alpha, self.beta, self.groups = n, k, alpha, beta, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.lrn(x, self.n, self.k, self.alpha, self.beta, self.groups)
+
+    def settings(self) -> str:
+        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + _unusual(self, groups=1)
+
+
+class LRNWithinMap(Module):
+    """Response normalisation within each channel, over n x n pixels: see functional.lrn_within_map."""
+
+    def __init__(self, n: int = 5, k: float = 1.0, alpha: float = 4e-5, beta: float = 0.75):
+        integer("LRNWithinMap", "n", n, 1)
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.lrn_within_map(x, self.n, self.k, self.alpha, self.beta)
+
+    def settings(self) -> str:
+        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}"
+
+
+class Dropout(Module):
+    """Each element times 0 with probability p while `training`; form: see functional.dropout."""
+
+    def __init__(self, p: float = 0.5, form: str = "inverted"):
+        check_settings(p, form)
+        self.p, self.form = p, form
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, self.form)
+
+    def settings(self) -> str:
+        return f"p={self.p}, form={self.form!r}"
+
+
+class Flatten(Module):
+    """Axes from `start_dim` on become one: images (N, C, H, W) become rows (N, C * H * W), channels first."""
+
+    def __init__(self, start_dim: int = 1):
+        self.start_dim = start_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.flatten(x, self.start_dim)
+
+
+class Sequential(Module):
+    """Modules applied one after the other, named "0", "1", ... or as given.
+
+        Sequential(Linear(4, 8), ReLU())
+        Sequential(fc=Linear(4, 8), relu=ReLU())
+        Sequential({"fc": Linear(4, 8), "relu": ReLU()})
+
+    Iterates over its modules; `net[0]`, `net[-1]` and `net["fc"]` are modules, `net[:2]` is a Sequential of
+    the same modules under the same names.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module], **named: Module):
+        entries: list[tuple[str, Any]] = []
+        for i, module in enumerate(modules):
+            entries += module.items() if isinstance(module, Mapping) else [(str(i), module)]
+        for name, module in [*entries, *named.items()]:
+            if not isinstance(module, Module):
+                raise ArgumentError(
+                    f"Sequential: {name} must be a Module, got {type(module).__name__}: {module!r}"
+                )
+            if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
+                raise ArgumentError(
+                    f"Sequential: a module cannot be named {name!r}: empty, dotted, taken, or a method's name"
+                )
+            setattr(self, name, module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __getitem__(self, which: int | str | slice) -> Any:
+        entries = dict(self.named_children())
+        if isinstance(which, slice):
+            return Sequential(dict(list(entries.items())[which]))
+        if isinstance(which, str):
+            return entries[which]
+        return list(entries.values())[which]
+
+
+class CrossEntropyLoss(Module):
+    """functional.cross_entropy(logits, target), with reduction "mean", "sum" or "none"."""
+
+    def __init__(self, reduction: str = "mean"):
+        if reduction not in REDUCTIONS:
+            raise ArgumentError(
+                f"CrossEntropyLoss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
+            )
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, target: Any) -> Tensor:
+        return F.cross_entropy(logits, target, self.reduction)
+
+    def settings(self) -> str:
+        return f"reduction={self.reduction!r}"
+
+
+def _unusual(layer: Module, **usual: Any) -> str:
+    """', name=value' for each setting that is not the usual one."""
+    return "".join(
+        f", {name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value
+    )

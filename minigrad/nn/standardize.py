@@ -1,0 +1,70 @@
+"""Weights that fit the data: start every layer with outputs of mean 0 and a chosen spread.
+
+Let z[n,o,...] be the outputs of a layer's unit o over some images.  Replacing
+
+    w[o] <- w[o] * std / sd(z[:,o]),     b[o] <- (b[o] - mean(z[:,o])) * std / sd(z[:,o])
+
+gives them mean 0 and standard deviation `std`.  Done layer by layer from the input on, each sees inputs that were set
+right already, so that at the first step no unit is silent for all images, none is always on, and all layers learn at
+a like pace.
+
+Source: Krähenbühl, Doersch, Donahue, Darrell 2016, "Data-dependent Initializations of Convolutional Neural Networks",
+section 3.1 (within-layer initialization); Mishkin, Matas 2016, "All you need is a good init".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine import no_grad
+from ..errors import ArgumentError
+from ..tensor import Tensor
+from .layers import Conv2d, Linear
+from .module import Module
+
+
+def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, float] | float = 1.0) -> None:
+    """Rescale the Conv2d and Linear layers of a model in place, in the order in which its forward uses them.
+
+    images: what the model is called with; a hundred typical ones are enough.
+    std: the spread that each layer's outputs get, by layer; layers not named get 1.  Dropout is off meanwhile.
+    A unit whose output does not vary is left as it is.  ArgumentError for a layer without bias.
+    """
+    wanted = std if isinstance(std, Mapping) else {}
+    default = 1.0 if isinstance(std, Mapping) else std
+    layers = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
+    for layer in layers:
+        if layer.bias is None:
+            raise ArgumentError(f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}")
+
+    def first_use(layer: Any) -> Any:
+        """A forward for this one call: look at the outputs, change the weights, compute again."""
+
+        def forward(x: Tensor) -> Tensor:
+            del layer.forward
+            _standardize(layer, layer(x), wanted.get(layer, default))
+            return layer(x)
+
+        return forward
+
+    training = model.training
+    try:
+        for layer in layers:
+            layer.forward = first_use(layer)  # an attribute of the object comes before the method of its class
+        with no_grad():
+            model.eval()(images)
+    finally:
+        model.train(training)
+        for layer in layers:
+            vars(layer).pop("forward", None)
+
+
+def _standardize(layer: Any, z: Tensor, std: float) -> None:
+    xp = z.device.xp
+    others = (0, *range(2, z.ndim))
+    mean, sd = z.data.mean(others), z.data.std(others)
+    scale = xp.where(sd > 0, std / xp.where(sd > 0, sd, 1), 1).astype(z.dtype)
+    layer.weight *= Tensor(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)), device=z.device)
+    layer.bias -= Tensor(mean, device=z.device)
+    layer.bias *= Tensor(scale, device=z.device)

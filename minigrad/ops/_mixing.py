@@ -1,0 +1,82 @@
+"""What the ops of two operands share: element types that mix, and shapes that broadcast.
+
+The rules for element types:
+
+- numbers (Python's and NumPy's scalars) are weak: they take the type of the tensor they meet, except that
+  a float makes integers float32 and an integer makes booleans int64;
+- an integer or boolean tensor takes the type of the floating-point tensor it meets;
+- float32 with float64 becomes float64, by an `astype` op that returns the gradient in float32;
+- integers among themselves follow NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array
+from ..errors import ArgumentError, DTypeError, ShapeError
+from ..tensor import OPS, Tensor, as_tensor, wrap
+
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
+
+
+def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """a and b as tensors of one element type with shapes that broadcast; one is a tensor."""
+    if not isinstance(b, Tensor):
+        if not isinstance(a, Tensor):
+            raise DTypeError(f"{op}: one operand must be a Tensor, got {type(a).__name__}, {type(b).__name__}")
+        b = constant(op, b, a)
+    elif not isinstance(a, Tensor):
+        a = constant(op, a, b)
+    if a.data.dtype != b.data.dtype:
+        dtype = mixed_dtype(a.data.dtype, b.data.dtype)
+        a, b = OPS["astype"](a, dtype), OPS["astype"](b, dtype)
+    if a.data.shape != b.data.shape:
+        check_broadcast(op, a.data.shape, b.data.shape)
+    return a, b
+
+
+def mixed_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    if (a.kind == "f") != (b.kind == "f"):
+        return a if a.kind == "f" else b
+    return np.promote_types(a, b)
+
+
+def constant(op: str, value: Any, other: Tensor) -> Tensor:
+    """`value` as a tensor on the device of `other`; a number takes the dtype of `other` (see above)."""
+    if not isinstance(value, (int, float, np.number, np.bool_)):
+        if not isinstance(value, (np.ndarray, list, tuple)):
+            raise DTypeError(f"{op}: operands must be tensors, arrays or numbers, got {type(value).__name__}")
+        return as_tensor(value, other.device)
+    if isinstance(value, (complex, np.complexfloating)):
+        raise DTypeError(f"{op}: operands must be real, got {value!r}")
+    dtype = other.data.dtype
+    if isinstance(value, (float, np.floating)) and dtype.kind != "f":
+        dtype = _FLOAT32
+    elif dtype.kind == "b" and not isinstance(value, (bool, np.bool_)):
+        dtype = _INT64
+    try:
+        return wrap(other.device.xp.asarray(value, dtype), other.device)
+    except OverflowError:
+        raise ArgumentError(f"{op}: {value} is out of range for {dtype}: convert the tensor first") from None
+
+
+def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    """The two shapes broadcast: counted from the last axis, sizes are equal or one of them is 1."""
+    for m, n in zip(reversed(a), reversed(b)):
+        if m != n and m != 1 and n != 1:
+            raise ShapeError(
+                f"{op}: shapes {a} and {b} do not broadcast: from the last axis, sizes must be equal or 1, "
+                f"here {m} meets {n}"
+            )
+
+
+def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
+    """The gradient of an operand of that shape: an element used several times gets the sum over its uses."""
+    if grad.shape == shape:
+        return grad
+    extra = grad.ndim - len(shape)
+    repeated = tuple(i for i, n in enumerate(grad.shape) if i < extra or (n != 1 and shape[i - extra] == 1))
+    return grad.sum(axis=repeated).reshape(shape)

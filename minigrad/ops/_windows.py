@@ -1,0 +1,88 @@
+"""What convolution and pooling share: the memory order of images, and windows that slide over them.
+
+Images are (N, C, H, W) to the caller and channels-last in memory: `last(x)` is the same memory seen as (N, H, W, C),
+free of charge when x came from one of our own ops.  Channels-last makes a pixel one contiguous run of C values, so
+that window rows are copied and compared in long runs, and a convolution's result comes out of its matrix product in
+place (measured: the order N, C, H, W loses by a factor of 1.3 to 1.6).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array
+from ..errors import ShapeError
+from ._checks import Padding, Pair
+
+_local = threading.local()
+
+
+def last(x: Array) -> Array:
+    """(N, C, H, W) seen as (N, H, W, C); a view."""
+    return x.transpose(0, 2, 3, 1)
+
+
+def first(x: Array) -> Array:
+    """(N, H, W, C) seen as (N, C, H, W); a view."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def channels_last(x: Array) -> Array:
+    """(N, C, H, W) as a contiguous (N, H, W, C) array: a view of x where its memory is in that order, else a copy."""
+    return np.ascontiguousarray(last(x))
+
+
+def output_size(size: int, window: int, stride: int, padding: Pair, dilation: int = 1, ceil_mode: bool = False) -> int:
+    """The number of windows along one axis: floor((size + padding - reach) / stride) + 1, reach = dilated window.
+
+    With ceil_mode the quotient is rounded up, so that the last window may overhang, but a window that would start
+    beyond the image and its leading padding is dropped (PyTorch's rule).  Zero or less: the window does not fit.
+    """
+    reach = dilation * (window - 1) + 1
+    room = size + sum(padding) - reach
+    if room < 0:
+        return 0
+    count = -(-room // stride) + 1 if ceil_mode else room // stride + 1
+    if ceil_mode and (count - 1) * stride >= size + padding[0]:
+        count -= 1
+    return count
+
+
+def output_shape(
+    op: str,
+    shape: tuple[int, ...],
+    window: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> Pair:
+    """(OH, OW) of a window sliding over images (N, C, H, W); ShapeError where it is larger than the padded image."""
+    oh, ow = (
+        output_size(size, w, s, p, d, ceil_mode)
+        for size, w, s, p, d in zip(shape[2:], window, stride, padding, dilation)
+    )
+    if oh < 1 or ow < 1:
+        reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation))
+        padded = tuple(size + sum(p) for size, p in zip(shape[2:], padding))
+        raise ShapeError(
+            f"{op}: window {reach[0]}x{reach[1]} (kernel {window[0]}x{window[1]}, dilation {dilation}) does not fit "
+            f"the padded input {padded[0]}x{padded[1]}: x {shape}, padding {padding}"
+        )
+    return oh, ow
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A reused buffer of this thread, contents undefined: for tiles that live within one op.
+
+    A fresh array of megabytes costs more in page faults than the arithmetic that fills it.
+    """
+    buffers: dict[Any, np.ndarray] = _local.__dict__
+    key = (name, np.dtype(dtype))
+    size = int(np.prod(shape))
+    if key not in buffers or buffers[key].size < size:
+        buffers[key] = np.empty(size, dtype)
+    return buffers[key][:size].reshape(shape)

@@ -1,0 +1,171 @@
+"""Arithmetic, element by element: add, subtract, multiply, divide, power, negative.
+
+    y = a + b     da = dy                  db = dy
+    y = a - b     da = dy                  db = -dy
+    y = a * b     da = dy b                db = dy a
+    y = a / b     da = dy / b              db = -dy y / b
+    y = a ^ b     da = dy b a^(b-1)        db = dy y ln(a)
+    y = -a        da = -dy
+
+Shapes broadcast as NumPy's do: an operand that was repeated to fit gets the sum of the gradients of its
+copies.  How element types mix is told in _mixing.py.  Each op keeps only what a wanted gradient needs: x * 2
+keeps nothing of x.
+
+Powers at the edge: x ^ 0 is 1 everywhere, so its derivative is 0, also at x = 0 where the formula says
+0 * infinity; 0 ^ b is 0 for every b > 0, so the derivative in b is 0 there, where the formula says
+0 * -infinity.
+
+Source: NumPy user guide, "Broadcasting"; the power rule and d(a^b)/db = a^b ln(a) from any calculus book.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..errors import ArgumentError, DTypeError
+from ..tensor import OPS, Tensor, TensorLike, apply, op
+from ._checks import check_tensors
+from ._mixing import operands, unbroadcast
+
+
+class Add(Function):
+    def forward_cpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return a + b
+
+    def backward_cpu(self, dy: Array) -> Any:
+        da = unbroadcast(dy, self.shapes[0]) if self.needs[0] else None
+        db = unbroadcast(dy, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
+
+class Subtract(Function):
+    def forward_cpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return a - b
+
+    def backward_cpu(self, dy: Array) -> Any:
+        da = unbroadcast(dy, self.shapes[0]) if self.needs[0] else None
+        db = -unbroadcast(dy, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
+
+class Multiply(Function):
+    def forward_cpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        self.a = a if self.needs[1] else None
+        self.b = b if self.needs[0] else None
+        return a * b
+
+    def backward_cpu(self, dy: Array) -> Any:
+        da = unbroadcast(dy * self.b, self.shapes[0]) if self.needs[0] else None
+        db = unbroadcast(dy * self.a, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
+
+class Divide(Function):
+    def forward_cpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        y = a / b
+        self.b = b if any(self.needs) else None
+        self.y = y if self.needs[1] else None
+        return y
+
+    def backward_cpu(self, dy: Array) -> Any:
+        over_b = dy / self.b
+        da = unbroadcast(over_b, self.shapes[0]) if self.needs[0] else None
+        db = -unbroadcast(over_b * self.y, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
+
+class Power(Function):
+    def forward_cpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        # To a single exponent, as a Python number, NumPy has short cuts: x * x for 2, a square root for 0.5.
+        y = a ** (b if b.ndim else b.item())
+        self.a = a if any(self.needs) else None
+        self.b = b if any(self.needs) else None
+        self.y = y if self.needs[1] else None
+        return y
+
+    def backward_cpu(self, dy: Array) -> Any:
+        a, b = self.a, self.b
+        da = db = None
+        if self.needs[0]:
+            one_less = np.where(b == 0, b, b - b.dtype.type(1))  # 0 where b is 0: b a^0 is then 0 for any a
+            slope = a ** (one_less if b.ndim else one_less.item())
+            da = unbroadcast(dy * (b * slope), self.shapes[0])
+        if self.needs[1]:
+            y_is_0 = (a == 0) & (b >= 0)
+            log_a = np.log(np.where(y_is_0, a.dtype.type(1), a))  # 0 there, without taking the logarithm of 0
+            db = unbroadcast(dy * (self.y * log_a), self.shapes[1])
+        return da, db
+
+
+class Negative(Function):
+    def forward_cpu(self, a: Array) -> Array:
+        return -a
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return -dy
+
+
+@op
+def add(a: TensorLike, b: TensorLike) -> Tensor:
+    """a + b with broadcasting; at least one is a tensor.  ShapeError where the shapes do not broadcast."""
+    return apply(Add(), *operands("add", a, b))
+
+
+@op
+def subtract(a: TensorLike, b: TensorLike) -> Tensor:
+    """a - b with broadcasting; at least one is a tensor.  DTypeError for two booleans, as in NumPy."""
+    a, b = operands("subtract", a, b)
+    _refuse_bool("subtract", a)
+    return apply(Subtract(), a, b)
+
+
+@op
+def multiply(a: TensorLike, b: TensorLike) -> Tensor:
+    """a * b with broadcasting; at least one is a tensor.  ShapeError where the shapes do not broadcast."""
+    return apply(Multiply(), *operands("multiply", a, b))
+
+
+@op
+def divide(a: TensorLike, b: TensorLike) -> Tensor:
+    """a / b with broadcasting; at least one is a tensor.  Integers divided by integers give float32.
+
+    Division by zero gives inf or NaN, with NumPy's warning.
+    """
+    a, b = operands("divide", a, b)
+    if a.dtype.kind != "f":
+        a, b = OPS["astype"](a, np.float32), OPS["astype"](b, np.float32)
+    return apply(Divide(), a, b)
+
+
+@op
+def power(a: TensorLike, b: TensorLike) -> Tensor:
+    """a to the power b with broadcasting; either or both are tensors, and both get their gradient.
+
+    A negative base with a fractional exponent gives NaN.  ArgumentError for integers to a negative power.
+    """
+    a, b = operands("power", a, b)
+    _refuse_bool("power", a)
+    if b.dtype.kind == "i" and (b.data < 0).any():
+        raise ArgumentError("power: integers to a negative power are no integers: convert with .astype first")
+    return apply(Power(), a, b)
+
+
+@op
+def negative(a: Tensor) -> Tensor:
+    """-a.  DTypeError for booleans."""
+    check_tensors("negative", a=a)
+    _refuse_bool("negative", a)
+    return apply(Negative(), a)
+
+
+def _refuse_bool(op: str, a: Tensor) -> None:
+    if a.data.dtype.kind == "b":
+        raise DTypeError(f"{op}: is not defined for bool: convert with .astype first")

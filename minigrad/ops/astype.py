@@ -1,0 +1,49 @@
+"""Conversion to another element type.
+
+    y = x, rounded to the new type
+    dx = dy, rounded to the old type
+
+Between float32 and float64 the gradient passes through, converted back; integers and booleans have no
+gradient. float64 to integers truncates, and NaN or out-of-range values become what NumPy makes of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..errors import DTypeError
+from ..tensor import _DTYPES, Tensor, apply, op
+from ._checks import check_tensors
+
+
+class AsType(Function):
+    def __init__(self, dtype: np.dtype[Any]):
+        self.to = dtype
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.back = x.dtype
+        return x.astype(self.to)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return dy.astype(self.back)
+
+
+@op
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """x converted to `dtype`: float32, float64, an integer type or bool (DTypeError for any other).
+
+    The memory order is kept.  x itself when it is of that type already.
+    """
+    check_tensors("astype", x=x)
+    try:
+        wanted = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted not in _DTYPES:
+        raise DTypeError(f"astype: dtype must be float32, float64, an integer type or bool, got {dtype!r}")
+    if x.dtype == wanted:
+        return x
+    return apply(AsType(wanted), x if wanted.kind == "f" else x.detach())

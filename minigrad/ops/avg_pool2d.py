@@ -1,0 +1,117 @@
+"""Average-pooling: the mean under each window.
+
+    y[n,c,i,j] = sum over taps (u,v) of x[n,c, s*i + u - p, s*j + v - p] / divisor[i,j]     (padding is 0)
+    dx = the sum over the windows that see a pixel of dy / divisor
+
+divisor[i,j] is the area of window (i,j): with count_include_pad its part within the padded image (what
+ceil_mode lets overhang further is not counted), without it its part within the image.  The area is a product,
+height times width, and the sum is one down the rows, then across the columns.
+
+Source: LeCun et al. 1998 (subsampling); PyTorch's divisor rules.  The original AlexNet code divides by the
+window clipped to the image, that is count_include_pad=False.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..parallel import split
+from ..tensor import Tensor, apply, op
+from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
+from ._pooling import taps_of_both_axes
+from ._windows import channels_last, first, output_shape, scratch
+
+
+class AvgPool2d(Function, name="avg_pool2d"):
+    def __init__(
+        self, kernel: Pair, stride: Pair, padding: Padding, ceil_mode: bool, count_include_pad: bool
+    ):
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def forward_cpu(self, x: Array) -> Array:
+        settings = self.kernel, self.stride, self.padding, (1, 1), self.ceil_mode
+        self.rows, self.cols = taps_of_both_axes(self.name, x.shape, *settings)
+        oh, ow = output_shape(self.name, x.shape, *settings)
+        self.x_shape = x.shape
+        height, width = self.extent(0, oh), self.extent(1, ow)
+        self.divisor = np.multiply.outer(height, width)[:, :, None].astype(x.dtype)
+        x = channels_last(x)
+        n, _, _, c = x.shape
+        y = np.empty((n, oh, ow, c), x.dtype)
+
+        def work(start: int, stop: int) -> None:
+            for image in range(start, stop):
+                t = scratch("avg_pool2d", (oh, *x.shape[2:]), x.dtype)
+                t[...] = 0
+                for _, i, h in self.rows:
+                    t[i] += x[image, h]
+                y[image] = 0
+                for _, j, w in self.cols:
+                    y[image][:, j] += t[:, w]
+                y[image] /= self.divisor
+
+        split(self.device, n, work)
+        return first(y)
+
+    def extent(self, axis: int, count: int) -> Array:
+        """How many positions of each window count, along one axis."""
+        size, (before, after) = self.x_shape[2 + axis], self.padding[axis]
+        start = np.arange(count) * self.stride[axis] - before
+        stop = start + self.kernel[axis]
+        if self.count_include_pad:
+            return np.minimum(stop, size + after) - start
+        return np.minimum(stop, size) - np.maximum(start, 0)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        dy = channels_last(dy)
+        n, oh, _, c = dy.shape
+        _, _, height, width = self.x_shape
+        dx = np.zeros((n, height, width, c), dy.dtype)
+
+        def work(start: int, stop: int) -> None:
+            for image in range(start, stop):
+                share = dy[image] / self.divisor
+                t = scratch("avg_pool2d", (oh, width, c), dy.dtype)
+                t[...] = 0
+                for _, j, w in self.cols:
+                    t[:, w] += share[:, j]
+                for _, i, h in self.rows:
+                    dx[image, h] += t[i]
+
+        split(self.device, n, work)
+        return first(dx)
+
+
+@op
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean under each window of every channel.
+
+    x: (N, C, H, W), float32 or float64; the result is (N, C, OH, OW), same dtype,
+    OH = floor((H + padding - kernel_size) / stride) + 1.
+    kernel_size, stride: an int or (vertical, horizontal); stride is kernel_size when left out.
+    padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)), of zeros.
+    ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
+    trailing padding or beyond is dropped.  The overhang does not count in the divisor.
+    count_include_pad: divide by the window's area within the padded image; if False, within the image.  False is
+    what the original AlexNet code does.
+
+    Raises ArgumentError for settings out of range, ShapeError where the window does not fit or would see padding
+    only, DTypeError for anything but floating point.
+    """
+    check_floating("avg_pool2d", x=x)
+    check_rank("avg_pool2d", "x", x, 4, "(N, C, H, W)")
+    kernel = pair("avg_pool2d", "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair("avg_pool2d", "stride", stride, 1)
+    pads = padding_of("avg_pool2d", padding)
+    return apply(AvgPool2d(kernel, strides, pads, bool(ceil_mode), bool(count_include_pad)), x)

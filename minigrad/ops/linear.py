@@ -1,0 +1,95 @@
+"""Linear: the fully connected layer.
+
+    y = x w^T + b
+    dx = dy w,   dw = dy^T x,   db = sum of dy over the rows
+
+w is (out, in), as PyTorch stores it: both y and dx then read it along its rows, in either direction, without
+a copy.
+
+The three products are where a fully connected layer spends its time.  The large ones are cut in as many
+pieces as the device has threads, along the longer axis of the result, so that no thread waits for a sum and
+the bits depend on nothing but the shapes and the thread count.  (The two threads read one half of w each: w
+is up to 150 MB in AlexNet, and reading it is what a small batch costs.)
+
+Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5 (fc6, fc7, fc8).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..device import Device
+from ..engine import Array, Function
+from ..errors import ShapeError
+from ..parallel import split
+from ..tensor import Tensor, apply, op
+from ._checks import check_floating, check_rank
+
+SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it saves
+
+
+class Linear(Function):
+    def forward_cpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
+        self.x, self.w = x, w
+        y = product(self.device, rows(x), w.T)
+        if b is not None:
+            y += b
+        return y.reshape(*x.shape[:-1], w.shape[0])
+
+    def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:
+        needs_x, needs_w, *needs_b = self.needs
+        dy = rows(dy)
+        dx = product(self.device, dy, self.w).reshape(self.x.shape) if needs_x else None
+        dw = product(self.device, dy.T, rows(self.x)) if needs_w else None
+        db = [dy.sum(axis=0) if needed else None for needed in needs_b]
+        return dx, dw, *db
+
+
+def rows(x: Array) -> Array:
+    """(..., F) as a matrix (rows, F); a view where the memory of x allows it."""
+    return x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
+
+
+def product(device: Device, a: Array, b: Array) -> Array:
+    """The matrix product a b, a fresh C-contiguous array; a large one on all threads of the device."""
+    a, b = blas_ready(a), blas_ready(b)
+    (m, k), n = a.shape, b.shape[1]
+    if m * n * k < SMALL:
+        return np.matmul(a, b)
+    y = np.empty((m, n), a.dtype)
+    if n >= m:
+        split(device, n, lambda i, j: np.matmul(a, b[:, i:j], out=y[:, i:j]), at_least=1 + SMALL // (m * k))
+    else:
+        split(device, m, lambda i, j: np.matmul(a[i:j], b, out=y[i:j]), at_least=1 + SMALL // (n * k))
+    return y
+
+
+def blas_ready(a: Array) -> Array:
+    """`a`, or a copy of it where BLAS could not read its memory (NumPy would fall back to a slow loop)."""
+    return a if a.flags.c_contiguous or a.flags.f_contiguous else np.ascontiguousarray(a)
+
+
+@op
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias.
+
+    x: (N, in), or (..., in) with any number of axes before the last.  weight: (out, in).  bias: (out,) or
+    None. Returns (N, out) or (..., out).  All float32 or all float64 (DTypeError); ShapeError where the sizes
+    do not fit.
+
+    Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5.
+    """
+    check_floating("linear", x=x, weight=weight, bias=bias)
+    check_rank("linear", "weight", weight, 2, "(out, in)")
+    if x.ndim == 0:
+        raise ShapeError("linear: x must have at least one axis (..., in), it is 0-d")
+    if x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear: x {x.shape} has {x.shape[-1]} features, weight {weight.shape} (out, in) takes "
+            f"{weight.shape[1]}: images (N, C, H, W) need .flatten(1) first"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(
+            f"linear: bias must have shape {weight.shape[:1]} for weight {weight.shape}, got {bias.shape}"
+        )
+    return apply(Linear(), x, weight) if bias is None else apply(Linear(), x, weight, bias)

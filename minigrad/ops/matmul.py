@@ -1,0 +1,83 @@
+"""Matrix product.
+
+    Y = A B        y_ij = sum_k a_ik b_kj
+    dA = dY B^T    dB = A^T dY
+
+With more than two axes, the last two are matrices and the others a batch that broadcasts, as in NumPy; a
+batch axis along which an operand was repeated is summed in its gradient.  A vector on the left counts as one
+row, on the right as one column, and that axis is dropped from the result.
+
+Source: Krizhevsky's layers all end in this product; NumPy, `matmul`, for the rules on axes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..errors import DTypeError, ShapeError
+from ..tensor import Tensor, TensorLike, apply, op
+from ._mixing import check_broadcast, constant, mixed_dtype, unbroadcast
+
+
+class MatMul(Function):
+    def forward_cpu(self, a: Array, b: Array) -> Array:
+        self.a = a if self.needs[1] else None
+        self.b = b if self.needs[0] else None
+        self.shapes = a.shape, b.shape
+        return np.matmul(_for_blas(a), _for_blas(b))
+
+    def backward_cpu(self, dy: Array) -> Any:
+        a_shape, b_shape = self.shapes
+        if len(a_shape) == 1:  # a vector on the left was one row
+            dy = np.expand_dims(dy, -1 if len(b_shape) == 1 else -2)
+        if len(b_shape) == 1:  # a vector on the right was one column
+            dy = np.expand_dims(dy, -1)
+        dy = _for_blas(dy)
+        da = db = None
+        if self.needs[0]:
+            b = self.b[:, None] if len(b_shape) == 1 else self.b
+            rows = (1, *a_shape) if len(a_shape) == 1 else a_shape
+            da = unbroadcast(np.matmul(dy, _for_blas(b.swapaxes(-1, -2))), rows).reshape(a_shape)
+        if self.needs[1]:
+            a = self.a[None] if len(a_shape) == 1 else self.a
+            columns = (*b_shape, 1) if len(b_shape) == 1 else b_shape
+            if len(columns) == 2 and a.ndim > 2:  # one long product instead of a batch of them and their sum
+                a, dy = a.reshape(-1, a.shape[-1]), dy.reshape(-1, dy.shape[-1])
+            db = unbroadcast(np.matmul(_for_blas(a.swapaxes(-1, -2)), dy), columns).reshape(b_shape)
+        return da, db
+
+
+@op
+def matmul(a: TensorLike, b: TensorLike) -> Tensor:
+    """The matrix product a @ b, with NumPy's rules for vectors and batches.
+
+    a: (..., M, K) or (K,); b: (..., K, N) or (K,).  Returns (..., M, N), without M or N where that operand
+    is a vector.  Element types mix as in arithmetic.  ShapeError where the K differ or the batch axes do not
+    broadcast; DTypeError for booleans.
+    """
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        raise DTypeError(f"matmul: one operand must be a Tensor, got {type(a).__name__}, {type(b).__name__}")
+    a = a if isinstance(a, Tensor) else constant("matmul", a, b)
+    b = b if isinstance(b, Tensor) else constant("matmul", b, a)
+    if not a.ndim or not b.ndim:
+        raise ShapeError(f"matmul: operands need at least one axis, got {a.shape}, {b.shape}: scale with *")
+    k = b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if a.shape[-1] != k:
+        raise ShapeError(f"matmul: {a.shape} @ {b.shape}: a has {a.shape[-1]} columns, b has {k} rows")
+    check_broadcast("matmul", a.shape[:-2], b.shape[:-2])
+    dtype = mixed_dtype(a.dtype, b.dtype)
+    if dtype.kind == "b":
+        raise DTypeError("matmul: is not defined for bool: convert with .astype first")
+    return apply(MatMul(), a.astype(dtype), b.astype(dtype))
+
+
+def _for_blas(x: Array) -> Array:
+    """x, copied where its matrices are neither row- nor column-major: older NumPy skips BLAS for them."""
+    if x.ndim < 2 or x.dtype.kind != "f":
+        return x
+    steps = x.strides[-2:]
+    regular = min(steps) > 0 and x.itemsize in steps
+    return x if regular else np.ascontiguousarray(x)

@@ -1,0 +1,53 @@
+"""Pad with a constant.
+
+    y = x inside, `value` around it
+    dx = the inside of dy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..errors import ArgumentError, ShapeError
+from ..tensor import Tensor, apply, op
+from ._checks import check_tensors, integer
+
+
+class Pad(Function):
+    def __init__(self, padding: list[tuple[int, int]], value: Any):
+        self.padding, self.value = padding, value
+
+    def forward_cpu(self, x: Array) -> Array:
+        padded = tuple(before + n + after for n, (before, after) in zip(x.shape, self.padding))
+        self.inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, self.padding))
+        y = np.full_like(x, self.value, shape=padded)  # memory in the order of x: channels-last stays so
+        y[self.inside] = x
+        return y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return dy[self.inside]
+
+
+@op
+def pad(x: Tensor, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with `value` around it; padding says, for each axis, how much (before, after), as np.pad.
+
+    pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))) pads height and width by 2 on each side.
+    """
+    check_tensors("pad", x=x)
+    if not isinstance(padding, (tuple, list)) or any(
+        not isinstance(part, (tuple, list)) or len(part) != 2 for part in padding
+    ):
+        raise ArgumentError(f"pad: padding must be ((before, after), ...), a pair per axis, got {padding!r}")
+    if len(padding) != x.ndim:
+        raise ShapeError(f"pad: x {x.shape} has {x.ndim} axes, padding names {len(padding)}")
+    pairs = [(integer("pad", "before", b, 0), integer("pad", "after", a, 0)) for b, a in padding]
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ArgumentError(f"pad: value must be a number, got {value!r}")
+    if x.dtype.kind != "f" and value != int(value):
+        raise ArgumentError(f"pad: value must be an integer for a {x.dtype} tensor, got {value!r}")
+    return apply(Pad(pairs, value), x)

@@ -1,0 +1,65 @@
+"""Exponential, logarithm and square root, element by element.
+
+    y = exp(x)     dx = dy y
+    y = log(x)     dx = dy / x
+    y = sqrt(x)    dx = dy / (2 y)
+
+Outside their range they give what NumPy gives, with its warning: log(0) = -inf, log(-1) = sqrt(-1) = NaN;
+the slope of sqrt at 0 is infinite. exp and sqrt keep their result for backward, log its argument.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..tensor import Tensor, apply, op
+from ._checks import check_floating
+
+
+class Exp(Function):
+    def forward_cpu(self, x: Array) -> Array:
+        self.y = np.exp(x)
+        return self.y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return dy * self.y
+
+
+class Log(Function):
+    def forward_cpu(self, x: Array) -> Array:
+        self.x = x
+        return np.log(x)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return dy / self.x
+
+
+class Sqrt(Function):
+    def forward_cpu(self, x: Array) -> Array:
+        self.y = np.sqrt(x)
+        return self.y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return dy / (self.y + self.y)
+
+
+@op
+def exp(x: Tensor) -> Tensor:
+    """e to the power x; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("exp", x=x)
+    return apply(Exp(), x)
+
+
+@op
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("log", x=x)
+    return apply(Log(), x)
+
+
+@op
+def sqrt(x: Tensor) -> Tensor:
+    """The square root; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("sqrt", x=x)
+    return apply(Sqrt(), x)

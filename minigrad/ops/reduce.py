@@ -1,0 +1,119 @@
+"""Sum, mean and maximum over some axes or all.
+
+    y = sum_i x_i          dx_i = dy
+    y = sum_i x_i / n      dx_i = dy / n
+    y = max_i x_i          dx_i = dy for the first i with x_i = y, else 0
+
+One element takes the whole gradient of a maximum, also where several tie: then the gradient of y sums to
+dy, and the same program gives the same bits.  A NaN among the x_i is the maximum, as in NumPy.
+
+Axes are None (all), an int or a tuple; negative ones count from the end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..errors import ArgumentError, ShapeError
+from ..tensor import OPS, Tensor, apply, op
+from ._checks import check_tensors, normalized_axis
+
+Axes = tuple[int, ...]
+
+
+class Sum(Function):
+    def __init__(self, axes: Axes, keepdims: bool):
+        self.axes, self.keepdims = axes, keepdims
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.sum(axis=self.axes, keepdims=self.keepdims)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return np.broadcast_to(_with_axes(dy, self.x_shape, self.axes), self.x_shape)
+
+
+class Mean(Function):
+    def __init__(self, axes: Axes, keepdims: bool):
+        self.axes, self.keepdims = axes, keepdims
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.mean(axis=self.axes, keepdims=self.keepdims)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        n = math.prod(self.x_shape[axis] for axis in self.axes) or 1  # of 0 elements none gets a share
+        dx = _with_axes(dy, self.x_shape, self.axes) / dy.dtype.type(n)
+        return np.broadcast_to(dx, self.x_shape)
+
+
+class Max(Function):
+    def __init__(self, axes: Axes, keepdims: bool):
+        self.axes, self.keepdims = axes, keepdims
+
+    def forward_cpu(self, x: Array) -> Array:
+        # The axes to reduce go last and become one, along which argmax finds the first maximum.
+        self.kept = tuple(axis for axis in range(x.ndim) if axis not in self.axes)
+        moved = x.transpose(*self.kept, *self.axes)
+        self.moved_shape = moved.shape
+        rows = moved.reshape(*moved.shape[: len(self.kept)], math.prod(moved.shape[len(self.kept) :]))
+        self.winner = rows.argmax(axis=-1)[..., None]
+        y = np.take_along_axis(rows, self.winner, axis=-1)
+        shape = tuple(1 if axis in self.axes else n for axis, n in enumerate(x.shape))
+        return y.reshape(shape) if self.keepdims else y[..., 0]
+
+    def backward_cpu(self, dy: Array) -> Array:
+        rows = np.zeros((*self.winner.shape[:-1], math.prod(self.moved_shape[len(self.kept) :])), dy.dtype)
+        np.put_along_axis(rows, self.winner, dy.reshape(self.winner.shape), axis=-1)
+        return rows.reshape(self.moved_shape).transpose(np.argsort((*self.kept, *self.axes)))
+
+
+@op
+def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum over `axis` (None: all); keepdims leaves reduced axes in place with size 1.
+
+    Floats keep their type; integers and booleans are summed as NumPy sums them, in 64 bits.
+    """
+    check_tensors("sum", x=x)
+    return apply(Sum(_axes("sum", axis, x.ndim), bool(keepdims)), x)
+
+
+@op
+def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The mean over `axis` (None: all); integers and booleans give float32: `(a == b).mean()` is a fraction.
+
+    The mean of nothing is NaN, with NumPy's warning.
+    """
+    check_tensors("mean", x=x)
+    floating = x if x.dtype.kind == "f" else OPS["astype"](x, np.float32)
+    return apply(Mean(_axes("mean", axis, x.ndim), bool(keepdims)), floating)
+
+
+@op
+def max(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The maximum over `axis` (None: all); ShapeError where there is nothing to choose from."""
+    check_tensors("max", x=x)
+    axes = _axes("max", axis, x.ndim)
+    if math.prod(x.shape[i] for i in axes) == 0:
+        raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}")
+    return apply(Max(axes, bool(keepdims)), x)
+
+
+def _axes(op: str, axis: Any, ndim: int) -> Axes:
+    """The axes to reduce, sorted."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(sorted(normalized_axis(op, one, ndim) for one in given))
+    if len(set(axes)) < len(axes):
+        raise ArgumentError(f"{op}: the same axis twice in {axis} (a tensor with {ndim} axes)")
+    return axes
+
+
+def _with_axes(dy: Array, x_shape: tuple[int, ...], axes: Axes) -> Array:
+    """dy with the reduced axes back, of size 1."""
+    return dy.reshape(tuple(1 if axis in axes else n for axis, n in enumerate(x_shape)))

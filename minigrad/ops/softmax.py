@@ -1,0 +1,77 @@
+"""Softmax and its logarithm.
+
+    s = x - max(x)                       max and sums run along `axis`
+    softmax:      y = exp(s) / sum(exp(s))          dx = y * (dy - sum(dy * y))
+    log_softmax:  y = s - log(sum(exp(s)))          dx = dy - exp(y) * sum(dy)
+
+Subtracting the maximum changes nothing in exact arithmetic and keeps exp within range: logits of 10,000 are
+fine. A row that holds +inf or NaN, or nothing but -inf, has no maximum to subtract and becomes NaN.
+
+Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5 (the 1000-way softmax); Bridle 1990.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..tensor import Tensor, apply, op
+from ._checks import check_floating, normalized_axis
+
+
+class Softmax(Function):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.y = np.exp(shifted(x, self.axis))
+        self.y /= self.y.sum(axis=self.axis, keepdims=True)
+        return self.y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return self.y * (dy - (dy * self.y).sum(axis=self.axis, keepdims=True))
+
+
+class LogSoftmax(Function, name="log_softmax"):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.y = shifted(x, self.axis)
+        self.y -= np.log(np.exp(self.y).sum(axis=self.axis, keepdims=True))
+        return self.y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return dy - np.exp(self.y) * dy.sum(axis=self.axis, keepdims=True)
+
+
+def shifted(x: Array, axis: int) -> Array:
+    """x - max(x) along axis, a fresh array."""
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, and meant to be
+        return x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+
+
+@op
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along axis: positive numbers that add up to 1.
+
+    x: any shape with that axis (ShapeError otherwise), float32 or float64 (DTypeError otherwise); same shape
+    out. Rows with +inf or NaN, and rows of nothing but -inf, become NaN, as in PyTorch.
+
+    Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5.
+    """
+    check_floating("softmax", x=x)
+    return apply(Softmax(normalized_axis("softmax", axis, x.ndim)), x)
+
+
+@op
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """log(softmax(x)) along axis, without the overflow and the loss of digits of taking the two in turn.
+
+    x: any shape with that axis (ShapeError otherwise), float32 or float64 (DTypeError otherwise); same shape
+    out.
+
+    Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5.
+    """
+    check_floating("log_softmax", x=x)
+    return apply(LogSoftmax(normalized_axis("log_softmax", axis, x.ndim)), x)

@@ -1,0 +1,35 @@
+"""Hyperbolic tangent, the "saturating" nonlinearity that ReLU replaced.
+
+    y = tanh(x) = (e^x - e^-x) / (e^x + e^-x)
+    dx = dy (1 - y^2)
+
+For |x| beyond about 10 (float32) y rounds to +-1 and the gradient to 0: the neuron is saturated.
+
+Source: Krizhevsky, Sutskever, Hinton 2012, section 3.1 and figure 1 (tanh against ReLU).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..engine import Array, Function
+from ..tensor import Tensor, apply, op
+from ._checks import check_floating
+
+
+class Tanh(Function):
+    def forward_cpu(self, x: Array) -> Array:
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        dx = self.y.dtype.type(1) - self.y * self.y
+        dx *= dy
+        return dx
+
+
+@op
+def tanh(x: Tensor) -> Tensor:
+    """tanh(x), element by element; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("tanh", x=x)
+    return apply(Tanh(), x)

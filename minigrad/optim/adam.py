@@ -1,0 +1,78 @@
+"""Adam: steps scaled by running means of the gradient and of its square.
+
+    mean_k   = b1 mean + (1 - b1) g
+    square_k = b2 square + (1 - b2) g^2
+    w <- w - lr  mean_k / (1 - b1^k)  /  (sqrt(square_k / (1 - b2^k)) + eps)      k: steps from 1
+
+Kept here are the sums m = mean / (1 - b1) and u = square / (1 - b2): two passes over the arrays less.
+
+    m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
+    c = sqrt((1 - b2^k) / (1 - b2)),   e = eps c,   a = lr c (1 - b1) / (1 - b1^k)
+
+Source: Kingma, Ba 2015 (arXiv 1412.6980), algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..engine import Array
+from ..errors import ArgumentError
+from .optimizer import Group, Optimizer, Parameters, _is_number
+
+
+class Adam(Optimizer):
+    """Adam (Kingma, Ba 2015); the formulas are in this module's docstring.
+
+    params: parameters or groups of them (see Optimizer).  lr >= 0, betas in [0, 1), eps > 0 (ArgumentError
+    otherwise).  weight_decay adds weight_decay * w to the gradient, as torch.optim.Adam does.
+    In place, in blocks, on all threads of each device.
+    """
+
+    state_names = ("gradient_sum", "square_sum")
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        super()._check_settings(settings)
+        betas = settings["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(map(_is_number, betas)):
+            raise ArgumentError(f"Adam: betas must be two numbers, got {betas!r}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ArgumentError(f"Adam: betas must be at least 0 and less than 1, got {betas!r}")
+        if settings["eps"] == 0:
+            raise ArgumentError(
+                "Adam: eps must be > 0: where the gradient has always been 0, the step is 0 / eps"
+            )
+
+    def kept(self, group: Group) -> dict[str, float]:
+        return dict(zip(self.state_names, group["betas"]))
+
+    def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
+        (m, u), (b1, b2) = state, group["betas"]
+        c = math.sqrt((1 - b2**step) / (1 - b2))
+        a = group["lr"] * c * (1 - b1) / (1 - b1**step)
+        if group["weight_decay"]:
+            g = g + float(group["weight_decay"]) * w
+        m *= float(b1)
+        m += g
+        np.multiply(g, g, out=t)
+        u *= float(b2)
+        u += t
+        np.sqrt(u, out=t)
+        t += float(group["eps"] * c)
+        np.divide(m, t, out=t)
+        t *= float(a)
+        w -= t

@@ -1,0 +1,284 @@
+"""What all optimisers share: parameter groups, state, and a walk over the parameters in blocks that fit the
+cache.
+
+An update rule is a handful of elementwise formulas.  Written with whole arrays, `w -= lr * v`, each of them
+brings 60 million numbers from memory and makes a temporary as large (measured: 11 times slower).  So a rule
+is applied to
+one block after another: a block of w, its gradient and its state stay in the cache from the first formula to
+the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the cuts
+are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..device import Device
+from ..engine import Array
+from ..errors import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError
+from ..parallel import on_devices, split
+from ..tensor import Tensor
+
+Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
+Group = dict[str, Any]
+
+BLOCK = 1 << 16  # elements; measured: half and twice as many are both slower
+SPLIT = 1 << 17  # elements below which a second thread costs more than it saves
+FLUSH_EVERY = 64  # steps
+
+
+class Optimizer:
+    """Base of the optimisers; a subclass names its state and gives the rule for one block.
+
+    params: the parameters, or groups of them, [{"params": [...], "lr": 0.02, "weight_decay": 0}, ...]; a
+    group takes the settings that it does not name from the optimiser's.  Each parameter must be a
+    floating-point leaf that appears once (DTypeError, GraphError, ArgumentError otherwise).
+
+    Settings live in `param_groups`, a list of dictionaries, and may be changed there between steps.
+    """
+
+    state_names: tuple[str, ...] = ()  # arrays kept per parameter
+
+    def __init__(self, params: Parameters, **defaults: Any):
+        self._check_settings(defaults)
+        self.param_groups: list[Group] = []
+        for group in _as_groups(self._name, params):
+            unknown = set(group) - {"params", *defaults}
+            if unknown:
+                raise ArgumentError(
+                    f"{self._name}: unknown settings {sorted(unknown)}; there are {sorted(defaults)}"
+                )
+            settings = {name: group.get(name, default) for name, default in defaults.items()}
+            self._check_settings(settings)
+            self.param_groups.append({"params": list(group["params"]), **settings})
+        self._params = [p for group in self.param_groups for p in group["params"]]
+        self._check_params()
+        self._state: list[dict[str, Array]] = [{} for _ in self._params]
+        self._steps = [0] * len(self._params)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        for name in ("lr", "weight_decay", "eps"):
+            value = settings.get(name, 0.0)
+            if not _is_number(value) or value < 0:
+                raise ArgumentError(f"{self._name}: {name} must be a finite number >= 0, got {value!r}")
+
+    def _check_params(self) -> None:
+        if not self._params:
+            raise ArgumentError(f"{self._name}: there are no parameters (a generator can be used only once)")
+        seen: dict[int, int] = {}
+        for i, p in enumerate(self._params):
+            if not isinstance(p, Tensor) or p.dtype.kind != "f":
+                kind = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else type(p).__name__
+                raise DTypeError(f"{self._name}: parameter {i} must be a floating-point Tensor, got {kind}")
+            if not p.is_leaf:
+                raise GraphError(
+                    f"{self._name}: parameter {i} {p.shape} is the result of an op; "
+                    "only leaves can be optimised: make it with requires_grad=True"
+                )
+            if id(p) in seen:
+                raise ArgumentError(
+                    f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor"
+                )
+            seen[id(p)] = i
+
+    # ---------------------------------------------------------------- one step
+
+    def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
+        """Update one block of w and of the state in place; t is a temporary of the same shape, g is read
+        only.
+
+        step counts the updates of this parameter from 1.
+        """
+        raise NotImplementedError
+
+    def kept(self, group: Group) -> dict[str, float]:
+        """The state arrays that these settings need, and what each is multiplied by from step to step."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient; those without one (frozen, unused) are left as they
+        are.
+
+        Parameters of different devices are updated at the same time.
+        """
+        todo: dict[Device, list[tuple[int, Group]]] = {}
+        numbered = iter(range(len(self._params)))
+        for group in self.param_groups:
+            self._check_settings(group)
+            for p, i in zip(group["params"], numbered):
+                if p.grad is not None:
+                    _check_gradient(self._name, i, p)
+                    todo.setdefault(p.device, []).append((i, group))
+        if todo:
+            on_devices(list(todo), self._step_on, list(todo), list(todo.values()))
+
+    def _step_on(self, device: Device, todo: list[tuple[int, Group]]) -> None:
+        for i, group in todo:
+            self._step_one(device, i, group)
+
+    def _step_one(self, device: Device, i: int, group: Group) -> None:
+        p, state, xp = self._params[i], self._state[i], device.xp
+        self._steps[i] += 1
+        number = self._steps[i]
+        decays = self.kept(group)
+        for name in decays:
+            if name not in state:
+                state[name] = xp.zeros_like(p.data)
+        flush = number % FLUSH_EVERY == 0
+        arrays = aligned([p.data, p.grad.data, *(state[name] for name in decays)])  # type: ignore[union-attr]
+        row = max(1, math.prod(arrays[0].shape[1:]))
+        block = max(1, BLOCK // row) if device.is_cpu else len(arrays[0])
+
+        def work(start: int, stop: int) -> None:
+            temporary = xp.empty_like(arrays[0][: min(block, stop - start)])
+            for at in range(start, stop, block):
+                w, g, *kept = (array[at : min(at + block, stop)] for array in arrays)
+                t = temporary[: len(w)]
+                self.rule(group, number, w, g, t, kept)
+                if flush:
+                    for s, decay in zip(kept, decays.values()):
+                        _flush_tiny(xp, s, t, decay)
+
+        if p.size:
+            split(device, len(arrays[0]), work, at_least=max(1, SPLIT // row))
+        p.mark_modified()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self._params:
+            p.grad = None
+
+    # ---------------------------------------------------------------- saving and resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs besides the parameters, as copies.
+
+        {"arrays": {"velocity.0": array, ...}, "settings": {...}}: the arrays go into a checkpoint file, the
+        settings (numbers of each group and step counts) into its metadata.
+        """
+        arrays = {
+            f"{name}.{i}": Tensor(array, device=p.device).numpy().copy()
+            for i, (p, state) in enumerate(zip(self._params, self._state))
+            for name, array in state.items()
+        }
+        groups = [
+            {name: value for name, value in group.items() if name != "params"} for group in self.param_groups
+        ]
+        return {"arrays": arrays, "settings": {"groups": groups, "steps": list(self._steps)}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()` of an optimiser of the same kind over the same parameters in the same
+        order.
+
+        CheckpointError lists every array that does not fit; nothing is changed then.
+        """
+        try:
+            arrays, groups, steps = state["arrays"], state["settings"]["groups"], state["settings"]["steps"]
+        except (KeyError, TypeError):
+            raise CheckpointError(
+                f"{self._name}: expected what state_dict() returns: arrays and settings"
+            ) from None
+        if len(groups) != len(self.param_groups) or len(steps) != len(self._params):
+            raise CheckpointError(
+                f"{self._name}: the state is of {len(groups)} group(s) with {len(steps)} parameters, "
+                f"this optimiser has {len(self.param_groups)} with {len(self._params)}"
+            )
+        loaded: list[dict[str, Array]] = [{} for _ in self._params]
+        wrong = []
+        for key, value in arrays.items():
+            name, _, digits = key.rpartition(".")
+            i = int(digits) if digits.isdecimal() else len(self._params)
+            if name not in self.state_names or i >= len(self._params):
+                wrong.append(f"unexpected: {key}")
+                continue
+            p, array = self._params[i], np.asarray(value)
+            if array.shape != p.shape or array.dtype.kind != "f":
+                wrong.append(f"{key}: {array.dtype} {array.shape}, its parameter has shape {p.shape}")
+                continue
+            loaded[i][name] = p.device.xp.empty_like(p.data)
+            loaded[i][name][...] = p.device.xp.asarray(array)
+        for number, (group, saved) in enumerate(zip(self.param_groups, groups)):
+            expected = set(group) - {"params"}
+            if set(saved) != expected:
+                wrong.append(f"group {number}: settings {sorted(saved)}, not {sorted(expected)}")
+        if wrong:
+            raise CheckpointError(f"{self._name}: the state does not fit:\n  " + "\n  ".join(wrong))
+        for saved in groups:
+            self._check_settings(saved)
+        for group, saved in zip(self.param_groups, groups):
+            group.update(saved)
+        self._state, self._steps = loaded, [int(step) for step in steps]
+
+    def __repr__(self) -> str:
+        lines = []
+        for group in self.param_groups:
+            settings = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
+            count = sum(p.size for p in group["params"])
+            lines.append(f"  {len(group['params'])} tensors, {count:,} parameters: {settings}")
+        return f"{self._name}(\n" + "\n".join(lines) + "\n)"
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def aligned(arrays: Sequence[Array]) -> list[Array]:
+    """Views of arrays of one shape that can be cut in blocks along their first axis.
+
+    Arrays that share one gapless memory order become flat; others (a gradient that came out transposed) keep
+    their axes, and blocks are rows.
+    """
+    first = arrays[0]
+    axes = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
+    turned = [array.transpose(axes) for array in arrays]
+    if all(array.flags.c_contiguous for array in turned):
+        return [array.reshape(-1) for array in turned]
+    return turned
+
+
+def _flush_tiny(xp: Any, s: Array, t: Array, decay: float) -> None:
+    """Set to 0 what would decay into denormal numbers before the next flush.
+
+    The velocity of a weight whose gradient stays 0 (a dead unit) shrinks by `decay` at each step, and never
+    reaches 0: rounding holds it among the denormal numbers, where processors compute some 10 times slower,
+    for good.
+    """
+    tiny = np.finfo(s.dtype).tiny
+    xp.abs(s, out=t)
+    s[t < tiny * min(1e8, max(decay, 1e-3) ** -FLUSH_EVERY)] = 0
+
+
+def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:
+    if isinstance(params, Tensor):
+        raise ArgumentError(
+            f"{name}: params must be a list of tensors or of groups, got one tensor: put it in a list"
+        )
+    items = list(params)
+    if not any(isinstance(item, Mapping) for item in items):
+        return [{"params": items}]
+    for item in items:
+        if not isinstance(item, Mapping) or "params" not in item or isinstance(item["params"], Tensor):
+            raise ArgumentError(
+                f"{name}: each group must be a dictionary with a list under 'params', got {item!r}"
+            )
+    return [{**item, "params": list(item["params"])} for item in items]
+
+
+def _check_gradient(name: str, i: int, p: Tensor) -> None:
+    grad = p.grad
+    if grad is not None and (grad.shape != p.shape or grad.dtype != p.dtype or grad.device is not p.device):
+        raise ShapeError(
+            f"{name}: parameter {i} is {p.dtype} {p.shape} on {p.device}, "
+            f"its gradient {grad.dtype} {grad.shape} on {grad.device}"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)

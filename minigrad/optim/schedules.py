@@ -1,0 +1,181 @@
+"""Learning-rate schedules: they write `lr` of an optimiser's groups, each relative to the rate it had at
+first.
+
+A schedule writes only when its factor changes, so a warm-up that has ended leaves the rate to whoever changes
+it next (ReduceOnPlateau, or you).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ArgumentError, CheckpointError
+from .optimizer import Optimizer, _is_number
+
+
+class Schedule:
+    """Base of the schedules whose factor depends on the count of step() calls alone: lr = first lr *
+    factor(count).
+
+    factor(0) is in force from the start; call step() after each optimiser step (or epoch: whatever it
+    counts).
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        self.optimizer = optimizer
+        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self.count = 0
+        self._write(self.factor(0))
+
+    def factor(self, count: int) -> float:
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Count one more, and set the learning rates where the factor changed."""
+        before, self.count = self.factor(self.count), self.count + 1
+        now = self.factor(self.count)
+        if now != before:
+            self._write(now)
+
+    def _write(self, factor: float) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs):
+            group["lr"] = base * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs, plain numbers.  The current rates are in the optimiser's own state."""
+        return {"count": self.count, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`; load the optimiser's state too, it holds the current rates."""
+        _check_keys(self, state)
+        self.count, self.base_lrs = int(state["count"]), [float(lr) for lr in state["base_lrs"]]
+
+
+class StepLR(Schedule):
+    """Multiply the rate by gamma after every step_size steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
+        self.step_size = _at_least("StepLR", "step_size", step_size, 1)
+        self.gamma = _positive("StepLR", "gamma", gamma)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return self.gamma ** (count // self.step_size)
+
+
+class Warmup(Schedule):
+    """Rise linearly to the full rate over `warmup` steps (1/warmup, 2/warmup, ...), then leave it alone."""
+
+    def __init__(self, optimizer: Optimizer, warmup: int):
+        self.warmup = _at_least("Warmup", "warmup", warmup, 0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return min(1.0, (count + 1) / self.warmup) if self.warmup else 1.0
+
+
+class WarmupCosine(Schedule):
+    """Rise linearly over `warmup` steps, then fall along half a cosine to `final` (a fraction) at step
+    `total`.
+
+    total counts the warm-up too.  Beyond it the rate stays.  Source of the cosine: Loshchilov, Hutter 2017
+    (arXiv 1608.03983).
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: int, total: int, final: float = 0.0):
+        self.warmup = _at_least("WarmupCosine", "warmup", warmup, 0)
+        self.total = _at_least("WarmupCosine", "total", total, self.warmup + 1)
+        if not _is_number(final) or not 0 <= final <= 1:
+            raise ArgumentError(f"WarmupCosine: final must be a fraction between 0 and 1, got {final!r}")
+        self.final = float(final)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        if count < self.warmup:
+            return (count + 1) / self.warmup
+        done = min(1.0, (count - self.warmup) / (self.total - self.warmup))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class ReduceOnPlateau:
+    """Multiply the rates by `factor` when a measure (validation error) has stopped improving.
+
+    step(measure) once per epoch; smaller is better.  When more than `patience` epochs in a row have not
+    brought it below the best seen by more than `threshold`, the rates are reduced and the count starts again.
+    A measure that is NaN is no improvement.  min_lr: rates are not reduced below it.
+
+    Source: Krizhevsky, Sutskever, Hinton 2012, section 5: "divide the learning rate by 10 when the validation
+    error rate stopped improving with the current learning rate", three times in training.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: float = 0.1,
+        patience: int = 5,
+        threshold: float = 0.0,
+        min_lr: float = 0.0,
+    ):
+        self.optimizer = optimizer
+        self.factor = _positive("ReduceOnPlateau", "factor", factor)
+        if self.factor >= 1:
+            raise ArgumentError(f"ReduceOnPlateau: factor must be less than 1, got {factor!r}")
+        self.patience = _at_least("ReduceOnPlateau", "patience", patience, 0)
+        for name, value in (("threshold", threshold), ("min_lr", min_lr)):
+            if not _is_number(value) or value < 0:
+                raise ArgumentError(f"ReduceOnPlateau: {name} must be a finite number >= 0, got {value!r}")
+        self.threshold, self.min_lr = float(threshold), float(min_lr)
+        self.best, self.bad_epochs, self.reductions = math.inf, 0, 0
+
+    def step(self, measure: float) -> bool:
+        """Take this epoch's measure; True if the rates were reduced."""
+        measure = float(measure)
+        if measure < self.best - self.threshold:
+            self.best, self.bad_epochs = measure, 0
+            return False
+        self.bad_epochs += 1
+        if self.bad_epochs <= self.patience:
+            return False
+        self.bad_epochs = 0
+        self.reductions += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = min(group["lr"], max(group["lr"] * self.factor, self.min_lr))
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs, plain numbers (best is None before the first epoch: JSON has no infinity)."""
+        best = self.best if math.isfinite(self.best) else None
+        return {"best": best, "bad_epochs": self.bad_epochs, "reductions": self.reductions}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`; load the optimiser's state too, it holds the current rates."""
+        _check_keys(self, state)
+        self.best = math.inf if state["best"] is None else float(state["best"])
+        self.bad_epochs, self.reductions = int(state["bad_epochs"]), int(state["reductions"])
+
+
+def _check_keys(schedule: Schedule | ReduceOnPlateau, state: Mapping[str, Any]) -> None:
+    expected = schedule.state_dict()
+    if set(state) != set(expected):
+        raise CheckpointError(
+            f"{type(schedule).__name__}: the state has {sorted(state)}, expected {sorted(expected)}"
+        )
+    if "base_lrs" in expected and len(state["base_lrs"]) != len(expected["base_lrs"]):
+        raise CheckpointError(
+            f"{type(schedule).__name__}: the state is of {len(state['base_lrs'])} group(s), "
+            f"the optimiser has {len(expected['base_lrs'])}"
+        )
+
+
+def _at_least(name: str, what: str, value: Any, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ArgumentError(f"{name}: {what} must be an integer >= {minimum}, got {value!r}")
+    return value
+
+
+def _positive(name: str, what: str, value: Any) -> float:
+    if not _is_number(value) or value <= 0:
+        raise ArgumentError(f"{name}: {what} must be a finite number > 0, got {value!r}")
+    return float(value)

@@ -1,0 +1,215 @@
+"""Threads: work on several devices at once, and the work of one op on the cores of its device.
+
+Two levels, one rule each.  `on_devices` gives every device a thread of its own: this is how the two columns of
+AlexNet run at the same time.  `split` cuts the work of one op (images, rows of a matrix) into as many pieces as the
+device has threads.  NumPy releases Python's lock inside its loops and BLAS calls, so these threads do run in parallel.
+
+BLAS keeps threads too, and two of our threads that each call a BLAS of two threads fight for two cores (measured:
+19 to 49 GFLOP/s instead of 88 each).  So BLAS is held to one thread while ours are at work, and only then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+from .device import Device, DeviceLike, device
+from .errors import ArgumentError
+
+Result = TypeVar("Result")
+
+# How many threads the work of one op may use here; None outside on_devices and split: all cores.
+_share: ContextVar[int | None] = ContextVar("minigrad_share", default=None)
+_inside: ContextVar[bool] = ContextVar("minigrad_inside", default=False)
+# Where the creation numbers of graph nodes come from: see next_order.
+_clock: ContextVar[_Clock | None] = ContextVar("minigrad_clock", default=None)
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_threads(where: DeviceLike) -> int:
+    """The threads that an op on this device uses now: what set_num_threads said, else this device's share."""
+    return device(where).threads or _share.get() or cores()
+
+
+def set_num_threads(threads: int | None, where: DeviceLike = "cpu:0") -> None:
+    """Give a device that many threads; None goes back to an equal share of the cores among devices at work."""
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ArgumentError(f"set_num_threads: threads must be an integer >= 1 or None, got {threads!r}")
+    device(where).threads = threads
+
+
+# ---------------------------------------------------------------- the work of one op on the cores of its device
+
+
+def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: int = 1) -> list[Result]:
+    """`work(start, stop)` over contiguous pieces of range(n), at the same time; the results in order.
+
+    There is one piece per thread of the device, and no piece is smaller than `at_least` (below which a thread costs
+    more than it saves).  The pieces depend on n and the thread count alone, never on timing.
+    """
+    pieces = max(1, min(num_threads(where), n // at_least))
+    if pieces == 1:
+        return [work(0, n)]
+    bounds = [n * i // pieces for i in range(pieces + 1)]
+
+    def piece(start: int, stop: int) -> Result:
+        _share.set(1)  # a piece is one thread: an op inside it does not split again
+        return work(start, stop)
+
+    with one_blas_thread():
+        futures = [_pool().submit(copy_context().run, piece, *bounds[i : i + 2]) for i in range(1, pieces)]
+        try:
+            results = [copy_context().run(piece, *bounds[:2])]
+        finally:
+            _wait(futures)
+        return results + [future.result() for future in futures]
+
+
+# ---------------------------------------------------------------- several devices at once
+
+
+def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
+    """`[function(*args) for args in zip(*columns)]`, call i on the worker of devices[i], all at the same time.
+
+        halves = on_devices(["cpu:0", "cpu:1"], lambda column, x: column(x), columns, inputs)
+
+    Returns when all calls have ended; the error of the first that failed is raised here, with its own traceback.
+    The devices at work share the cores equally.  One device, or a call from inside a worker: done in turn, here.
+    """
+    places = [device(spec) for spec in devices]
+    for column in columns:
+        if len(column) != len(places):
+            raise ArgumentError(f"on_devices: {len(places)} devices but {len(column)} arguments: give one per device")
+    calls = list(zip(*columns)) if columns else [()] * len(places)
+    lanes = list(dict.fromkeys(places))
+    if len(lanes) == 1 or _inside.get():
+        return [function(*args) for args in calls]
+
+    results: list[Any] = [None] * len(places)
+    share = max(1, cores() // sum(lane.is_cpu for lane in lanes) if any(lane.is_cpu for lane in lanes) else 1)
+    clocks = [_Clock(_main_clock.now + i, step=len(lanes)) for i in range(len(lanes))]
+
+    def lane_work(lane: Device, clock: _Clock) -> None:
+        _inside.set(True)
+        _share.set(share)
+        _clock.set(clock)
+        for i, place in enumerate(places):
+            if place is lane:
+                results[i] = function(*calls[i])
+
+    with one_blas_thread():
+        futures = [
+            _worker(lane).submit(copy_context().run, lane_work, lane, clock)
+            for lane, clock in zip(lanes, clocks)
+        ]
+        _wait(futures)
+    _main_clock.now = max(clock.now for clock in clocks) + 1
+    for future in futures:
+        future.result()
+    return results
+
+
+def inside_worker() -> bool:
+    """Whether this code runs on the worker of a device, within on_devices."""
+    return _inside.get()
+
+
+# ---------------------------------------------------------------- creation order
+
+
+class _Clock:
+    """Counts now, now + step, ...: with a start of its own, each worker draws numbers that no other worker draws."""
+
+    def __init__(self, start: int = 0, step: int = 1):
+        self.now, self.step = start, step
+        self.lock = threading.Lock()
+
+    def next(self) -> int:
+        with self.lock:
+            self.now += self.step
+            return self.now - self.step
+
+
+_main_clock = _Clock()
+
+
+def next_order() -> int:
+    """The creation number of a new graph node.  Backward follows these numbers, and sums gradients in their order.
+
+    Workers that run at the same time draw from interleaved sequences (worker i of k: start + i, start + i + k, ...),
+    so that a node's number depends on the program, not on which thread was faster: the same bits on every run.
+    """
+    return (_clock.get() or _main_clock).next()
+
+
+# ---------------------------------------------------------------- pools and BLAS
+
+_lock = threading.Lock()
+_workers: dict[Device, ThreadPoolExecutor] = {}
+_op_pool: ThreadPoolExecutor | None = None
+_blas: ThreadpoolController | None = None
+_blas_users = 0
+_blas_limit: Any = None
+
+
+def _worker(where: Device) -> ThreadPoolExecutor:
+    with _lock:
+        if where not in _workers:
+            _workers[where] = ThreadPoolExecutor(1, thread_name_prefix=f"minigrad {where}")
+        return _workers[where]
+
+
+def _pool() -> ThreadPoolExecutor:
+    """The threads behind `split`.  A piece never waits for another piece, so one pool serves all devices."""
+    global _op_pool
+    with _lock:
+        if _op_pool is None:
+            _op_pool = ThreadPoolExecutor(max(64, cores()), thread_name_prefix="minigrad op")
+        return _op_pool
+
+
+def _wait(futures: Sequence[Future[Any]]) -> None:
+    for future in futures:
+        future.exception()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS at one thread for the whole process, until the last of the blocks that ask for it ends."""
+    global _blas, _blas_users, _blas_limit
+    with _lock:
+        if _blas is None:
+            _blas = ThreadpoolController().select(user_api="blas")
+        if _blas_users == 0:
+            _blas_limit = _blas.limit(limits=1)
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limit.restore_original_limits()
+
+
+def _forget_threads() -> None:
+    """A forked child has none of the parent's threads: start new ones when asked."""
+    global _op_pool, _lock, _blas_users
+    _lock, _op_pool, _blas_users = threading.Lock(), None, 0
+    _workers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

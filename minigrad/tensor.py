@@ -1,0 +1,451 @@
+"""The tensor: an array on a device, and where its gradient goes.
+
+The methods and operators here are one line each: the op of the same name in minigrad/ops does the work.  Ops enter
+themselves in `OPS` (the `@op` decorator), so that tensors can offer them as methods without importing what is built
+on top of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, Union
+
+import numpy as np
+
+from .device import Device, DeviceLike, default_device
+from .device import device as device_named
+from .engine import Array, Function, Version, is_grad_enabled, run_backward
+from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .parallel import next_order
+
+TensorLike = Union["Tensor", np.ndarray, float, int, bool, list]
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
+
+OPS: dict[str, Callable[..., Any]] = {}
+_DTYPES = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.bool_)) | frozenset(
+    np.dtype(t) for t in "bBhHiIlLqQ"
+)
+
+
+def op(function: AnyCallable) -> AnyCallable:
+    """Decorator of an op's public function: enters it in OPS under its name."""
+    OPS[function.__name__] = function
+    return function
+
+
+class Tensor:
+    """An n-dimensional array on a device, with an optional gradient.
+
+    data: array, nested list, number or Tensor; it is copied.  Python floats and lists of them become float32; float32
+    and float64 arrays keep their precision, integers and booleans stay what they are.  float16, complex and object
+    arrays are refused (DTypeError).
+    requires_grad: whether backward() should leave a gradient in `.grad` (floating-point tensors only).
+    device: a name such as "cpu:1" or a Device; the first of default_devices() by default.
+    dtype: converts to that type.
+
+    `.data` is the bare array.  Writing into it behind the tensor's back escapes the check that backward sees what
+    forward saw: change tensors with `t[...] = `, `+=` and the like, or call `mark_modified()` afterwards.
+    """
+
+    __slots__ = ("data", "device", "requires_grad", "grad", "node", "version", "__weakref__")
+    __array_ufunc__ = None  # numpy_array * tensor asks the tensor; np.exp(tensor) is refused, not silently detached
+
+    data: Array
+    device: Device
+    requires_grad: bool
+    grad: Tensor | None
+    node: Function | None
+    version: Version
+
+    def __init__(
+        self,
+        data: TensorLike,
+        requires_grad: bool = False,
+        device: DeviceLike | None = None,
+        dtype: Any = None,
+    ):
+        if isinstance(data, Tensor):
+            device = data.device if device is None else device
+            data = data.data if data.device.is_cpu else data.data.get()
+        where = default_device() if device is None else device_named(device)
+        array = _as_array(data, dtype)
+        self.data = where.xp.array(array)  # order "K": the memory order of the argument is kept
+        self._set(where, None)
+        if requires_grad:
+            self.requires_grad_()
+
+    def _set(self, where: Device, node: Function | None) -> None:
+        self.device, self.node, self.grad = where, node, None
+        self.requires_grad, self.version = node is not None, Version()
+
+    # ---------------------------------------------------------------- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements, as NumPy has it (an attribute, not PyTorch's method)."""
+        return self.data.size
+
+    @property
+    def is_leaf(self) -> bool:
+        """True for a tensor that no recorded op made: where gradients end up."""
+        return self.node is None
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ShapeError("len: a 0-d tensor has no length")
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=60, precision=4)
+        facts = [f"shape={self.shape}", f"dtype={self.dtype}", f"device='{self.device}'"]
+        if self.node is not None:
+            facts.append(f"op={self.node.name}")
+        elif self.requires_grad:
+            facts.append("requires_grad=True")
+        return f"Tensor({text}, {', '.join(facts)})"
+
+    # ---------------------------------------------------------------- out of the graph
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array: from the CPU a read-only view of this tensor's memory (`.copy()` to change it)."""
+        view = self.data.view() if self.device.is_cpu else self.data.get()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        return array.astype(dtype or array.dtype) if copy or dtype not in (None, array.dtype) else array
+
+    def item(self) -> Any:
+        """The one value of a tensor of size 1 as a Python number; ShapeError for any other size."""
+        if self.size != 1:
+            raise ShapeError(f"item: the tensor must have exactly one element, it has {self.size}: {self.shape}")
+        return self.data.item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"bool: the truth of a tensor {self.shape} is ambiguous: compare one element")
+        return bool(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"index: only integer tensors can index, this one is {self.dtype}")
+        return int(self.item())
+
+    def detach(self) -> Tensor:
+        """The same values, sharing memory and version, cut off from the graph."""
+        return wrap(self.data, self.device, version=self.version)
+
+    # ---------------------------------------------------------------- gradients
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Switch `requires_grad` of a leaf, in place; DTypeError for integers, GraphError for the result of an op."""
+        if self.node is not None:
+            raise GraphError(f"requires_grad_: this tensor is the result of {self.node.name}; only leaves can switch")
+        if requires_grad and self.dtype.kind != "f":
+            raise DTypeError(f"requires_grad: only floating-point tensors have gradients, this one is {self.dtype}")
+        self.requires_grad = requires_grad
+        return self
+
+    def backward(self, gradient: TensorLike | None = None) -> None:
+        """Add the gradient of this tensor to `.grad` of every leaf that it depends on, and free the graph.
+
+        gradient: the gradient of some later scalar with respect to this tensor, same shape; may be left out when
+        this tensor has one element (it is 1 then).  GraphError where there is no graph or it was freed already.
+        """
+        if not self.requires_grad:
+            raise GraphError("backward: nothing here requires a gradient: make a leaf with requires_grad=True")
+        if gradient is None:
+            if self.size != 1:
+                raise ShapeError(f"backward: a tensor {self.shape} needs an explicit gradient of that shape")
+            start = self.device.xp.ones_like(self.data)
+        else:
+            given = gradient if isinstance(gradient, Tensor) else Tensor(gradient, device=self.device)
+            if given.device is not self.device:
+                raise DeviceError(f"backward: the tensor is on {self.device}, its gradient on {given.device}")
+            if given.shape != self.shape:
+                raise ShapeError(f"backward: the gradient must have shape {self.shape}, it has {given.shape}")
+            start = given.data.astype(self.dtype)  # a copy: the graph may hand views of it on
+        if self.node is None:
+            self.accumulate_grad(start)
+        else:
+            run_backward(self.node, start)
+
+    def accumulate_grad(self, grad: Array) -> None:
+        """Add to `.grad`; the array becomes this tensor's own."""
+        if self.grad is None:
+            self.grad = wrap(grad, self.device)
+        else:
+            self.grad.data += grad
+            self.grad.mark_modified()
+
+    # ---------------------------------------------------------------- in place: counted, so that backward can tell
+
+    def mark_modified(self) -> None:
+        """Say that the memory of this tensor was written to."""
+        self.version.value += 1
+
+    def __setitem__(self, index: Any, value: TensorLike) -> None:
+        self._check_in_place("assignment to elements", value)
+        self.data[_bare_index(index)] = self._bare(value)
+        self.mark_modified()
+
+    def copy_(self, source: TensorLike) -> Tensor:
+        """Overwrite the values with those of `source` (same shape), in place; returns self."""
+        self._check_in_place("copy_", source)
+        values = self._bare(source)
+        if np.shape(values) != self.shape:
+            raise ShapeError(f"copy_: source must have shape {self.shape}, it has {np.shape(values)}")
+        self.data[...] = values
+        self.mark_modified()
+        return self
+
+    def _update(self, other: TensorLike, ufunc: Any) -> Any:
+        # Where a gradient would be lost, Python falls back to `x = x + other`, which records an op.
+        if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
+            return NotImplemented
+        ufunc(self.data, self._bare(other), out=self.data, casting="same_kind")
+        self.mark_modified()
+        return self
+
+    def __iadd__(self, other: TensorLike) -> Any:
+        return self._update(other, self.device.xp.add)
+
+    def __isub__(self, other: TensorLike) -> Any:
+        return self._update(other, self.device.xp.subtract)
+
+    def __imul__(self, other: TensorLike) -> Any:
+        return self._update(other, self.device.xp.multiply)
+
+    def __itruediv__(self, other: TensorLike) -> Any:
+        return self._update(other, self.device.xp.true_divide)
+
+    def _check_in_place(self, what: str, value: TensorLike) -> None:
+        gradient = self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
+        if gradient and is_grad_enabled():
+            raise GraphError(f"{what}: would lose a gradient: do it inside `with minigrad.no_grad():`")
+
+    def _bare(self, value: TensorLike) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.device is not self.device:
+            raise DeviceError(f"in-place change of a tensor on {self.device} from {value.device}: use .to() first")
+        return value.data
+
+    # ---------------------------------------------------------------- ops as methods and operators
+
+    def to(self, device: DeviceLike) -> Tensor:
+        """This tensor on another device, an op with a gradient (ops/copy.py); itself if it is there already."""
+        return OPS["copy"](self, device)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Converted to another element type; between float types the gradient is converted back."""
+        return OPS["astype"](self, dtype)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return OPS["reshape"](self, *shape)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        return OPS["transpose"](self, *axes)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
+        return OPS["transpose"](self)
+
+    def flatten(self, start_dim: int = 0) -> Tensor:
+        return OPS["flatten"](self, start_dim)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["sum"](self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["mean"](self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["max"](self, axis, keepdims)
+
+    def exp(self) -> Tensor:
+        return OPS["exp"](self)
+
+    def log(self) -> Tensor:
+        return OPS["log"](self)
+
+    def sqrt(self) -> Tensor:
+        return OPS["sqrt"](self)
+
+    def tanh(self) -> Tensor:
+        return OPS["tanh"](self)
+
+    def sigmoid(self) -> Tensor:
+        return OPS["sigmoid"](self)
+
+    def relu(self) -> Tensor:
+        return OPS["relu"](self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return OPS["getitem"](self, _bare_index(index))
+
+    def __add__(self, other: TensorLike) -> Tensor:
+        return OPS["add"](self, other)
+
+    def __sub__(self, other: TensorLike) -> Tensor:
+        return OPS["subtract"](self, other)
+
+    def __mul__(self, other: TensorLike) -> Tensor:
+        return OPS["multiply"](self, other)
+
+    def __truediv__(self, other: TensorLike) -> Tensor:
+        return OPS["divide"](self, other)
+
+    def __pow__(self, other: TensorLike) -> Tensor:
+        return OPS["power"](self, other)
+
+    def __matmul__(self, other: TensorLike) -> Tensor:
+        return OPS["matmul"](self, other)
+
+    def __radd__(self, other: TensorLike) -> Tensor:
+        return OPS["add"](other, self)
+
+    def __rsub__(self, other: TensorLike) -> Tensor:
+        return OPS["subtract"](other, self)
+
+    def __rmul__(self, other: TensorLike) -> Tensor:
+        return OPS["multiply"](other, self)
+
+    def __rtruediv__(self, other: TensorLike) -> Tensor:
+        return OPS["divide"](other, self)
+
+    def __rpow__(self, other: TensorLike) -> Tensor:
+        return OPS["power"](other, self)
+
+    def __rmatmul__(self, other: TensorLike) -> Tensor:
+        return OPS["matmul"](other, self)
+
+    def __neg__(self) -> Tensor:
+        return OPS["negative"](self)
+
+    def __eq__(self, other: Any) -> Any:
+        return OPS["equal"](self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return OPS["not_equal"](self, other)
+
+    def __lt__(self, other: TensorLike) -> Tensor:
+        return OPS["less"](self, other)
+
+    def __le__(self, other: TensorLike) -> Tensor:
+        return OPS["less_equal"](self, other)
+
+    def __gt__(self, other: TensorLike) -> Tensor:
+        return OPS["greater"](self, other)
+
+    def __ge__(self, other: TensorLike) -> Tensor:
+        return OPS["greater_equal"](self, other)
+
+    __hash__ = object.__hash__  # tensors are dictionary keys by identity; == compares elements
+
+
+# ---------------------------------------------------------------- making tensors, running ops
+
+
+def wrap(array: Array, where: Device, node: Function | None = None, version: Version | None = None) -> Tensor:
+    """A tensor around an array as it is: no copy, no checks.  For ops and the engine."""
+    tensor = Tensor.__new__(Tensor)
+    tensor.data = array
+    tensor._set(where, node)
+    if version is not None:
+        tensor.version = version
+    return tensor
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A CPU tensor on the default device that shares the memory of `array`: writing to one changes the other."""
+    checked = _as_array(array, None)
+    return wrap(checked, device_named("cpu:0") if not default_device().is_cpu else default_device())
+
+
+def as_tensor(value: TensorLike, where: Device) -> Tensor:
+    """`value` itself if it is a tensor, else a constant tensor on that device."""
+    return value if isinstance(value, Tensor) else Tensor(value, device=where)
+
+
+def apply(function: Function, *tensors: Tensor) -> Tensor:
+    """Run an op: check the devices, compute, and leave `function` as a graph node if a gradient may be asked for.
+
+    The node keeps edges to the nodes of its inputs (or to the leaves), not the input tensors: an intermediate array
+    lives as long as somebody holds its tensor or an op kept it for backward, and no longer.
+    """
+    where = tensors[0].device
+    for tensor in tensors:
+        if tensor.device is not where:
+            raise DeviceError(
+                f"{function.name}: inputs on {', '.join(str(t.device) for t in tensors)}: "
+                "bring them to one device with .to()"
+            )
+    return apply_on(where, function, *tensors)
+
+
+def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
+    """`apply` for an op whose output is on `where` whatever the device of its inputs: copy."""
+    function.device = where
+    recorded = is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    function.needs = tuple(recorded and tensor.requires_grad for tensor in tensors)
+    arrays = [tensor.data for tensor in tensors]
+    y = where.xp.asarray(function.forward(*arrays))  # NumPy turns 0-d results into scalars: back to 0-d arrays
+    version = None
+    if y.base is not None:  # a view of an input shares its version: writing to either changes both
+        version = next((t.version for t in tensors if np.may_share_memory(y, t.data)), None)
+    output = wrap(y, where, function if recorded else None, version)
+    if recorded:
+        function.shape, function.dtype, function.order = y.shape, y.dtype, next_order()
+        function.inputs = tuple((t.node or t) if t.requires_grad else None for t in tensors)
+        named = [(f"input {i}", t.data, t.version) for i, t in enumerate(tensors)]
+        function.watch([*named, ("its output", y, output.version)])
+    return output
+
+
+def _as_array(data: Any, dtype: Any) -> np.ndarray:
+    """The NumPy array that a tensor of `data` will hold: the dtype rules of Tensor's docstring."""
+    if dtype is not None and np.dtype(dtype) not in _DTYPES:
+        raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {np.dtype(dtype)}")
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"Tensor: data is not rectangular: {error}") from None
+    if dtype is not None and array.dtype.kind in "fiub":
+        return array.astype(dtype, copy=False)
+    if array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+        array = array.astype(np.float32)  # Python floats carry no precision of their own
+    if array.dtype not in _DTYPES:
+        raise DTypeError(
+            f"Tensor: expected float32, float64, integers or bool, got {array.dtype}: convert with dtype= or astype"
+        )
+    return array
+
+
+def _bare_index(index: Any) -> Any:
+    """An index as NumPy takes it: tensors in it become arrays."""
+    if isinstance(index, tuple):
+        return tuple(_bare_index(part) for part in index)
+    return index.data if isinstance(index, Tensor) and index.ndim else int(index) if isinstance(index, Tensor) else index

@@ -1,0 +1,35 @@
+"""Installation.  The settings of the tools (ruff, mypy, pytest) are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "minigrad" / "__init__.py").read_text())[1]
+
+PLOT = ["matplotlib>=3.7"]
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT]
+
+setup(
+    name="minigrad",
+    version=VERSION,
+    description="A deep learning framework to read: NumPy and raw CUDA kernels, proven on the two-column AlexNet",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    # The CUDA sources stay in the top-level folder kernels/, where readers look; an installed wheel carries them inside
+    # the package.  minigrad/kernel.py finds them in both places.
+    packages=[*find_packages(include=["minigrad", "minigrad.*"]), "minigrad._kernels"],
+    package_dir={"minigrad._kernels": "kernels"},
+    package_data={"minigrad": ["py.typed"], "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "ladder/*.cu"]},
+    install_requires=["numpy>=1.24", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4", "threadpoolctl>=3.1"],
+    extras_require={
+        "cuda12": ["cupy-cuda12x>=13"],
+        "cuda13": ["cupy-cuda13x>=13.6"],
+        "plot": PLOT,
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.6", "mypy>=1.8"],
+    },
+)

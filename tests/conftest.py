@@ -1,0 +1,34 @@
+"""What all tests share: the device under test, the same seeds before each test, and hypothesis profiles."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minigrad
+
+# dev looks for new counterexamples on every run; ci tries the same examples every time.
+_health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("dev", deadline=None, max_examples=50, suppress_health_check=_health)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture
+def device() -> str:
+    """The name of the device on which op tests run: MINIGRAD_TEST_DEVICE, or cpu:0."""
+    return str(minigrad.device(os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """The same random numbers in every test, whatever ran before; no test's settings reach the next."""
+    random.seed(0)
+    np.random.seed(0)
+    minigrad.manual_seed(0)
+    yield
+    minigrad.set_default_devices()
+    for name in ("cpu:0", "cpu:1"):
+        minigrad.set_num_threads(None, name)

@@ -1,0 +1,99 @@
+"""Naive versions of the ops, in float64: plain loops that follow the formulas and nothing else.
+
+These are what the fast versions in minigrad/ops are tested against; they are also the shortest way to say what each op is.
+"""
+
+import numpy as np
+
+
+def conv2d_reference(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """y[n,o,i,j] = b[o] + sum over c,u,v of w[o,c,u,v] * x[n, c, s*i + d*u - p, s*j + d*v - p]; x is 0 outside."""
+    (sh, sw), (dh, dw) = np.broadcast_to(stride, 2), np.broadcast_to(dilation, 2)
+    (top, bottom), (left, right) = [np.broadcast_to(p, 2) for p in (padding if np.ndim(padding) else (padding, padding))]
+    n, c, h, l = x.shape
+    o, cg, kh, kw = w.shape
+    oh = (h + top + bottom - dh * (kh - 1) - 1) // sh + 1
+    ow = (l + left + right - dw * (kw - 1) - 1) // sw + 1
+    y = np.zeros((n, o, oh, ow))
+    for image, channel, i, j in np.ndindex(y.shape):
+        first = channel // (o // groups) * cg  # the first input channel of this output channel's group
+        total = 0.0 if b is None else float(b[channel])
+        for c_, u, v in np.ndindex(cg, kh, kw):
+            row, col = sh * i + dh * u - top, sw * j + dw * v - left
+            if 0 <= row < h and 0 <= col < l:
+                total += float(w[channel, c_, u, v]) * float(x[image, first + c_, row, col])
+        y[image, channel, i, j] = total
+    return y
+
+
+def pool_windows(x, kernel, stride, padding, dilation, ceil_mode):
+    """Every window (n, c, i, j, pixels of x inside the image, area within the padded image), and the output shape."""
+    n, c, height, width = x.shape
+    (top, bottom), (left, right) = padding
+    counts = []
+    for size, k, s, before, after, d in (
+        (height, kernel[0], stride[0], top, bottom, dilation[0]),
+        (width, kernel[1], stride[1], left, right, dilation[1]),
+    ):
+        steps = (size + before + after - d * (k - 1) - 1) / s
+        count = int(np.ceil(steps) if ceil_mode else np.floor(steps)) + 1
+        while ceil_mode and (count - 1) * s >= size + before:
+            count -= 1
+        counts.append(count)
+    windows = []
+    for index in np.ndindex(n, c, *counts):
+        pixels, area = [], 0
+        for u in range(kernel[0]):
+            for v in range(kernel[1]):
+                row = index[2] * stride[0] + u * dilation[0] - top
+                col = index[3] * stride[1] + v * dilation[1] - left
+                area += row < height + bottom and col < width + right
+                if 0 <= row < height and 0 <= col < width:
+                    pixels.append((index[0], index[1], row, col))
+        windows.append((index, pixels, area))
+    return windows, (n, c, *counts)
+
+
+def max_pool2d_reference(x, kernel, stride, padding=((0, 0), (0, 0)), dilation=(1, 1), ceil_mode=False, dy=None):
+    """(y, dx): the gradient goes to the first NaN of a window, else to its first maximum."""
+    windows, shape = pool_windows(x, kernel, stride, padding, dilation, ceil_mode)
+    y, dx = np.zeros(shape), np.zeros(x.shape)
+    for index, pixels, _ in windows:
+        best = pixels[0]
+        for pixel in pixels:
+            if not np.isnan(x[best]) and (np.isnan(x[pixel]) or x[pixel] > x[best]):
+                best = pixel
+        y[index] = x[best]
+        if dy is not None:
+            dx[best] += dy[index]
+    return y, dx
+
+
+def avg_pool2d_reference(x, kernel, stride, padding=((0, 0), (0, 0)), ceil_mode=False, count_include_pad=True):
+    windows, shape = pool_windows(x, kernel, stride, padding, (1, 1), ceil_mode)
+    y = np.zeros(shape)
+    for index, pixels, area in windows:
+        y[index] = sum(x[pixel] for pixel in pixels) / (area if count_include_pad else len(pixels))
+    return y
+
+
+def lrn_reference(x, n=5, k=2.0, alpha=1e-4, beta=0.75, groups=1):
+    channels = x.shape[1] // groups
+    y = np.zeros(x.shape)
+    for image, c, i, j in np.ndindex(x.shape):
+        first = c // channels * channels  # of this group
+        window = range(max(first, c - n // 2), min(first + channels, c + n // 2 + 1))
+        s = k + alpha * sum(x[image, other, i, j] ** 2 for other in window)
+        y[image, c, i, j] = x[image, c, i, j] / s**beta
+    return y
+
+
+def lrn_within_map_reference(x, n=5, k=1.0, alpha=4e-5, beta=0.75):
+    _, _, height, width = x.shape
+    y = np.zeros(x.shape)
+    for image, c, i, j in np.ndindex(x.shape):
+        rows = range(max(0, i - n // 2), min(height, i + n // 2 + 1))
+        cols = range(max(0, j - n // 2), min(width, j + n // 2 + 1))
+        s = k + alpha * sum(x[image, c, u, v] ** 2 for u in rows for v in cols)
+        y[image, c, i, j] = x[image, c, i, j] / s**beta
+    return y

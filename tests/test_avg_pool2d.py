@@ -1,0 +1,201 @@
+"""avg_pool2d against naive loops, PyTorch and onnxruntime, above all its divisors; gradients by differences."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import avg_pool2d_reference
+
+import minigrad
+from minigrad import Tensor, gradcheck
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops.avg_pool2d import avg_pool2d
+
+NO_PADDING = ((0, 0), (0, 0))
+CASES = [  # shape, kernel, stride, padding, ceil_mode
+    ((2, 3, 7, 9), (3, 3), (2, 2), NO_PADDING, False),
+    ((2, 3, 8, 6), (3, 3), (2, 2), NO_PADDING, True),
+    ((1, 5, 7, 8), (2, 3), (3, 1), ((1, 0), (0, 2)), False),
+    ((2, 2, 9, 10), (4, 3), (3, 4), ((2, 2), (1, 1)), True),
+    ((1, 2, 8, 8), (3, 3), (3, 3), ((1, 2), (0, 1)), True),
+    ((1, 2, 5, 5), (1, 1), (3, 2), NO_PADDING, False),
+    ((1, 2, 6, 5), (6, 5), (1, 1), NO_PADDING, False),
+    ((3, 2, 1, 1), (1, 1), (1, 1), NO_PADDING, False),
+]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def run(x, device, *args, dy=None, **kwargs):
+    """(y, dx) as arrays; dy is ones unless given."""
+    tensor = Tensor(x, requires_grad=True, device=device)
+    y = avg_pool2d(tensor, *args, **kwargs)
+    y.backward(Tensor(np.ones(y.shape) if dy is None else dy, device=device, dtype=x.dtype))
+    return y.numpy(), tensor.grad.numpy()
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_the_naive_loops(case, count_include_pad, device):
+    shape, *rest = case
+    x = normal(*shape)
+    y = avg_pool2d(Tensor(x, device=device), *rest, count_include_pad)
+    np.testing.assert_allclose(y.numpy(), avg_pool2d_reference(x, *rest, count_include_pad), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_of_every_element(case, count_include_pad, device):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: avg_pool2d(x, *rest, count_include_pad), [x])
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32, 32), (2, 64, 15, 15)], ids=str)
+def test_gradient_at_cifar_shapes(shape, device):
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: avg_pool2d(x, 3, 2, 0, True, False), [x], direction=True)
+
+
+def test_divisors(device):
+    ones = Tensor(np.ones((1, 1, 4, 4)), device=device)
+
+    def corner_to_corner(**kwargs):
+        return np.diagonal(avg_pool2d(ones, 3, 2, **kwargs).numpy()[0, 0]).tolist()
+
+    # Padded by one pixel: the corner window sees 4 pixels of 9 positions.
+    assert corner_to_corner(padding=1) == [4 / 9, 1]
+    assert corner_to_corner(padding=1, count_include_pad=False) == [1, 1]
+    # The last window overhangs by one position: neither rule counts that.
+    assert corner_to_corner(ceil_mode=True) == [1, 1]
+    # Padding and overhang: the last window has one pixel and one position of padding each way.
+    assert corner_to_corner(padding=1, ceil_mode=True) == [4 / 9, 1, 1 / 4]
+    assert corner_to_corner(padding=1, ceil_mode=True, count_include_pad=False) == [1, 1, 1]
+
+
+def test_stride_is_the_kernel_by_default(device):
+    x = Tensor(normal(1, 1, 6, 6), device=device)
+    assert avg_pool2d(x, (2, 3)).shape == (1, 1, 3, 2)
+
+
+def test_nan_and_inf_stay_in_their_windows(device):
+    x = np.zeros((1, 1, 4, 6))
+    x[0, 0, 0, 0], x[0, 0, 3, 5] = np.nan, np.inf
+    y, _ = run(x, device, 2, 2)
+    np.testing.assert_array_equal(y[0, 0], [[np.nan, 0, 0], [0, 0, np.inf]])
+
+
+def test_any_strides_and_channels_last_result(device):
+    x, dy = normal(2, 5, 9, 9), normal(2, 5, 4, 4, seed=1)
+    expected = run(x, device, 3, 2, dy=dy)
+    for view in [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]:
+        tensor = minigrad.from_numpy(view).requires_grad_() if device == "cpu:0" else Tensor(view, True, device)
+        y = avg_pool2d(tensor, 3, 2)
+        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        np.testing.assert_array_equal(y.numpy(), expected[0])
+        np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
+        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5), (2, 3, 5, 5)])
+def test_dtypes_and_empty_batches(shape, dtype, device):
+    y, dx = run(np.zeros(shape, dtype), device, 3, 2)
+    assert y.shape == (*shape[:2], 2, 2) and dx.shape == shape and y.dtype == dx.dtype == dtype
+
+
+def test_same_bits_on_any_number_of_threads(device):
+    x, dy = normal(5, 16, 15, 15).astype("f"), normal(5, 16, 7, 7, seed=1).astype("f")
+    results = []
+    for threads in (1, 3):
+        minigrad.set_num_threads(threads, device)
+        results.append(run(x, device, 3, 2, dy=dy))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+# ---------------------------------------------------------------- other implementations
+
+
+@st.composite
+def configurations(draw):
+    """(shape, kernel, stride, padding, ceil_mode, count_include_pad) that PyTorch accepts too."""
+    axes = []
+    for _ in range(2):
+        kernel = draw(st.integers(1, 5))
+        padding = draw(st.integers(0, kernel // 2))
+        size = draw(st.integers(max(1, kernel - 2 * padding), kernel + 7))
+        axes.append((size, kernel, draw(st.integers(1, 4)), padding))
+    sizes, kernel, stride, padding = zip(*axes)
+    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *sizes)
+    return shape, kernel, stride, padding, draw(st.booleans()), draw(st.booleans())
+
+
+@settings(max_examples=80)
+@given(configurations(), st.integers(0, 1000))
+def test_matches_pytorch(device, configuration, seed):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    shape, *rest = configuration
+    x = normal(*shape, seed=seed)
+    theirs = torch.tensor(x, requires_grad=True)
+    y = torch.nn.functional.avg_pool2d(theirs, *rest)
+    dy = normal(*y.shape, seed=seed + 1)
+    y.backward(torch.tensor(dy))
+    ours, dx = run(x, device, *rest, dy=dy)
+    np.testing.assert_allclose(ours, y.detach().numpy(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(configurations(), st.integers(0, 1), st.integers(0, 1), st.integers(0, 1000))
+def test_matches_onnxruntime(device, configuration, more_bottom, more_right, seed):
+    shape, kernel, stride, (ph, pw), ceil_mode, count_include_pad = configuration
+    bottom, right = min(ph + more_bottom, kernel[0] - 1), min(pw + more_right, kernel[1] - 1)  # asymmetric
+    x = normal(*shape, seed=seed).astype(np.float32)
+    expected = onnx_run(
+        "AveragePool", x, kernel_shape=kernel, strides=stride, pads=[ph, pw, bottom, right],
+        ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad),
+    )
+    padding = (ph, bottom), (pw, right)
+    y = avg_pool2d(Tensor(x, device=device), kernel, stride, padding, ceil_mode, count_include_pad)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def onnx_run(op, x, **attributes):
+    onnx = pytest.importorskip("onnx", reason="onnxruntime is an oracle where installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed")
+    node = onnx.helper.make_node(op, ["x"], ["y"], **attributes)
+    kind = onnx.TensorProto.FLOAT
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([node], "g", [info("x", kind, x.shape)], [info("y", kind, None)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "args"),
+    [
+        (ShapeError, "does not fit the padded input 4x4", [5]),
+        (ShapeError, "2 of 6 windows along the height would see padding only", [1, 1, (1, 0)]),
+        (ArgumentError, "kernel_size must be an integer >= 1, got 0", [0]),
+        (ArgumentError, "stride must be an integer >= 1, got 0", [2, 0]),
+        (ArgumentError, "padding must be an integer >= 0, got -1", [2, 1, -1]),
+        (ArgumentError, r"kernel_size must be an int or \(vertical, horizontal\)", [(2, 2, 2)]),
+    ],
+)
+def test_refused_settings(error, match, args, device):
+    with pytest.raises(error, match="avg_pool2d: .*" + match):
+        avg_pool2d(Tensor(np.zeros((1, 1, 4, 4)), device=device), *args)
+
+
+def test_refused_inputs(device):
+    with pytest.raises(ShapeError, match=r"avg_pool2d: x must have 4 axes \(N, C, H, W\), it has 3"):
+        avg_pool2d(Tensor(np.zeros((1, 4, 4)), device=device), 2)
+    with pytest.raises(DTypeError, match="avg_pool2d: .*int64"):
+        avg_pool2d(Tensor(np.zeros((1, 1, 4, 4), np.int64), device=device), 2)

@@ -1,0 +1,252 @@
+"""conv2d against naive loops, against PyTorch and onnxruntime, and its gradients against central differences."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import conv2d_reference
+
+import minigrad
+import minigrad.functional as F
+from minigrad import Tensor, gradcheck
+from minigrad.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+
+# (x, weight, stride, padding, dilation, groups): strides, odd and asymmetric paddings, groups, dilations, kernels that
+# leave rows unread, windows that overhang into padding only on one side.
+SMALL = {
+    "plain": ((2, 3, 6, 5), (4, 3, 3, 3), 1, 0, 1, 1),
+    "stride": ((2, 2, 9, 8), (3, 2, 3, 2), (3, 2), 0, 1, 1),
+    "padding": ((1, 2, 5, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
+    "overhang": ((2, 2, 6, 7), (2, 2, 4, 4), 2, ((0, 3), (1, 2)), 1, 1),
+    "padding beyond the kernel": ((1, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
+    "dilation": ((2, 2, 8, 9), (2, 2, 3, 2), 1, 1, (2, 3), 1),
+    "dilation and stride": ((1, 2, 9, 9), (3, 2, 2, 3), 2, ((1, 0), (2, 1)), 2, 1),
+    "groups": ((2, 6, 5, 5), (9, 2, 3, 3), 1, 1, 1, 3),
+    "depthwise": ((2, 4, 5, 6), (8, 1, 3, 3), 2, 1, 1, 4),
+    "one pixel": ((3, 4, 1, 1), (5, 4, 1, 1), 1, 0, 1, 1),
+    "whole image": ((2, 3, 4, 5), (2, 3, 4, 5), 1, 0, 1, 1),
+}
+cases = pytest.mark.parametrize("case", SMALL.values(), ids=SMALL.keys())
+
+
+def tensors(case, device, dtype="float64", seed=0):
+    rng = np.random.default_rng(seed)
+    x, w, *_ = case
+    arrays = rng.standard_normal(x), rng.standard_normal(w), rng.standard_normal(w[0])
+    return [Tensor(a, requires_grad=True, device=device, dtype=dtype) for a in arrays]
+
+
+@cases
+def test_forward_is_the_formula(case, device):
+    x, w, b = tensors(case, device)
+    y = F.conv2d(x, w, b, *case[2:])
+    np.testing.assert_allclose(y.numpy(), conv2d_reference(x.numpy(), w.numpy(), b.numpy(), *case[2:]), atol=1e-12)
+
+
+@cases
+def test_every_gradient_element(case, device):
+    gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), tensors(case, device))
+
+
+@cases
+def test_gradient_without_bias_and_of_one_input_only(case, device):
+    x, w, _ = tensors(case, device)
+    gradcheck(lambda x: F.conv2d(x, w.detach(), None, *case[2:]), [x])
+    gradcheck(lambda w: F.conv2d(x.detach(), w, None, *case[2:]), [w])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [  # AlexNet's conv1 and conv2 (several row tiles with a rest), conv4: groups of many channels
+        ((2, 3, 224, 224), (96, 3, 11, 11), 4, ((0, 3), (0, 3)), 1, 1),
+        ((3, 96, 27, 27), (256, 48, 5, 5), 1, 2, 1, 2),
+        ((3, 384, 13, 13), (384, 192, 3, 3), 1, 1, 1, 2),
+    ],
+    ids=["conv1", "conv2", "conv4"],
+)
+def test_gradient_along_a_direction_at_real_sizes(case, device):
+    gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), tensors(case, device), direction=True, eps=1e-5)
+
+
+def test_tiles_leave_a_remainder():
+    """The shapes above must cut an image into several row tiles of unequal height, or the tiling is not tested."""
+    from minigrad.ops.conv2d import Conv2d
+
+    conv1 = Conv2d((4, 4), ((0, 3), (0, 3)), (1, 1), 1)
+    rows = [r for _, r in conv1.tiles(55, 55, 11 * 11 * 3, 8)]
+    assert sum(rows) == 55 and len(rows) > 2 and rows[-1] < rows[0]
+
+
+def test_threads_do_not_change_the_result(device):
+    case = ((5, 6, 13, 11), (8, 3, 3, 3), 2, 1, 1, 2)
+
+    def run(threads):
+        minigrad.set_num_threads(threads, device)
+        x, w, b = tensors(case, device)
+        y = F.conv2d(x, w, b, *case[2:])
+        y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
+        return [a.numpy() for a in (y, x.grad, w.grad, b.grad)]
+
+    try:
+        one, two, again = run(1), run(2), run(2)
+    finally:
+        minigrad.set_num_threads(None, device)
+    for a, b, c in zip(one, two, again):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(b, c)
+
+
+def test_any_memory_order_of_its_inputs(device):
+    case = ((2, 4, 7, 6), (6, 2, 3, 3), 1, 1, 1, 2)
+    x, w, b = (t.numpy() for t in tensors(case, device))
+    expected = conv2d_reference(x, w, b, *case[2:])
+    wide = np.zeros((2, 8, 7, 12))
+    wide[:, ::2, :, ::2] = x
+    orders = [
+        np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        np.asfortranarray(x),
+        wide[:, ::2, :, ::2],
+        x[:, ::-1].copy()[:, ::-1],
+    ]
+    for same in orders:
+        y = F.conv2d(minigrad.from_numpy(same).to(device), Tensor(w, device=device), Tensor(b, device=device), 1, 1, 1, 2)
+        np.testing.assert_allclose(y.numpy(), expected, atol=1e-12)
+
+
+def test_gradient_of_any_memory_order(device):
+    """What comes back from the next op may be strided too: the same gradients."""
+    x, w, b = tensors(((2, 3, 6, 5), (4, 3, 3, 3), 1, 0, 1, 1), device)
+    dy = np.random.default_rng(1).standard_normal((2, 4, 4, 3))
+    grads = []
+    for order in (dy, np.asfortranarray(dy), np.repeat(dy, 2, axis=3)[..., ::2]):
+        for t in (x, w, b):
+            t.grad = None
+        F.conv2d(x, w, b).backward(minigrad.from_numpy(order).to(device))
+        grads.append([t.grad.numpy() for t in (x, w, b)])
+    for other in grads[1:]:
+        for a, c in zip(grads[0], other):
+            np.testing.assert_allclose(a, c, atol=1e-12)
+
+
+def test_empty_batch(device):
+    x = Tensor(np.zeros((0, 3, 8, 8)), requires_grad=True, device=device)
+    w = Tensor(np.ones((4, 3, 3, 3)), requires_grad=True, device=device)
+    y = F.conv2d(x, w, padding=1)
+    assert y.shape == (0, 4, 8, 8)
+    y.backward(np.zeros(y.shape))
+    assert x.grad.shape == x.shape
+    np.testing.assert_array_equal(w.grad.numpy(), np.zeros(w.shape))
+
+
+def test_nan_and_inf_reach_exactly_the_windows_that_see_them(device):
+    x = np.zeros((1, 1, 5, 5), "f")
+    x[0, 0, 0, 0], x[0, 0, 4, 4] = np.nan, np.inf
+    y = F.conv2d(Tensor(x, device=device), Tensor(np.ones((1, 1, 2, 2), "f"), device=device)).numpy()[0, 0]
+    assert np.isnan(y[0, 0]) and np.isposinf(y[3, 3])
+    y = y.copy()
+    y[0, 0] = y[3, 3] = 0
+    np.testing.assert_array_equal(y, np.zeros((4, 4)))
+
+
+def test_float32_stays_float32(device):
+    x, w, b = tensors(SMALL["groups"], device, "float32")
+    y = F.conv2d(x, w, b, 1, 1, 1, 3)
+    y.backward(np.ones(y.shape, "f"))
+    assert {t.dtype for t in (y, x.grad, w.grad, b.grad)} == {np.dtype("float32")}
+
+
+shapes = st.fixed_dictionaries(
+    {
+        "n": st.integers(1, 3), "groups": st.integers(1, 3), "cg": st.integers(1, 4), "og": st.integers(1, 4),
+        "h": st.integers(1, 12), "w": st.integers(1, 12), "kh": st.integers(1, 5), "kw": st.integers(1, 5),
+        "stride": st.tuples(st.integers(1, 3), st.integers(1, 3)), "dilation": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "padding": st.tuples(*[st.integers(0, 4)] * 4), "bias": st.booleans(), "seed": st.integers(0, 99),
+    }
+)  # fmt: skip
+
+
+def random_case(c):
+    """Arrays and settings, or None where the kernel does not fit the padded image."""
+    top, bottom, left, right = c["padding"]
+    reach = [d * (k - 1) + 1 for d, k in zip(c["dilation"], (c["kh"], c["kw"]))]
+    if reach[0] > c["h"] + top + bottom or reach[1] > c["w"] + left + right:
+        return None
+    rng = np.random.default_rng(c["seed"])
+    x = rng.standard_normal((c["n"], c["cg"] * c["groups"], c["h"], c["w"]), dtype="f")
+    w = rng.standard_normal((c["og"] * c["groups"], c["cg"], c["kh"], c["kw"]), dtype="f")
+    b = rng.standard_normal(len(w), dtype="f") if c["bias"] else None
+    return x, w, b, (c["stride"], ((top, bottom), (left, right)), c["dilation"], c["groups"])
+
+
+@given(shapes)
+@settings(max_examples=80)
+def test_against_pytorch(c):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    if (case := random_case(c)) is None:
+        return
+    x, w, b, (stride, ((top, bottom), (left, right)), dilation, groups) = case
+    ours = [Tensor(a, requires_grad=True) for a in (x, w, b) if a is not None]
+    y = F.conv2d(*ours, *([] if b is not None else [None]), stride, ((top, bottom), (left, right)), dilation, groups)
+    theirs = [torch.tensor(t.numpy().copy(), requires_grad=True) for t in ours]
+    padded = torch.nn.functional.pad(theirs[0], (left, right, top, bottom))
+    z = torch.nn.functional.conv2d(padded, *theirs[1:], stride=stride, dilation=dilation, groups=groups)
+    np.testing.assert_allclose(y.numpy(), z.detach().numpy(), rtol=1e-4, atol=1e-4)
+    dy = np.random.default_rng(1).standard_normal(y.shape, dtype="f")
+    y.backward(dy)
+    z.backward(torch.tensor(dy))
+    for mine, other in zip(ours, theirs):
+        np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), rtol=1e-3, atol=1e-3)
+
+
+@given(shapes)
+@settings(max_examples=60)
+def test_against_onnxruntime(c):
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed (extra: test)")
+    onnx = pytest.importorskip("onnx", reason="onnx builds the oracle's graphs (extra: test)")
+    if (case := random_case(c)) is None:
+        return
+    x, w, b, (stride, ((top, bottom), (left, right)), dilation, groups) = case
+    inputs = {"x": x, "w": w} | ({"b": b} if b is not None else {})
+    node = onnx.helper.make_node(
+        "Conv", list(inputs), ["y"], strides=stride, dilations=dilation, group=groups, pads=[top, left, bottom, right]
+    )
+    float32 = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node], "conv", [onnx.helper.make_tensor_value_info(k, float32, v.shape) for k, v in inputs.items()],
+        [onnx.helper.make_tensor_value_info("y", float32, None)],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y = F.conv2d(Tensor(x), Tensor(w), None if b is None else Tensor(b), stride, ((top, bottom), (left, right)), dilation, groups)
+    np.testing.assert_allclose(y.numpy(), session.run(None, inputs)[0], rtol=1e-4, atol=1e-4)
+
+
+X, W = np.zeros((8, 4, 32, 32), "f"), np.zeros((16, 4, 5, 5), "f")
+REFUSED = {
+    "rank of x": (lambda: F.conv2d(Tensor(X[0]), Tensor(W)), ShapeError, r"x must have 4 axes.*it has 3: \(4, 32, 32\)"),
+    "rank of weight": (lambda: F.conv2d(Tensor(X), Tensor(W[0])), ShapeError, "weight must have 4 axes"),
+    "channels": (
+        lambda: F.conv2d(Tensor(X), Tensor(W[:, :3])),
+        ShapeError,
+        r"weight expects 3 input channels \(groups=1\), x has 4: x \(8, 4, 32, 32\), weight \(16, 3, 5, 5\)",
+    ),
+    "groups": (lambda: F.conv2d(Tensor(X), Tensor(W[:15, :2]), groups=2), ShapeError, "multiple of groups=2, it has 15"),
+    "no kernels": (lambda: F.conv2d(Tensor(X), Tensor(W[:0])), ShapeError, "must have kernels"),
+    "bias": (lambda: F.conv2d(Tensor(X), Tensor(W), Tensor(X[0, 0, 0])), ShapeError, r"bias must have shape \(16,\)"),
+    "window": (lambda: F.conv2d(Tensor(X[:, :, :4]), Tensor(W)), ShapeError, "window 5x5.*does not fit.*4x32"),
+    "dilated window": (lambda: F.conv2d(Tensor(X), Tensor(W), dilation=8), ShapeError, "window 33x33.*does not fit"),
+    "stride 0": (lambda: F.conv2d(Tensor(X), Tensor(W), stride=0), ArgumentError, "stride must be an integer >= 1, got 0"),
+    "stride 1.5": (lambda: F.conv2d(Tensor(X), Tensor(W), stride=1.5), ArgumentError, "stride must be an integer"),
+    "padding": (lambda: F.conv2d(Tensor(X), Tensor(W), padding=(0, -1)), ArgumentError, "padding must be an integer >= 0"),
+    "padding form": (lambda: F.conv2d(Tensor(X), Tensor(W), padding=((1, 2), 3)), ArgumentError, "padding must be an int"),
+    "integers": (lambda: F.conv2d(Tensor(X.astype(int)), Tensor(W)), DTypeError, "x int64, weight float32"),
+    "mixed precision": (lambda: F.conv2d(Tensor(X), Tensor(W.astype(float))), DTypeError, "all float32 or all float64"),
+    "an array": (lambda: F.conv2d(X, Tensor(W)), DTypeError, "x must be a Tensor, got ndarray"),
+    "devices": (lambda: F.conv2d(Tensor(X), Tensor(W, device="cpu:1")), DeviceError, "cpu:0, cpu:1.*one device"),
+}
+
+
+@pytest.mark.parametrize("call, error, message", REFUSED.values(), ids=REFUSED.keys())
+def test_refuses(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,300 @@
+"""Loader: the same batches whatever the workers do, errors that surface, threads that end, and the cache."""
+
+import threading
+import time
+import traceback
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minigrad.data import (
+    IMAGENET_PCA,
+    CachedImages,
+    ImageArray,
+    ImageFolder,
+    Loader,
+    TenViews,
+    TrainViews,
+    UnreadableImageError,
+)
+from minigrad.errors import ArgumentError, DataError
+
+
+def pictures(n: int = 23, side: int = 12, channels: int = 3) -> ImageArray:
+    generator = np.random.default_rng(9)
+    images = generator.integers(0, 256, (n, side, side, channels), dtype=np.uint8)
+    return ImageArray(images, np.arange(n) % 5)
+
+
+class Jittery:
+    """A dataset whose images take a random time, of which some are broken; counts its decodes."""
+
+    def __init__(self, n: int = 23, broken: tuple[int, ...] = ()) -> None:
+        self.inner, self.broken, self.decodes = pictures(n), broken, 0
+        self.labels = self.inner.labels
+        self._timing = np.random.default_rng()  # unseeded on purpose: timing must not matter
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def image(self, index: int) -> np.ndarray:
+        with self._lock:
+            self.decodes += 1
+            delay = self._timing.uniform(0, 0.003)
+        time.sleep(delay)
+        if index in self.broken:
+            raise UnreadableImageError(f"image-{index}.jpg", "broken on purpose")
+        return self.inner.image(index).copy()
+
+
+def same(one, two) -> bool:
+    """Equal to the last bit, batch by batch, layout included."""
+    return len(one) == len(two) and all(
+        a.strides == b.strides and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for left, right in zip(one, two, strict=True) for a, b in zip(left, right, strict=True))
+
+
+def loader_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("minigrad-loader")]
+
+
+def test_batches_hold_the_images_their_labels_and_indices():
+    data = pictures(10)
+    batches = list(Loader(data, 4, workers=0))
+    assert [len(batch.labels) for batch in batches] == [4, 4, 2]
+    images, labels, indices = batches[1]
+    assert images.shape == (4, 3, 12, 12) and images.dtype == np.float32
+    assert labels.dtype == indices.dtype == np.int64
+    assert indices.tolist() == [4, 5, 6, 7]
+    assert labels.tolist() == [4, 0, 1, 2]
+    assert np.array_equal(images, data.images[4:8].transpose(0, 3, 1, 2))
+    assert images.transpose(0, 2, 3, 1).flags.c_contiguous  # channels-last in memory
+
+
+@pytest.mark.filterwarnings("ignore:skipped image")
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_bit_identical_for_any_number_of_workers(cache_bytes):
+    transform = TrainViews(9, np.float32([1, 2, 3]), IMAGENET_PCA)
+    runs = [[batch for epoch in range(2) for batch in
+             Loader(Jittery(broken=(3, 17)), 4, transform, shuffle=True, seed=7, workers=workers,
+                    cache_bytes=cache_bytes, prefetch=prefetch).epoch(epoch)]
+            for workers, prefetch in ((0, None), (1, None), (3, None), (3, 1), (2, 50))]
+    assert len(runs[0]) == 12
+    assert all(same(runs[0], run) for run in runs[1:])
+
+
+@pytest.mark.filterwarnings("ignore:skipped image")
+def test_the_report_does_not_depend_on_timing_either():
+    reports = []
+    for workers in (0, 3):
+        loader = Loader(Jittery(broken=(20, 3, 11)), 2, shuffle=True, seed=1, workers=workers)
+        list(loader)
+        reports.append(loader.report.skipped)
+    assert reports[0] == reports[1] and len(reports[0]) == 3
+
+
+def test_seed_epoch_and_index_decide_the_augmentation():
+    data, transform = pictures(), TrainViews(9)
+
+    def by_index(loader, epoch):
+        return {int(i): image.copy() for images, _, indices in loader.epoch(epoch)
+                for image, i in zip(images, indices, strict=True)}
+
+    base = by_index(Loader(data, 4, transform, shuffle=True, workers=0), 0)
+    # Neither the batch size nor the order matters to an image.
+    other = by_index(Loader(data, 7, transform, shuffle=False, workers=2), 0)
+    assert base.keys() == other.keys() == set(range(23))
+    assert all(np.array_equal(base[i], other[i]) for i in base)
+    later = by_index(Loader(data, 4, transform, workers=0), 1)
+    seeded = by_index(Loader(data, 4, transform, workers=0, seed=1), 0)
+    assert sum(not np.array_equal(base[i], later[i]) for i in base) > 15
+    assert sum(not np.array_equal(base[i], seeded[i]) for i in base) > 15
+    # Two equal images at different indices get different crops.
+    twins = ImageArray(np.repeat(data.images[:1], 20, axis=0), np.zeros(20, int))
+    assert len({view.tobytes() for view in by_index(Loader(twins, 5, transform), 0).values()}) > 10
+
+
+def test_generators_of_shuffle_and_images_are_unrelated():
+    """SeedSequence takes [seed, epoch] for [seed, epoch, 0]: image 0 must not see the shuffle's numbers."""
+    states = []
+    loader = Loader(pictures(), 23, lambda image, rng: states.append(rng.bit_generator.state) or image * 1.0)
+    list(loader.epoch(0))
+    shuffles = [np.random.default_rng(words).bit_generator.state for words in ([0, 0], [1, 0, 0], [0], 0)]
+    assert states[0] not in shuffles
+    assert len({state["state"]["state"] for state in states}) == 23
+
+
+def test_shuffle_is_a_permutation_of_seed_and_epoch():
+    loader = Loader(pictures(), 4, shuffle=True, seed=3, workers=0)
+    first, second = loader.order(0), loader.order(1)
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert not np.array_equal(first, second) and not np.array_equal(first, np.arange(23))
+    assert np.array_equal(first, Loader(pictures(), 9, shuffle=True, seed=3).order(0))
+    assert not np.array_equal(first, Loader(pictures(), 4, shuffle=True, seed=4).order(0))
+    assert np.concatenate([batch.indices for batch in loader.epoch(0)]).tolist() == first.tolist()
+    assert np.array_equal(Loader(pictures(), 4).order(5), np.arange(23))
+
+
+def test_iterating_counts_epochs():
+    loader = Loader(pictures(), 4, TrainViews(9), shuffle=True, workers=0)
+    runs = [list(loader), list(loader)]
+    assert loader.next_epoch == 2
+    assert all(same(runs[k], list(loader.epoch(k))) for k in (0, 1)) and not same(runs[0], runs[1])
+
+
+@pytest.mark.filterwarnings("ignore:skipped image")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_in_the_middle(workers):
+    def make():
+        return Loader(Jittery(broken=(2,)), 4, TrainViews(9), shuffle=True, seed=1, workers=workers)
+
+    whole = list(make().epoch(6))
+    loader = make()
+    for count, _ in enumerate(loader.epoch(6), start=1):
+        assert loader.position == (6, count)
+        if count == 4:
+            break
+    assert same(whole[4:], list(make().epoch(*loader.position)))
+    assert list(make().epoch(6, start_batch=6)) == []
+
+
+def test_drop_last_and_length():
+    assert len(Loader(pictures(), 4)) == 6 == len(list(Loader(pictures(), 4)))
+    assert len(Loader(pictures(), 4, drop_last=True)) == 5 == len(list(Loader(pictures(), 4, drop_last=True)))
+    assert len(Loader(pictures(20), 4)) == len(Loader(pictures(20), 4, drop_last=True)) == 5
+
+
+@pytest.mark.filterwarnings("ignore:skipped image")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_make_their_batch_smaller(workers):
+    loader = Loader(Jittery(8, broken=(1, 4, 5, 6, 7)), 4, workers=workers)
+    for _ in range(2):
+        batches = list(loader)
+        assert [batch.indices.tolist() for batch in batches] == [[0, 2, 3]]  # nothing is left of the second
+        assert batches[0].labels.tolist() == [0, 2, 3] and batches[0].images.shape == (3, 3, 12, 12)
+        assert np.array_equal(batches[0].images, pictures(8).images[[0, 2, 3]].transpose(0, 3, 1, 2))
+        assert loader.position[1] == 2
+    assert [path for path, _ in loader.report.skipped] == [f"image-{k}.jpg" for k in (1, 4, 5, 6, 7)]
+    with pytest.raises(DataError, match=r"not one image of epoch 0 could be read(.|\n)*image-2.jpg: broken"):
+        list(Loader(Jittery(3, broken=(0, 1, 2)), 2, workers=workers))
+
+
+def test_broken_file_in_a_folder_is_named(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    for k in range(3):
+        Image.new("RGB", (20, 20), (k, 0, 0)).save(tmp_path / "train" / "a" / f"{k}.jpg")
+    whole = (tmp_path / "train" / "a" / "1.jpg").read_bytes()
+    (tmp_path / "train" / "a" / "1.jpg").write_bytes(whole[:len(whole) // 2])
+    loader = Loader(ImageFolder(tmp_path, size=16), 3, workers=1)
+    with pytest.warns(UserWarning, match=r"skipped image '.*1\.jpg': OSError: .*[Tt]runcated"):
+        (batch,) = loader
+    assert batch.indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_errors_in_a_worker_surface_with_their_traceback(workers):
+    def faulty_transform(image, rng):
+        raise ZeroDivisionError("from the transform")
+
+    with pytest.raises(ZeroDivisionError, match="from the transform") as caught:
+        list(Loader(pictures(), 4, faulty_transform, workers=workers))
+    assert "faulty_transform" in "".join(traceback.format_tb(caught.value.__traceback__))
+    assert not loader_threads()
+
+
+def test_leaving_the_loop_frees_the_threads():
+    data = Jittery(400)
+    for _ in Loader(data, 8, workers=3):
+        assert loader_threads()
+        break
+    assert not loader_threads()
+    assert data.decodes < 100  # and what was queued is not worked off
+    data = Jittery(600)
+    batches = iter(Loader(data, 200, workers=1, prefetch=1))
+    next(batches)
+    batches.close()
+    assert not loader_threads()
+    assert data.decodes < 300  # the batch in preparation, of 200, is given up half-way too
+    list(Loader(pictures(), 8, workers=3))
+    assert not loader_threads()
+
+
+def test_prefetch_is_bounded_and_runs_ahead():
+    data = Jittery(200)
+    batches = iter(Loader(data, 2, workers=2, prefetch=3, cache_bytes=0))
+    next(batches)
+    deadline = time.monotonic() + 5
+    while data.decodes < 8 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    assert data.decodes == 8  # the batch in hand and three more, of two images each
+    batches.close()
+
+
+def test_wait_seconds_measures_the_wait_and_not_the_work():
+    class Slow(Jittery):
+        def image(self, index):
+            time.sleep(0.005)
+            return self.inner.image(index).copy()
+
+    loader = Loader(Slow(10), 5, workers=0)
+    for _ in loader:
+        time.sleep(0.4)  # the caller's own work does not count
+    assert 0.05 <= loader.wait_seconds < 0.6  # ten images of 5 ms, and slack for a busy machine
+    loader = Loader(Slow(10), 5, workers=1)
+    for _ in loader:
+        time.sleep(0.2)
+    assert 0.02 <= loader.wait_seconds < 0.3
+
+
+def test_cache_decodes_once_within_its_bound():
+    data = Jittery(20)
+    loader = Loader(data, 6, workers=2)
+    first, second = list(loader.epoch(0)), list(loader.epoch(0))
+    assert data.decodes == 20 and same(first, second)
+    size = 12 * 12 * 3
+    cache = CachedImages(Jittery(20), max_bytes=5 * size + 1)
+    for _ in range(2):
+        for k in range(20):
+            assert np.array_equal(cache.image(k), data.inner.image(k))
+    assert cache.used_bytes == 5 * size and cache.source.decodes == 20 + 15
+    with pytest.raises(ValueError, match="read-only"):
+        cache.image(0)[:] = 0
+    uncached = Jittery(20)
+    loader = Loader(uncached, 6, workers=0, cache_bytes=0)
+    list(loader), list(loader)
+    assert uncached.decodes == 40
+
+
+def test_ten_views_batches_and_grey_images():
+    (batch,) = Loader(pictures(4), 4, TenViews(9))
+    assert batch.images.shape == (4, 10, 3, 9, 9) and batch.labels.shape == (4,)
+    grey = ImageArray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3), [0, 1])
+    (batch,) = Loader(grey, 2)
+    assert batch.images.shape == (2, 1, 3, 3) and batch.images[1, 0, 2, 2] == 17
+
+
+def test_image_array_and_loader_refuse_bad_input():
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    for bad in ((images.astype(float), [0, 1, 2]), (images[0, 0], [0] * 4), (images, [0.5, 1, 2]),
+                (images, [0, 1]), (images, [[0], [1], [2]])):
+        with pytest.raises(DataError, match="ImageArray"):
+            ImageArray(*bad)
+    data = pictures()
+    for name, value in (("batch_size", 0), ("seed", -1), ("workers", -1), ("prefetch", 0),
+                        ("cache_bytes", -1)):
+        with pytest.raises(ArgumentError, match=f"{name} must be at least .* got {value}"):
+            Loader(data, **{"batch_size": 4, name: value})
+    with pytest.raises(DataError, match="no batch to make from 0 images"):
+        Loader(ImageArray(images[:0], np.zeros(0, int)), 4)
+    with pytest.raises(DataError, match="no batch to make from 3 images"):
+        Loader(ImageArray(images, [0, 1, 2]), 4, drop_last=True)
+    for epoch, start in ((-1, 0), (0, -1), (0, 7)):
+        with pytest.raises(ArgumentError, match="start_batch in 0..6"):
+            Loader(data, 4).epoch(epoch, start)
+    odd = pictures()
+    odd.image = lambda k: np.zeros((4 + k, 4, 3), np.uint8)
+    with pytest.raises(DataError, match=r"image 1 gave \(5, 4, 3\) after \(4, 4, 3\)"):
+        list(Loader(odd, 4))

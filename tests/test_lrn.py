@@ -1,0 +1,221 @@
+"""lrn against naive loops, PyTorch and onnxruntime; its gradients by differences, with alpha large enough to matter."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import lrn_reference
+
+import minigrad
+from minigrad import Tensor, gradcheck
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops.lrn import BLOCK, lrn
+
+CASES = [  # shape, n, k, alpha, beta, groups
+    ((2, 7, 3, 2), 5, 2.0, 0.5, 0.75, 1),
+    ((2, 8, 2, 3), 5, 2.0, 0.5, 0.75, 2),
+    ((1, 6, 2, 2), 3, 1.0, 0.4, 0.5, 1),
+    ((1, 9, 2, 2), 7, 0.5, 0.6, 1.3, 3),  # the window is wider than a group
+    ((2, 5, 1, 1), 1, 1.0, 0.5, 0.75, 1),
+    ((1, 3, 2, 2), 9, 2.0, 0.5, 0.75, 1),  # and wider than all channels
+    ((1, 4, 2, 2), 5, 2.0, 0.5, 0.75, 4),
+    ((1, 4, 2, 2), 3, 2.0, 0.5, 0.0, 1),
+]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def run(x, device, *args, dy=None, **kwargs):
+    tensor = Tensor(x, requires_grad=True, device=device)
+    y = lrn(tensor, *args, **kwargs)
+    y.backward(Tensor(np.ones(y.shape) if dy is None else dy, device=device, dtype=x.dtype))
+    return y.numpy(), tensor.grad.numpy()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_the_naive_loops(case, device):
+    shape, *rest = case
+    x = normal(*shape) * 3
+    np.testing.assert_allclose(lrn(Tensor(x, device=device), *rest).numpy(), lrn_reference(x, *rest), rtol=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_of_every_element(case, device):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: lrn(x, *rest), [x])
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 96, 55, 55), 2), ((2, 256, 27, 27), 1)], ids=str)
+def test_gradient_at_alexnet_shapes(shape, groups, device):
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: lrn(x, alpha=0.5, groups=groups), [x], direction=True)
+
+
+def test_defaults_are_the_papers(device):
+    x = normal(1, 7, 2, 2) * 100
+    expected = lrn_reference(x, n=5, k=2, alpha=1e-4, beta=0.75)
+    np.testing.assert_allclose(lrn(Tensor(x, device=device)).numpy(), expected, rtol=1e-13)
+
+
+def test_blocks_with_a_remainder(device):
+    x = normal(3, 11, 37, 41)
+    assert x.size > BLOCK and x.size % (BLOCK // 11 * 11)
+    y, dx = run(x, device, alpha=0.5)
+    for image in range(3):  # one image is one block
+        assert x[image].size < BLOCK
+        one_y, one_dx = run(x[image : image + 1], device, alpha=0.5)
+        np.testing.assert_array_equal(y[image : image + 1], one_y)
+        np.testing.assert_array_equal(dx[image : image + 1], one_dx)
+
+
+def test_groups_are_independent(device):
+    x, dy = normal(2, 10, 3, 3), normal(2, 10, 3, 3, seed=1)
+    y, dx = run(x, device, alpha=0.5, groups=2, dy=dy)
+    for half in (slice(0, 5), slice(5, 10)):
+        one_y, one_dx = run(x[:, half], device, alpha=0.5, dy=dy[:, half])
+        np.testing.assert_array_equal(y[:, half], one_y)
+        np.testing.assert_array_equal(dx[:, half], one_dx)
+    assert not np.allclose(y, run(x, device, alpha=0.5)[0])
+
+
+def test_calls_of_different_shapes_do_not_disturb_each_other(device):
+    small, large = normal(1, 4, 2, 2), normal(1, 9, 5, 5)
+    before = run(small, device, alpha=0.5)
+    run(large, device, 7, alpha=0.5)
+    after = run(small, device, alpha=0.5)
+    np.testing.assert_array_equal(before[0], after[0])
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_nan_and_inf_stay_in_their_windows(bad, device):
+    x = np.ones((2, 9, 1, 2), np.float32)
+    x[0, 3, 0, 1] = bad
+    y, dx = run(x, device, n=3)
+    # inf / inf = NaN in the channel itself; its neighbours are divided by NaN or inf; nobody else notices.
+    np.testing.assert_array_equal(np.argwhere(np.isnan(y))[:, 1], [3] if bad == np.inf else [2, 3, 4])
+    assert (y[0, [2, 4], 0, 1] == 0).all() == (bad == np.inf)
+    touched = np.zeros(x.shape, bool)
+    touched[0, 1:6, 0, 1] = True  # the gradient reaches the windows of those windows
+    clean = run(np.ones_like(x), device, n=3)[1]
+    np.testing.assert_array_equal(dx[~touched], clean[~touched])
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_squares_may_overflow(device):
+    x = np.full((1, 3, 1, 1), 1e30, np.float32)
+    assert (lrn(Tensor(x, device=device)).numpy() == 0).all()
+
+
+def test_tiny_values(device):
+    x = np.array([1e-25, 1e-38, 0, 1e-42, 1e-20], np.float32).reshape(1, 5, 1, 1)
+    np.testing.assert_allclose(lrn(Tensor(x, device=device), k=1.0).numpy(), x, rtol=1e-6)
+
+
+def test_any_strides_and_channels_last_result(device):
+    x, dy = normal(2, 7, 5, 6), normal(2, 7, 5, 6, seed=1)
+    expected = run(x, device, alpha=0.5, dy=dy)
+    for view in [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]:
+        tensor = minigrad.from_numpy(view).requires_grad_() if device == "cpu:0" else Tensor(view, True, device)
+        y = lrn(tensor, alpha=0.5)
+        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        np.testing.assert_array_equal(y.numpy(), expected[0])
+        np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
+        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5), (2, 3, 0, 5), (2, 3, 5, 5)])
+def test_dtypes_and_empty_batches(shape, dtype, beta, device):
+    y, dx = run(np.ones(shape, dtype), device, beta=beta)
+    assert y.shape == dx.shape == shape and y.dtype == dx.dtype == dtype
+
+
+def test_same_bits_on_any_number_of_threads(device):
+    x, dy = normal(5, 48, 13, 55).astype("f"), normal(5, 48, 13, 55, seed=1).astype("f")
+    results = []
+    for threads in (1, 3):
+        minigrad.set_num_threads(threads, device)
+        results.append(run(x, device, dy=dy))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+# ---------------------------------------------------------------- other implementations: they divide alpha by n
+
+
+configurations = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(st.integers(1, 2), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4)),
+        "n": st.sampled_from([1, 3, 5, 7, 9]),
+        "k": st.floats(0.5, 3),
+        "alpha": st.floats(0, 1),
+        "beta": st.one_of(st.just(0.75), st.floats(0.1, 2)),
+        "seed": st.integers(0, 1000),
+    }
+)
+
+
+@settings(max_examples=80)
+@given(configurations)
+def test_matches_pytorch(device, configuration):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    shape, n, k, alpha, beta, seed = configuration.values()
+    x, dy = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    theirs = torch.tensor(x, requires_grad=True)
+    y = torch.nn.functional.local_response_norm(theirs, n, alpha * n, beta, k)
+    y.backward(torch.tensor(dy))
+    ours, dx = run(x, device, n, k, alpha, beta, dy=dy)
+    np.testing.assert_allclose(ours, y.detach().numpy(), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-11, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(configurations)
+def test_matches_onnxruntime(device, configuration):
+    onnx = pytest.importorskip("onnx", reason="onnxruntime is an oracle where installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed")
+    shape, n, k, alpha, beta, seed = configuration.values()
+    x = normal(*shape, seed=seed).astype(np.float32)
+    node = onnx.helper.make_node("LRN", ["x"], ["y"], size=n, bias=k, alpha=alpha * n, beta=beta)
+    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", info[:1], info[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=9)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y = lrn(Tensor(x, device=device), n, k, alpha, beta).numpy()
+    np.testing.assert_allclose(y, session.run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "kwargs"),
+    [
+        (ArgumentError, "n must be odd, got 4", {"n": 4}),
+        (ArgumentError, "n must be an integer >= 1, got 0", {"n": 0}),
+        (ArgumentError, "n must be an integer >= 1, got 5.0", {"n": 5.0}),
+        (ArgumentError, "k must be > 0, got 0", {"k": 0}),
+        (ArgumentError, "k must be a finite number, got nan", {"k": float("nan")}),
+        (ArgumentError, "alpha must be >= 0, got -0.1", {"alpha": -0.1}),
+        (ArgumentError, "alpha must be a finite number, got '1'", {"alpha": "1"}),
+        (ArgumentError, "beta must be a finite number, got inf", {"beta": float("inf")}),
+        (ArgumentError, "groups must be an integer >= 1, got 0", {"groups": 0}),
+        (ShapeError, "C must be a multiple of groups: 6 channels, 4 groups", {"groups": 4}),
+    ],
+)
+def test_refused_settings(error, match, kwargs, device):
+    with pytest.raises(error, match="lrn: .*" + match):
+        lrn(Tensor(np.zeros((1, 6, 2, 2)), device=device), **kwargs)
+
+
+def test_refused_inputs(device):
+    with pytest.raises(ShapeError, match=r"lrn: x must have 4 axes \(N, C, H, W\), it has 2"):
+        lrn(Tensor(np.zeros((1, 4)), device=device))
+    with pytest.raises(DTypeError, match="lrn: .*int64"):
+        lrn(Tensor(np.zeros((1, 1, 4, 4), np.int64), device=device))

@@ -1,0 +1,129 @@
+"""lrn_within_map against naive loops and PyTorch; its gradients by differences, with alpha large enough to matter."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import lrn_within_map_reference
+
+import minigrad
+from minigrad import Tensor, gradcheck
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops.lrn_within_map import lrn_within_map
+
+CASES = [  # shape, n, k, alpha, beta
+    ((2, 2, 6, 7), 5, 1.0, 0.5, 0.75),
+    ((1, 3, 7, 4), 3, 2.0, 0.4, 0.5),
+    ((2, 2, 3, 2), 9, 0.5, 0.1, 1.3),  # the window is larger than the image
+    ((2, 3, 1, 1), 5, 1.0, 0.5, 0.75),
+    ((1, 2, 3, 3), 1, 1.0, 0.5, 0.75),
+]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def run(x, device, *args, dy=None, **kwargs):
+    tensor = Tensor(x, requires_grad=True, device=device)
+    y = lrn_within_map(tensor, *args, **kwargs)
+    y.backward(Tensor(np.ones(y.shape) if dy is None else dy, device=device, dtype=x.dtype))
+    return y.numpy(), tensor.grad.numpy()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_the_naive_loops(case, device):
+    shape, *rest = case
+    x = normal(*shape) * 3
+    y = lrn_within_map(Tensor(x, device=device), *rest)
+    np.testing.assert_allclose(y.numpy(), lrn_within_map_reference(x, *rest), rtol=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_of_every_element(case, device):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: lrn_within_map(x, *rest), [x])
+
+
+def test_gradient_at_the_original_nets_shape(device):
+    x = Tensor(normal(3, 128, 27, 27), requires_grad=True, device=device)
+    assert gradcheck(lambda x: lrn_within_map(x, alpha=0.5), [x], direction=True)
+
+
+def test_defaults_are_the_original_codes(device):
+    x = normal(1, 1, 6, 6) * 100
+    expected = lrn_within_map_reference(x, n=5, k=1, alpha=0.001 / 25, beta=0.75)
+    np.testing.assert_allclose(lrn_within_map(Tensor(x, device=device)).numpy(), expected, rtol=1e-13)
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 8), st.integers(1, 8)),
+    st.sampled_from([1, 3, 5, 7]),
+    st.floats(0.5, 3),
+    st.floats(0, 1),
+    st.one_of(st.just(0.75), st.floats(0.1, 2)),
+    st.integers(0, 1000),
+)
+def test_matches_pytorch(device, shape, n, k, alpha, beta, seed):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    x, dy = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    theirs = torch.tensor(x, requires_grad=True)
+    total = torch.nn.functional.avg_pool2d(theirs**2, n, 1, n // 2, divisor_override=1)
+    y = theirs * (k + alpha * total) ** -beta
+    y.backward(torch.tensor(dy))
+    ours, dx = run(x, device, n, k, alpha, beta, dy=dy)
+    np.testing.assert_allclose(ours, y.detach().numpy(), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-11, atol=1e-12)
+
+
+def test_nan_stays_in_its_windows(device):
+    x = np.ones((2, 2, 6, 6), np.float32)
+    x[0, 1, 1, 4] = np.nan
+    touched = np.zeros(x.shape, bool)
+    touched[0, 1, 0:3, 3:6] = True
+    np.testing.assert_array_equal(np.isnan(lrn_within_map(Tensor(x, device=device), n=3).numpy()), touched)
+
+
+def test_any_strides_and_channels_last_result(device):
+    x, dy = normal(2, 3, 7, 6), normal(2, 3, 7, 6, seed=1)
+    expected = run(x, device, alpha=0.5, dy=dy)
+    for view in [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]:
+        tensor = minigrad.from_numpy(view).requires_grad_() if device == "cpu:0" else Tensor(view, True, device)
+        y = lrn_within_map(tensor, alpha=0.5)
+        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        np.testing.assert_array_equal(y.numpy(), expected[0])
+        np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
+        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5), (2, 3, 0, 5), (2, 3, 5, 5)])
+def test_dtypes_and_empty_batches(shape, dtype, device):
+    y, dx = run(np.ones(shape, dtype), device)
+    assert y.shape == dx.shape == shape and y.dtype == dx.dtype == dtype
+
+
+def test_same_bits_on_any_number_of_threads(device):
+    x, dy = normal(5, 16, 9, 9).astype("f"), normal(5, 16, 9, 9, seed=1).astype("f")
+    results = []
+    for threads in (1, 3):
+        minigrad.set_num_threads(threads, device)
+        results.append(run(x, device, dy=dy))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_refused(device):
+    x = Tensor(np.zeros((1, 1, 4, 4)), device=device)
+    with pytest.raises(ArgumentError, match="lrn_within_map: n must be odd, got 4"):
+        lrn_within_map(x, n=4)
+    with pytest.raises(ArgumentError, match="lrn_within_map: k must be > 0, got -1"):
+        lrn_within_map(x, k=-1)
+    with pytest.raises(ArgumentError, match="lrn_within_map: alpha must be >= 0"):
+        lrn_within_map(x, alpha=-1)
+    with pytest.raises(ShapeError, match=r"lrn_within_map: x must have 4 axes \(N, C, H, W\), it has 2"):
+        lrn_within_map(Tensor(np.zeros((4, 4)), device=device))
+    with pytest.raises(DTypeError, match="lrn_within_map: .*int64"):
+        lrn_within_map(Tensor(np.zeros((1, 1, 4, 4), np.int64), device=device))

@@ -1,0 +1,261 @@
+"""max_pool2d against naive loops, PyTorch and onnxruntime; ties, NaN and padding exactly; gradients by differences."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import max_pool2d_reference
+
+import minigrad
+from minigrad import Tensor, gradcheck
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops.max_pool2d import max_pool2d
+
+
+def distinct(*shape):
+    """Shuffled values at least 0.1 apart: no ties, and no maximum that changes under a small step."""
+    size = int(np.prod(shape))
+    return (np.random.default_rng(size).permutation(size) - size / 2).reshape(shape) / 10
+
+
+def run(x, device, *args, dy=None, **kwargs):
+    """(y, dx) as arrays; dy is ones unless given."""
+    tensor = Tensor(x, requires_grad=True, device=device)
+    y = max_pool2d(tensor, *args, **kwargs)
+    y.backward(Tensor(np.ones(y.shape) if dy is None else dy, device=device, dtype=x.dtype))
+    return y.numpy(), tensor.grad.numpy()
+
+
+CASES = [  # shape, kernel, stride, padding, dilation, ceil_mode
+    ((2, 3, 7, 9), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),
+    ((2, 3, 8, 6), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), True),
+    ((1, 5, 7, 8), (2, 3), (3, 1), ((1, 0), (0, 2)), (1, 1), False),
+    ((2, 2, 9, 10), (3, 2), (2, 3), ((1, 1), (1, 1)), (2, 3), True),
+    ((1, 2, 5, 5), (1, 1), (3, 2), ((0, 0), (0, 0)), (1, 1), False),
+    ((1, 2, 6, 5), (6, 5), (1, 1), ((0, 0), (0, 0)), (1, 1), False),
+    ((3, 2, 1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), False),
+    ((1, 2, 2, 3), (2, 2), (1, 1), ((1, 1), (1, 1)), (1, 1), False),
+    ((1, 1, 18, 17), (17, 16), (1, 1), ((8, 8), (8, 8)), (1, 1), False),  # 272 taps: more than a byte counts
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("values", ["distinct", "zeros and ties"])
+def test_matches_the_naive_loops(case, values, device):
+    shape, *settings_ = case
+    x = distinct(*shape) if values == "distinct" else np.maximum(np.round(distinct(*shape) / 5), 0)
+    y, _ = max_pool2d_reference(x, *settings_)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    y, dx = max_pool2d_reference(x, *settings_, dy=dy)
+    ours, our_dx = run(x, device, *settings_, dy=dy)
+    np.testing.assert_array_equal(ours, y)
+    np.testing.assert_allclose(our_dx, dx, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES[:5] + CASES[7:8], ids=str)
+def test_gradient_of_every_element(case, device):
+    shape, *settings_ = case
+    x = Tensor(distinct(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: max_pool2d(x, *settings_), [x])
+
+
+@pytest.mark.parametrize("shape", [(2, 48, 55, 55), (3, 128, 27, 27), (2, 256, 13, 13)], ids=str)
+def test_gradient_at_alexnet_shapes(shape, device):
+    x = Tensor(distinct(*shape) / 1000, requires_grad=True, device=device)  # still 100 steps apart
+    assert gradcheck(lambda x: max_pool2d(x, 3, 2), [x], direction=True)
+
+
+def test_shapes_of_alexnet_and_of_ceil_mode(device):
+    for size, ceil, out in [(55, 0, 27), (27, 0, 13), (13, 0, 6), (32, 1, 16), (32, 0, 15), (8, 1, 4)]:
+        x = Tensor(np.zeros((1, 1, size, size)), device=device)
+        assert max_pool2d(x, 3, 2, ceil_mode=bool(ceil)).shape == (1, 1, out, out)
+
+
+def test_ceil_mode_drops_a_window_that_starts_in_the_trailing_padding(device):
+    x = Tensor(np.zeros((1, 1, 5, 5)), device=device)
+    # Windows start at -1, 2, 5: the third would lie wholly beyond the five pixels.
+    assert max_pool2d(x, 3, 3, padding=1, ceil_mode=True).shape == (1, 1, 2, 2)
+
+
+def test_stride_is_the_kernel_by_default(device):
+    x = Tensor(distinct(1, 1, 6, 6), device=device)
+    np.testing.assert_array_equal(max_pool2d(x, (2, 3)).numpy(), max_pool2d(x, (2, 3), (2, 3)).numpy())
+    assert max_pool2d(x, (2, 3)).shape == (1, 1, 3, 2)
+
+
+# ---------------------------------------------------------------- who takes the gradient
+
+
+def test_first_maximum_of_the_window_takes_the_gradient(device):
+    x = np.zeros((1, 1, 3, 3), np.float32)
+    assert run(x, device, 3)[1].ravel().tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
+    x[0, 0] = [[0, 0, 7], [7, 0, 0], [7, 7, 7]]  # row 0 comes first, though column 0 has one too
+    assert run(x, device, 3)[1].ravel().tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0]
+    x[0, 0] = [[0, 0, 0], [0, 7, 7], [7, 0, 0]]
+    assert run(x, device, 3)[1].ravel().tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_plus_and_minus_zero_tie(device):
+    x = np.array([-0.0, 0.0]).reshape(1, 1, 1, 2)
+    assert run(x, device, (1, 2))[1].ravel().tolist() == [1, 0]
+
+
+def test_nan_wins_and_the_first_nan_takes_the_gradient(device):
+    x = np.array([[1, np.nan, np.inf, 3, 4], [np.nan, 9, 5, 5, 8]]).reshape(1, 1, 2, 5)
+    y, dx = run(x, device, 2, 1)
+    np.testing.assert_array_equal(y[0, 0], [[np.nan, np.nan, np.inf, 8]])
+    np.testing.assert_array_equal(dx[0, 0], [[0, 2, 1, 0, 0], [0, 0, 0, 0, 1]])
+    y, dx = run(x.astype(np.float32), device, 2, 3, padding=1)  # windows that start outside of the image
+    np.testing.assert_array_equal(y[0, 0], [[1, np.inf]])
+    np.testing.assert_array_equal(dx[0, 0], [[1, 0, 1, 0, 0], [0] * 5])
+
+
+def test_padding_never_wins(device):
+    x = np.full((1, 2, 4, 4), -5.0)
+    y, dx = run(x, device, 3, 2, padding=1)
+    assert (y == -5).all() and dx.sum() == y.size
+    # Minus infinity ties with what padding is usually filled with: the gradient stays in the image all the same.
+    y, dx = run(np.full((1, 2, 4, 4), -np.inf), device, 3, 2, padding=1)
+    assert (y == -np.inf).all() and dx.sum() == y.size
+    assert dx[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0] * 4, [0] * 4]
+
+
+def test_gradients_add_where_windows_overlap(device):
+    x = np.zeros((1, 1, 5, 5))
+    x[0, 0, 2, 2] = 1
+    dy = np.array([[1.0, 2], [4, 8]]).reshape(1, 1, 2, 2)
+    _, dx = run(x, device, 3, 2, dy=dy)
+    assert dx[0, 0, 2, 2] == 15 and dx.sum() == 15
+
+
+# ---------------------------------------------------------------- memory, dtypes, repeatability
+
+
+def test_any_strides_and_channels_last_result(device):
+    x = distinct(2, 5, 9, 9)
+    dy = np.random.default_rng(0).standard_normal((2, 5, 4, 4))
+    expected = run(x, device, 3, 2, dy=dy)
+    views = [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]
+    for view in views:
+        tensor = minigrad.from_numpy(view).requires_grad_() if device == "cpu:0" else Tensor(view, True, device)
+        y = max_pool2d(tensor, 3, 2)
+        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        np.testing.assert_array_equal(y.numpy(), expected[0])
+        np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
+        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5)])
+def test_empty_batches(shape, dtype, device):
+    y, dx = run(np.zeros(shape, dtype), device, 3, 2)
+    assert y.shape == (*shape[:2], 2, 2) and dx.shape == shape and y.dtype == dx.dtype == dtype
+
+
+def test_same_bits_every_time_on_any_number_of_threads(device):
+    x = np.maximum(np.random.default_rng(0).standard_normal((5, 16, 27, 27)), 0).astype(np.float32)
+    dy = np.random.default_rng(1).standard_normal((5, 16, 13, 13)).astype(np.float32)
+    results = []
+    for threads in (1, 2, 3, 3):
+        minigrad.set_num_threads(threads, device)
+        results.append(run(x, device, 3, 2, dy=dy))
+    for y, dx in results[1:]:
+        np.testing.assert_array_equal(y, results[0][0])
+        np.testing.assert_array_equal(dx, results[0][1])
+
+
+def test_without_a_gradient_nothing_is_kept(device):
+    assert max_pool2d(Tensor(distinct(1, 1, 4, 4), device=device), 2).node is None
+
+
+# ---------------------------------------------------------------- other implementations
+
+
+@st.composite
+def configurations(draw):
+    """(shape, kernel, stride, padding, dilation, ceil_mode) that PyTorch accepts too."""
+    axes = []
+    for _ in range(2):
+        kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+        reach = dilation * (kernel - 1) + 1
+        padding = draw(st.integers(0, kernel // 2))
+        # At least as many pixels as the dilation: then each window that PyTorch accepts meets one of them.
+        size = draw(st.integers(max(1, reach - 2 * padding, reach // 2 + 1), reach + 7))
+        axes.append((size, kernel, draw(st.integers(1, 4)), padding, dilation))
+    sizes, kernel, stride, padding, dilation = zip(*axes)
+    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *sizes)
+    return shape, kernel, stride, padding, dilation, draw(st.booleans())
+
+
+@settings(max_examples=80)
+@given(configurations(), st.booleans(), st.integers(0, 1000))
+def test_matches_pytorch(device, configuration, ties, seed):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    shape, *rest = configuration
+    x = np.random.default_rng(seed).standard_normal(shape)
+    x = np.maximum(np.round(x), 0) if ties else x
+    theirs = torch.tensor(x, requires_grad=True)
+    y = torch.nn.functional.max_pool2d(theirs, *rest)
+    dy = np.random.default_rng(seed + 1).standard_normal(y.shape)
+    y.backward(torch.tensor(dy))
+    ours, dx = run(x, device, *rest, dy=dy)
+    np.testing.assert_array_equal(ours, y.detach().numpy())
+    np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(configurations(), st.integers(0, 1), st.integers(0, 1), st.integers(0, 1000))
+def test_matches_onnxruntime(device, configuration, more_bottom, more_right, seed):
+    shape, kernel, stride, (ph, pw), dilation, ceil_mode = configuration
+    bottom, right = min(ph + more_bottom, kernel[0] - 1), min(pw + more_right, kernel[1] - 1)  # asymmetric
+    x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    expected = onnx_run(
+        "MaxPool", x, kernel_shape=kernel, strides=stride, pads=[ph, pw, bottom, right], dilations=dilation,
+        ceil_mode=int(ceil_mode),
+    )
+    y = max_pool2d(Tensor(x, device=device), kernel, stride, ((ph, bottom), (pw, right)), dilation, ceil_mode)
+    np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def onnx_run(op, x, **attributes):
+    onnx = pytest.importorskip("onnx", reason="onnxruntime is an oracle where installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed")
+    node = onnx.helper.make_node(op, ["x"], ["y"], **attributes)
+    kind = onnx.TensorProto.FLOAT
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([node], "g", [info("x", kind, x.shape)], [info("y", kind, None)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "args", "kwargs"),
+    [
+        (ShapeError, "does not fit the padded input 4x4", [5], {}),
+        (ShapeError, "window 5x5 .kernel 3x3, dilation", [3], {"dilation": 2}),
+        (ShapeError, "2 of 6 windows along the height would see padding only: kernel 1", [1, 1, (1, 0)], {}),
+        (ShapeError, "along the width would see padding only", [2, 1, ((0, 0), (0, 2))], {}),
+        (ArgumentError, "kernel_size must be an integer >= 1, got 0", [0], {}),
+        (ArgumentError, "kernel_size must be an integer >= 1, got True", [True], {}),
+        (ArgumentError, "kernel_size must be an integer >= 1, got 2.0", [2.0], {}),
+        (ArgumentError, "stride must be an integer >= 1, got 0", [2, 0], {}),
+        (ArgumentError, "padding must be an integer >= 0, got -1", [2, 1, -1], {}),
+        (ArgumentError, "dilation must be an integer >= 1, got 0", [2], {"dilation": 0}),
+    ],
+)
+def test_refused_settings(error, match, args, kwargs, device):
+    with pytest.raises(error, match="max_pool2d: .*" + match):
+        max_pool2d(Tensor(np.zeros((1, 1, 4, 4)), device=device), *args, **kwargs)
+
+
+def test_refused_inputs(device):
+    with pytest.raises(ShapeError, match=r"max_pool2d: x must have 4 axes \(N, C, H, W\), it has 3"):
+        max_pool2d(Tensor(np.zeros((1, 4, 4)), device=device), 2)
+    with pytest.raises(DTypeError, match="max_pool2d: .*int64"):
+        max_pool2d(Tensor(np.zeros((1, 1, 4, 4), np.int64), device=device), 2)
+    with pytest.raises(DTypeError, match="x must be a Tensor, got ndarray"):
+        max_pool2d(np.zeros((1, 1, 4, 4)), 2)

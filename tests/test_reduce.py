@@ -1,0 +1,159 @@
+"""sum, mean, max over axes."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minigrad.functional as F
+from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gradcheck
+
+REDUCTIONS = {"sum": (F.sum, np.sum), "mean": (F.mean, np.mean), "max": (F.max, np.max)}
+every = pytest.mark.parametrize("name", REDUCTIONS)
+AXES = [None, 0, 1, 2, -1, -3, (0, 1), (0, 2), (-1, 0), (2, 1, 0), ()]
+
+
+def distinct(shape, device, dtype="float64"):
+    """Shuffled values, far enough from each other that no step changes which is the largest."""
+    size = int(np.prod(shape))
+    values = np.random.default_rng(0).permutation(size).reshape(shape) / size * 2 - 0.9
+    return Tensor(values, True, device, dtype)
+
+
+@every
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_values_and_gradients(name, axis, keepdims, device):
+    ours, numpys = REDUCTIONS[name]
+    x = distinct((3, 4, 2), device)
+    y = ours(x, axis, keepdims)
+    expected = numpys(x.numpy(), axis=axis, keepdims=keepdims)
+    assert y.shape == np.shape(expected)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-14)
+    np.testing.assert_array_equal(getattr(x, name)(axis=axis, keepdims=keepdims).numpy(), y.numpy())
+    assert gradcheck(lambda x: ours(x, axis, keepdims), [x])
+
+
+@every
+def test_0d(name, device):
+    x = Tensor(3.0, True, device)
+    y = REDUCTIONS[name][0](x)
+    assert y.shape == () and y.item() == 3
+    y.backward()
+    assert x.grad.shape == () and x.grad.item() == 1
+
+
+@every
+def test_large_shapes_along_a_random_direction(name, device):
+    x = distinct((16, 96, 27), device)
+    for axis in (None, 0, (0, 2), -1):
+        assert gradcheck(lambda x, axis=axis: REDUCTIONS[name][0](x, axis), [x], direction=True)
+
+
+@every
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_types_of_floats(name, dtype, device):
+    x = distinct((3, 4), device, dtype)
+    y = REDUCTIONS[name][0](x, 0)
+    assert y.dtype == dtype
+    y.sum().backward()
+    assert x.grad.dtype == dtype
+
+
+def test_types_of_integers(device):
+    x = Tensor([[1, 2], [3, 5]], device=device, dtype="int32")
+    assert F.sum(x).dtype == np.int64 and F.sum(x).item() == 11
+    assert F.mean(x).dtype == np.float32 and F.mean(x).item() == 2.75
+    assert F.max(x, 0).dtype == np.int32 and F.max(x, 0).numpy().tolist() == [3, 5]
+    right = Tensor([1, 2, 3, 4], device=device) == Tensor([1, 2, 0, 4], device=device)
+    assert F.sum(right).item() == 3 and F.mean(right).item() == 0.75 and F.max(right).item() is True
+
+
+@every
+def test_any_memory_order(name, device):
+    x = distinct((6, 8, 4), device)
+    for view in (lambda x: x.transpose(2, 0, 1), lambda x: x[::-1, ::2], lambda x: x[1::3, :, ::-1]):
+        for axis in (None, 1, (0, 2)):
+            y = REDUCTIONS[name][0](view(x), axis)
+            np.testing.assert_allclose(y.numpy(), REDUCTIONS[name][1](view(x).numpy(), axis=axis), rtol=1e-14)
+            assert gradcheck(lambda x, v=view, axis=axis: REDUCTIONS[name][0](v(x), axis), [x])
+
+
+# ---------------------------------------------------------------- maximum
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected"),
+    [
+        (None, [[0, 1, 0], [0, 0, 0]]),
+        (0, [[1, 1, 1], [0, 0, 0]]),
+        (1, [[0, 1, 0], [1, 0, 0]]),
+        ((1, 0), [[0, 1, 0], [0, 0, 0]]),
+    ],
+)
+def test_the_first_of_equal_maxima_takes_the_gradient(axis, expected, device):
+    x = Tensor([[1.0, 3.0, 3.0], [3.0, 3.0, 3.0]], device=device)
+    x = Tensor([[3.0, 5.0, 5.0], [3.0, 3.0, 3.0]], True, device) if axis == 1 else x.requires_grad_()
+    if axis == 0:
+        x = Tensor([[3.0, 3.0, 3.0], [3.0, 3.0, 3.0]], True, device)
+    F.max(x, axis).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
+def test_max_of_nan_is_nan_and_takes_the_gradient(device):
+    x = Tensor([[1.0, np.nan, 7.0], [np.inf, 2.0, -np.inf]], True, device)
+    y = F.max(x, 1)
+    np.testing.assert_array_equal(y.numpy(), [np.nan, np.inf])
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[0, 1, 0], [1, 0, 0]])
+
+
+@given(st.data())
+def test_max_gradient_sums_to_dy_even_with_ties(data):
+    shape = data.draw(st.tuples(*[st.integers(1, 4)] * 3))
+    axis = data.draw(st.sets(st.integers(0, 2), min_size=1))
+    values = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 3, shape)
+    x = Tensor(values.astype("float64"), True)
+    y = F.max(x, tuple(axis))
+    r = np.random.default_rng(1).standard_normal(y.shape)
+    y.backward(r)
+    np.testing.assert_allclose(x.grad.numpy().sum(axis=tuple(axis)), r)
+    took = x.grad.numpy() != 0
+    largest = np.broadcast_to(values.max(axis=tuple(axis), keepdims=True), shape)
+    np.testing.assert_array_equal(values[took], largest[took])
+
+
+# ---------------------------------------------------------------- nothing to reduce
+
+
+def test_empty(device):
+    x = Tensor(np.zeros((0, 3)), True, device)
+    assert F.sum(x).item() == 0 and F.sum(x, 0).numpy().tolist() == [0, 0, 0]
+    assert F.max(x, 1).shape == (0,) and F.sum(x, 1).shape == (0,)
+    for axis in (None, 0, (0, 1)):
+        with pytest.raises(ShapeError, match=r"max: of no elements is undefined: x \(0, 3\)"):
+            F.max(x, axis)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = F.mean(x)
+    assert np.isnan(y.item())
+    y.backward()
+    assert x.grad.shape == (0, 3)
+    F.max(x, 1).backward(np.zeros(0))
+
+
+@every
+def test_refused(name):
+    f, x = REDUCTIONS[name][0], Tensor(np.ones((2, 3)))
+    with pytest.raises(ShapeError, match=f"{name}: axis 2 is out of range for a tensor with 2 axes"):
+        f(x, 2)
+    with pytest.raises(ArgumentError, match=rf"{name}: the same axis twice in \(0, -2\)"):
+        f(x, (0, -2))
+    with pytest.raises(ArgumentError, match=f"{name}: axis must be an integer, got 1.5"):
+        f(x, 1.5)
+    with pytest.raises(ArgumentError, match=f"{name}: axis must be an integer, got True"):
+        f(x, True)
+    with pytest.raises(DTypeError, match=f"{name}: x must be a Tensor, got list"):
+        f([1, 2])

@@ -1,0 +1,207 @@
+"""reshape, flatten, transpose, indexing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, basic_indices
+
+import minigrad.functional as F
+from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gradcheck
+
+
+def normal(shape, device, dtype="float64"):
+    return Tensor(np.random.default_rng(0).standard_normal(shape), True, device, dtype)
+
+
+# ---------------------------------------------------------------- reshape, flatten, transpose
+
+
+@pytest.mark.parametrize("shape", [(24,), (4, 6), (-1,), (2, -1), (-1, 3, 1), (1, 2, 3, 4), [6, 4]])
+def test_reshape(shape, device):
+    x = normal((2, 3, 4), device)
+    expected = x.numpy().reshape(shape)
+    for y in (F.reshape(x, shape), F.reshape(x, *shape), x.reshape(shape), x.reshape(*shape)):
+        np.testing.assert_array_equal(y.numpy(), expected)
+    assert gradcheck(lambda x: x.reshape(shape), [x])
+    assert gradcheck(lambda x: x.T.reshape(shape), [x])
+
+
+def test_reshape_edges(device):
+    assert normal((1,), device).reshape(()).shape == ()
+    assert normal((), device).reshape(1, 1).shape == (1, 1)
+    assert normal((0, 3), device).reshape(3, 0, 5).shape == (3, 0, 5)
+    assert normal((0, 3), device).reshape(-1, 3).shape == (0, 3)
+    assert gradcheck(lambda x: x.reshape(()), [normal((1, 1), device)])
+    x = normal((2, 3), device)
+    assert x.reshape(np.int64(3), 2).shape == (3, 2)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, -1), (-1, -1), (7, 0), (-2, 3), (0, -1)])
+def test_reshape_refused(shape, device):
+    with pytest.raises((ShapeError, ArgumentError), match="reshape: "):
+        normal((2, 3), device).reshape(shape)
+    if shape == (5,):
+        with pytest.raises(ShapeError, match=r"reshape: \(2, 3\) \(6 elements\) does not fit shape \(5,\)"):
+            normal((2, 3), device).reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "start", "expected"),
+    [
+        ((2, 3, 4), 0, (24,)),
+        ((2, 3, 4), 1, (2, 12)),
+        ((2, 3, 4), -1, (2, 3, 4)),
+        ((2, 3, 4), -2, (2, 12)),
+        ((), 0, (1,)),
+        ((5,), 0, (5,)),
+        ((0, 3, 4), 1, (0, 12)),
+    ],
+)
+def test_flatten(shape, start, expected, device):
+    x = normal(shape, device)
+    y = F.flatten(x, start)
+    assert y.shape == x.flatten(start).shape == expected
+    np.testing.assert_array_equal(y.numpy().ravel(), x.numpy().ravel())
+    if x.size:
+        assert gradcheck(lambda x: x.flatten(start), [x])
+
+
+@pytest.mark.parametrize("axes", [(), (0, 1, 2), (2, 0, 1), (1, 2, 0), (-1, 0, 1), (0, 2, 1)])
+def test_transpose(axes, device):
+    x = normal((2, 3, 4), device)
+    expected = x.numpy().transpose(axes or None)
+    for y in (F.transpose(x, *axes), x.transpose(*axes), x.transpose(axes or None)):
+        np.testing.assert_array_equal(y.numpy(), expected)
+    assert gradcheck(lambda x: x.transpose(*axes), [x])
+    np.testing.assert_array_equal(x.T.numpy(), x.numpy().T)
+
+
+def test_transpose_refused(device):
+    x = normal((2, 3), device)
+    for axes in [(0,), (0, 0), (0, 1, 1), (1, -1)]:
+        with pytest.raises(ArgumentError, match="transpose: axes must name each of the 2 axes once"):
+            x.transpose(axes)
+    with pytest.raises(ShapeError, match="transpose: axis 2 is out of range"):
+        x.transpose(0, 2)
+
+
+def test_views_share_memory_and_version(device):
+    x = Tensor(np.zeros((4, 6)), device=device)
+    for y in (x.reshape(24), x.T, x[1:3], x.flatten(), x[None, ..., 0]):
+        assert y.version is x.version
+    for y in (x.T.reshape(24), x[[0, 1]], x[np.ones((4, 6), bool)]):
+        assert y.version is not x.version
+
+
+# ---------------------------------------------------------------- indexing
+
+INDICES = [
+    0,
+    -1,
+    slice(1, 3),
+    slice(None, None, -1),
+    slice(3, 0, -2),
+    ...,
+    None,
+    (),
+    (1, 2),
+    (slice(None), 1),
+    (..., 1),
+    (None, ..., None),
+    (0, None, slice(2), -1),
+    (1, 2, 3),
+    [0, 2, 0, 0],
+    np.array([[0, 1], [-1, 0]]),
+    ([0, 1, 0], [1, 2, 1]),
+    (slice(None), [2, 2, 0]),
+    ([0, 2], slice(1, 3), [1, 1]),
+    (0, [1, 1], None),
+    np.int64(2),
+    slice(2, 2),
+    [],
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+def test_indexing(index, device):
+    x = normal((3, 4, 5), device)
+    y = x[index]
+    index = np.array([], int) if isinstance(index, list) and not index else index
+    np.testing.assert_array_equal(y.numpy(), x.numpy()[index])
+    np.testing.assert_array_equal(F.getitem(x, index).numpy(), y.numpy())
+    assert gradcheck(lambda x: x[index], [x])
+
+
+def test_masks(device):
+    x = normal((3, 4), device)
+    for mask in (x.numpy() > 0, x > 0, np.array([True, False, True]), (slice(None), x.numpy()[0] > 0), x < -99):
+        bare = mask.numpy() if isinstance(mask, Tensor) else mask
+        np.testing.assert_array_equal(x[mask].numpy(), x.numpy()[bare])
+        assert gradcheck(lambda x, mask=mask: x[mask], [x])
+    mixed = ([True, False, True], [1, 1])
+    np.testing.assert_array_equal(x[mixed].numpy(), x.numpy()[mixed])
+    assert gradcheck(lambda x: x[mixed], [x])
+
+
+def test_repeated_elements_sum_their_gradients(device):
+    x = normal((3,), device)
+    x[[0, 2, 0, 0]].backward(np.array([1.0, 2.0, 3.0, 5.0]))
+    np.testing.assert_array_equal(x.grad.numpy(), [9, 0, 2])
+
+
+def test_tensors_as_indices(device):
+    x, i = normal((5, 4), device), Tensor([3, 0, 3], device=device)
+    np.testing.assert_array_equal(x[i].numpy(), x.numpy()[[3, 0, 3]])
+    np.testing.assert_array_equal(x[i, 1:].numpy(), x.numpy()[[3, 0, 3], 1:])
+    np.testing.assert_array_equal(x[Tensor(2, device=device)].numpy(), x.numpy()[2])
+    assert gradcheck(lambda x: x[i], [x])
+
+
+def test_an_index_array_changed_after_forward_does_not_matter(device):
+    x, i = normal((5,), device), np.array([1, 3])
+    y, z = x[i], x[i,]
+    i[:] = 0
+    (y + z).backward(np.ones(2))
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 2, 0, 2, 0])
+
+
+@given(st.data())
+def test_any_basic_index(data):
+    shape = data.draw(array_shapes(max_dims=4, max_side=4))
+    index = data.draw(basic_indices(shape, allow_newaxis=True))
+    x = normal(shape, "cpu:0")
+    y = x[index]
+    np.testing.assert_array_equal(y.numpy(), x.numpy()[index])
+    y.backward(np.ones(y.shape))
+    expected = np.zeros(shape)
+    expected[index] = 1
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
+def test_large_shape_along_a_random_direction(device):
+    x = normal((32, 48, 27), device)
+    rows = np.random.default_rng(0).integers(0, 32, 500)
+    assert gradcheck(lambda x: x[rows], [x], direction=True)
+    assert gradcheck(lambda x: x[::-2, 3:].transpose(2, 0, 1).reshape(27, -1), [x], direction=True)
+
+
+def test_types_are_kept(device):
+    x = normal((3, 4), device, "float32")
+    (x[[0, 0]].reshape(-1).sum() + x.T[1].sum() + x.flatten()[3]).backward()
+    assert x.grad.dtype == np.float32
+    assert Tensor([1, 2], device=device)[0].dtype == np.int64 and (x > 0)[0].dtype == np.bool_
+
+
+def test_indexing_refused(device):
+    x = normal((3, 4), device)
+    with pytest.raises(IndexError, match=r"getitem: index 3 is out of bounds.*\(x \(3, 4\)\)"):
+        x[3]
+    with pytest.raises(IndexError, match="getitem: too many indices"):
+        x[0, 0, 0]
+    with pytest.raises(IndexError, match="getitem: .*only integers"):
+        x["a"]
+    with pytest.raises(IndexError, match="getitem: boolean index did not match"):
+        x[np.ones(4, bool)]
+    with pytest.raises(DTypeError, match="getitem: x must be a Tensor"):
+        F.getitem([1, 2], 0)

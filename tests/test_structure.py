@@ -1,0 +1,98 @@
+"""The shape of the project: imports go one way, and every op has its three rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import minigrad
+from minigrad.tensor import OPS
+
+PACKAGE = Path(minigrad.__file__).parent
+ROOT = PACKAGE.parent
+
+# Each module may import from those that stand before it in this order (and packages from within themselves).
+ORDER = ["errors", "device", "parallel", "engine", "tensor", "ops", "functional", "nn"]
+# Beside the tower: what else may each of these know?
+ALLOWED = {
+    "kernel": {"errors", "device"},
+    "gradcheck": {"errors", "device", "parallel", "engine", "tensor"},
+    "optim": {"errors", "device", "parallel", "engine", "tensor"},
+    "init": {"errors", "device", "parallel", "engine", "tensor"},
+    "checkpoint": {"errors", "device", "parallel", "engine", "tensor"},
+    "data": {"errors"},
+    "nn": {"errors", "device", "parallel", "engine", "tensor", "functional", "init"},
+}
+LIBRARIES = {"data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
+HELPERS = ("__init__", "_")  # files in ops/ that are not a room
+
+
+def unit(path: Path) -> str:
+    """The module of the package that a file belongs to: minigrad/ops/lrn.py is in "ops"."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of what a file imports, wherever in the file: "minigrad.tensor", "numpy"."""
+    found: set[str] = set()
+    package = ["minigrad", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            submodules = [a.name for a in node.names if (PACKAGE.parent / module.replace(".", "/") / f"{a.name}.py").is_file()]
+            found |= {f"{module}.{name}" for name in submodules} if submodules else {module}
+    return found
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    here = unit(path)
+    if here == "__init__":
+        return  # the package's front door opens on everything
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "minigrad":
+            there = parts[1] if len(parts) > 1 else "__init__"
+            below = set(ORDER[: ORDER.index(here)]) if here in ORDER else set()
+            allowed = ALLOWED.get(here, below) | {here}
+            assert there in allowed, f"{path.name} imports minigrad.{there}; {here} may know {sorted(allowed)}"
+        elif here in LIBRARIES and parts[0] not in LIBRARIES[here]:
+            import sys
+
+            assert parts[0] in sys.stdlib_module_names, f"{path.name} imports {parts[0]}; {here} may use {LIBRARIES[here]}"
+
+
+ROOMS = [path for path in sorted((PACKAGE / "ops").glob("*.py")) if not path.name.startswith(HELPERS)]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: p.stem)
+def test_every_room_is_complete(room):
+    tree = ast.parse(room.read_text(encoding="utf-8"))
+    assert (ROOT / "tests" / f"test_{room.stem}.py").is_file(), f"tests/test_{room.stem}.py is missing"
+    assert len(ast.get_docstring(tree) or "") > 100, "the module docstring is to give the formula and its source"
+    others = {path.stem for path in ROOMS} - {room.stem}
+    for name in imports(room):
+        if name.startswith("minigrad.ops."):
+            assert name.split(".")[2] not in others, f"{room.name} imports another op: {name}"
+    public = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    assert public, "a room has a public function"
+    for function in public:
+        assert OPS.get(function.name), f"{function.name} is not entered with @op"
+        assert ast.get_docstring(function), f"{function.name} has no docstring"
+
+
+def test_functional_offers_every_op():
+    missing = [name for name in OPS if getattr(minigrad.functional, name, None) is not OPS[name]]
+    assert not missing, f"minigrad.functional lacks {missing}"
+
+
+def test_sources_and_their_sizes():
+    """A file that outgrows one sitting is to be split by idea."""
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
