@@ -59,17 +59,23 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str) -> None:
     _save(figure, path)
 
 
-def conv1_kernels(weight: np.ndarray, path: Path, columns: int = 2) -> None:
-    """The kernels of conv1 (O, 3, 11, 11) as colour tiles, one block per column of the network, as in Figure 3."""
+def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: int = 2) -> None:
+    """The kernels of conv1 (O, 3, 11, 11), one block per column of the network (Figure 3), and how training changed them.
+
+    Random weights are noise, and what a short training adds to them is hard to see under it: so the change from
+    `before`, the first weights, is drawn beside.
+    """
     plt = pyplot()
-    blocks = np.split(weight, columns)
-    across = 16 if len(blocks[0]) % 16 == 0 else len(blocks[0])
-    figure, axes = plt.subplots(columns, 1, figsize=(9, 2.1 * columns * max(1, len(blocks[0]) // across / 3) + 0.6))
-    for i, (axis, block) in enumerate(zip(np.atleast_1d(axes), blocks)):
-        axis.imshow(_tiles(block, across), interpolation="nearest")
-        axis.set_title(f"column {i + 1}: {len(block)} kernels of conv1", fontsize=10, loc="left")
-        axis.axis("off")
-    figure.suptitle("What conv1 looks for (each kernel scaled to its own range)", fontsize=11)
+    change = weight - before
+    figure, axes = plt.subplots(columns, 2, figsize=(13, 3.1 * columns), squeeze=False)
+    for i, (now, moved) in enumerate(zip(np.split(weight, columns), np.split(change, columns))):
+        across = 12 if len(now) % 12 == 0 else len(now)
+        for axis, block, what in zip(axes[i], (now, moved), ("kernels", "what training added to them")):
+            axis.imshow(_tiles(block, across), interpolation="nearest")
+            axis.set_title(f"column {i + 1}: {what}", fontsize=10, loc="left")
+            axis.axis("off")
+    size = np.linalg.norm(change) / max(float(np.linalg.norm(before)), 1e-12)
+    figure.suptitle(f"conv1, each tile scaled to its own range; training moved the weights by {size:.0%}", fontsize=11)
     _save(figure, path)
 
 
@@ -122,7 +128,9 @@ def neighbours(
     """Test images in the first column; beside each the training images whose fc7 activations lie nearest (Figure 4)."""
     plt = pyplot()
     across = 1 + max(len(row) for row in found)
-    figure, axes = plt.subplots(len(queries), across, figsize=(1.6 * across, 1.8 * len(queries)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(queries), across, figsize=(1.5 * across, 1.75 * len(queries) + 0.7), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat:
         axis.axis("off")
     for row, (image, name, near) in enumerate(zip(queries, query_names, found)):
@@ -130,9 +138,9 @@ def neighbours(
             axes[row, col].imshow(picture)
             right = "black" if col == 0 else ("green" if label == name else RED)
             axes[row, col].set_title(short(label, 16), fontsize=8, color=right)
-    axes[0, 0].text(0, 1.25, "test image", transform=axes[0, 0].transAxes, fontsize=9, weight="bold")
-    axes[0, 1].text(0, 1.25, "nearest training images", transform=axes[0, 1].transAxes, fontsize=9, weight="bold")
-    figure.suptitle("Nearest in the feature space of fc7 (Euclidean distance)", fontsize=11)
+    figure.suptitle(
+        "Test images (left) and the training images nearest to them in fc7's feature space (green: same class)", fontsize=10
+    )
     _save(figure, path)
 
 
@@ -141,6 +149,7 @@ def short(text: str, length: int) -> str:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot().close(figure)

@@ -38,7 +38,7 @@ from .errors import (
 )
 from .functional import concat, split
 from .gradcheck import gradcheck
-from .parallel import num_threads, on_devices, set_num_threads
+from .parallel import in_turn, num_threads, on_devices, set_num_threads
 from .tensor import Tensor, from_numpy
 
 __version__ = "0.1.0"
@@ -65,6 +65,7 @@ __all__ = [
     "functional",
     "gradcheck",
     "init",
+    "in_turn",
     "initial_seed",
     "is_grad_enabled",
     "manual_seed",

@@ -70,9 +70,7 @@ def device(spec: DeviceLike) -> Device:
         raise DeviceError(f"device: expected a name such as 'cpu:0' or 'cuda:1', got {spec!r}")
     kind, index = match[1], int(match[2] or 0)
     name = f"{kind}:{index}"
-    if name not in _devices:
-        _devices[name] = Device(kind, index)
-    return _devices[name]
+    return _devices.setdefault(name, Device(kind, index))  # atomic: two threads get the same object
 
 
 def default_devices() -> tuple[Device, ...]:

@@ -120,7 +120,7 @@ class Function:
 
     def watch(self, tensors: Sequence[tuple[str, Array, Version]]) -> None:
         """Note the version of each input or output array that forward kept, in whole or as a view."""
-        kept = [value for value in vars(self).values() if hasattr(value, "__array_interface__") and value.ndim]
+        kept = [value for value in vars(self).values() if isinstance(value, np.ndarray)]
         self.watched = [
             (version, version.value, f"{what} {array.shape}")
             for what, array, version in tensors
@@ -171,7 +171,9 @@ class _Sum:
             elif self.owned:
                 self.total += part
             else:
-                self.total, self.owned = self.total + part, True
+                total = self.total + part
+                self.total = np.asarray(total) if isinstance(total, np.generic) else total  # 0-d stays an array
+                self.owned = True
         return not self.expected
 
 

@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 # How many threads the work of one op may use here; None outside on_devices and split: all cores.
 _share: ContextVar[int | None] = ContextVar("minigrad_share", default=None)
 _inside: ContextVar[bool] = ContextVar("minigrad_inside", default=False)
+_in_piece: ContextVar[bool] = ContextVar("minigrad_in_piece", default=False)
 # Where the creation numbers of graph nodes come from: see next_order.
 _clock: ContextVar[_Clock | None] = ContextVar("minigrad_clock", default=None)
 
@@ -40,7 +41,7 @@ def cores() -> int:
 
 def num_threads(where: DeviceLike) -> int:
     """The threads that an op on this device uses now: what set_num_threads said, else this device's share."""
-    return device(where).threads or _share.get() or cores()
+    return 1 if _in_piece.get() else device(where).threads or _share.get() or cores()
 
 
 def set_num_threads(threads: int | None, where: DeviceLike = "cpu:0") -> None:
@@ -65,7 +66,7 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
     bounds = [n * i // pieces for i in range(pieces + 1)]
 
     def piece(start: int, stop: int) -> Result:
-        _share.set(1)  # a piece is one thread: an op inside it does not split again
+        _in_piece.set(True)  # a piece is one thread: an op inside it does not split again
         return work(start, stop)
 
     with one_blas_thread():
@@ -115,15 +116,29 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
             for lane, clock in zip(lanes, clocks)
         ]
         _wait(futures)
-    _main_clock.now = max(clock.now for clock in clocks) + 1
+    with _main_clock.lock:
+        _main_clock.now = max(_main_clock.now, *(clock.now for clock in clocks)) + 1
     for future in futures:
         future.result()
     return results
 
 
 def inside_worker() -> bool:
-    """Whether this code runs on the worker of a device, within on_devices."""
+    """Whether devices take turns here: on the worker of a device, or within in_turn()."""
     return _inside.get()
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Devices work one after the other, in the calling thread: for debuggers and profilers, and to compare times.
+
+    Results are the same as at the same time but for the rounding that another number of threads brings.
+    """
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
 
 
 # ---------------------------------------------------------------- creation order

@@ -1,14 +1,12 @@
 """The tensor: an array on a device, and where its gradient goes.
 
-The methods and operators here are one line each: the op of the same name in minigrad/ops does the work.  Ops enter
-themselves in `OPS` (the `@op` decorator), so that tensors can offer them as methods without importing what is built
-on top of tensors.
+What tensors can do, `x + y`, `x.sum()`, is in operators.py; each op is in minigrad/ops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, Union
+from collections.abc import Iterator
+from typing import Any, Union
 
 import numpy as np
 
@@ -16,24 +14,17 @@ from .device import Device, DeviceLike, default_device
 from .device import device as device_named
 from .engine import Array, Function, Version, is_grad_enabled, run_backward
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
 from .parallel import next_order
 
 TensorLike = Union["Tensor", np.ndarray, float, int, bool, list]
-AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
-OPS: dict[str, Callable[..., Any]] = {}
 _DTYPES = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.bool_)) | frozenset(
     np.dtype(t) for t in "bBhHiIlLqQ"
 )
 
 
-def op(function: AnyCallable) -> AnyCallable:
-    """Decorator of an op's public function: enters it in OPS under its name."""
-    OPS[function.__name__] = function
-    return function
-
-
-class Tensor:
+class Tensor(Operators):
     """An n-dimensional array on a device, with an optional gradient.
 
     data: array, nested list, number or Tensor; it is copied.  Python floats and lists of them become float32; float32
@@ -181,7 +172,7 @@ class Tensor:
                 raise ShapeError(f"backward: a tensor {self.shape} needs an explicit gradient of that shape")
             start = self.device.xp.ones_like(self.data)
         else:
-            given = gradient if isinstance(gradient, Tensor) else Tensor(gradient, device=self.device)
+            given = gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, self.device, self.dtype)
             if given.device is not self.device:
                 raise DeviceError(f"backward: the tensor is on {self.device}, its gradient on {given.device}")
             if given.shape != self.shape:
@@ -208,7 +199,7 @@ class Tensor:
 
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         self._check_in_place("assignment to elements", value)
-        self.data[_bare_index(index)] = self._bare(value)
+        self.data[bare_index(index)] = self._bare(value)
         self.mark_modified()
 
     def copy_(self, source: TensorLike) -> Tensor:
@@ -252,118 +243,6 @@ class Tensor:
         if value.device is not self.device:
             raise DeviceError(f"in-place change of a tensor on {self.device} from {value.device}: use .to() first")
         return value.data
-
-    # ---------------------------------------------------------------- ops as methods and operators
-
-    def to(self, device: DeviceLike) -> Tensor:
-        """This tensor on another device, an op with a gradient (ops/copy.py); itself if it is there already."""
-        return OPS["copy"](self, device)
-
-    def astype(self, dtype: Any) -> Tensor:
-        """Converted to another element type; between float types the gradient is converted back."""
-        return OPS["astype"](self, dtype)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        return OPS["reshape"](self, *shape)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        return OPS["transpose"](self, *axes)
-
-    @property
-    def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
-        return OPS["transpose"](self)
-
-    def flatten(self, start_dim: int = 0) -> Tensor:
-        return OPS["flatten"](self, start_dim)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return OPS["sum"](self, axis, keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return OPS["mean"](self, axis, keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return OPS["max"](self, axis, keepdims)
-
-    def exp(self) -> Tensor:
-        return OPS["exp"](self)
-
-    def log(self) -> Tensor:
-        return OPS["log"](self)
-
-    def sqrt(self) -> Tensor:
-        return OPS["sqrt"](self)
-
-    def tanh(self) -> Tensor:
-        return OPS["tanh"](self)
-
-    def sigmoid(self) -> Tensor:
-        return OPS["sigmoid"](self)
-
-    def relu(self) -> Tensor:
-        return OPS["relu"](self)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return OPS["getitem"](self, _bare_index(index))
-
-    def __add__(self, other: TensorLike) -> Tensor:
-        return OPS["add"](self, other)
-
-    def __sub__(self, other: TensorLike) -> Tensor:
-        return OPS["subtract"](self, other)
-
-    def __mul__(self, other: TensorLike) -> Tensor:
-        return OPS["multiply"](self, other)
-
-    def __truediv__(self, other: TensorLike) -> Tensor:
-        return OPS["divide"](self, other)
-
-    def __pow__(self, other: TensorLike) -> Tensor:
-        return OPS["power"](self, other)
-
-    def __matmul__(self, other: TensorLike) -> Tensor:
-        return OPS["matmul"](self, other)
-
-    def __radd__(self, other: TensorLike) -> Tensor:
-        return OPS["add"](other, self)
-
-    def __rsub__(self, other: TensorLike) -> Tensor:
-        return OPS["subtract"](other, self)
-
-    def __rmul__(self, other: TensorLike) -> Tensor:
-        return OPS["multiply"](other, self)
-
-    def __rtruediv__(self, other: TensorLike) -> Tensor:
-        return OPS["divide"](other, self)
-
-    def __rpow__(self, other: TensorLike) -> Tensor:
-        return OPS["power"](other, self)
-
-    def __rmatmul__(self, other: TensorLike) -> Tensor:
-        return OPS["matmul"](other, self)
-
-    def __neg__(self) -> Tensor:
-        return OPS["negative"](self)
-
-    def __eq__(self, other: Any) -> Any:
-        return OPS["equal"](self, other)
-
-    def __ne__(self, other: Any) -> Any:
-        return OPS["not_equal"](self, other)
-
-    def __lt__(self, other: TensorLike) -> Tensor:
-        return OPS["less"](self, other)
-
-    def __le__(self, other: TensorLike) -> Tensor:
-        return OPS["less_equal"](self, other)
-
-    def __gt__(self, other: TensorLike) -> Tensor:
-        return OPS["greater"](self, other)
-
-    def __ge__(self, other: TensorLike) -> Tensor:
-        return OPS["greater_equal"](self, other)
-
-    __hash__ = object.__hash__  # tensors are dictionary keys by identity; == compares elements
 
 
 # ---------------------------------------------------------------- making tensors, running ops
@@ -414,7 +293,8 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     arrays = [tensor.data for tensor in tensors]
     y = where.xp.asarray(function.forward(*arrays))  # NumPy turns 0-d results into scalars: back to 0-d arrays
     version = None
-    if y.base is not None:  # a view of an input shares its version: writing to either changes both
+    if y.base is not None or any(y is array for array in arrays):
+        # A view of an input shares its version: writing to either changes both.
         version = next((t.version for t in tensors if np.may_share_memory(y, t.data)), None)
     output = wrap(y, where, function if recorded else None, version)
     if recorded:
@@ -444,8 +324,8 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     return array
 
 
-def _bare_index(index: Any) -> Any:
+def bare_index(index: Any) -> Any:
     """An index as NumPy takes it: tensors in it become arrays."""
     if isinstance(index, tuple):
-        return tuple(_bare_index(part) for part in index)
+        return tuple(bare_index(part) for part in index)
     return index.data if isinstance(index, Tensor) and index.ndim else int(index) if isinstance(index, Tensor) else index

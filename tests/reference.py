@@ -26,6 +26,9 @@ def conv2d_reference(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     return y
 
 
+NO_PADDING = ((0, 0), (0, 0))
+
+
 def pool_windows(x, kernel, stride, padding, dilation, ceil_mode):
     """Every window (n, c, i, j, pixels of x inside the image, area within the padded image), and the output shape."""
     n, c, height, width = x.shape
@@ -54,7 +57,7 @@ def pool_windows(x, kernel, stride, padding, dilation, ceil_mode):
     return windows, (n, c, *counts)
 
 
-def max_pool2d_reference(x, kernel, stride, padding=((0, 0), (0, 0)), dilation=(1, 1), ceil_mode=False, dy=None):
+def max_pool2d_reference(x, kernel, stride, padding=NO_PADDING, dilation=(1, 1), ceil_mode=False, dy=None):
     """(y, dx): the gradient goes to the first NaN of a window, else to its first maximum."""
     windows, shape = pool_windows(x, kernel, stride, padding, dilation, ceil_mode)
     y, dx = np.zeros(shape), np.zeros(x.shape)
@@ -69,7 +72,7 @@ def max_pool2d_reference(x, kernel, stride, padding=((0, 0), (0, 0)), dilation=(
     return y, dx
 
 
-def avg_pool2d_reference(x, kernel, stride, padding=((0, 0), (0, 0)), ceil_mode=False, count_include_pad=True):
+def avg_pool2d_reference(x, kernel, stride, padding=NO_PADDING, ceil_mode=False, count_include_pad=True):
     windows, shape = pool_windows(x, kernel, stride, padding, (1, 1), ceil_mode)
     y = np.zeros(shape)
     for index, pixels, area in windows:
@@ -97,3 +100,29 @@ def lrn_within_map_reference(x, n=5, k=1.0, alpha=4e-5, beta=0.75):
         s = k + alpha * sum(x[image, c, u, v] ** 2 for u in rows for v in cols)
         y[image, c, i, j] = x[image, c, i, j] / s**beta
     return y
+
+
+def linear_reference(x, w, b=None):
+    """y[i, o] = b[o] + sum over k of w[o, k] * x[i, k]; x (N, in)."""
+    y = np.zeros((len(x), len(w)))
+    for i, o in np.ndindex(y.shape):
+        total = 0.0 if b is None else float(b[o])
+        for k in range(x.shape[1]):
+            total += float(w[o, k]) * float(x[i, k])
+        y[i, o] = total
+    return y
+
+
+def softmax_reference(x):
+    """exp(x_c) / sum over j of exp(x_j), for each row of x (N, C)."""
+    y = np.zeros(x.shape)
+    for i, row in enumerate(x):
+        powers = [np.exp(float(value)) for value in row]
+        y[i] = [power / sum(powers) for power in powers]
+    return y
+
+
+def cross_entropy_reference(x, t):
+    """-log of the softmax of x (N, C) at the true class, for each row."""
+    p = softmax_reference(x)
+    return np.array([-np.log(p[i, c]) for i, c in enumerate(t)])

@@ -47,7 +47,10 @@ def test_values_and_gradients(name, shapes, device):
         assert gradcheck(ours, [a.detach(), b])
 
 
-@given(shapes=mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=4), name=st.sampled_from(list(OPS)))
+@given(
+    shapes=mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=4),
+    name=st.sampled_from(list(OPS)),
+)
 def test_any_shapes_that_broadcast(shapes, name):
     a, b = (positive(shape, "cpu:0", seed) for seed, shape in enumerate(shapes.input_shapes))
     y = OPS[name][0](a, b)
@@ -211,6 +214,14 @@ def test_gradients_keep_the_types_of_the_operands(name, device):
     np.testing.assert_allclose(single.grad.numpy(), exact.grad.numpy(), rtol=1e-6)
 
 
+def test_lists_of_numbers_are_weak(device):
+    x = Tensor([1.0, 2.0], device=device, dtype="float64")
+    np.testing.assert_array_equal((x * [0.1, 0.2]).numpy(), np.array([0.1, 0.4]))
+    assert (x.astype("float32") * [0.1, 0.2]).dtype == np.float32
+    assert (Tensor([1, 2], device=device) * [1, 2]).dtype == np.int64
+    assert (Tensor([1, 2], device=device) * [0.5, 2]).dtype == np.float32
+
+
 def test_integers_mix_into_gradients(device):
     x = Tensor([1.0, 2.0], True, device)
     (Tensor([3, 4], device=device) * x).sum().backward()
@@ -233,7 +244,7 @@ def test_refused_operands():
         x + np.complex128(1j)
     with pytest.raises(DTypeError, match="float16"):
         x + np.zeros(3, np.float16)
-    with pytest.raises(DTypeError, match="add: one operand must be a Tensor"):
+    with pytest.raises(DTypeError, match="add: one of a, b must be a Tensor"):
         F.add(1, 2)
     with pytest.raises(DTypeError, match="subtract: is not defined for bool"):
         Tensor([True]) - Tensor([True])

@@ -32,8 +32,17 @@ def test_values(relation, dtypes, device):
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_numbers(relation):
-    for values, number in [([1, 2, 3], 2), ([1, 2, 3], 2.5), ([True, False], 1), ([0.5, 1.5], 1), ([0.1, 0.2], 0.1)]:
-        y, reflected = OPERATORS[relation](Tensor(values), number), OPERATORS[relation](number, Tensor(values))
+    for values, number in [
+        ([1, 2, 3], 2),
+        ([1, 2, 3], 2.5),
+        ([True, False], 1),
+        ([0.5, 1.5], 1),
+        ([0.1, 0.2], 0.1),
+    ]:
+        y, reflected = (
+            OPERATORS[relation](Tensor(values), number),
+            OPERATORS[relation](number, Tensor(values)),
+        )
         assert y.numpy().tolist() == [bool(OPERATORS[relation](v, number)) for v in values]
         assert reflected.numpy().tolist() == [bool(OPERATORS[relation](number, v)) for v in values]
 
@@ -71,7 +80,7 @@ def test_refusals():
         x > "a"  # noqa: B015
     with pytest.raises(ShapeError, match=r"equal: shapes \(2,\) and \(3,\) do not broadcast"):
         x == Tensor([1.0, 2.0, 3.0])  # noqa: B015
-    with pytest.raises(DTypeError, match="less: an operand must be a Tensor"):
+    with pytest.raises(DTypeError, match="less: one of a, b must be a Tensor"):
         F.less(1, 2)
     with pytest.raises(DeviceError, match="less: inputs on cpu:0, cpu:1"):
         Tensor([1.0], device="cpu:0") < Tensor([1.0], device="cpu:1")  # noqa: B015

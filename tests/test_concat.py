@@ -41,7 +41,8 @@ def test_concat_keeps_channels_last(device):
 
 
 @pytest.mark.parametrize(
-    ("cut", "axis"), [(2, 0), (3, 1), (1, 0), ([1], 0), ([1, 3], 0), ([2, 2], 1), ([0, 6], -1), ([], 0), ((2,), 1)]
+    ("cut", "axis"),
+    [(2, 0), (3, 1), (1, 0), ([1], 0), ([1, 3], 0), ([2, 2], 1), ([0, 6], -1), ([], 0), ((2,), 1)],
 )
 def test_split(cut, axis, device):
     x = normal((4, 6), device)
@@ -54,7 +55,9 @@ def test_split(cut, axis, device):
     for i, piece in enumerate(expected):
         if piece.size:
             assert gradcheck(lambda x, i=i: F.split(x, cut, axis)[i], [x])
-    assert gradcheck(lambda x: F.concat([p * (i + 1) for i, p in enumerate(F.split(x, cut, axis))], axis), [x])
+    assert gradcheck(
+        lambda x: F.concat([p * (i + 1) for i, p in enumerate(F.split(x, cut, axis))], axis), [x]
+    )
 
 
 def test_types_are_kept(device):
@@ -72,7 +75,9 @@ def test_large_shapes_along_a_random_direction(device):
 
 def test_concat_refused():
     x = Tensor(np.ones((2, 3)))
-    with pytest.raises(ShapeError, match=r"concat: shapes must be equal except along axis 0, got \(2, 3\), \(2, 4\)"):
+    with pytest.raises(
+        ShapeError, match=r"concat: shapes must be equal except along axis 0, got \(2, 3\), \(2, 4\)"
+    ):
         minigrad.concat([x, Tensor(np.ones((2, 4)))])
     with pytest.raises(ShapeError, match="concat: shapes must be equal"):
         F.concat([x, Tensor(np.ones(3))])

@@ -135,7 +135,13 @@ def test_indexing(index, device):
 
 def test_masks(device):
     x = normal((3, 4), device)
-    for mask in (x.numpy() > 0, x > 0, np.array([True, False, True]), (slice(None), x.numpy()[0] > 0), x < -99):
+    for mask in (
+        x.numpy() > 0,
+        x > 0,
+        np.array([True, False, True]),
+        (slice(None), x.numpy()[0] > 0),
+        x < -99,
+    ):
         bare = mask.numpy() if isinstance(mask, Tensor) else mask
         np.testing.assert_array_equal(x[mask].numpy(), x.numpy()[bare])
         assert gradcheck(lambda x, mask=mask: x[mask], [x])

@@ -8,7 +8,6 @@ EXIF orientation is ignored, as the original did: a photograph stored on its sid
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -171,15 +170,15 @@ class ImageStats:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file: first under another name in that folder, then renamed, so it is never half."""
         path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 np.savez(file, mean_image=self.mean_image, mean_rgb=self.mean_rgb,
                          eigenvectors=self.pca.eigenvectors, sd=self.pca.sd,
                          counts=np.array([self.count, self.total, self.seed]))
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
 
     @classmethod

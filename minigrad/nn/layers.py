@@ -16,9 +16,6 @@ from .. import functional as F
 from .. import init
 from ..device import DeviceLike
 from ..errors import ArgumentError
-from ..ops._checks import integer, pair
-from ..ops.cross_entropy import REDUCTIONS
-from ..ops.dropout import check_settings
 from ..tensor import Tensor
 from .module import Module, Parameter
 
@@ -50,17 +47,24 @@ class Conv2d(Module):
         device: DeviceLike | None = None,
         dtype: Any = None,
     ):
-        integer("Conv2d", "in_channels", in_channels, 1)
-        integer("Conv2d", "out_channels", out_channels, 1)
-        integer("Conv2d", "groups", groups, 1)
-        kh, kw = pair("Conv2d", "kernel_size", kernel_size, 1)
+        _at_least_one("Conv2d", "in_channels", in_channels)
+        _at_least_one("Conv2d", "out_channels", out_channels)
+        _at_least_one("Conv2d", "groups", groups)
+        window = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else (kernel_size,) * 2
+        if len(window) != 2:
+            raise ArgumentError(f"Conv2d: kernel_size must be an int or (vertical, horizontal), got {window}")
+        kh, kw = window
+        _at_least_one("Conv2d", "kernel_size", kh)
+        _at_least_one("Conv2d", "kernel_size", kw)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"Conv2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}"
             )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         # A kernel is stored like an image, channels last: conv2d then reads it as a matrix without a copy.
-        memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32 if dtype is None else dtype)
+        memory = np.zeros(
+            (out_channels, kh, kw, in_channels // groups), np.float32 if dtype is None else dtype
+        )
         self.weight = Parameter(memory.transpose(0, 3, 1, 2), device=device)
         self.bias = _parameter((out_channels,), device, dtype) if bias else None
         init.he_normal_(self.weight)
@@ -86,8 +90,8 @@ class Linear(Module):
         device: DeviceLike | None = None,
         dtype: Any = None,
     ):
-        integer("Linear", "in_features", in_features, 1)
-        integer("Linear", "out_features", out_features, 1)
+        _at_least_one("Linear", "in_features", in_features)
+        _at_least_one("Linear", "out_features", out_features)
         self.weight = _parameter((out_features, in_features), device, dtype)
         self.bias = _parameter((out_features,), device, dtype) if bias else None
         init.he_normal_(self.weight)
@@ -126,7 +130,6 @@ class _Pool2d(Module):
     def __init__(
         self, kernel_size: Size, stride: Size | None = None, padding: Any = 0, ceil_mode: bool = False
     ):
-        pair(type(self).__name__, "kernel_size", kernel_size, 1)
         self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, ceil_mode
         self.stride = kernel_size if stride is None else stride
 
@@ -177,8 +180,8 @@ class LRN(Module):
     """
 
     def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1):
-        integer("LRN", "n", n, 1)
-        integer("LRN", "groups", groups, 1)
+        _at_least_one("LRN", "n", n)
+        _at_least_one("LRN", "groups", groups)
         self.n, self.k, self.alpha, self.beta, self.groups = n, k, alpha, beta, groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,7 +195,7 @@ class LRNWithinMap(Module):
     """Response normalisation within each channel, over n x n pixels: see functional.lrn_within_map."""
 
     def __init__(self, n: int = 5, k: float = 1.0, alpha: float = 4e-5, beta: float = 0.75):
-        integer("LRNWithinMap", "n", n, 1)
+        _at_least_one("LRNWithinMap", "n", n)
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
@@ -206,7 +209,7 @@ class Dropout(Module):
     """Each element times 0 with probability p while `training`; form: see functional.dropout."""
 
     def __init__(self, p: float = 0.5, form: str = "inverted"):
-        check_settings(p, form)
+        F.dropout(Tensor(0.0), p, False, form)  # refuses what the layer would refuse later
         self.p, self.form = p, form
 
     def forward(self, x: Tensor) -> Tensor:
@@ -276,10 +279,7 @@ class CrossEntropyLoss(Module):
     """functional.cross_entropy(logits, target), with reduction "mean", "sum" or "none"."""
 
     def __init__(self, reduction: str = "mean"):
-        if reduction not in REDUCTIONS:
-            raise ArgumentError(
-                f"CrossEntropyLoss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
-            )
+        F.cross_entropy(Tensor([[0.0]]), [0], reduction)  # refuses what the layer would refuse later
         self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
@@ -287,6 +287,11 @@ class CrossEntropyLoss(Module):
 
     def settings(self) -> str:
         return f"reduction={self.reduction!r}"
+
+
+def _at_least_one(layer: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"{layer}: {name} must be an integer >= 1, got {value!r}")
 
 
 def _unusual(layer: Module, **usual: Any) -> str:

@@ -189,7 +189,10 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
 
     CheckpointError lists every missing, unexpected and misshapen name.
     """
-    values = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
+    values = {
+        name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        for name, value in state.items()
+    }
     wrong = [f"missing: {name} {p.shape}" for name, p in expected.items() if name not in values]
     for name, value in values.items():
         if name not in expected:
@@ -200,6 +203,7 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
             wrong.append(f"wrong type: {name} is {value.dtype}, the model has {expected[name].dtype}")
     if wrong:
         raise CheckpointError(
-            f"load_state_dict: {len(wrong)} name(s) do not fit {model}; nothing was loaded:\n  " + "\n  ".join(wrong)
+            f"load_state_dict: {len(wrong)} name(s) do not fit {model}; nothing was loaded:\n  "
+            + "\n  ".join(wrong)
         )
     return values

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
-from ..tensor import OPS, Tensor, as_tensor, wrap
+from ..tensor import OPS, Tensor, wrap
 
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -26,7 +26,7 @@ def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """a and b as tensors of one element type with shapes that broadcast; one is a tensor."""
     if not isinstance(b, Tensor):
         if not isinstance(a, Tensor):
-            raise DTypeError(f"{op}: one operand must be a Tensor, got {type(a).__name__}, {type(b).__name__}")
+            raise DTypeError(f"{op}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
         b = constant(op, b, a)
     elif not isinstance(a, Tensor):
         a = constant(op, a, b)
@@ -46,10 +46,12 @@ def mixed_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
 
 def constant(op: str, value: Any, other: Tensor) -> Tensor:
     """`value` as a tensor on the device of `other`; a number takes the dtype of `other` (see above)."""
+    if isinstance(value, np.ndarray):
+        return Tensor(value, device=other.device)
+    if isinstance(value, (list, tuple)):  # of Python numbers, as weak as one
+        return Tensor(list(value), device=other.device, dtype=other.dtype if other.dtype.kind == "f" else None)
     if not isinstance(value, (int, float, np.number, np.bool_)):
-        if not isinstance(value, (np.ndarray, list, tuple)):
-            raise DTypeError(f"{op}: operands must be tensors, arrays or numbers, got {type(value).__name__}")
-        return as_tensor(value, other.device)
+        raise DTypeError(f"{op}: operands must be tensors, arrays or numbers, got {type(value).__name__}")
     if isinstance(value, (complex, np.complexfloating)):
         raise DTypeError(f"{op}: operands must be real, got {value!r}")
     dtype = other.data.dtype

@@ -15,7 +15,7 @@ Tap = tuple[int, slice, slice]
 
 
 def taps(size: int, window: int, stride: int, padding: Pair, dilation: int, count: int) -> list[Tap]:
-    """The taps of `count` windows along an axis of `size` pixels.  Padding is not read: it needs no memory."""
+    """The taps of `count` windows along an axis of `size` pixels.  Padding is never read."""
     found = []
     for tap in range(window):
         offset = tap * dilation - padding[0]  # output position o meets pixel offset + stride * o
@@ -48,9 +48,10 @@ def taps_of_both_axes(
         if any(padding[axis]):
             seen = set().union(*(range(outputs.start, outputs.stop) for _, outputs, _ in found))
             if len(seen) < count:
+                where = "height" if axis == 0 else "width"
                 raise ShapeError(
-                    f"{op}: {count - len(seen)} of {count} windows along the {('height', 'width')[axis]} would see "
-                    f"padding only: kernel {window[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
+                    f"{op}: {count - len(seen)} of {count} windows along the {where} would see padding only: "
+                    f"kernel {window[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
                     f"dilation {dilation[axis]}, x {shape}: use less padding"
                 )
         both.append(found)

@@ -30,7 +30,7 @@ def check_response(op: str, n: Any, k: Any, alpha: Any, beta: Any) -> tuple[int,
     """The settings as numbers; ArgumentError where they are out of range."""
     n = integer(op, "n", n, 1)
     if n % 2 == 0:
-        raise ArgumentError(f"{op}: n must be odd, got {n}: an even window has no middle, use {n - 1} or {n + 1}")
+        raise ArgumentError(f"{op}: n must be odd, got {n}: even windows have no middle, use {n + 1}")
     named = {"k": k, "alpha": alpha, "beta": beta}
     for name, value in named.items():
         number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

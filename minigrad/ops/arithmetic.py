@@ -56,8 +56,8 @@ class Subtract(Function):
 class Multiply(Function):
     def forward_cpu(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
-        self.a = a if self.needs[1] else None
-        self.b = b if self.needs[0] else None
+        self.a: Array = a if self.needs[1] else None
+        self.b: Array = b if self.needs[0] else None
         return a * b
 
     def backward_cpu(self, dy: Array) -> Any:
@@ -70,8 +70,8 @@ class Divide(Function):
     def forward_cpu(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         y = a / b
-        self.b = b if any(self.needs) else None
-        self.y = y if self.needs[1] else None
+        self.b: Array = b if any(self.needs) else None
+        self.y: Array = y if self.needs[1] else None
         return y
 
     def backward_cpu(self, dy: Array) -> Any:
@@ -84,25 +84,28 @@ class Divide(Function):
 class Power(Function):
     def forward_cpu(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
-        # To a single exponent, as a Python number, NumPy has short cuts: x * x for 2, a square root for 0.5.
-        y = a ** (b if b.ndim else b.item())
-        self.a = a if any(self.needs) else None
-        self.b = b if any(self.needs) else None
-        self.y = y if self.needs[1] else None
+        y = _power(a, b)
+        self.a: Array = a if any(self.needs) else None
+        self.b: Array = b if any(self.needs) else None
+        self.y: Array = y if self.needs[1] else None
         return y
 
     def backward_cpu(self, dy: Array) -> Any:
         a, b = self.a, self.b
         da = db = None
         if self.needs[0]:
-            one_less = np.where(b == 0, b, b - b.dtype.type(1))  # 0 where b is 0: b a^0 is then 0 for any a
-            slope = a ** (one_less if b.ndim else one_less.item())
-            da = unbroadcast(dy * (b * slope), self.shapes[0])
+            one_less: Array = np.where(b == 0, b, b - b.dtype.type(1))  # where b is 0, b a^0 is 0 for any a
+            da = unbroadcast(dy * (b * _power(a, one_less)), self.shapes[0])
         if self.needs[1]:
             y_is_0 = (a == 0) & (b >= 0)
             log_a = np.log(np.where(y_is_0, a.dtype.type(1), a))  # 0 there, without taking the logarithm of 0
             db = unbroadcast(dy * (self.y * log_a), self.shapes[1])
         return da, db
+
+
+def _power(a: Array, b: Array) -> Array:
+    # One exponent for many elements, as a Python number: NumPy has short cuts then, a square root for 0.5.
+    return a ** (b.item() if a.ndim and not b.ndim else b)
 
 
 class Negative(Function):
@@ -122,9 +125,9 @@ def add(a: TensorLike, b: TensorLike) -> Tensor:
 @op
 def subtract(a: TensorLike, b: TensorLike) -> Tensor:
     """a - b with broadcasting; at least one is a tensor.  DTypeError for two booleans, as in NumPy."""
-    a, b = operands("subtract", a, b)
-    _refuse_bool("subtract", a)
-    return apply(Subtract(), a, b)
+    x, y = operands("subtract", a, b)
+    _refuse_bool("subtract", x)
+    return apply(Subtract(), x, y)
 
 
 @op
@@ -139,10 +142,10 @@ def divide(a: TensorLike, b: TensorLike) -> Tensor:
 
     Division by zero gives inf or NaN, with NumPy's warning.
     """
-    a, b = operands("divide", a, b)
-    if a.dtype.kind != "f":
-        a, b = OPS["astype"](a, np.float32), OPS["astype"](b, np.float32)
-    return apply(Divide(), a, b)
+    x, y = operands("divide", a, b)
+    if x.dtype.kind != "f":
+        x, y = OPS["astype"](x, np.float32), OPS["astype"](y, np.float32)
+    return apply(Divide(), x, y)
 
 
 @op
@@ -151,11 +154,11 @@ def power(a: TensorLike, b: TensorLike) -> Tensor:
 
     A negative base with a fractional exponent gives NaN.  ArgumentError for integers to a negative power.
     """
-    a, b = operands("power", a, b)
-    _refuse_bool("power", a)
-    if b.dtype.kind == "i" and (b.data < 0).any():
+    base, exponent = operands("power", a, b)
+    _refuse_bool("power", base)
+    if exponent.dtype.kind == "i" and (exponent.data < 0).any():
         raise ArgumentError("power: integers to a negative power are no integers: convert with .astype first")
-    return apply(Power(), a, b)
+    return apply(Power(), base, exponent)
 
 
 @op

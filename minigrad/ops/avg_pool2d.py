@@ -103,11 +103,11 @@ def avg_pool2d(
     padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)), of zeros.
     ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
     trailing padding or beyond is dropped.  The overhang does not count in the divisor.
-    count_include_pad: divide by the window's area within the padded image; if False, within the image.  False is
-    what the original AlexNet code does.
+    count_include_pad: divide by the window's area within the padded image; if False, within the image.  False
+    is what the original AlexNet code does.
 
-    Raises ArgumentError for settings out of range, ShapeError where the window does not fit or would see padding
-    only, DTypeError for anything but floating point.
+    Raises ArgumentError for settings out of range, ShapeError where the window does not fit or would see
+    padding only, DTypeError for anything but floating point.
     """
     check_floating("avg_pool2d", x=x)
     check_rank("avg_pool2d", "x", x, 4, "(N, C, H, W)")

@@ -77,10 +77,10 @@ def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tenso
     check_rank("cross_entropy", "logits", logits, 2, "(N, C)")
     if reduction not in REDUCTIONS:
         raise ArgumentError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    return apply(CrossEntropy(checked_labels(target, logits), reduction), logits)
+    return apply(CrossEntropy(_checked_labels(target, logits), reduction), logits)
 
 
-def checked_labels(target: Any, logits: Tensor) -> Array:
+def _checked_labels(target: Any, logits: Tensor) -> Array:
     """The labels as an array of indices on the device of logits, a copy; raises as cross_entropy says."""
     n, classes = logits.shape
     where = logits.device

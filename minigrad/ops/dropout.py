@@ -40,7 +40,7 @@ class Dropout(Function):
 
     def forward_cpu(self, x: Array) -> Array:
         if self.training:
-            self.mask = random_mask(self.device.generator, x.shape, self.p)
+            self.mask = _random_mask(self.device.generator, x.shape, self.p)
         return self.scaled(x)
 
     def backward_cpu(self, dy: Array) -> Array:
@@ -55,7 +55,7 @@ class Dropout(Function):
         return np.multiply(y, scale, out=y) if self.scale != 1 else y
 
 
-def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float) -> np.ndarray:
+def _random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float) -> np.ndarray:
     """A boolean array, each element False with probability p; the same for every memory order of x."""
     size = int(np.prod(shape))
     bits = next((bits for bits in (1, 8, 16) if (p * 2**bits).is_integer()), 32)
@@ -81,15 +81,10 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, form: str = "inver
     Source: Krizhevsky, Sutskever, Hinton 2012, section 4.2.
     """
     check_floating("dropout", x=x)
-    check_settings(p, form)
-    if p == 0 or (form == "inverted" and not training):
-        return x
-    return apply(Dropout(float(p), training, form), x)
-
-
-def check_settings(p: float, form: str) -> None:
-    """ArgumentError where p or form is not one that dropout takes."""
     if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p, the probability of dropping, must be between 0 and 1, got {p!r}")
     if form not in FORMS:
         raise ArgumentError(f"dropout: form must be 'inverted' or 'paper', got {form!r}")
+    if p == 0 or (form == "inverted" and not training):
+        return x
+    return apply(Dropout(float(p), training, form), x)

@@ -31,28 +31,28 @@ SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it 
 class Linear(Function):
     def forward_cpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
         self.x, self.w = x, w
-        y = product(self.device, rows(x), w.T)
+        y = _product(self.device, _rows(x), w.T)
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], w.shape[0])
 
     def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:
         needs_x, needs_w, *needs_b = self.needs
-        dy = rows(dy)
-        dx = product(self.device, dy, self.w).reshape(self.x.shape) if needs_x else None
-        dw = product(self.device, dy.T, rows(self.x)) if needs_w else None
+        dy = _rows(dy)
+        dx = _product(self.device, dy, self.w).reshape(self.x.shape) if needs_x else None
+        dw = _product(self.device, dy.T, _rows(self.x)) if needs_w else None
         db = [dy.sum(axis=0) if needed else None for needed in needs_b]
         return dx, dw, *db
 
 
-def rows(x: Array) -> Array:
+def _rows(x: Array) -> Array:
     """(..., F) as a matrix (rows, F); a view where the memory of x allows it."""
     return x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
 
 
-def product(device: Device, a: Array, b: Array) -> Array:
+def _product(device: Device, a: Array, b: Array) -> Array:
     """The matrix product a b, a fresh C-contiguous array; a large one on all threads of the device."""
-    a, b = blas_ready(a), blas_ready(b)
+    a, b = _blas_ready(a), _blas_ready(b)
     (m, k), n = a.shape, b.shape[1]
     if m * n * k < SMALL:
         return np.matmul(a, b)
@@ -64,7 +64,7 @@ def product(device: Device, a: Array, b: Array) -> Array:
     return y
 
 
-def blas_ready(a: Array) -> Array:
+def _blas_ready(a: Array) -> Array:
     """`a`, or a copy of it where BLAS could not read its memory (NumPy would fall back to a slow loop)."""
     return a if a.flags.c_contiguous or a.flags.f_contiguous else np.ascontiguousarray(a)
 

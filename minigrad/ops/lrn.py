@@ -81,15 +81,15 @@ class LRN(Function):
         return s
 
     def window_sum(self, a: Array, b: Array) -> Array:
-        """The sum of a * b over the n channels around each channel; a view of a buffer that the next call reuses.
+        """The sum of a * b over the n channels around each channel; in a buffer that the next call reuses.
 
         The products of all pixels lie in one long row, with zeros between one group of channels and the next:
 
             0 0 | p p p p p | 0 0 | p p p p p | 0 0 ...         n = 5: gaps of n // 2 = 2 zeros
 
-        so that n shifted slices of the row, added up, are all the window sums at once, in runs of any length.  (The
-        product with a band matrix takes twice as long, and would spread a NaN or inf, as 0 * inf = NaN, over
-        channels whose window does not contain it.)
+        so that n shifted slices of the row, added up, are all the window sums at once, in long runs.  (The
+        product with a band matrix takes up to twice as long, and it would spread inf and NaN, since 0 * inf
+        is NaN, to channels whose window does not contain them.)
         """
         pixels, groups, channels = a.shape
         gap = min(self.n // 2, max(0, channels - 1))  # further out there are no channels
@@ -112,10 +112,10 @@ def lrn(
     """x / (k + alpha * sum of x^2 over n neighbouring channels)^beta, the paper's formula.
 
     x: (N, C, H, W), float32 or float64; the result has the same shape and dtype.
-    n: how many channels the window spans, odd, the channel itself in the middle; it is clipped at channels 0 and C-1.
+    n: how many channels the window spans, odd, the channel itself in the middle; clipped at both ends.
     k > 0, alpha >= 0, beta: as in the formula.  alpha is *not* divided by n.
-    groups: the channels are normalised within each of this many equal groups.  A net of two columns on one device
-    needs groups=2: in the paper no column sees the other's maps here.
+    groups: the channels are normalised within each of this many equal groups.  A net of two columns on one
+    device needs groups=2: in the paper no column sees the other's maps here.
 
     Settings of others, written as lrn(x, n, k, alpha, beta):
 
@@ -128,8 +128,8 @@ def lrn(
         TensorFlow: depth_radius, bias, alpha, beta      lrn(x, 2 * depth_radius + 1, bias, alpha, beta)
 
     An even n is refused: PyTorch's window then has n//2 channels before the middle, ONNX's (n-1)//2.
-    Raises ArgumentError for settings out of range, ShapeError where C is no multiple of groups, DTypeError for
-    anything but floating point.
+    Raises ArgumentError for settings out of range, ShapeError where C is no multiple of groups, DTypeError
+    for anything but floating point.
     Source: Krizhevsky et al. 2012, section 3.3.
     """
     check_floating("lrn", x=x)
@@ -137,5 +137,5 @@ def lrn(
     settings = check_response("lrn", n, k, alpha, beta)
     groups = integer("lrn", "groups", groups, 1)
     if x.shape[1] % groups:
-        raise ShapeError(f"lrn: C must be a multiple of groups: {x.shape[1]} channels, {groups} groups, x {x.shape}")
+        raise ShapeError(f"lrn: the channels must divide into {groups} groups, x has {x.shape[1]}: {x.shape}")
     return apply(LRN(*settings, groups), x)

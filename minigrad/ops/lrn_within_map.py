@@ -68,8 +68,8 @@ class LRNWithinMap(Function, name="lrn_within_map"):
     def window_sum(self, a: Array, b: Array) -> Array:
         """The sum of a * b over the n x n pixels around each pixel of one image (H, W, C).
 
-        The result is a buffer that the next call reuses.  The products lie within a frame of zeros, which stand for
-        the pixels outside of the image.
+        The result is a buffer that the next call reuses.  The products lie within a frame of zeros, which
+        stand for the pixels outside of the image.
         """
         height, width, _ = a.shape
         top, left = (min(self.n // 2, max(0, size - 1)) for size in (height, width))  # further out: no pixels
@@ -93,10 +93,11 @@ def lrn_within_map(x: Tensor, n: int = 5, k: float = 1.0, alpha: float = 4e-5, b
 
     x: (N, C, H, W), float32 or float64; the result has the same shape and dtype.
     n: side of the square window, odd, the pixel itself in the middle; it is clipped at the borders.
-    k > 0, alpha >= 0, beta: as in the formula.  alpha multiplies the sum, not the mean: as in lrn, it is *not* divided.
+    k > 0, alpha >= 0, beta: as in the formula.  alpha is *not* divided by n or n^2.
 
-    The defaults are the original AlexNet code's: size 5, scale .001 divided by 25, pow .75.  Settings of
-    others:
+    The defaults are the original AlexNet code's: size 5, scale .001 divided by 25, pow .75.
+
+    Settings of others:
 
         cuda-convnet rnorm: size, scale, pow    lrn_within_map(x, size, 1, scale / size**2, pow)
         Caffe, norm_region WITHIN_CHANNEL:

@@ -24,8 +24,8 @@ from ._mixing import check_broadcast, constant, mixed_dtype, unbroadcast
 
 class MatMul(Function):
     def forward_cpu(self, a: Array, b: Array) -> Array:
-        self.a = a if self.needs[1] else None
-        self.b = b if self.needs[0] else None
+        self.a: Array = a if self.needs[1] else None
+        self.b: Array = b if self.needs[0] else None
         self.shapes = a.shape, b.shape
         return np.matmul(_for_blas(a), _for_blas(b))
 
@@ -58,10 +58,11 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     is a vector.  Element types mix as in arithmetic.  ShapeError where the K differ or the batch axes do not
     broadcast; DTypeError for booleans.
     """
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        raise DTypeError(f"matmul: one operand must be a Tensor, got {type(a).__name__}, {type(b).__name__}")
+    if not isinstance(b, Tensor):
+        if not isinstance(a, Tensor):
+            raise DTypeError(f"matmul: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
+        b = constant("matmul", b, a)
     a = a if isinstance(a, Tensor) else constant("matmul", a, b)
-    b = b if isinstance(b, Tensor) else constant("matmul", b, a)
     if not a.ndim or not b.ndim:
         raise ShapeError(f"matmul: operands need at least one axis, got {a.shape}, {b.shape}: scale with *")
     k = b.shape[-2] if b.ndim > 1 else b.shape[0]

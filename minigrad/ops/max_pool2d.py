@@ -7,8 +7,7 @@ A tie goes to the first maximum of the window, row by row (after ReLU, windows f
 NaN wins over every number, and the first NaN of a window takes its gradient.
 
 Forward is separable: maxima down the columns, then across.  For backward it keeps one small integer per
-output, the
-number of the tap that won, in place of x and y: a sixteenth of x for 3x3 windows with stride 2.
+output, the number of the tap that won, in place of x and y: with stride 2 a sixteenth of x.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.4 (overlapping pooling, window 3, stride 2).  The
 original code gave the gradient to every tied maximum.
@@ -52,11 +51,11 @@ class MaxPool2d(Function, name="max_pool2d"):
                     self.find_winners(x[i], t, y[i], winner[i])
 
         split(self.device, n, work)
-        self.winner = winner
+        self.winner: Array = winner
         return first(y)
 
     def maxima(self, x: Array, t: Array, y: Array) -> None:
-        """One image: t[i,w] = max over the rows of window i; y[i,j] = max of t over the columns of window j."""
+        """t[i,w] = max over the rows of window i, y[i,j] = max of t over the columns of window j."""
         t[...] = -np.inf
         for _, i, h in self.rows:
             np.maximum(t[i], x[h], out=t[i])
@@ -71,11 +70,11 @@ class MaxPool2d(Function, name="max_pool2d"):
         first_row = np.full(t.shape, nobody, winner.dtype)
         for u, i, h in self.rows:
             tap = winner.dtype.type(u * kw)
-            np.minimum(first_row[i], tap_or_all_ones(x[h] != t[i], tap), out=first_row[i])
+            np.minimum(first_row[i], _tap_or_all_ones(x[h] != t[i], tap), out=first_row[i])
         winner[...] = nobody
         for v, j, w in self.cols:
             tap = first_row[:, w] + winner.dtype.type(v)
-            np.minimum(winner[:, j], tap_or_all_ones(t[:, w] != y[:, j], tap), out=winner[:, j])
+            np.minimum(winner[:, j], _tap_or_all_ones(t[:, w] != y[:, j], tap), out=winner[:, j])
         is_nan = np.isnan(y)
         if is_nan.any():  # NaN equals nothing: but the first NaN of a window is the first maximum of isnan(x)
             x, t, y = np.isnan(x).astype(x.dtype), np.empty_like(t), np.empty_like(y)
@@ -89,7 +88,7 @@ class MaxPool2d(Function, name="max_pool2d"):
         n, oh, ow, c = dy.shape
         _, _, h, w = self.x_shape
         dx = np.zeros((n, h, w, c), dy.dtype)
-        # Where in an image (H, W, C), counted in elements: the window's corner + the winning tap + the channel.
+        # Where in an image (H, W, C), counted in elements: the window's corner and channel + the winning tap.
         (top, _), (left, _) = self.padding
         i, j, channel = np.ogrid[:oh, :ow, :c]
         corner = ((self.stride[0] * i - top) * w + self.stride[1] * j - left) * c + channel
@@ -107,7 +106,7 @@ class MaxPool2d(Function, name="max_pool2d"):
         return first(dx)
 
 
-def tap_or_all_ones(loses: Array, tap: Any) -> Array:
+def _tap_or_all_ones(loses: Array, tap: Any) -> Array:
     """`tap` where `loses` is False, else the largest unsigned integer; `tap` is one or an array of them.
 
     -1 is all ones in an unsigned integer, and all ones | tap = all ones: four times as fast as np.where.
@@ -136,10 +135,10 @@ def max_pool2d(
     ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
     trailing padding or beyond is dropped.
 
-    Ties go to the first maximum (row by row), NaN wins over every number: PyTorch's rules, except that of several NaN
-    in a window the first takes the gradient.
-    Raises ArgumentError for settings out of range, ShapeError where the window does not fit or would see padding
-    only, DTypeError for anything but floating point.
+    Ties go to the first maximum (row by row) and NaN wins over every number, as in PyTorch; of several NaN
+    the first takes the gradient, in PyTorch the last.
+    Raises ArgumentError for settings out of range, ShapeError where the window does not fit or would see
+    padding only, DTypeError for anything but floating point.
     Source: Krizhevsky et al. 2012, section 3.4.
     """
     check_floating("max_pool2d", x=x)

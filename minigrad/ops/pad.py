@@ -2,6 +2,10 @@
 
     y = x inside, `value` around it
     dx = the inside of dy
+
+Convolution and pooling pad by themselves; this op is for other borders and other values.
+
+Source: NumPy, `numpy.pad` with mode "constant", for the arguments.
 """
 
 from __future__ import annotations

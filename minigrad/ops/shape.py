@@ -16,7 +16,7 @@ import numpy as np
 
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
-from ..tensor import Tensor, apply, op
+from ..tensor import Tensor, apply, bare_index, op
 from ._checks import check_tensors, integer, normalized_axis
 
 
@@ -110,6 +110,6 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     """
     check_tensors("getitem", x=x)
     try:
-        return apply(GetItem(index), x)
+        return apply(GetItem(bare_index(index)), x)
     except IndexError as error:
         raise IndexError(f"getitem: {error} (x {x.shape})") from None

@@ -3,9 +3,9 @@
     y = 1 / (1 + e^-x)
     dx = dy y (1 - y)
 
-e^-x overflows for large negative x, so both signs are computed from e = exp(-|x|), which never exceeds 1:
+e^-x overflows for large negative x.  Multiplied above and below by e^x where x < 0, no exponent is positive:
 
-    y = 1 / (1 + e) for x >= 0,    e / (1 + e) for x < 0
+    y = e^min(x, 0) / (1 + e^-|x|)
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.1: one of the two standard choices before ReLU.
 """
@@ -21,9 +21,8 @@ from ._checks import check_floating
 
 class Sigmoid(Function):
     def forward_cpu(self, x: Array) -> Array:
-        one = x.dtype.type(1)
-        e = np.exp(-np.abs(x))
-        self.y = np.where(x >= 0, one, e) / (one + e)
+        zero, one = x.dtype.type(0), x.dtype.type(1)
+        self.y = np.exp(np.minimum(x, zero)) / (one + np.exp(-np.abs(x)))
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:

@@ -24,7 +24,7 @@ class Softmax(Function):
         self.axis = axis
 
     def forward_cpu(self, x: Array) -> Array:
-        self.y = np.exp(shifted(x, self.axis))
+        self.y = np.exp(_shifted(x, self.axis))
         self.y /= self.y.sum(axis=self.axis, keepdims=True)
         return self.y
 
@@ -37,15 +37,16 @@ class LogSoftmax(Function, name="log_softmax"):
         self.axis = axis
 
     def forward_cpu(self, x: Array) -> Array:
-        self.y = shifted(x, self.axis)
-        self.y -= np.log(np.exp(self.y).sum(axis=self.axis, keepdims=True))
+        self.y = _shifted(x, self.axis)
+        with np.errstate(divide="ignore"):  # the sum over an empty axis is 0, and nothing is subtracted from
+            self.y -= np.log(np.exp(self.y).sum(axis=self.axis, keepdims=True))
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
         return dy - np.exp(self.y) * dy.sum(axis=self.axis, keepdims=True)
 
 
-def shifted(x: Array, axis: int) -> Array:
+def _shifted(x: Array, axis: int) -> Array:
     """x - max(x) along axis, a fresh array."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, and meant to be
         return x - x.max(axis=axis, keepdims=True, initial=-np.inf)

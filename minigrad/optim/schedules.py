@@ -48,7 +48,9 @@ class Schedule:
         return {"count": self.count, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`; load the optimiser's state too, it holds the current rates."""
+        """Continue from `state_dict()`.  The current rates are in the optimiser's state: load that one after making
+        this schedule, for a new schedule sets them back to the start.
+        """
         _check_keys(self, state)
         self.count, self.base_lrs = int(state["count"]), [float(lr) for lr in state["base_lrs"]]
 

@@ -1,0 +1,428 @@
+"""LeNet-5, the network of 1998 that AlexNet grew from, and the same net with today's parts.
+
+    python examples/lenet_mnist.py                    Fashion-MNIST where installed, else drawn digits
+    python examples/lenet_mnist.py --variant relu     ReLU and max-pooling in the same net
+    python examples/lenet_mnist.py --data DIR         DIR holds the four idx files of MNIST, gzipped or not
+    python examples/lenet_mnist.py --data drawn       digits drawn in memory: the smallest set
+
+Source: LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition",
+section II.B and figure 2.  On Debian, Fashion-MNIST is the package dataset-fashion-mnist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import figures
+import numpy as np
+from command_line import OneLineParser, new_run, one_device, positive
+from drawn_digits import drawn_digits
+from tqdm import tqdm
+from training import Log, Scores, TrainingError, evaluate, probabilities, train_epoch
+
+import minigrad
+import minigrad.functional as F
+from minigrad import Tensor, checkpoint, init, nn, optim
+from minigrad.data import Batch, Mnist, load_mnist
+from minigrad.errors import ArgumentError, DataError, MinigradError
+
+# ---------------------------------------------------------------- the network
+
+# Table I: the maps of S2 that each of the 16 maps of C3 reads.
+TABLE_I = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
+
+
+def squash(a: Tensor) -> Tensor:
+    """1.7159 tanh(2/3 a): near 1 where a is 1, so that signals of size 1 stay of size 1 (appendix A)."""
+    return F.tanh(a * (2 / 3)) * 1.7159
+
+
+class TableConv2d(nn.Conv2d):
+    """A convolution whose map o reads only the input maps table[o]; the other weights are and stay 0."""
+
+    def __init__(self, in_channels: int, table: tuple[tuple[int, ...], ...], kernel_size: int, **here: Any):
+        super().__init__(in_channels, len(table), kernel_size, **here)
+        mask = np.zeros((len(table), in_channels, 1, 1))
+        for o, maps in enumerate(table):
+            mask[o, list(maps)] = 1
+        self.mask = Tensor(mask, device=self.weight.device, dtype=self.weight.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The product also masks the gradient: what starts at 0 never leaves it.
+        return F.conv2d(x, self.weight * self.mask, self.bias)
+
+
+class Subsample(nn.Module):
+    """squash(c * (sum of each 2x2 window) + b), a trainable coefficient c and bias b per map."""
+
+    def __init__(self, maps: int, device: str | None = None, dtype: Any = np.float32):
+        self.coefficient = nn.Parameter(np.full((maps, 1, 1), 1 / 4), device=device, dtype=dtype)  # the mean
+        self.bias = nn.Parameter(np.zeros((maps, 1, 1)), device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return squash(F.avg_pool2d(x, 2) * (self.coefficient * 4) + self.bias)
+
+
+class LeNet5(nn.Module):
+    """Images (N, 1, 32, 32) to logits (N, num_classes), in two variants.
+
+        layer    "1998"                                    "relu"                       output
+        C1       6 maps, 5x5, squashed                     ReLU                         6 x 28 x 28
+        S2       sum of 2x2, coefficient, bias, squashed   max of 2x2                   6 x 14 x 14
+        C3       16 maps, 5x5, connected by Table I        all to all, ReLU             16 x 10 x 10
+        S4       as S2                                     as S2                        16 x 5 x 5
+        C5       120 units, squashed                       ReLU                         120
+        F6       84 units, squashed                        ReLU                         84
+        output   num_classes logits                        the same                     num_classes
+
+    "1998" has the paper's 60,000 parameters up to F6, layer by layer, and its squashing function everywhere.
+    What differs from the paper, and why:
+    - Output: a linear layer and softmax cross-entropy.  The paper measured distances of F6 to drawn pictures of
+      the characters (Gaussian radial basis functions), which tell an O from a 0 but mean nothing for shoes.
+    - C5 is a Linear layer.  The paper calls it a convolution because on larger inputs it would give a map, but
+      on 32x32 its 5x5 windows see all of S4, which is full connection.
+    - First weights: normal with standard deviation 1 / sqrt(fan-in) (LeCun, Bottou, Orr, Müller 1998,
+      "Efficient BackProp", section 4.6), coefficients 1/4, biases 0.  The paper: evenly from +-2.4 / fan-in.
+    - Training: Adam on batches.  The paper took one image at a time, with a step size for each weight from
+      second derivatives.
+    "relu": He's first weights.
+    """
+
+    def __init__(
+        self, num_classes: int = 10, variant: str = "1998", device: str | None = None, dtype: Any = "float32"
+    ):
+        if variant not in VARIANTS:
+            raise ArgumentError(f"LeNet5: variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+        here: dict[str, Any] = {"device": device, "dtype": dtype}
+        relu = variant == "relu"
+        self.activation = F.relu if relu else squash
+        self.c1 = nn.Conv2d(1, 6, 5, **here)
+        self.s2: nn.Module = nn.MaxPool2d(2) if relu else Subsample(6, **here)
+        self.c3 = nn.Conv2d(6, 16, 5, **here) if relu else TableConv2d(6, TABLE_I, 5, **here)
+        self.s4: nn.Module = nn.MaxPool2d(2) if relu else Subsample(16, **here)
+        self.c5 = nn.Linear(16 * 5 * 5, 120, **here)
+        self.f6 = nn.Linear(120, 84, **here)
+        self.output = nn.Linear(84, num_classes, **here)
+        if not relu:  # the layers' own first weights are He's
+            self.initialize()
+
+    def initialize(self) -> None:
+        for layer in (self.c1, self.c3, self.c5, self.f6, self.output):
+            init.normal_(layer.weight, std=1 / math.sqrt(math.prod(layer.weight.shape[1:])))
+        with minigrad.no_grad():
+            mask = self.c3.mask
+            self.c3.weight *= mask * (6 / mask.sum(axis=1, keepdims=True)) ** 0.5  # fan-in: 3, 4 or 6 maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.s2(self.activation(self.c1(images)))
+        x = self.s4(self.activation(self.c3(x)))
+        x = self.activation(self.c5(x.flatten(1)))
+        x = self.activation(self.f6(x))
+        return self.output(x)
+
+    def num_parameters(self) -> int:
+        """How many numbers there are to train: weights that Table I leaves out are none."""
+        masked = [module for module in self.modules() if isinstance(module, TableConv2d)]
+        absent = sum(int((module.mask.numpy() == 0).sum()) * 5 * 5 for module in masked)
+        return super().num_parameters() - absent
+
+
+# ---------------------------------------------------------------- the data
+
+INSTALLED = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
+FASHION = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+DIGITS = tuple("0123456789")
+DRAWN = "drawn digits"
+TINY = (200, 100)  # training and test images of --tiny
+
+
+def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]:
+    """(what it is, images and labels, class names) for --data, or the best there is without."""
+    if options.data is None and INSTALLED.is_dir() and not options.tiny:
+        options.data = str(INSTALLED)
+    if options.data in (None, "drawn"):
+        counts = TINY if options.tiny else (5000, 1000)
+        return DRAWN, drawn_digits(*counts, seed=options.seed), DIGITS
+    data = load_mnist(options.data)
+    for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
+        if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
+            raise DataError(
+                f"--data {options.data}: LeNet-5 needs images of 28 x 28 in ten classes, "
+                f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}"
+            )
+    if options.tiny:
+        n, m = TINY
+        data = Mnist(data.train_images[:n], data.train_labels[:n], data.test_images[:m], data.test_labels[:m])
+    # The files do not say what they show.
+    fashion = "fashion" in str(Path(options.data).resolve()).lower()
+    return ("Fashion-MNIST" if fashion else "MNIST"), data, (FASHION if fashion else DIGITS)
+
+
+def prepare(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, 28, 28) to float32 (N, 1, 32, 32), background -0.1 and ink 1.175 (section II.B).
+
+    The border lets the ends of strokes come to the middle of what the highest feature detectors see.
+    """
+    border = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    return border[:, None].astype(np.float32) * np.float32(1.275 / 255) - np.float32(0.1)
+
+
+class Batches:
+    """Images in memory, batch by batch; with a seed, every epoch has an order of its own."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None):
+        self.images, self.labels, self.batch_size, self.seed = images, labels, batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        order = np.arange(len(self.images))
+        if self.seed is not None:
+            np.random.default_rng([self.seed, number]).shuffle(order)
+        for start in range(0, len(order), self.batch_size):
+            i = order[start : start + self.batch_size]
+            yield Batch(prepare(self.images[i]), self.labels[i], i)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(0)
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a variant is trained, unless told otherwise: by Adam, its rate warmed up, then along a cosine to 0."""
+
+    lr: float
+    epochs: int = 5
+    batch_size: int = 64
+
+
+VARIANTS = {"1998": Recipe(lr=0.002), "relu": Recipe(lr=0.002)}
+DRAWN_EPOCHS = 10  # of 5,000 images
+WARMUP = 0.05  # of all steps
+BAR: dict[str, Any] = {
+    "unit": "step",
+    "dynamic_ncols": True,
+    "bar_format": "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    minigrad.manual_seed(options.seed)
+    try:
+        train(options)
+    except MinigradError as error:
+        print(f"lenet_mnist.py: {error}", file=sys.stderr)
+        return 1 if isinstance(error, TrainingError) else 2
+    return 0
+
+
+def train(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    what, data, classes = find_data(options)
+    recipe = recipe_for(options, what)
+    run = new_run(options.out, options.name, f"lenet-{options.variant}")
+    print(f"{len(data.train_images):,} training and {len(data.test_images):,} test images: {what}")
+    model = LeNet5(len(classes), options.variant, options.device)
+    print(f"LeNet-5, variant {options.variant}, on {options.device}: {model.num_parameters():,} parameters")
+    save_config(run / "config.json", options, recipe, what, data, classes)
+
+    batches = Batches(data.train_images, data.train_labels, recipe.batch_size, options.seed)
+    test = Batches(data.test_images, data.test_labels, batch_size=250)
+    optimizer = optim.Adam(model.parameters(), recipe.lr)
+    steps = recipe.epochs * len(batches)
+    schedule = optim.WarmupCosine(optimizer, round(WARMUP * steps), steps)
+    log, step, scores = Log(run / "log.csv"), 0, None
+    try:
+        for epoch in range(1, recipe.epochs + 1):
+            with tqdm(total=len(batches), desc=f"epoch {epoch}/{recipe.epochs}", **BAR) as bar:
+                step = train_epoch(
+                    model, batches.epoch(epoch), optimizer, options.device,
+                    epoch=epoch, first_step=step, log=log, bar=bar, schedule=schedule,
+                )  # fmt: skip
+            scores = evaluate(model, test, options.device)
+            log.add(
+                split="val", epoch=epoch, step=step, images=scores.images,
+                loss=scores.loss, top1=scores.top1, top5=scores.top5,
+            )  # fmt: skip
+            print(f"epoch {epoch}: {describe(scores)}")
+    except KeyboardInterrupt:
+        print("\ninterrupted: finishing with the weights as they are")
+    finally:
+        log.close()
+    facts = {"model": "LeNet-5", "variant": options.variant, "data": what, "classes": list(classes)}
+    checkpoint.save(run / "weights.safetensors", model.state_dict(), facts)
+
+    drawn = [] if options.no_figures else draw(run, log, model, test, classes, what, options)
+    finish(run, log, scores, drawn, what, time.perf_counter() - begin, options, recipe)
+
+
+def recipe_for(options: argparse.Namespace, what: str) -> Recipe:
+    """The variant's recipe with what the command line says."""
+    changes: dict[str, Any] = {"epochs": DRAWN_EPOCHS} if what == DRAWN else {}
+    if options.tiny:
+        changes = {"epochs": 2, "batch_size": 20}
+    for key in ("lr", "epochs", "batch_size"):
+        if getattr(options, key) is not None:
+            changes[key] = getattr(options, key)
+    return Recipe(**{**asdict(VARIANTS[options.variant]), **changes})
+
+
+def save_config(path: Path, options: Any, recipe: Recipe, what: str, data: Mnist, classes: Any) -> None:
+    config = {
+        "model": "LeNet-5", "variant": options.variant, "device": options.device, "seed": options.seed,
+        "recipe": asdict(recipe), "data": what, "folder": options.data, "classes": list(classes),
+        "train_images": len(data.train_images), "test_images": len(data.test_images),
+        "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
+    }  # fmt: skip
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def describe(scores: Scores) -> str:
+    return f"top-1 {scores.top1:.2%}, loss {scores.loss:.3f} on {scores.images:,} test images"
+
+
+def finish(
+    run: Path, log: Log, scores: Scores | None, drawn: list[str], what: str, seconds: float,
+    options: argparse.Namespace, recipe: Recipe,
+) -> None:  # fmt: skip
+    """What was done, where it lies, what to try next."""
+    images, compute = log.column("train", "images").sum(), log.column("train", "compute_s")
+    print()
+    if len(compute):
+        print(
+            f"Trained on {images:,.0f} images of {what} in {compute.sum():.0f} s: {images / compute.sum():.0f} "
+            f"images/s, {1e3 * np.median(compute):.1f} ms a step of {recipe.batch_size}."
+        )
+    if scores is not None:
+        print(f"LeNet-5, variant {options.variant}: {describe(scores)} (guessing: 10%).")
+    print(f"Everything took {seconds:.0f} s. In {run}:")
+    for name in ("config.json", "log.csv", "weights.safetensors", *drawn):
+        print(f"  {name}")
+    other = "relu" if options.variant == "1998" else "1998"
+    script = "python examples/lenet_mnist.py" + (f" --data {options.data}" if options.data else "")
+    print("Try next:")
+    print(f"  {script} --variant {other}    # {'ReLU and max-pooling' if other == 'relu' else 'the net of 1998'}")
+    print(f"  {script} --variant {options.variant} --epochs {3 * recipe.epochs}    # learn on")
+    if what != "MNIST":
+        print("  python examples/lenet_mnist.py --data DIR    # your own files in the format of MNIST")
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def draw(
+    run: Path, log: Log, model: LeNet5, test: Batches, classes: tuple[str, ...], what: str, options: Any
+) -> list[str]:
+    """All pictures of the run; returns their file names."""
+    p = np.concatenate([probabilities(model, batch.images, options.device) for batch in test])
+    right = float(np.mean(p.argmax(1) == test.labels))
+    title = f"LeNet-5 ({options.variant}) on {what}: {right:.1%} top-1 on test images"
+    drawn = []
+    if len(log.column("train", "loss")):
+        figures.learning_curves(log, len(classes), run / "learning_curves.png", title)
+        drawn = ["learning_curves.png"]
+    draw_kernels(model, test.images[:1], run / "c1_kernels.png", options.device)
+    draw_mistakes(test, p, classes, run / "mistakes.png", title)
+    return [*drawn, "c1_kernels.png", "mistakes.png"]
+
+
+def draw_kernels(model: LeNet5, image: np.ndarray, path: Path, device: str) -> None:
+    """The six kernels of C1, and below each what it finds in a test image."""
+    plt = figures.pyplot()
+    kernels = model.c1.weight.numpy()[:, 0]
+    with minigrad.no_grad():
+        maps = model.activation(model.c1(Tensor(prepare(image), device=device))).numpy()[0]
+    figure, axes = plt.subplots(2, 1 + len(kernels), figsize=(9, 3.2))
+    for axis in axes.flat:
+        axis.axis("off")
+    axes[1, 0].imshow(image[0], cmap="gray")
+    axes[1, 0].set_title("test image", fontsize=9)
+    for o, (kernel, answer) in enumerate(zip(kernels, maps), start=1):
+        peak = np.abs(kernels).max()  # one scale for all, grey for 0
+        axes[0, o].imshow(kernel, cmap="gray", vmin=-peak, vmax=peak)
+        axes[0, o].set_title(f"kernel {o}", fontsize=9)
+        axes[1, o].imshow(answer, cmap="gray")
+    figure.suptitle("The kernels of C1 (white: +, black: -) and what each finds in a test image", fontsize=11)
+    save_figure(figure, path)
+
+
+def draw_mistakes(
+    test: Batches, p: np.ndarray, classes: tuple[str, ...], path: Path, title: str, count: int = 24
+) -> None:
+    """The wrong answers that the net was surest of."""
+    plt = figures.pyplot()
+    answer = p.argmax(1)
+    wrong = np.flatnonzero(answer != test.labels)
+    surest = wrong[np.argsort(-p[wrong, answer[wrong]], kind="stable")][:count]
+    figure, axes = plt.subplots(3, 8, figsize=(12, 6))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, i in zip(axes.flat, surest):
+        axis.imshow(test.images[i], cmap="gray_r")
+        says, truth = classes[answer[i]], classes[test.labels[i]]
+        axis.set_title(f"{says}? {p[i, answer[i]]:.0%}\nis: {truth}", fontsize=9, color=figures.RED)
+    figure.suptitle(f"{title}\nthe surest of {len(wrong):,} mistakes", fontsize=11)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    figures.pyplot().close(figure)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="lenet_mnist.py",
+        description="Train LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) on files in the format of MNIST. Without "
+        f"options: on Fashion-MNIST from {INSTALLED} where it is installed, else on digits drawn in memory.",
+        epilog="Results go to runs/<name>/: config.json, log.csv, weights.safetensors and pictures.",
+    )
+    add = parser.add_argument
+    add("--data", metavar="DIR", help="folder with the four idx files, gzipped or not; or: drawn")
+    add("--variant", choices=tuple(VARIANTS), default="1998", help="the net (default: 1998)")
+    add("--epochs", type=positive(int), help=f"passes over the images (default: 5; drawn: {DRAWN_EPOCHS})")
+    add("--batch-size", type=positive(int), help="images per step (default: 64)")
+    add("--lr", type=positive(float), help="learning rate of Adam (default: the variant's)")
+    add("--seed", type=positive(int, zero=True), default=0, help="of weights and order (default: 0)")
+    add("--device", type=one_device, default="cpu:0", help="where to compute (default: cpu:0)")
+    add("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
+    add("--name", help="name of this run (default: numbered)")
+    add("--no-figures", action="store_true", help="draw nothing (matplotlib is not needed then)")
+    add("--tiny", action="store_true", help="a few images and steps: does everything work?")
+    options = parser.parse_args(arguments)
+    if not options.no_figures:
+        try:
+            figures.pyplot()
+        except MinigradError as error:
+            parser.error(str(error))  # now, not after the training
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

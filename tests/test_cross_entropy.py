@@ -1,0 +1,158 @@
+"""cross_entropy: values against loops and PyTorch, gradients, extreme logits, labels good and bad."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import cross_entropy_reference
+
+import minigrad.functional as F
+from minigrad import ArgumentError, DeviceError, DTypeError, ShapeError, Tensor, gradcheck
+
+REDUCTIONS = ["mean", "sum", "none"]
+
+
+def logits(n, c, device, scale=3.0):
+    values = np.random.default_rng([n, c]).standard_normal((n, c)) * scale
+    return Tensor(values, requires_grad=True, device=device)
+
+
+def labels(n, c):
+    return np.random.default_rng(n).integers(0, c, n)
+
+
+def test_values_against_loops(device):
+    x, t = logits(7, 5, device), labels(7, 5)
+    expected = cross_entropy_reference(x.numpy(), t)
+    np.testing.assert_allclose(F.cross_entropy(x, t, "none").numpy(), expected, rtol=1e-12)
+    assert F.cross_entropy(x, t).item() == pytest.approx(expected.mean(), rel=1e-12)
+    assert F.cross_entropy(x, t, "sum").item() == pytest.approx(expected.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("n, c", [(1, 1), (1, 4), (5, 3)])
+def test_gradients_of_every_element(device, reduction, n, c):
+    assert gradcheck(lambda x: F.cross_entropy(x, labels(n, c), reduction), [logits(n, c, device)])
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients_at_the_size_of_the_last_layer(device, reduction):
+    t = labels(129, 1000)
+    assert gradcheck(lambda x: F.cross_entropy(x, t, reduction), [logits(129, 1000, device)], direction=True)
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(1, 6),
+    c=st.integers(1, 7),
+    scale=st.sampled_from([1.0, 30.0, 10_000.0]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    reduction=st.sampled_from(REDUCTIONS),
+    seed=st.integers(0, 1000),
+)
+def test_against_pytorch(n, c, scale, dtype, reduction, seed):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    random = np.random.default_rng(seed)
+    values, t = (random.standard_normal((n, c)) * scale).astype(dtype), random.integers(0, c, n)
+    x, tx = Tensor(values, requires_grad=True), torch.from_numpy(values.copy()).requires_grad_()
+    y, ty = (
+        F.cross_entropy(x, t, reduction),
+        torch.nn.functional.cross_entropy(tx, torch.from_numpy(t), reduction=reduction),
+    )
+    dy = random.standard_normal(y.shape).astype(dtype)
+    y.backward(dy)
+    ty.backward(torch.from_numpy(np.asarray(dy, dtype)))
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-10, "atol": 1e-10}
+    assert y.dtype == x.grad.dtype == dtype
+    np.testing.assert_allclose(y.numpy(), ty.detach().numpy(), **tolerance)
+    np.testing.assert_allclose(x.grad.numpy(), tx.grad.numpy(), **tolerance)
+
+
+def test_logits_of_ten_thousand(device):
+    x = Tensor([[10_000.0, 0.0], [0.0, 10_000.0]], requires_grad=True, device=device)
+    loss = F.cross_entropy(x, [1, 1], "none")
+    np.testing.assert_array_equal(loss.numpy(), [10_000, 0])
+    loss.backward([1.0, 1.0])
+    np.testing.assert_array_equal(x.grad.numpy(), [[1, -1], [0, 0]])
+
+
+def test_an_impossible_true_class_costs_infinity(device):
+    x = Tensor([[-np.inf, 0.0], [0.0, -np.inf]], requires_grad=True, device=device)
+    loss = F.cross_entropy(x, [0, 0], "none")
+    np.testing.assert_array_equal(loss.numpy(), [np.inf, 0])
+    loss.backward([1.0, 1.0])
+    np.testing.assert_array_equal(x.grad.numpy(), [[-1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("row", [[np.nan, 0.0], [np.inf, 0.0], [-np.inf, -np.inf]])
+def test_rows_without_a_maximum_become_nan(device, row):
+    loss = F.cross_entropy(Tensor([row, [0.0, 0.0]], device=device), [0, 0], "none").numpy()
+    assert np.isnan(loss[0]) and loss[1] == pytest.approx(np.log(2))
+
+
+def test_gradients_hold_no_denormal_numbers(device):
+    x = Tensor(np.array([[0, -80, -95, -100]], np.float32), requires_grad=True, device=device)
+    F.cross_entropy(x, [0]).backward()
+    sizes = np.abs(x.grad.numpy())
+    assert ((sizes == 0) | (sizes >= np.finfo(np.float32).tiny)).all() and sizes[0, 1] > 0
+
+
+def test_empty_batch(device):
+    x = Tensor(np.zeros((0, 3)), requires_grad=True, device=device)
+    assert np.isnan(F.cross_entropy(x, []).item())
+    assert F.cross_entropy(x, [], "sum").item() == 0 and F.cross_entropy(x, [], "none").shape == (0,)
+    F.cross_entropy(x, np.zeros(0, int)).backward()
+    assert x.grad.shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64"])
+def test_labels_of_any_integer_type_and_container(device, dtype):
+    x, t = logits(4, 3, device), np.array([2, 0, 1, 2], dtype)
+    expected = F.cross_entropy(x, [2, 0, 1, 2]).item()
+    assert F.cross_entropy(x, t).item() == F.cross_entropy(x, Tensor(t, device=device)).item() == expected
+
+
+def test_labels_changed_after_the_call_do_not_matter(device):
+    x, t = logits(4, 3, device), np.array([2, 0, 1, 2])
+    F.cross_entropy(x, t).backward()
+    expected, x.grad = x.grad.numpy().copy(), None
+    loss = F.cross_entropy(x, t)
+    t[:] = 0
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "target, error, message",
+    [
+        (
+            [0, 3, -1, 2],
+            ArgumentError,
+            r"target\[1\] = 3, but logits \(4, 3\) have the classes 0\.\.2 \(2 label",
+        ),
+        ([0, 1, -1, 2], ArgumentError, r"target\[2\] = -1, but logits"),
+        ([0, 1, 1.5, 2], DTypeError, r"target must be integers, is float64: target\[2\] = 1.5"),
+        ([0.0, 1.0, 1.0, 2.0], DTypeError, r"is float64: target\[0\] = 0.0"),
+        ([True, False, True, False], DTypeError, r"is bool: target\[0\] = True"),
+        (["a", "b", "c", "d"], DTypeError, r"target\[0\] = a"),
+        ([None] * 4, DTypeError, r"is object: target\[0\] = None"),
+        ([0, 1], ShapeError, r"target must have shape \(4,\) for logits \(4, 3\), it has \(2,\)"),
+        ([[0, 1, 0]] * 4, ShapeError, r"it has \(4, 3\): one class number per row"),
+        ([[0], [1, 2], [0], [0]], ShapeError, "ragged"),
+    ],
+)
+def test_refused_labels(device, target, error, message):
+    with pytest.raises(error, match="cross_entropy: .*" + message):
+        F.cross_entropy(logits(4, 3, device), target)
+
+
+def test_refused_input(device):
+    x = logits(4, 3, device)
+    with pytest.raises(ArgumentError, match="reduction must be 'mean', 'sum' or 'none', got 'max'"):
+        F.cross_entropy(x, [0] * 4, "max")
+    with pytest.raises(ShapeError, match=r"cross_entropy: logits must have 2 axes \(N, C\), it has 1"):
+        F.cross_entropy(Tensor([1.0], device=device), [0])
+    with pytest.raises(DTypeError, match="cross_entropy: expects floating-point input, got logits int64"):
+        F.cross_entropy(Tensor([[1]], device=device), [0])
+    with pytest.raises(DeviceError, match="cross_entropy: logits on .*, target on cpu:1"):
+        F.cross_entropy(x, Tensor([0] * 4, device="cpu:1"))

@@ -1,0 +1,131 @@
+"""dropout: both forms, the mask's probability, gradients under a fixed seed, p at its ends, refused input."""
+
+import numpy as np
+import pytest
+
+import minigrad
+import minigrad.functional as F
+from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
+from minigrad.ops.dropout import _random_mask
+
+FORMS = ["inverted", "paper"]
+
+
+def tensor(shape, device, dtype=np.float64):
+    values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    return Tensor(values, requires_grad=True, device=device)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.7])
+def test_training_multiplies_by_mask_and_scale(device, p, dtype):
+    x = Tensor(np.full((50, 40), 3, dtype), device=device)
+    y = F.dropout(x, p).numpy()
+    assert y.dtype == dtype
+    np.testing.assert_allclose(np.unique(y), [0, 3 / (1 - p)], rtol=1e-6)
+    np.testing.assert_array_equal(np.unique(F.dropout(x, p, form="paper").numpy()), [0, 3])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
+def test_testing(device, p):
+    x = tensor((3, 4), device)
+    assert F.dropout(x, p, training=False) is x
+    np.testing.assert_allclose(F.dropout(x, p, False, "paper").numpy(), x.numpy() * (1 - p), rtol=1e-15)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_p_zero_and_one(device, form):
+    x = tensor((3, 5), device)
+    assert F.dropout(x, 0, form=form) is x
+    y = F.dropout(x, 1, form=form)
+    y.backward(np.ones((3, 5)))
+    assert not y.numpy().any() and not x.grad.numpy().any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("p", [0.5, 0.3, 1.0])
+def test_gradients_of_every_element(device, form, training, p):
+    assert gradcheck(lambda x: F.dropout(x, p, training, form), [tensor((5, 7), device)])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_at_the_size_of_fc6(device, form):
+    assert gradcheck(lambda x: F.dropout(x, 0.5, True, form), [tensor((65, 4097), device)], direction=True)
+
+
+# 1, 8, 16 and 32 random bits a unit; the bounds are 5 standard deviations of a binomial share
+@pytest.mark.parametrize("p", [0.5, 0.25, 3 / 256, 255 / 256, 1 / 65536, 0.1, 0.9, 1e-3])
+def test_the_share_that_is_dropped(p):
+    n = 1_000_001
+    dropped = 1 - _random_mask(minigrad.device("cpu:0").generator, (n,), p).mean()
+    assert abs(dropped - p) < 5 * np.sqrt(p * (1 - p) / n)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.1])
+def test_neighbours_are_dropped_independently(p):
+    mask = _random_mask(minigrad.device("cpu:0").generator, (400_000,), p)
+    for gap in (1, 2, 4, 8, 32, 64):
+        both = (~mask[gap:] & ~mask[:-gap]).mean()
+        assert abs(both - p * p) < 5 * np.sqrt(p * p / len(mask))
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (63,), (65,), (3, 5, 7)])
+@pytest.mark.parametrize("p", [0.5, 0.25, 1 / 65536, 0.1, 1 - 1e-12])
+def test_masks_of_any_shape(shape, p):
+    mask = _random_mask(minigrad.device("cpu:0").generator, shape, p)
+    assert mask.shape == shape and mask.dtype == bool
+
+
+def test_seeds_devices_and_memory_orders(device):
+    x = np.ones((30, 20), np.float32)
+
+    def mask(array, where=device):
+        minigrad.manual_seed(7)
+        return F.dropout(Tensor(array, device=where)).numpy()
+
+    np.testing.assert_array_equal(mask(x), mask(x))
+    np.testing.assert_array_equal(mask(x), mask(np.asfortranarray(x)))
+    assert (mask(x, "cpu:0") != mask(x, "cpu:1")).any()
+    minigrad.manual_seed(7)
+    first, second = (F.dropout(Tensor(x, device=device)).numpy() for _ in range(2))
+    assert (first != second).any()
+
+
+def test_the_expected_output_is_the_same_in_training_and_testing(device):
+    x = Tensor(np.ones((1000, 100)), device=device)
+    assert F.dropout(x, 0.3).numpy().mean() == pytest.approx(1, abs=0.01)
+    trained, tested = (F.dropout(x, 0.3, training, "paper").numpy().mean() for training in (True, False))
+    assert trained == pytest.approx(0.7, abs=0.01) and tested == pytest.approx(0.7)
+
+
+def test_nan_and_inf_as_numpy(device):
+    x = Tensor(np.full(1000, np.nan, np.float32), device=device)
+    assert np.isnan(F.dropout(x).numpy()).all()
+    with np.errstate(invalid="ignore"):
+        y = F.dropout(Tensor(np.full(1000, np.inf, np.float32), device=device)).numpy()
+    assert set(np.unique(y[~np.isnan(y)])) == {np.inf} and np.isnan(y).any()
+
+
+def test_the_layer_follows_train_and_eval(device):
+    layer, x = nn.Dropout(0.5), tensor((20, 20), device)
+    assert (layer(x).numpy() == 0).any()
+    assert layer.eval()(x) is x
+    np.testing.assert_allclose(nn.Dropout(0.25, form="paper").eval()(x).numpy(), x.numpy() * 0.75)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), True, "half", None])
+def test_refused_p(device, p):
+    with pytest.raises(
+        ArgumentError, match="dropout: p, the probability of dropping, must be between 0 and 1, got"
+    ):
+        F.dropout(tensor((2,), device), p)
+    with pytest.raises(ArgumentError, match="between 0 and 1"):
+        nn.Dropout(p)
+
+
+def test_refused_input(device):
+    with pytest.raises(ArgumentError, match="form must be 'inverted' or 'paper', got 'torch'"):
+        F.dropout(tensor((2,), device), form="torch")
+    with pytest.raises(DTypeError, match="dropout: expects floating-point input, got x int64"):
+        F.dropout(Tensor([1], device=device))

@@ -1,0 +1,460 @@
+"""Backward: order, accumulation, errors, and what stays in memory."""
+
+import gc
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+
+import minigrad.functional as F
+from minigrad import GraphError, ShapeError, Tensor, is_grad_enabled, no_grad
+from minigrad.engine import Function
+from minigrad.tensor import apply, wrap
+
+
+def normal(shape, seed=0, requires_grad=True):
+    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad)
+
+
+class Probe(Function):
+    """The identity; calls `seen(dy)` on the way back."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def forward_cpu(self, x):
+        return x.copy()
+
+    def backward_cpu(self, dy):
+        return self.seen(dy)
+
+
+def probe(x, seen):
+    return apply(Probe(seen), x)
+
+
+# ---------------------------------------------------------------- order and accumulation
+
+
+def test_a_chain_of_10000_ops():
+    x = Tensor(1.0, True, dtype="float64")
+    y = x
+    for _ in range(10_000):
+        y = y * 1.0001
+    y.backward()
+    assert x.grad.item() == pytest.approx(1.0001**10_000, rel=1e-9)
+    del y
+
+
+def test_a_diamond_is_visited_once():
+    calls = []
+    x = Tensor(2.0, True)
+    y = probe(x, lambda dy: (calls.append(dy.item()), dy)[1])
+    z = y * y + y * 3  # four uses of y
+    z.backward()
+    assert calls == [7.0] and x.grad.item() == 7
+
+
+def test_a_ladder_of_diamonds_takes_linear_time():
+    calls = []
+    x = y = Tensor(1.0, True, dtype="float64")
+    for _ in range(60):  # 2**60 paths
+        y = probe(y, lambda dy: (calls.append(1), dy)[1])
+        y = (y + y) / 2
+    y.backward()
+    assert len(calls) == 60 and x.grad.item() == 1
+
+
+def test_leaves_accumulate():
+    x = Tensor([1.0, 2.0], True)
+    (x * 3).sum().backward()
+    first = x.grad
+    (x * x).sum().backward()
+    assert x.grad is first
+    np.testing.assert_array_equal(x.grad.numpy(), [5, 7])
+    x.grad = None
+    x.backward(np.ones(2))  # a leaf is its own graph
+    np.testing.assert_array_equal(x.grad.numpy(), [1, 1])
+
+
+def test_every_leaf_owns_its_gradient():
+    x, y, z = (Tensor(np.ones((2, 3)), True) for _ in range(3))
+    given = Tensor(np.ones((2, 3)))
+    (x + y + z).backward(given)
+    x.sum().backward()
+    y.mean().backward()
+    for t in (x, y, z):
+        for other in (given, x.grad, y.grad, z.grad):
+            assert t.grad is other or not np.shares_memory(t.grad.data, other.data)
+    np.testing.assert_array_equal(x.grad.numpy(), np.full((2, 3), 2))
+    np.testing.assert_allclose(y.grad.numpy(), np.full((2, 3), 1 + 1 / 6))
+    np.testing.assert_array_equal(z.grad.numpy(), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("reduce", [lambda x: x.sum(), lambda x: x.mean(), lambda x: x.max()])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0, 2)])
+def test_a_gradient_can_be_added_to_twice(reduce, shape):
+    if shape == (0, 2):
+        reduce = lambda x: x.sum()  # noqa: E731
+    x = Tensor(np.ones(shape), True)
+    for _ in range(2):
+        reduce(x).backward()
+    assert x.grad.shape == shape and isinstance(x.grad.data, np.ndarray) and x.grad.data.flags.writeable
+    if shape:
+        assert not x.size or x.grad.numpy().sum() == pytest.approx(
+            2 * (x.size if x.grad.numpy().min() == 2 else 1)
+        )
+
+
+def test_a_sum_does_not_write_into_what_others_read():
+    x, w = Tensor(np.ones(3), True), Tensor(np.ones(3), True)
+    a, b = x * 1.0, w * 1.0
+    older, newer = a * 3.0, a + b  # add hands the same array to a and b, and a adds to it
+    (older + newer).backward(np.ones(3))
+    np.testing.assert_array_equal(x.grad.numpy(), [4, 4, 4])
+    np.testing.assert_array_equal(w.grad.numpy(), [1, 1, 1])
+
+
+def test_only_some_inputs_want_a_gradient():
+    x, c = Tensor([1.0], True), Tensor([2.0])
+    y = x * c
+    assert y.node.needs == (True, False) and y.node.inputs == (x, None)
+    y.sum().backward()
+    assert c.grad is None and x.grad.item() == 2
+
+
+def test_a_node_that_sends_nothing_back():
+    x, y = Tensor([1.0], True), Tensor([1.0], True)
+    (probe(x * 2, lambda dy: None) + y).sum().backward()
+    assert x.grad is None and y.grad.item() == 1
+
+
+def test_an_explicit_gradient():
+    x = Tensor([1.0, 2.0], True)
+    (x * 2).backward([1.0, 10.0])
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 20])
+    exact = Tensor([1.0], True, dtype="float64")
+    exact.backward([0.1])
+    assert exact.grad.item() == 0.1
+    with pytest.raises(
+        ShapeError, match=r"backward: a tensor \(2,\) needs an explicit gradient of that shape"
+    ):
+        (x * 2).backward()
+    with pytest.raises(ShapeError, match=r"backward: the gradient must have shape \(2,\), it has \(3,\)"):
+        (x * 2).backward(np.ones(3))
+    with pytest.raises(GraphError, match="backward: nothing here requires a gradient"):
+        Tensor(1.0).backward()
+
+
+# ---------------------------------------------------------------- used graphs
+
+
+def test_the_second_backward_says_so_and_changes_nothing():
+    x, w = Tensor([1.0, 2.0], True), Tensor([1.0, 1.0], True)
+    hidden = x * 2
+    loss = hidden.sum()
+    loss.backward()
+    before = x.grad.numpy().copy()
+    with pytest.raises(GraphError, match="this graph was already used by an earlier backward and freed"):
+        loss.backward()
+    with pytest.raises(GraphError, match="already used"):
+        (w * 5 + hidden).sum().backward()  # fresh above, spent below
+    np.testing.assert_array_equal(x.grad.numpy(), before)
+    assert w.grad is None
+
+
+def test_a_spent_node_holds_nothing():
+    x = normal((3, 4))
+    y = (x * x).exp()
+    node = y.node
+    y.sum().backward()
+    assert vars(node) == {"freed": True}
+
+
+# ---------------------------------------------------------------- broken ops are named
+
+
+@pytest.mark.parametrize(
+    ("grad", "seen"),
+    [
+        (lambda dy: dy[0], r"\(3,\) float64"),
+        (lambda dy: dy.astype("float32"), r"\(2, 3\) float32"),
+        (lambda dy: dy.sum(), r"\(\) float64"),
+        (lambda dy: dy[None], r"\(1, 2, 3\) float64"),
+    ],
+)
+def test_a_gradient_of_the_wrong_shape_or_type(grad, seen):
+    x = normal((2, 3))
+    with pytest.raises(
+        GraphError, match=rf"probe: backward returned a gradient {seen} on cpu for input 0, which is"
+    ):
+        probe(x, grad).sum().backward()
+    assert x.grad is None
+
+
+def test_the_wrong_number_of_gradients():
+    with pytest.raises(GraphError, match="probe: backward returned 2 gradients for 1 inputs"):
+        probe(normal((2, 3)), lambda dy: (dy, dy)).sum().backward()
+
+
+def test_an_op_without_a_backward():
+    class Forward(Function, name="forward_only"):
+        def forward_cpu(self, x):
+            return x + 1
+
+    with pytest.raises(GraphError, match="forward_only: has no gradient"):
+        apply(Forward(), normal((2,))).sum().backward()
+
+
+def test_an_error_in_the_middle_leaves_its_own_message():
+    x, y = normal((2, 3)), normal((2, 3))
+
+    def fail(dy):
+        raise ZeroDivisionError("on purpose")
+
+    loss = (probe(x * 2, fail) * y).sum()
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        loss.backward()
+    (x * 3).sum().backward()  # nothing is left locked
+    np.testing.assert_array_equal(x.grad.numpy(), np.full((2, 3), 3))
+
+
+# ---------------------------------------------------------------- changes in place
+
+
+def test_an_input_that_backward_needs():
+    a, b = Tensor([1.0, 2.0], True), Tensor([3.0, 4.0])
+    y = a * b
+    b += 1
+    b *= 2
+    with pytest.raises(
+        GraphError, match=r"multiply: backward needs input 1 \(2,\), which was modified in place 2"
+    ):
+        y.sum().backward()
+    assert a.grad is None
+
+
+def test_an_output_that_backward_needs():
+    x = Tensor([1.0, 2.0], True)
+    y = x.exp()
+    loss = (y * 2).sum()
+    with no_grad():
+        y += 1
+    with pytest.raises(
+        GraphError, match=r"exp: backward needs its output \(2,\), which was modified in place 1"
+    ):
+        loss.backward()
+
+
+def test_a_view_counts_as_the_whole():
+    x, w = Tensor(np.ones((2, 3))), Tensor(np.ones((2, 3)), True)
+    y = (w * x).sum()
+    x[0].detach()[1] = 5.0
+    with pytest.raises(GraphError, match="multiply: backward needs input 1"):
+        y.backward()
+
+
+def test_an_output_that_is_the_input_itself_shares_its_version():
+    class Same(Function):
+        def forward_cpu(self, x):
+            return x
+
+    x, w = Tensor([1.0, 2.0]), Tensor([3.0, 4.0], True)
+    y = apply(Same(), x)
+    loss = (w * y).sum()
+    x += 1
+    with pytest.raises(GraphError, match="multiply: backward needs input 1"):
+        loss.backward()
+
+
+def test_a_number_counts_too():
+    scale, w = Tensor(2.0), Tensor([1.0, 2.0], True)
+    y = (w * scale).sum()
+    scale *= 3
+    with pytest.raises(GraphError, match=r"multiply: backward needs input 1 \(\)"):
+        y.backward()
+
+
+def test_changes_that_do_not_matter():
+    a, b = Tensor([1.0, 2.0], True), Tensor([3.0, 4.0])
+    y = a + b  # needs neither
+    b *= 2
+    z = y * 3  # needs the 3
+    with no_grad():
+        y *= 0
+    w = z.relu()
+    with no_grad():
+        z *= 0
+    w.sum().backward()
+    np.testing.assert_array_equal(a.grad.numpy(), [3, 3])
+
+
+def test_a_parameter_step_after_backward_is_fine_and_before_it_is_not():
+    w, x = Tensor([1.0, 2.0], True), Tensor([1.0, 1.0], True)
+    loss = (w * x).sum()
+    loss.backward()
+    with no_grad():
+        w -= w.grad
+    loss = (w * x).sum()
+    with no_grad():
+        w -= w.grad
+    with pytest.raises(GraphError, match="multiply: backward needs input 0"):
+        loss.backward()
+
+
+# ---------------------------------------------------------------- no_grad
+
+
+def test_no_grad_records_and_keeps_nothing():
+    x = normal((100, 100))
+    with no_grad():
+        assert not is_grad_enabled()
+        y = x.exp() * 2
+        hidden = weakref.ref(x * 3)
+        with no_grad():
+            pass
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+    assert y.is_leaf and not y.requires_grad and hidden() is None
+
+
+def test_no_grad_as_a_decorator_and_through_errors():
+    @no_grad()
+    def fail(depth):
+        assert not is_grad_enabled()
+        if depth:
+            return fail(depth - 1)
+        raise ValueError("on purpose")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="on purpose"):
+            fail(3)
+        assert is_grad_enabled()
+
+
+# ---------------------------------------------------------------- memory
+
+
+def training_step(x, w, v):
+    hidden = (x @ w).relu()
+    y = F.concat([hidden, hidden.tanh()], 1) @ v
+    loss = ((y - 1) ** 2).mean()
+    loss.backward()
+    with no_grad():
+        for p in (w, v):
+            p -= p.grad * 0.01
+            p.grad = None
+    return loss
+
+
+def live(kinds=(Tensor, Function)):
+    return sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
+
+
+def test_a_training_step_leaves_nothing_without_the_garbage_collector():
+    x, w, v = normal((64, 128), requires_grad=False), normal((128, 96), 1), normal((192, 8), 2)
+    training_step(x, w, v)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        objects, (memory, _) = live(), tracemalloc.get_traced_memory()
+        for _ in range(3):
+            loss = training_step(x, w, v)
+        del loss
+        assert live() == objects
+        left = tracemalloc.get_traced_memory()[0] - memory
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert left < 20_000, f"{left} bytes are left; one hidden activation is 49152"
+
+
+def test_a_graph_that_is_never_used_frees_itself():
+    gc.collect()
+    gc.disable()
+    try:
+        objects = live()
+        x = normal((3, 4))
+        y = (x * x).exp() @ x.T
+        del x, y
+        assert live() == objects
+    finally:
+        gc.enable()
+
+
+def test_intermediates_that_no_backward_needs_are_freed_during_forward():
+    x = normal((1000, 125))  # 1 MB
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        y = x
+        for _ in range(20):
+            y = y + 1.0
+        held = tracemalloc.get_traced_memory()[0] - before
+        assert held < 1.1e6 + 1e5, f"{held} bytes for one tensor of a million"
+        z = x
+        for _ in range(5):
+            z = z * x
+        held = tracemalloc.get_traced_memory()[0] - before - held
+        assert held > 4.9e6  # multiplication does need its factors
+    finally:
+        tracemalloc.stop()
+    y.backward(np.ones(y.shape))
+    np.testing.assert_array_equal(x.grad.numpy(), np.ones(x.shape))
+
+
+def test_gradients_are_freed_as_soon_as_they_are_used():
+    x = normal((1000, 125))  # 1 MB
+    y = x
+    for _ in range(30):
+        y = y * 2.0
+    loss = y.sum()
+    del y
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        loss.backward()
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.3e6, f"{peak} bytes: more than the gradients of two neighbours and a copy"
+
+
+def test_saved_arrays_are_freed_on_the_way():
+    alive = []
+    x = normal((10, 10))
+    first = (x * 1.0).exp()
+    first_saved = weakref.ref(first.node.y)
+    y = probe(first * 2.0, lambda dy: (alive.append((first_saved() is None, second_saved() is None)), dy)[1])
+    second = y.exp()
+    second_saved = weakref.ref(second.node.y)
+    loss = second.sum()
+    del first, y, second
+    loss.backward()
+    assert alive == [(False, True)] and first_saved() is None
+
+
+def test_an_error_leaves_no_locked_state_and_no_gradient():
+    x = normal((2, 2))
+    for _ in range(2):
+        with pytest.raises(GraphError):
+            probe(x * 1.0, lambda dy: dy[0]).sum().backward()
+    assert x.grad is None
+
+
+# ---------------------------------------------------------------- bits
+
+
+def test_the_same_program_gives_the_same_bits():
+    def gradients():
+        x = wrap(np.random.default_rng(0).standard_normal((50, 50)).astype("float32"), Tensor(0.0).device)
+        x.requires_grad_()
+        parts = [x * float(i) for i in range(1, 9)]
+        sum(((p.tanh() @ p).mean() for p in parts), start=Tensor(0.0)).backward()
+        return x.grad.numpy().copy()
+
+    first = gradients()
+    for _ in range(5):
+        assert gradients().tobytes() == first.tobytes()

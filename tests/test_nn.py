@@ -1,0 +1,398 @@
+"""Modules and layers: names, state, devices, switches, printing; against functions, PyTorch, differences."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minigrad
+import minigrad.functional as F
+from minigrad import ArgumentError, CheckpointError, DTypeError, Tensor, gradcheck, nn, optim
+
+
+class Net(nn.Module):
+    def __init__(self, device=None, dtype=None):
+        self.features = nn.Sequential(
+            conv=nn.Conv2d(2, 4, 3, padding=1, groups=2, device=device, dtype=dtype),
+            relu=nn.ReLU(),
+            pool=nn.MaxPool2d(3, 2),
+        )
+        self.heads = [
+            nn.Linear(36, 5, device=device, dtype=dtype),
+            nn.Linear(5, 3, bias=False, device=device, dtype=dtype),
+        ]
+        self.scale = nn.Parameter(np.ones(3, "float32" if dtype is None else dtype), device=device)
+        self.drop = nn.Dropout(0.5)
+        self.note = "not a module"
+
+    def forward(self, x):
+        x = self.features(x).flatten(1)
+        return self.heads[1](self.drop(self.heads[0](x).tanh())) * self.scale
+
+
+NAMES = [
+    "scale",
+    "features.conv.weight",
+    "features.conv.bias",
+    "heads.0.weight",
+    "heads.0.bias",
+    "heads.1.weight",
+]
+
+
+def image(device=None, dtype="float32", n=2):
+    return Tensor(np.random.default_rng(0).standard_normal((n, 2, 7, 7)).astype(dtype), device=device)
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def test_parameter():
+    p = nn.Parameter([1.0, 2.0], device="cpu:1", dtype="float64")
+    assert (
+        isinstance(p, Tensor)
+        and p.requires_grad
+        and p.is_leaf
+        and p.dtype == "float64"
+        and str(p.device) == "cpu:1"
+    )
+    assert not nn.Parameter([1.0], requires_grad=False).requires_grad
+    assert not isinstance(p * 2, nn.Parameter)
+    with pytest.raises(DTypeError, match="only floating-point tensors have gradients"):
+        nn.Parameter([1, 2])
+
+
+# ---------------------------------------------------------------- the tree
+
+
+def test_names():
+    net = Net()
+    assert [name for name, _ in net.named_parameters()] == NAMES
+    assert all(a is b for a, b in zip(net.parameters(), dict(net.named_parameters()).values()))
+    assert [name for name, _ in net.named_children()] == ["features", "heads.0", "heads.1", "drop"]
+    assert [name for name, _ in net.named_modules()] == [
+        "", "features", "features.conv", "features.relu", "features.pool", "heads.0", "heads.1", "drop",
+    ]  # fmt: skip
+    assert list(net.children())[0] is net.features and next(net.modules()) is net
+    assert net.num_parameters() == 4 * 9 + 4 + 36 * 5 + 5 + 15 + 3
+
+
+def test_shared_parts_count_once_and_cycles_end():
+    net = nn.Module()
+    net.a = nn.Linear(2, 3)
+    net.b = net.a
+    net.c = nn.Module()
+    net.c.tied, net.c.parent = net.a.weight, net
+    assert [name for name, _ in net.named_parameters()] == ["a.weight", "a.bias"]
+    assert [name for name, _ in net.named_modules()] == ["", "a", "c"]
+
+
+def test_replacing_and_deleting_attributes():
+    net = Net()
+    net.heads = net.heads[:1]
+    net.scale = None
+    del net.features
+    assert [name for name, _ in net.named_parameters()] == ["heads.0.weight", "heads.0.bias"]
+
+
+def test_train_and_eval_reach_everything():
+    net = Net()
+    assert net.training and net.eval() is net
+    assert not any(module.training for module in net.modules())
+    assert net.train() is net and all(module.training for module in net.modules())
+    x = image()
+    np.testing.assert_array_equal(net.eval()(x).numpy(), net(x).numpy())
+    assert (net.train()(x).numpy() != net(x).numpy()).any()
+
+
+def test_zero_grad():
+    net = Net()
+    net(image()).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_printing():
+    lines = str(Net()).splitlines()
+    assert lines[0] == "Net()  243 parameters"
+    assert lines[1:4] == [
+        "  features: Sequential()  40 parameters",
+        "    conv: Conv2d(2, 4, kernel_size=(3, 3), padding=1, groups=2)  40 parameters",
+        "    relu: ReLU()",
+    ]
+    assert "  heads.1: Linear(5, 3, bias=False)  15 parameters" in lines
+    assert "  drop: Dropout(p=0.5, form='inverted')" in lines
+    assert "6,060 parameters" in str(nn.Linear(100, 60))
+
+
+def test_forward_is_to_be_defined():
+    with pytest.raises(NotImplementedError, match="Module: define forward"):
+        nn.Module()(1)
+
+
+# ---------------------------------------------------------------- devices and copies
+
+
+def test_to_moves_parameters_in_place():
+    net, x = Net("cpu:0"), image("cpu:0")
+    net.eval()
+    before, parameters = net(x).numpy(), list(net.parameters())
+    arrays = [p.data for p in parameters]
+    net(x).sum().backward()
+    assert net.to("cpu:1") is net
+    for old, array, new in zip(parameters, arrays, net.parameters()):
+        assert old is new and str(new.device) == "cpu:1" and new.grad is None and new.requires_grad
+        assert not np.shares_memory(array, new.data)
+    np.testing.assert_array_equal(net(image("cpu:1")).numpy(), before)
+    net(image("cpu:1")).sum().backward()
+    assert all(p.grad.device is p.device for p in parameters)
+    optim.SGD(parameters, 0.1).step()
+    gradient = parameters[0].grad
+    net.to("cpu:1")
+    assert parameters[0].grad is gradient  # there already: untouched
+
+
+def test_layers_are_made_where_and_as_told():
+    net = Net("cpu:1", "float64")
+    assert {str(p.device) for p in net.parameters()} == {"cpu:1"} and {
+        str(p.dtype) for p in net.parameters()
+    } == {"float64"}
+    minigrad.set_default_devices("cpu:1")
+    assert {str(p.device) for p in Net().parameters()} == {"cpu:1"}
+    assert {str(p.dtype) for p in Net().parameters()} == {"float32"}
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_are_independent(duplicate):
+    net = Net().eval()
+    other, x = duplicate(net), image()
+    expected = net(x).numpy().copy()
+    np.testing.assert_array_equal(other(x).numpy(), expected)
+    minigrad.init.zeros_(net.scale)
+    np.testing.assert_array_equal(other(x).numpy(), expected)
+    assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in other.parameters())
+
+
+# ---------------------------------------------------------------- state
+
+
+def test_state_goes_from_one_net_to_another():
+    one, other, x = Net().eval(), Net().eval(), image()
+    state = one.state_dict()
+    assert list(state) == NAMES and all(isinstance(value, np.ndarray) for value in state.values())
+    assert (one(x).numpy() != other(x).numpy()).any()
+    arrays, versions = [p.data for p in other.parameters()], [p.version.value for p in other.parameters()]
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(one(x).numpy(), other(x).numpy())
+    assert all(
+        p.data is a and p.version.value == v + 1 for p, a, v in zip(other.parameters(), arrays, versions)
+    )
+    other.load_state_dict(
+        {name: Tensor(value, dtype="float64", device="cpu:1") for name, value in state.items()}
+    )
+    np.testing.assert_array_equal(one(x).numpy(), other(x).numpy())
+    assert {str(p.dtype) for p in other.parameters()} == {"float32"}
+
+
+def test_state_is_a_copy_in_both_directions():
+    net = Net()
+    state = net.state_dict()
+    minigrad.init.zeros_(net.scale)
+    assert (state["scale"] == 1).all()
+    net.load_state_dict(state)
+    state["scale"][:] = 5
+    assert (net.scale.numpy() == 1).all()
+
+
+def test_state_that_does_not_fit_is_listed_in_full_and_changes_nothing():
+    net = Net()
+    before = net.state_dict()
+    state = {name: value + 1 for name, value in before.items()}
+    del state["scale"], state["heads.0.bias"]
+    state.update(
+        {
+            "heads.0.weight": np.zeros((36, 5)),
+            "heads.1.weight": np.array([["a"] * 5] * 3),
+            "fc9.weight": np.zeros(2),
+        }
+    )
+    with pytest.raises(CheckpointError) as error:
+        net.load_state_dict(state)
+    text = str(error.value)
+    for line in [
+        "5 name(s) do not fit Net",
+        "missing: scale (3,)",
+        "missing: heads.0.bias (5,)",
+        "unexpected: fc9.weight (2,)",
+        "wrong shape: heads.0.weight is (36, 5), the model has (5, 36)",
+        "wrong type: heads.1.weight is <U1",
+    ]:
+        assert line in text
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+# ---------------------------------------------------------------- Sequential
+
+
+def test_sequential_by_position():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = Tensor(np.random.default_rng(0).standard_normal((5, 3)).astype("float32"))
+    assert [name for name, _ in net.named_children()] == ["0", "1", "2"] and len(net) == 3
+    assert list(net) == [net[0], net[1], net[2]] and net[-1] is net[2] and net["1"] is net[1]
+    np.testing.assert_array_equal(net(x).numpy(), net[2](F.relu(net[0](x))).numpy())
+    part = net[1:]
+    assert isinstance(part, nn.Sequential) and list(part) == list(net)[1:]
+    assert list(part.state_dict()) == ["2.weight", "2.bias"]
+    with pytest.raises(IndexError):
+        net[3]
+    with pytest.raises(KeyError):
+        net["fc"]
+    assert nn.Sequential()(x) is x
+
+
+def test_sequential_by_name():
+    fc, relu = nn.Linear(3, 4), nn.ReLU()
+    for net in (
+        nn.Sequential(fc=fc, relu=relu),
+        nn.Sequential({"fc": fc, "relu": relu}),
+        nn.Sequential({"fc": fc}, relu=relu),
+    ):
+        assert list(net.state_dict()) == ["fc.weight", "fc.bias"] and net.fc is fc and net["relu"] is relu
+    twice = nn.Sequential(a=fc, b=relu, c=nn.Linear(4, 3), d=relu)
+    assert len(twice) == 4 and list(twice)[3] is relu
+
+
+@pytest.mark.parametrize("name", ["forward", "training", "a.b", "", "fc"])
+def test_sequential_refuses_names(name):
+    with pytest.raises(ArgumentError, match=f"Sequential: a module cannot be named '{name}'"):
+        nn.Sequential({"fc": nn.ReLU()}, {name: nn.ReLU()})
+
+
+def test_sequential_refuses_what_is_no_module():
+    with pytest.raises(ArgumentError, match="Sequential: 1 must be a Module, got type"):
+        nn.Sequential(nn.ReLU(), nn.Tanh)
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_initial_weights():
+    minigrad.manual_seed(3)
+    conv, fc = nn.Conv2d(20, 100, 5, groups=2), nn.Linear(300, 200)
+    assert (
+        conv.weight.shape == (100, 10, 5, 5) and conv.bias.shape == (100,) and fc.weight.shape == (200, 300)
+    )
+    assert conv.weight.numpy().std() == pytest.approx(np.sqrt(2 / 250), rel=0.05)
+    assert fc.weight.numpy().std() == pytest.approx(np.sqrt(2 / 300), rel=0.05)
+    assert (
+        not conv.bias.numpy().any() and not fc.bias.numpy().any() and nn.Linear(2, 2, bias=False).bias is None
+    )
+    minigrad.manual_seed(3)
+    np.testing.assert_array_equal(nn.Conv2d(20, 100, 5, groups=2).weight.numpy(), conv.weight.numpy())
+
+
+# Settings that differ from the functions' defaults, so that one that is not passed on shows.
+@pytest.mark.parametrize(
+    "layer, function",
+    [
+        (nn.ReLU(), F.relu),
+        (nn.Tanh(), F.tanh),
+        (nn.Sigmoid(), F.sigmoid),
+        (nn.MaxPool2d(3, 2, 1, ceil_mode=True), lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True)),
+        (nn.MaxPool2d(2), lambda x: F.max_pool2d(x, 2, 2)),
+        (nn.AvgPool2d(3, 2, 1, True, False), lambda x: F.avg_pool2d(x, 3, 2, 1, True, False)),
+        (nn.AvgPool2d((2, 3)), lambda x: F.avg_pool2d(x, (2, 3), (2, 3))),
+        (nn.LRN(3, 1.5, 0.3, 0.6, 2), lambda x: F.lrn(x, 3, 1.5, 0.3, 0.6, 2)),
+        (nn.LRN(), F.lrn),
+        (nn.LRNWithinMap(3, 1.5, 0.3, 0.6), lambda x: F.lrn_within_map(x, 3, 1.5, 0.3, 0.6)),
+        (nn.LRNWithinMap(), F.lrn_within_map),
+        (nn.Flatten(), lambda x: x.reshape(2, 4 * 6 * 8)),
+        (nn.Flatten(2), lambda x: x.reshape(2, 4, 48)),
+        (nn.Dropout(0.3, "paper").eval(), lambda x: x * 0.7),
+    ],
+    ids=str,
+)
+def test_layers_pass_their_settings_on(device, layer, function):
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 6, 8)), device=device)
+    np.testing.assert_allclose(layer(x).numpy(), function(x).numpy(), rtol=1e-14)
+    assert list(layer.parameters()) == []
+
+
+def test_conv2d_passes_its_settings_on(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 9, 9)), device=device)
+    conv = nn.Conv2d(4, 6, (2, 3), (2, 1), ((1, 0), (2, 1)), (1, 2), 2, device=device, dtype="float64")
+    minigrad.init.normal_(conv.bias)
+    expected = F.conv2d(x, conv.weight, conv.bias, (2, 1), ((1, 0), (2, 1)), (1, 2), 2)
+    np.testing.assert_array_equal(conv(x).numpy(), expected.numpy())
+
+
+def test_cross_entropy_loss(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 3)), device=device)
+    for reduction in ("mean", "sum", "none"):
+        loss = nn.CrossEntropyLoss(reduction)(x, [0, 2, 1, 1])
+        np.testing.assert_array_equal(loss.numpy(), F.cross_entropy(x, [0, 2, 1, 1], reduction).numpy())
+
+
+def test_gradients_of_a_whole_net(device):
+    net = Net(device, "float64")
+    x = image(device, "float64").requires_grad_()
+    assert gradcheck(lambda *_: F.cross_entropy(net(x), [0, 2]), [x, *net.parameters()])
+
+
+def test_training_step_by_step_against_pytorch(device):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    net = nn.Sequential(
+        {
+            "0": nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2, device=device, dtype="float64"),
+            "1": nn.ReLU(),
+        },
+        {"2": nn.MaxPool2d(3, 2), "3": nn.Flatten(), "4": nn.Linear(4, 3, device=device, dtype="float64")},
+    )
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), torch.nn.ReLU(),
+        torch.nn.MaxPool2d(3, 2), torch.nn.Flatten(), torch.nn.Linear(4, 3),
+    ).double()  # fmt: skip
+    theirs.load_state_dict({name: torch.from_numpy(value) for name, value in net.state_dict().items()})
+    ours = optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+    oracle = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+    x, t = image(device, "float64", n=6), np.array([0, 1, 2, 0, 1, 2])
+    for _ in range(5):
+        loss, expected = (
+            F.cross_entropy(net(x), t),
+            torch.nn.functional.cross_entropy(
+                theirs(torch.from_numpy(x.numpy().copy())), torch.from_numpy(t)
+            ),
+        )
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
+        for optimizer, value in ((ours, loss), (oracle, expected)):
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    for name, value in net.state_dict().items():
+        np.testing.assert_allclose(value, theirs.state_dict()[name].numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), "Conv2d: groups=2 must divide in_channels=3, out_channels=4"),
+        (lambda: nn.Conv2d(0, 4, 3), "Conv2d: in_channels must be an integer >= 1, got 0"),
+        (lambda: nn.Conv2d(3, 4, (3, 0)), "Conv2d: kernel_size must be an integer >= 1, got 0"),
+        (lambda: nn.Conv2d(3, 4, 2.0), "kernel_size must be an integer >= 1, got 2.0"),
+        (
+            lambda: nn.Conv2d(3, 4, (3, 3, 3)),
+            r"Conv2d: kernel_size must be an int or \(vertical, horizontal\)",
+        ),
+        (lambda: nn.Linear(True, 4), "Linear: in_features must be an integer >= 1, got True"),
+        (lambda: nn.LRN(n=0), "LRN: n must be an integer >= 1, got 0"),
+        (lambda: nn.Dropout(2), "dropout: p, the probability of dropping, must be between 0 and 1, got 2"),
+        (lambda: nn.Dropout(form="torch"), "form must be 'inverted' or 'paper'"),
+        (lambda: nn.CrossEntropyLoss("max"), "reduction must be 'mean', 'sum' or 'none', got 'max'"),
+    ],
+)
+def test_refused_settings(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()

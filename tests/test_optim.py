@@ -1,0 +1,456 @@
+"""Optimisers against PyTorch and written-out loops; blocks, threads, memory; state; schedules."""
+
+import json
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import minigrad
+from minigrad import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError, Tensor
+from minigrad.optim import SGD, Adam, ReduceOnPlateau, StepLR, Warmup, WarmupCosine, optimizer
+
+SHAPES = [(7, 5), (11,), (3, 2, 4, 4), ()]
+KINDS = [
+    (SGD, {"lr": 0.1}),
+    (SGD, {"lr": 0.1, "weight_decay": 0.02}),
+    (SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.02}),
+    (SGD, {"lr": 0.1, "momentum": 0.9}),
+    (Adam, {"lr": 0.05}),
+    (Adam, {"lr": 0.05, "betas": (0.7, 0.99), "eps": 1e-3, "weight_decay": 0.1}),
+]
+EVERY = pytest.mark.parametrize("kind, settings", [*KINDS, (SGD, dict(KINDS[2][1], update_rule="alexnet"))])
+
+
+def parameters(device="cpu:0", shapes=SHAPES, dtype="float64", seed=0):
+    random = np.random.default_rng(seed)
+    return [
+        Tensor(random.standard_normal(s).astype(dtype), requires_grad=True, device=device) for s in shapes
+    ]
+
+
+def give_gradients(params, step):
+    random = np.random.default_rng([1, step])
+    for p in params:
+        p.grad = Tensor(random.standard_normal(p.shape).astype(p.dtype), device=p.device)
+
+
+def run(optimizer, params, steps, start=0):
+    for step in range(start, start + steps):
+        give_gradients(params, step)
+        optimizer.step()
+    return [p.numpy().copy() for p in params]
+
+
+@pytest.mark.parametrize("kind, settings", KINDS)
+def test_against_pytorch_with_a_change_of_rate(device, kind, settings):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    ours = parameters(device)
+    theirs = [torch.from_numpy(p.numpy().copy()).requires_grad_() for p in ours]
+    optimizer, oracle = kind(ours, **settings), getattr(torch.optim, kind.__name__)(theirs, **settings)
+    for step in range(12):
+        if step == 6:
+            optimizer.param_groups[0]["lr"] = oracle.param_groups[0]["lr"] = 0.01
+        give_gradients(ours, step)
+        for p, q in zip(ours, theirs):
+            q.grad = torch.from_numpy(p.grad.numpy().copy())
+        optimizer.step()
+        oracle.step()
+        for p, q in zip(ours, theirs):
+            np.testing.assert_allclose(p.numpy(), q.detach().numpy(), rtol=1e-11, atol=1e-12)
+
+
+def test_the_alexnet_rule_against_a_written_out_loop(device):
+    (p,) = parameters(device, [(4, 3)])
+    optimizer = SGD([p], lr=0.1, momentum=0.9, weight_decay=0.02, update_rule="alexnet")
+    w, v = p.numpy().copy(), np.zeros((4, 3))
+    for step in range(10):
+        lr = 0.1 if step < 5 else 0.01
+        optimizer.param_groups[0]["lr"] = lr
+        give_gradients([p], step)
+        optimizer.step()
+        for i in np.ndindex(w.shape):
+            v[i] = 0.9 * v[i] - 0.02 * lr * w[i] - lr * p.grad.numpy()[i]
+            w[i] = w[i] + v[i]
+        np.testing.assert_allclose(p.numpy(), w, rtol=1e-12, atol=1e-13)
+
+
+def test_the_two_rules_agree_until_the_rate_changes():
+    both = [parameters(seed=3) for _ in range(2)]
+    optimizers = [SGD(p, 0.1, 0.9, 0.02, update_rule=r) for p, r in zip(both, ("pytorch", "alexnet"))]
+    one, other = (run(o, p, 5) for o, p in zip(optimizers, both))
+    for a, b in zip(one, other):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    for o in optimizers:
+        o.param_groups[0]["lr"] = 0.01
+    one, other = (run(o, p, 1, start=5) for o, p in zip(optimizers, both))
+    assert np.abs(one[0] - other[0]).max() > 0.01
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_bits_for_any_block_and_thread_count(monkeypatch, device, kind, settings, dtype):
+    shapes = [(37, 29), (1000,), ()]
+    results = []
+    for block, threads in [(1 << 20, 1), (64, 1), (100, 2), (7, 3)]:
+        monkeypatch.setattr(optimizer, "BLOCK", block)
+        monkeypatch.setattr(optimizer, "SPLIT", 50)
+        minigrad.set_num_threads(threads, device)
+        params = parameters(device, shapes, dtype)
+        results.append(run(kind(params, **settings), params, 66))  # beyond a flush of tiny values
+        assert all(p.dtype == dtype for p in params)
+    for other in results[1:]:
+        for a, b in zip(results[0], other):
+            np.testing.assert_array_equal(a, b)
+
+
+@EVERY
+def test_memory_orders_may_differ_between_weight_and_gradient(monkeypatch, device, kind, settings):
+    monkeypatch.setattr(optimizer, "BLOCK", 16)
+    params = parameters(device)
+    expected = run(kind(params, **settings), params, 3)
+    for turn_weight in (False, True):
+        params = parameters(device)
+        if turn_weight:
+            for p in params:
+                p.data = np.array(p.data, order="F")
+        o = kind(params, **settings)
+        for step in range(3):
+            give_gradients(params, step)
+            for p in params:
+                p.grad.data = p.grad.data if turn_weight else np.array(p.grad.data, order="F")
+            o.step()
+        for p, e in zip(params, expected):
+            np.testing.assert_array_equal(p.numpy(), e)
+
+
+@EVERY
+def test_no_temporary_of_full_size(device, kind, settings):
+    minigrad.set_num_threads(2, device)
+    params = parameters(device, [(1500, 2000)], "float32")  # 12 MB
+    o = kind(params, **settings)
+    give_gradients(params, 0)
+    o.step()  # makes the state
+    tracemalloc.start()
+    try:
+        o.step()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 4 * optimizer.BLOCK, f"{peak:,} bytes"
+
+
+@EVERY
+def test_in_place_and_counted(device, kind, settings):
+    (p,) = params = parameters(device, [(3, 3)])
+    o, array, version = kind(params, **settings), p.data, p.version.value
+    y = (p * p).sum()
+    run(o, params, 1)
+    assert p.data is array and p.version.value == version + 1
+    with pytest.raises(GraphError, match="modified in place 1 time"):
+        y.backward()
+
+
+@EVERY
+def test_parameters_on_several_devices(kind, settings):
+    expected = run(kind(params := parameters(), **settings), params, 4)
+    mixed = parameters()
+    for p in mixed[::2]:
+        p.device = minigrad.device("cpu:1")
+    for a, b in zip(run(kind(mixed, **settings), mixed, 4), expected):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_devices_are_updated_by_their_own_workers(monkeypatch):
+    import threading
+
+    seen = {}
+    monkeypatch.setattr(
+        SGD,
+        "_step_on",
+        lambda self, device, todo: seen.update({device.name: threading.current_thread().name}),
+    )
+    params = parameters("cpu:0") + parameters("cpu:1")
+    give_gradients(params, 0)
+    SGD(params, 0.1).step()
+    assert seen.keys() == {"cpu:0", "cpu:1"} and len(set(seen.values())) == 2
+
+
+def test_groups_have_settings_of_their_own(device):
+    weight, bias = parameters(device, [(3,), (2,)])
+    o = SGD([{"params": [weight], "weight_decay": 0.5}, {"params": [bias], "lr": 0.2}], lr=0.1)
+    w, b = weight.numpy().copy(), bias.numpy().copy()
+    run(o, [weight, bias], 1)
+    np.testing.assert_allclose(weight.numpy(), w - 0.1 * (weight.grad.numpy() + 0.5 * w), rtol=1e-12)
+    np.testing.assert_allclose(bias.numpy(), b - 0.2 * bias.grad.numpy(), rtol=1e-12)
+
+
+@EVERY
+def test_parameters_without_a_gradient_stay(device, kind, settings):
+    params = parameters(device)
+    before = params[1].numpy().copy()
+    o = kind(params, **settings)
+    give_gradients(params, 0)
+    params[1].grad = None
+    o.step()
+    np.testing.assert_array_equal(params[1].numpy(), before)
+    o.zero_grad()
+    after = params[0].numpy().copy()
+    o.step()
+    assert all(p.grad is None for p in params)
+    np.testing.assert_array_equal(params[0].numpy(), after)
+
+
+@pytest.mark.parametrize(
+    "kind, settings", [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {"betas": (0.9, 0.95)})]
+)
+def test_state_does_not_end_among_the_denormal_numbers(device, kind, settings):
+    params = parameters(device, [(50,)], "float32")
+    o = kind(params, **settings)
+    run(o, params, 1)
+    params[0].grad.data[...] = 0
+    tiny = np.finfo(np.float32).tiny
+    for _ in range(2300):
+        o.step()
+        for array in o._state[0].values():
+            assert not ((array != 0) & (np.abs(array) < tiny)).any()
+    assert not any(array.any() for array in o._state[0].values())
+
+
+def test_minimises(device):
+    target = np.arange(6.0)
+    for o, p in ((kind([p], 0.1), p) for kind in (SGD, Adam) for p in parameters(device, [(6,)])):
+        for _ in range(300):
+            o.zero_grad()
+            ((p - target) ** 2).sum().backward()
+            o.step()
+        np.testing.assert_allclose(p.numpy(), target, atol=1e-2)
+
+
+# ---------------------------------------------------------------- state
+
+
+@EVERY
+def test_resuming_continues_with_the_same_bits(tmp_path, kind, settings):
+    params = parameters()
+    o = kind(params, **settings)
+    run(o, params, 3)
+    o.param_groups[0]["lr"] = 0.03
+    state, weights = o.state_dict(), [p.numpy().copy() for p in params]
+    minigrad.checkpoint.save(tmp_path / "o.safetensors", state["arrays"], {"optimizer": state["settings"]})
+    expected = run(o, params, 3, start=3)
+
+    arrays, metadata = minigrad.checkpoint.load(tmp_path / "o.safetensors")
+    resumed = [Tensor(w, requires_grad=True) for w in weights]
+    again = kind(resumed, **settings)
+    again.load_state_dict({"arrays": arrays, "settings": metadata["optimizer"]})
+    for a, b in zip(run(again, resumed, 3, start=3), expected):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_state_is_a_copy():
+    params = parameters()
+    o = SGD(params, 0.1, momentum=0.9)
+    run(o, params, 1)
+    state = o.state_dict()
+    kept = state["arrays"]["velocity.0"].copy()
+    run(o, params, 2, start=1)
+    np.testing.assert_array_equal(state["arrays"]["velocity.0"], kept)
+    assert state["settings"]["steps"] == [1] * len(SHAPES)
+
+
+def test_state_that_does_not_fit_changes_nothing():
+    params = parameters()
+    o = SGD(params, 0.1, momentum=0.9)
+    run(o, params, 2)
+    before = o.state_dict()
+    bad = {
+        "arrays": {"velocity.0": np.zeros(3), "speed.1": np.zeros(11), "velocity.9": np.zeros(1)},
+        "settings": {"groups": [{"lr": 5.0}], "steps": [7] * 4},
+    }
+    with pytest.raises(CheckpointError) as error:
+        o.load_state_dict(bad)
+    text = str(error.value)
+    assert all(
+        part in text
+        for part in ("velocity.0: float64 (3,), its parameter has shape (7, 5)", "unexpected: speed.1")
+    )
+    assert "unexpected: velocity.9" in text and "group 0: settings ['lr']" in text
+    after = o.state_dict()
+    assert after["settings"] == before["settings"]
+    for name, array in before["arrays"].items():
+        np.testing.assert_array_equal(after["arrays"][name], array)
+    with pytest.raises(CheckpointError, match="1 group.* with 4 parameters, this optimiser has 1 with 2"):
+        SGD(params[:2], 0.1).load_state_dict(before)
+    with pytest.raises(CheckpointError, match="expected what state_dict"):
+        o.load_state_dict({"velocity.0": np.zeros(3)})
+
+
+# ---------------------------------------------------------------- refused
+
+
+def test_refused_parameters(device):
+    a, b = parameters(device, [(2,), (3,)])
+    with pytest.raises(ArgumentError, match="SGD: there are no parameters"):
+        SGD([], 0.1)
+    with pytest.raises(ArgumentError, match=r"SGD: parameters 0 and 2 \(2,\) are the same tensor"):
+        SGD([a, b, a], 0.1)
+    with pytest.raises(ArgumentError, match="are the same tensor"):
+        SGD([{"params": [a]}, {"params": [a]}], 0.1)
+    with pytest.raises(GraphError, match=r"Adam: parameter 1 \(3,\) is the result of an op"):
+        Adam([a, b * 2])
+    with pytest.raises(
+        DTypeError, match="parameter 0 must be a floating-point Tensor, got a tensor of int64"
+    ):
+        SGD([Tensor([1, 2])], 0.1)
+    with pytest.raises(DTypeError, match="got ndarray"):
+        SGD([np.zeros(3)], 0.1)
+    with pytest.raises(ArgumentError, match="got one tensor: put it in a list"):
+        SGD(a, 0.1)
+    with pytest.raises(ArgumentError, match=r"unknown settings \['rate'\]; there are \['lr'"):
+        SGD([{"params": [a], "rate": 1}], 0.1)
+    with pytest.raises(ArgumentError, match="each group must be a dictionary with a list under 'params'"):
+        SGD([{"params": a}], 0.1)
+    o = SGD([a], 0.1)
+    a.grad = Tensor(np.zeros(3))
+    with pytest.raises(ShapeError, match=r"parameter 0 is float64 \(2,\) on .* its gradient float64 \(3,\)"):
+        o.step()
+
+
+@pytest.mark.parametrize(
+    "kind, settings, message",
+    [
+        (SGD, {"lr": -1}, "SGD: lr must be a finite number >= 0, got -1"),
+        (SGD, {"lr": math.nan}, "lr must be a finite number"),
+        (SGD, {"lr": "0.1"}, "lr must be a finite number"),
+        (SGD, {"lr": 0.1, "momentum": 1}, "momentum must be at least 0 and less than 1, got 1"),
+        (SGD, {"lr": 0.1, "weight_decay": -1}, "weight_decay must be"),
+        (SGD, {"lr": 0.1, "update_rule": "caffe"}, "update_rule must be 'pytorch' or 'alexnet', got 'caffe'"),
+        (Adam, {"betas": (0.9, 1)}, "Adam: betas must be at least 0 and less than 1"),
+        (Adam, {"betas": 0.9}, "betas must be two numbers, got 0.9"),
+        (Adam, {"eps": 0}, "eps must be > 0"),
+    ],
+)
+def test_refused_settings(kind, settings, message):
+    with pytest.raises(ArgumentError, match=message):
+        kind(parameters(), **settings)
+    good = kind(parameters(), **({"lr": 0.1} if kind is SGD else {}))
+    good.param_groups[0].update(settings)
+    give_gradients(good.param_groups[0]["params"], 0)
+    with pytest.raises(ArgumentError, match=message):
+        good.step()
+
+
+# ---------------------------------------------------------------- schedules
+
+
+def rates(schedule, steps):
+    """The learning rates of the first group, before each step."""
+    seen = []
+    for _ in range(steps):
+        seen.append(schedule.optimizer.param_groups[0]["lr"])
+        schedule.step()
+    return seen
+
+
+def two_groups():
+    a, b = parameters(shapes=[(1,), (1,)])
+    return SGD([{"params": [a]}, {"params": [b], "lr": 2.0}], lr=1.0)
+
+
+def test_step_lr_against_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    oracle, expected = torch.optim.lr_scheduler.StepLR(theirs, 3, 0.5), []
+    for _ in range(10):
+        expected.append(theirs.param_groups[0]["lr"])
+        theirs.step()
+        oracle.step()
+    schedule = StepLR(two_groups(), 3, 0.5)
+    assert rates(schedule, 10) == pytest.approx(expected, rel=1e-12)
+    assert schedule.optimizer.param_groups[1]["lr"] == pytest.approx(2 * 0.5**3)
+
+
+def test_warm_up_ends_at_the_full_rate_and_lets_go():
+    schedule = Warmup(two_groups(), 4)
+    assert rates(schedule, 6) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    schedule.optimizer.param_groups[0]["lr"] = 0.3
+    assert rates(schedule, 2) == [0.3, 0.3]
+    assert schedule.optimizer.param_groups[1]["lr"] == 2
+    assert rates(Warmup(two_groups(), 0), 2) == [1, 1]
+
+
+def test_warm_up_and_cosine():
+    seen = rates(WarmupCosine(two_groups(), warmup=2, total=10, final=0.1), 14)
+    cosine = [0.1 + 0.9 * (1 + math.cos(math.pi * t / 8)) / 2 for t in range(9)]
+    assert seen == pytest.approx([0.5, 1.0, *cosine, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_plateau_against_pytorch(patience):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, patience=patience, threshold=0.0, eps=0.0)
+    schedule = ReduceOnPlateau(two_groups(), patience=patience)
+    for measure in [5, 4, 4, 4, 4, 3, 3.5, 3.2, 3.1, 2, float("nan"), 2, 2, 2, 1]:
+        oracle.step(measure)
+        schedule.step(measure)
+        assert schedule.optimizer.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+        assert schedule.optimizer.param_groups[1]["lr"] == pytest.approx(2 * theirs.param_groups[0]["lr"])
+
+
+def test_plateau_threshold_and_floor():
+    schedule = ReduceOnPlateau(two_groups(), factor=0.1, patience=0, threshold=0.5, min_lr=0.05)
+    assert [schedule.step(m) for m in (3.0, 2.8, 2.4, 2.0, 2.0)] == [False, True, False, True, True]
+    assert schedule.optimizer.param_groups[0]["lr"] == 0.05 and schedule.reductions == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: StepLR(o, 3),
+        lambda o: Warmup(o, 5),
+        lambda o: WarmupCosine(o, 2, 9),
+        lambda o: ReduceOnPlateau(o, patience=1),
+    ],
+)
+def test_schedules_resume(make):
+    measures = [3, 3, 2, 2, 2, 2, 1, 1, 1, 1]
+
+    def go_on(schedule, start, stop):
+        seen = []
+        for measure in measures[start:stop]:
+            schedule.step(measure) if isinstance(schedule, ReduceOnPlateau) else schedule.step()
+            seen.append([group["lr"] for group in schedule.optimizer.param_groups])
+        return seen
+
+    expected = go_on(make(two_groups()), 0, 10)
+    first = make(two_groups())
+    go_on(first, 0, 4)
+    state = json.loads(json.dumps([first.state_dict(), first.optimizer.state_dict()["settings"]]))
+    second = make(two_groups())
+    second.load_state_dict(state[0])
+    second.optimizer.load_state_dict({"arrays": {}, "settings": state[1]})
+    assert go_on(second, 4, 10) == expected[4:]
+    json.dumps(make(two_groups()).state_dict(), allow_nan=False)
+    with pytest.raises(CheckpointError, match="the state has"):
+        second.load_state_dict({"epoch": 1})
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda o: StepLR(o, 0), "StepLR: step_size must be an integer >= 1, got 0"),
+        (lambda o: StepLR(o, 1, -1), "gamma must be a finite number > 0, got -1"),
+        (lambda o: Warmup(o, -1), "warmup must be an integer >= 0"),
+        (lambda o: WarmupCosine(o, 5, 5), "total must be an integer >= 6, got 5"),
+        (lambda o: WarmupCosine(o, 1, 5, 2.0), "final must be a fraction between 0 and 1"),
+        (lambda o: ReduceOnPlateau(o, factor=1.0), "factor must be less than 1, got 1.0"),
+        (lambda o: ReduceOnPlateau(o, patience=1.5), "patience must be an integer >= 0, got 1.5"),
+        (lambda o: ReduceOnPlateau(o, min_lr=-1), "min_lr must be a finite number >= 0"),
+    ],
+)
+def test_refused_schedules(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make(two_groups())

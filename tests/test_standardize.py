@@ -1,0 +1,66 @@
+"""standardize_outputs: every layer's outputs get mean 0 and the spread asked for."""
+
+import numpy as np
+import pytest
+
+from minigrad import Tensor, nn
+from minigrad.errors import ArgumentError
+
+
+def net(device):
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, device=device), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
+        nn.Linear(54, 7, device=device), nn.ReLU(), nn.Linear(7, 4, device=device),
+    )  # fmt: skip
+
+
+def outputs(model, x):
+    """What each Conv2d and Linear gives, one after the other."""
+    found = []
+    for layer in model:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            found.append(x.numpy())
+    return found
+
+
+def test_each_unit_gets_mean_0_and_the_spread(device):
+    model = net(device)
+    x = Tensor(40 * np.random.default_rng(0).standard_normal((50, 3, 8, 8), dtype="f") + 100, device=device)
+    nn.standardize_outputs(model, x, {model[6]: 0.1})
+    for z, std in zip(outputs(model.eval(), x), (1.0, 1.0, 0.1)):
+        axes = (0, *range(2, z.ndim))
+        np.testing.assert_allclose(z.mean(axes), 0, atol=1e-3 * std)
+        np.testing.assert_allclose(z.std(axes), std, rtol=1e-3)
+
+
+def test_leaves_the_model_as_it_was_otherwise(device):
+    model = net(device)
+    x = Tensor(np.random.default_rng(0).standard_normal((9, 3, 8, 8), dtype="f"), device=device)
+    nn.standardize_outputs(model, x)
+    assert model.training and model[2].training
+    assert all("forward" not in vars(module) for module in model.modules())
+    assert all(p.grad is None and p.is_leaf and p.requires_grad for p in model.parameters())
+    before = [p.numpy().copy() for p in model.parameters()]
+    model(x)
+    for p, value in zip(model.parameters(), before):
+        np.testing.assert_array_equal(p.numpy(), value)
+
+
+def test_a_silent_unit_is_left_alone(device):
+    model = nn.Sequential(nn.Linear(5, 3, device=device))
+    nn.standardize_outputs(model, Tensor(np.zeros((4, 5), "f"), device=device))
+    assert all(np.isfinite(p.numpy()).all() for p in model.parameters())
+
+
+def test_an_error_on_the_way_restores_the_layers(device):
+    model = net(device)
+    with pytest.raises(Exception, match="conv2d"):
+        nn.standardize_outputs(model, Tensor(np.zeros((1, 4, 8, 8), "f"), device=device))
+    assert model.training and all("forward" not in vars(module) for module in model.modules())
+
+
+def test_refuses_a_layer_without_bias(device):
+    model = nn.Sequential(nn.Linear(5, 3, bias=False, device=device))
+    with pytest.raises(ArgumentError, match="no bias"):
+        nn.standardize_outputs(model, Tensor(np.zeros((4, 5), "f"), device=device))
