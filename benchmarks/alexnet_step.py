@@ -38,8 +38,9 @@ def start(batch: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
 
 
 def minigrad_net(batch: int, devices: tuple[str, ...]) -> dict[str, Any]:
-    import minigrad.functional as F
     from alexnet import AlexNet, merged
+
+    import minigrad.functional as F
     from minigrad import Tensor, optim
 
     state, x, target = start(batch)

@@ -1,9 +1,9 @@
 """Train AlexNet in two columns, test it with ten views, and draw what it learned.
 
-    python examples/alexnet_imagenet.py                    ten classes of rendered pictures, a few minutes on two cores
-    python examples/alexnet_imagenet.py --data DIR         DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
-    python examples/alexnet_imagenet.py --evaluate WEIGHTS [--data DIR]
-    python examples/alexnet_imagenet.py --predict WEIGHTS IMAGE...
+python examples/alexnet_imagenet.py                    ten classes of rendered pictures, a few minutes on two cores
+python examples/alexnet_imagenet.py --data DIR         DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
+python examples/alexnet_imagenet.py --evaluate WEIGHTS [--data DIR]
+python examples/alexnet_imagenet.py --predict WEIGHTS IMAGE...
 """
 
 from __future__ import annotations
@@ -242,7 +242,9 @@ def warn_of_plateau(log: Log, num_classes: int, step: int) -> None:
         )
 
 
-def write_config(path: Path, options: Any, recipe: Recipe, root: Path, train_set: Any, val_set: Any, stats: str) -> None:
+def write_config(
+    path: Path, options: Any, recipe: Recipe, root: Path, train_set: Any, val_set: Any, stats: str
+) -> None:
     config = {
         "preset": options.preset, "devices": options.devices, "seed": options.seed, "recipe": asdict(recipe),
         "data": str(root), "classes": list(train_set.classes),
@@ -257,7 +259,9 @@ def write_config(path: Path, options: Any, recipe: Recipe, root: Path, train_set
 
 
 def describe(scores: Scores) -> str:
-    return f"top-1 {scores.top1:.1%}, top-5 {scores.top5:.1%}, loss {scores.loss:.3f} on {scores.images} held-out images"
+    return (
+        f"top-1 {scores.top1:.1%}, top-5 {scores.top5:.1%}, loss {scores.loss:.3f} on {scores.images} held-out images"
+    )
 
 
 def draw(
@@ -358,14 +362,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help=f"passes over the training images (default: {DEMO_EPOCHS} on the demo set, else 90)",
     )  # fmt: skip
     learn.add_argument("--steps", type=whole, metavar="N", help="exactly N steps, whatever that is in epochs")
-    learn.add_argument("--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)")
+    learn.add_argument(
+        "--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)"
+    )
     learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
     learn.add_argument(
         "--seed", type=positive(int, zero=True), default=0, metavar="N",
         help="of weights, dropout, order and crops (default: %(default)s)",
     )  # fmt: skip
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)")
+    out.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
+    )
     out.add_argument("--name", help="name of this run (default: numbered)")
     out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
     out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")

@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves, the first layer's kernels (Figure 3), predictions and neighbours (Figure 4)."""
+"""The pictures of a run: learning curves, conv1's kernels (Figure 3), predictions and neighbours (Figure 4)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str) -> None:
         axis.set(xlabel="training images seen", ylabel=label)
         axis.grid(alpha=0.2)
         axis.legend(fontsize=8)
-    axes[0].set_ylim(bottom=0, top=max(2 * chance["loss"], 1.1 * float(smooth(log.column("train", "loss"), width).max())))
+    axes[0].set_ylim(
+        bottom=0, top=max(2 * chance["loss"], 1.1 * float(smooth(log.column("train", "loss"), width).max()))
+    )
     axes[1].set_ylim(0, 1)
     axes[1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     figure.suptitle(title)
@@ -60,7 +62,7 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str) -> None:
 
 
 def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: int = 2) -> None:
-    """The kernels of conv1 (O, 3, 11, 11), one block per column of the network (Figure 3), and how training changed them.
+    """The kernels of conv1 (O, 3, 11, 11), one block per column of the network (Figure 3), and their change.
 
     Random weights are noise, and what a short training adds to them is hard to see under it: so the change from
     `before`, the first weights, is drawn beside.
@@ -123,7 +125,10 @@ def predictions(
 
 
 def neighbours(
-    queries: Sequence[np.ndarray], query_names: Sequence[str], found: Sequence[Sequence[tuple[np.ndarray, str]]], path: Path
+    queries: Sequence[np.ndarray],
+    query_names: Sequence[str],
+    found: Sequence[Sequence[tuple[np.ndarray, str]]],
+    path: Path,
 ) -> None:
     """Test images in the first column; beside each the training images whose fc7 activations lie nearest (Figure 4)."""
     plt = pyplot()
@@ -139,7 +144,8 @@ def neighbours(
             right = "black" if col == 0 else ("green" if label == name else RED)
             axes[row, col].set_title(short(label, 16), fontsize=8, color=right)
     figure.suptitle(
-        "Test images (left) and the training images nearest to them in fc7's feature space (green: same class)", fontsize=10
+        "Test images (left) and the training images nearest to them in fc7's feature space (green: same class)",
+        fontsize=10,
     )
     _save(figure, path)
 

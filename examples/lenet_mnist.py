@@ -212,8 +212,8 @@ class Recipe:
     """How a variant is trained, unless told otherwise: by Adam, its rate warmed up, then along a cosine to 0."""
 
     lr: float
-    epochs: int = 5
-    batch_size: int = 64
+    epochs: int = 4
+    batch_size: int = 32
 
 
 VARIANTS = {"1998": Recipe(lr=0.002), "relu": Recipe(lr=0.002)}
@@ -406,8 +406,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", metavar="DIR", help="folder with the four idx files, gzipped or not; or: drawn")
     add("--variant", choices=tuple(VARIANTS), default="1998", help="the net (default: 1998)")
-    add("--epochs", type=positive(int), help=f"passes over the images (default: 5; drawn: {DRAWN_EPOCHS})")
-    add("--batch-size", type=positive(int), help="images per step (default: 64)")
+    add("--epochs", type=positive(int), help=f"passes over the images (default: 4; drawn: {DRAWN_EPOCHS})")
+    add("--batch-size", type=positive(int), help="images per step (default: 32)")
     add("--lr", type=positive(float), help="learning rate of Adam (default: the variant's)")
     add("--seed", type=positive(int, zero=True), default=0, help="of weights and order (default: 0)")
     add("--device", type=one_device, default="cpu:0", help="where to compute (default: cpu:0)")

@@ -103,7 +103,9 @@ class Trained:
             stats = ImageStats.load(path.parent / PREPARATION)
         else:
             mean = np.array(json.loads(facts.get("mean_rgb", "[127.305, 119.715, 104.913]")), dtype=np.float32)
-            print(f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image")
+            print(
+                f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image"
+            )
             stats = ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0)
         return cls(model, preset, names, stats)
 

@@ -74,9 +74,7 @@ def _pack(metadata: Mapping[str, Any]) -> dict[str, str]:
     texts = {key: value for key, value in metadata.items() if isinstance(value, str)}
     rest = {key: value for key, value in metadata.items() if not isinstance(value, str)}
     if any(not isinstance(key, str) or key == _JSON for key in metadata):
-        raise CheckpointError(
-            f"checkpoint: metadata keys must be strings other than {_JSON!r}, got {list(metadata)}"
-        )
+        raise CheckpointError(f"checkpoint: metadata keys must be strings other than {_JSON!r}, got {list(metadata)}")
     try:
         return {**texts, _JSON: json.dumps(rest)} if rest else texts
     except (TypeError, ValueError) as error:

@@ -125,16 +125,16 @@ class Operators:
     def __ne__(self, other: Any) -> Any:
         return OPS["not_equal"](self, other)
 
-    def __lt__(self, other: TensorLike) -> Tensor:
+    def __lt__(self, other: Any) -> Tensor:
         return OPS["less"](self, other)
 
-    def __le__(self, other: TensorLike) -> Tensor:
+    def __le__(self, other: Any) -> Tensor:
         return OPS["less_equal"](self, other)
 
-    def __gt__(self, other: TensorLike) -> Tensor:
+    def __gt__(self, other: Any) -> Tensor:
         return OPS["greater"](self, other)
 
-    def __ge__(self, other: TensorLike) -> Tensor:
+    def __ge__(self, other: Any) -> Tensor:
         return OPS["greater_equal"](self, other)
 
     __hash__ = object.__hash__  # tensors are dictionary keys by identity; == compares elements

@@ -10,7 +10,6 @@ BLAS keeps threads too, and two of our threads that each call a BLAS of two thre
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -70,9 +69,9 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
         return work(start, stop)
 
     with one_blas_thread():
-        futures = [_pool().submit(copy_context().run, piece, *bounds[i : i + 2]) for i in range(1, pieces)]
+        futures = [_pool().submit(copy_context().run, piece, a, b) for a, b in zip(bounds[1:], bounds[2:])]
         try:
-            results = [copy_context().run(piece, *bounds[:2])]
+            results = [copy_context().run(piece, bounds[0], bounds[1])]
         finally:
             _wait(futures)
         return results + [future.result() for future in futures]
@@ -112,8 +111,7 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
 
     with one_blas_thread():
         futures = [
-            _worker(lane).submit(copy_context().run, lane_work, lane, clock)
-            for lane, clock in zip(lanes, clocks)
+            _worker(lane).submit(copy_context().run, lane_work, lane, clock) for lane, clock in zip(lanes, clocks)
         ]
         _wait(futures)
     with _main_clock.lock:

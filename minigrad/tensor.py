@@ -113,7 +113,7 @@ class Tensor(Operators):
     # ---------------------------------------------------------------- out of the graph
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array: from the CPU a read-only view of this tensor's memory (`.copy()` to change it)."""
+        """The values as a NumPy array: on the CPU a read-only view of this memory (`.copy()` to change it)."""
         view = self.data.view() if self.device.is_cpu else self.data.get()
         view.flags.writeable = False
         return view
@@ -328,4 +328,6 @@ def bare_index(index: Any) -> Any:
     """An index as NumPy takes it: tensors in it become arrays."""
     if isinstance(index, tuple):
         return tuple(bare_index(part) for part in index)
-    return index.data if isinstance(index, Tensor) and index.ndim else int(index) if isinstance(index, Tensor) else index
+    return (
+        index.data if isinstance(index, Tensor) and index.ndim else int(index) if isinstance(index, Tensor) else index
+    )

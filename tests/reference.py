@@ -1,6 +1,6 @@
 """Naive versions of the ops, in float64: plain loops that follow the formulas and nothing else.
 
-These are what the fast versions in minigrad/ops are tested against; they are also the shortest way to say what each op is.
+These are what the fast versions in minigrad/ops are tested against; also the shortest way to say what each op is.
 """
 
 import numpy as np
@@ -9,7 +9,9 @@ import numpy as np
 def conv2d_reference(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     """y[n,o,i,j] = b[o] + sum over c,u,v of w[o,c,u,v] * x[n, c, s*i + d*u - p, s*j + d*v - p]; x is 0 outside."""
     (sh, sw), (dh, dw) = np.broadcast_to(stride, 2), np.broadcast_to(dilation, 2)
-    (top, bottom), (left, right) = [np.broadcast_to(p, 2) for p in (padding if np.ndim(padding) else (padding, padding))]
+    (top, bottom), (left, right) = [
+        np.broadcast_to(p, 2) for p in (padding if np.ndim(padding) else (padding, padding))
+    ]
     n, c, h, l = x.shape
     o, cg, kh, kw = w.shape
     oh = (h + top + bottom - dh * (kh - 1) - 1) // sh + 1

@@ -1,4 +1,4 @@
-"""The example net: its size, the proof that two devices compute what one computes, and PyTorch with the same weights."""
+"""The example net: its size, the proof that two devices compute what one computes, and PyTorch on the same weights."""
 
 import sys
 from pathlib import Path
@@ -215,7 +215,9 @@ def test_load_state_dict_lists_what_does_not_fit():
     before = {name: array.copy() for name, array in state.items()}
     state["conv9.weight"] = state.pop("conv1.weight")
     state["fc8.bias"] = np.zeros(7)
-    with pytest.raises(CheckpointError, match=r"(?s)missing: conv1.weight.*wrong shape: fc8.bias is \(7,\).*unexpected: conv9.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)missing: conv1.weight.*wrong shape: fc8.bias is \(7,\).*unexpected: conv9.weight"
+    ):
         two.load_state_dict(state)
     for name, array in two.state_dict().items():
         np.testing.assert_array_equal(array, before[name])

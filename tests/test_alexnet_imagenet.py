@@ -67,7 +67,9 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
         capsys, "--data", folder, "--out", out_folder, "--epochs", 3, "--batch-size", 6, "--devices", devices
     )
     assert code == 0, err
-    assert "broken.jpg" in out and "broken.jpg" in err, "the unreadable file is to be named, while it runs and at the end"
+    assert "broken.jpg" in out and "broken.jpg" in err, (
+        "the unreadable file is to be named, while it runs and at the end"
+    )
     assert "31 training and 9 test images of 3 classes" in out
     (result,) = out_folder.iterdir()
     assert {path.name for path in result.iterdir()} == {
@@ -130,7 +132,18 @@ def test_a_run_is_never_overwritten(folder, tmp_path, capsys):
 def test_a_diverging_run_says_so(folder, tmp_path, capsys):
     with np.errstate(all="ignore"):
         code, _, err = run(
-            capsys, "--data", folder, "--lr", "1e30", "--out", tmp_path, "--epochs", 9, "--batch-size", 8, "--no-figures"
+            capsys,
+            "--data",
+            folder,
+            "--lr",
+            "1e30",
+            "--out",
+            tmp_path,
+            "--epochs",
+            9,
+            "--batch-size",
+            8,
+            "--no-figures",
         )
     assert code == 1 and "start again with a lower --lr" in err
 
@@ -153,7 +166,10 @@ BAD = [
 @pytest.mark.parametrize("arguments, message", BAD, ids=[" ".join(a) for a, _ in BAD])
 def test_bad_values_get_one_line_and_exit_code_2(arguments, message):
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "alexnet_imagenet.py", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, ROOT / "examples" / "alexnet_imagenet.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
@@ -161,7 +177,10 @@ def test_bad_values_get_one_line_and_exit_code_2(arguments, message):
 
 def test_help_reads_well():
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "alexnet_imagenet.py", "--help"], capture_output=True, text=True, timeout=120
+        [sys.executable, ROOT / "examples" / "alexnet_imagenet.py", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0
     for option in ("--data", "--devices", "--epochs", "--batch-size", "--lr", "--preset", "--seed", "--workers",

@@ -158,8 +158,13 @@ def test_matches_onnxruntime(device, configuration, more_bottom, more_right, see
     bottom, right = min(ph + more_bottom, kernel[0] - 1), min(pw + more_right, kernel[1] - 1)  # asymmetric
     x = normal(*shape, seed=seed).astype(np.float32)
     expected = onnx_run(
-        "AveragePool", x, kernel_shape=kernel, strides=stride, pads=[ph, pw, bottom, right],
-        ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad),
+        "AveragePool",
+        x,
+        kernel_shape=kernel,
+        strides=stride,
+        pads=[ph, pw, bottom, right],
+        ceil_mode=int(ceil_mode),
+        count_include_pad=int(count_include_pad),
     )
     padding = (ph, bottom), (pw, right)
     y = avg_pool2d(Tensor(x, device=device), kernel, stride, padding, ceil_mode, count_include_pad)

@@ -55,9 +55,7 @@ def test_split(cut, axis, device):
     for i, piece in enumerate(expected):
         if piece.size:
             assert gradcheck(lambda x, i=i: F.split(x, cut, axis)[i], [x])
-    assert gradcheck(
-        lambda x: F.concat([p * (i + 1) for i, p in enumerate(F.split(x, cut, axis))], axis), [x]
-    )
+    assert gradcheck(lambda x: F.concat([p * (i + 1) for i, p in enumerate(F.split(x, cut, axis))], axis), [x])
 
 
 def test_types_are_kept(device):
@@ -75,9 +73,7 @@ def test_large_shapes_along_a_random_direction(device):
 
 def test_concat_refused():
     x = Tensor(np.ones((2, 3)))
-    with pytest.raises(
-        ShapeError, match=r"concat: shapes must be equal except along axis 0, got \(2, 3\), \(2, 4\)"
-    ):
+    with pytest.raises(ShapeError, match=r"concat: shapes must be equal except along axis 0, got \(2, 3\), \(2, 4\)"):
         minigrad.concat([x, Tensor(np.ones((2, 4)))])
     with pytest.raises(ShapeError, match="concat: shapes must be equal"):
         F.concat([x, Tensor(np.ones(3))])

@@ -109,7 +109,9 @@ def test_any_memory_order_of_its_inputs(device):
         x[:, ::-1].copy()[:, ::-1],
     ]
     for same in orders:
-        y = F.conv2d(minigrad.from_numpy(same).to(device), Tensor(w, device=device), Tensor(b, device=device), 1, 1, 1, 2)
+        y = F.conv2d(
+            minigrad.from_numpy(same).to(device), Tensor(w, device=device), Tensor(b, device=device), 1, 1, 1, 2
+        )
         np.testing.assert_allclose(y.numpy(), expected, atol=1e-12)
 
 
@@ -159,7 +161,8 @@ shapes = st.fixed_dictionaries(
     {
         "n": st.integers(1, 3), "groups": st.integers(1, 3), "cg": st.integers(1, 4), "og": st.integers(1, 4),
         "h": st.integers(1, 12), "w": st.integers(1, 12), "kh": st.integers(1, 5), "kw": st.integers(1, 5),
-        "stride": st.tuples(st.integers(1, 3), st.integers(1, 3)), "dilation": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "stride": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "dilation": st.tuples(st.integers(1, 3), st.integers(1, 3)),
         "padding": st.tuples(*[st.integers(0, 4)] * 4), "bias": st.booleans(), "seed": st.integers(0, 99),
     }
 )  # fmt: skip
@@ -217,28 +220,50 @@ def test_against_onnxruntime(c):
     )  # fmt: skip
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    y = F.conv2d(Tensor(x), Tensor(w), None if b is None else Tensor(b), stride, ((top, bottom), (left, right)), dilation, groups)
+    y = F.conv2d(
+        Tensor(x), Tensor(w), None if b is None else Tensor(b), stride, ((top, bottom), (left, right)), dilation, groups
+    )
     np.testing.assert_allclose(y.numpy(), session.run(None, inputs)[0], rtol=1e-4, atol=1e-4)
 
 
 X, W = np.zeros((8, 4, 32, 32), "f"), np.zeros((16, 4, 5, 5), "f")
 REFUSED = {
-    "rank of x": (lambda: F.conv2d(Tensor(X[0]), Tensor(W)), ShapeError, r"x must have 4 axes.*it has 3: \(4, 32, 32\)"),
+    "rank of x": (
+        lambda: F.conv2d(Tensor(X[0]), Tensor(W)),
+        ShapeError,
+        r"x must have 4 axes.*it has 3: \(4, 32, 32\)",
+    ),
     "rank of weight": (lambda: F.conv2d(Tensor(X), Tensor(W[0])), ShapeError, "weight must have 4 axes"),
     "channels": (
         lambda: F.conv2d(Tensor(X), Tensor(W[:, :3])),
         ShapeError,
         r"weight expects 3 input channels \(groups=1\), x has 4: x \(8, 4, 32, 32\), weight \(16, 3, 5, 5\)",
     ),
-    "groups": (lambda: F.conv2d(Tensor(X), Tensor(W[:15, :2]), groups=2), ShapeError, "multiple of groups=2, it has 15"),
+    "groups": (
+        lambda: F.conv2d(Tensor(X), Tensor(W[:15, :2]), groups=2),
+        ShapeError,
+        "multiple of groups=2, it has 15",
+    ),
     "no kernels": (lambda: F.conv2d(Tensor(X), Tensor(W[:0])), ShapeError, "must have kernels"),
     "bias": (lambda: F.conv2d(Tensor(X), Tensor(W), Tensor(X[0, 0, 0])), ShapeError, r"bias must have shape \(16,\)"),
     "window": (lambda: F.conv2d(Tensor(X[:, :, :4]), Tensor(W)), ShapeError, "window 5x5.*does not fit.*4x32"),
     "dilated window": (lambda: F.conv2d(Tensor(X), Tensor(W), dilation=8), ShapeError, "window 33x33.*does not fit"),
-    "stride 0": (lambda: F.conv2d(Tensor(X), Tensor(W), stride=0), ArgumentError, "stride must be an integer >= 1, got 0"),
+    "stride 0": (
+        lambda: F.conv2d(Tensor(X), Tensor(W), stride=0),
+        ArgumentError,
+        "stride must be an integer >= 1, got 0",
+    ),
     "stride 1.5": (lambda: F.conv2d(Tensor(X), Tensor(W), stride=1.5), ArgumentError, "stride must be an integer"),
-    "padding": (lambda: F.conv2d(Tensor(X), Tensor(W), padding=(0, -1)), ArgumentError, "padding must be an integer >= 0"),
-    "padding form": (lambda: F.conv2d(Tensor(X), Tensor(W), padding=((1, 2), 3)), ArgumentError, "padding must be an int"),
+    "padding": (
+        lambda: F.conv2d(Tensor(X), Tensor(W), padding=(0, -1)),
+        ArgumentError,
+        "padding must be an integer >= 0",
+    ),
+    "padding form": (
+        lambda: F.conv2d(Tensor(X), Tensor(W), padding=((1, 2), 3)),
+        ArgumentError,
+        "padding must be an int",
+    ),
     "integers": (lambda: F.conv2d(Tensor(X.astype(int)), Tensor(W)), DTypeError, "x int64, weight float32"),
     "mixed precision": (lambda: F.conv2d(Tensor(X), Tensor(W.astype(float))), DTypeError, "all float32 or all float64"),
     "an array": (lambda: F.conv2d(X, Tensor(W)), DTypeError, "x must be a Tensor, got ndarray"),

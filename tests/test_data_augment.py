@@ -67,8 +67,12 @@ def test_cut_refuses_a_mean_of_another_size(image):
 
 def test_random_crops_reach_every_window_about_equally_often(image):
     size, draws, generator = 9, 6000, rng(3)
-    windows = {cut(image, Window(top, left, size, flip)).tobytes(): 0
-               for top in range(3) for left in range(5) for flip in (False, True)}
+    windows = {
+        cut(image, Window(top, left, size, flip)).tobytes(): 0
+        for top in range(3)
+        for left in range(5)
+        for flip in (False, True)
+    }
     assert len(windows) == 30
     for _ in range(draws):
         windows[random_crop_flip(image, size, generator).tobytes()] += 1  # KeyError: not one of the windows

@@ -127,8 +127,9 @@ def test_errors_say_what_was_looked_for_and_found(tmp_path, files, root, split, 
         ImageFolder(tmp_path / root, split)
 
 
-@pytest.mark.parametrize("bad", [{"split": "training"}, {"limit": 0}, {"size": 0}, {"seed": -1},
-                                 {"classes": ["a", "a"]}])
+@pytest.mark.parametrize(
+    "bad", [{"split": "training"}, {"limit": 0}, {"size": 0}, {"seed": -1}, {"classes": ["a", "a"]}]
+)
 def test_arguments_out_of_range(tmp_path, bad):
     put(tmp_path, "train/a/1.jpg")
     with pytest.raises(ArgumentError, match=next(iter(bad))):

@@ -12,8 +12,11 @@ from minigrad.errors import DataError
 
 def idx_bytes(code: int, letter: str, shape: tuple[int, ...], values: list) -> bytes:
     """An idx file, from the format's description."""
-    return (bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
-            + struct.pack(f">{len(values)}{letter}", *values))
+    return (
+        bytes([0, 0, code, len(shape)])
+        + struct.pack(f">{len(shape)}I", *shape)
+        + struct.pack(f">{len(values)}{letter}", *values)
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def same(one, two) -> bool:
     """Equal to the last bit, batch by batch, layout included."""
     return len(one) == len(two) and all(
         a.strides == b.strides and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-        for left, right in zip(one, two, strict=True) for a, b in zip(left, right, strict=True))
+        for left, right in zip(one, two, strict=True)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def loader_threads() -> list[threading.Thread]:
@@ -77,10 +79,23 @@ def test_batches_hold_the_images_their_labels_and_indices():
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
 def test_bit_identical_for_any_number_of_workers(cache_bytes):
     transform = TrainViews(9, np.float32([1, 2, 3]), IMAGENET_PCA)
-    runs = [[batch for epoch in range(2) for batch in
-             Loader(Jittery(broken=(3, 17)), 4, transform, shuffle=True, seed=7, workers=workers,
-                    cache_bytes=cache_bytes, prefetch=prefetch).epoch(epoch)]
-            for workers, prefetch in ((0, None), (1, None), (3, None), (3, 1), (2, 50))]
+    runs = [
+        [
+            batch
+            for epoch in range(2)
+            for batch in Loader(
+                Jittery(broken=(3, 17)),
+                4,
+                transform,
+                shuffle=True,
+                seed=7,
+                workers=workers,
+                cache_bytes=cache_bytes,
+                prefetch=prefetch,
+            ).epoch(epoch)
+        ]
+        for workers, prefetch in ((0, None), (1, None), (3, None), (3, 1), (2, 50))
+    ]
     assert len(runs[0]) == 12
     assert all(same(runs[0], run) for run in runs[1:])
 
@@ -99,8 +114,11 @@ def test_seed_epoch_and_index_decide_the_augmentation():
     data, transform = pictures(), TrainViews(9)
 
     def by_index(loader, epoch):
-        return {int(i): image.copy() for images, _, indices in loader.epoch(epoch)
-                for image, i in zip(images, indices, strict=True)}
+        return {
+            int(i): image.copy()
+            for images, _, indices in loader.epoch(epoch)
+            for image, i in zip(images, indices, strict=True)
+        }
 
     base = by_index(Loader(data, 4, transform, shuffle=True, workers=0), 0)
     # Neither the batch size nor the order matters to an image.
@@ -186,7 +204,7 @@ def test_broken_file_in_a_folder_is_named(tmp_path):
     for k in range(3):
         Image.new("RGB", (20, 20), (k, 0, 0)).save(tmp_path / "train" / "a" / f"{k}.jpg")
     whole = (tmp_path / "train" / "a" / "1.jpg").read_bytes()
-    (tmp_path / "train" / "a" / "1.jpg").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "train" / "a" / "1.jpg").write_bytes(whole[: len(whole) // 2])
     loader = Loader(ImageFolder(tmp_path, size=16), 3, workers=1)
     with pytest.warns(UserWarning, match=r"skipped image '.*1\.jpg': OSError: .*[Tt]runcated"):
         (batch,) = loader
@@ -278,13 +296,17 @@ def test_ten_views_batches_and_grey_images():
 
 def test_image_array_and_loader_refuse_bad_input():
     images = np.zeros((3, 4, 4, 3), np.uint8)
-    for bad in ((images.astype(float), [0, 1, 2]), (images[0, 0], [0] * 4), (images, [0.5, 1, 2]),
-                (images, [0, 1]), (images, [[0], [1], [2]])):
+    for bad in (
+        (images.astype(float), [0, 1, 2]),
+        (images[0, 0], [0] * 4),
+        (images, [0.5, 1, 2]),
+        (images, [0, 1]),
+        (images, [[0], [1], [2]]),
+    ):
         with pytest.raises(DataError, match="ImageArray"):
             ImageArray(*bad)
     data = pictures()
-    for name, value in (("batch_size", 0), ("seed", -1), ("workers", -1), ("prefetch", 0),
-                        ("cache_bytes", -1)):
+    for name, value in (("batch_size", 0), ("seed", -1), ("workers", -1), ("prefetch", 0), ("cache_bytes", -1)):
         with pytest.raises(ArgumentError, match=f"{name} must be at least .* got {value}"):
             Loader(data, **{"batch_size": 4, name: value})
     with pytest.raises(DataError, match="no batch to make from 0 images"):

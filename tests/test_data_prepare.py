@@ -37,11 +37,12 @@ def resize_then_crop(image: Image.Image, size: int) -> np.ndarray:
         image = image.resize((int(size * width / height), size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     top, left = round((pixels.shape[0] - size) / 2), round((pixels.shape[1] - size) / 2)
-    return pixels[top:top + size, left:left + size]
+    return pixels[top : top + size, left : left + size]
 
 
-@pytest.mark.parametrize("shape", [(500, 375), (375, 500), (256, 256), (333, 257), (5, 3), (2000, 30),
-                                   (30, 2000), (1, 1), (300, 1)])
+@pytest.mark.parametrize(
+    "shape", [(500, 375), (375, 500), (256, 256), (333, 257), (5, 3), (2000, 30), (30, 2000), (1, 1), (300, 1)]
+)
 def test_equals_resize_then_crop(tmp_path, shape):
     image = scene(*shape)
     image.save(tmp_path / "x.png")
@@ -139,8 +140,16 @@ def jpeg_bytes() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image at all", jpeg_bytes()[:len(jpeg_bytes()) // 2],
-                                     jpeg_bytes()[:20], b"\x89PNG\r\n\x1a\n" + bytes(40)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not an image at all",
+        jpeg_bytes()[: len(jpeg_bytes()) // 2],
+        jpeg_bytes()[:20],
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
+    ],
+)
 def test_broken_files_are_named_with_a_reason(tmp_path, content):
     path = tmp_path / "broken_7.jpg"
     path.write_bytes(content)

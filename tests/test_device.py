@@ -24,9 +24,7 @@ def test_names():
     assert pickle.loads(pickle.dumps(d)) is d
 
 
-@pytest.mark.parametrize(
-    "name", ["gpu", "cpu:", "cpu:-1", "CPU:0", "cpu:0 ", "", "cuda:a", 0, None, ["cpu:0"]]
-)
+@pytest.mark.parametrize("name", ["gpu", "cpu:", "cpu:-1", "CPU:0", "cpu:0 ", "", "cuda:a", 0, None, ["cpu:0"]])
 def test_names_that_are_none(name):
     with pytest.raises(DeviceError, match="device: expected a name such as 'cpu:0' or 'cuda:1', got"):
         minigrad.device(name)
@@ -126,16 +124,12 @@ def fake_cupy(monkeypatch, count):
         return count
 
     runtime = types.SimpleNamespace(getDeviceCount=device_count)
-    monkeypatch.setitem(
-        sys.modules, "cupy", types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
-    )
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime)))
 
 
 def test_without_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it fails
-    with pytest.raises(
-        DeviceError, match=r"cuda:0: CuPy cannot be imported.*pip install 'minigrad\[cuda12\]'"
-    ):
+    with pytest.raises(DeviceError, match=r"cuda:0: CuPy cannot be imported.*pip install 'minigrad\[cuda12\]'"):
         Tensor([1.0], device="cuda")
     with pytest.raises(DeviceError, match=r"cuda:1: CuPy cannot be imported"):
         Tensor([1.0]).to("cuda:1")
@@ -143,9 +137,7 @@ def test_without_cupy(monkeypatch):
 
 def test_without_a_driver(monkeypatch):
     fake_cupy(monkeypatch, RuntimeError("cudaErrorInsufficientDriver"))
-    with pytest.raises(
-        DeviceError, match="cuda:0: CuPy is here, but the NVIDIA driver does not answer .*Insufficient"
-    ):
+    with pytest.raises(DeviceError, match="cuda:0: CuPy is here, but the NVIDIA driver does not answer .*Insufficient"):
         Tensor([1.0], device="cuda:0")
 
 
@@ -168,9 +160,7 @@ def test_naming_a_card_does_not_touch_it(monkeypatch):
 def test_mixed_devices_are_refused():
     a, b = Tensor([1.0, 2.0], device="cpu:0"), Tensor([1.0, 2.0], device="cpu:1")
     for op in (lambda: a + b, lambda: a @ b, lambda: a < b, lambda: minigrad.concat([a, b])):
-        with pytest.raises(
-            DeviceError, match=r"inputs on cpu:0, cpu:1: bring them to one device with .to\(\)"
-        ):
+        with pytest.raises(DeviceError, match=r"inputs on cpu:0, cpu:1: bring them to one device with .to\(\)"):
             op()
     with pytest.raises(DeviceError, match="backward: the tensor is on cpu:0, its gradient on cpu:1"):
         a.requires_grad_()

@@ -102,9 +102,7 @@ def test_a_gradient_can_be_added_to_twice(reduce, shape):
         reduce(x).backward()
     assert x.grad.shape == shape and isinstance(x.grad.data, np.ndarray) and x.grad.data.flags.writeable
     if shape:
-        assert not x.size or x.grad.numpy().sum() == pytest.approx(
-            2 * (x.size if x.grad.numpy().min() == 2 else 1)
-        )
+        assert not x.size or x.grad.numpy().sum() == pytest.approx(2 * (x.size if x.grad.numpy().min() == 2 else 1))
 
 
 def test_a_sum_does_not_write_into_what_others_read():
@@ -137,9 +135,7 @@ def test_an_explicit_gradient():
     exact = Tensor([1.0], True, dtype="float64")
     exact.backward([0.1])
     assert exact.grad.item() == 0.1
-    with pytest.raises(
-        ShapeError, match=r"backward: a tensor \(2,\) needs an explicit gradient of that shape"
-    ):
+    with pytest.raises(ShapeError, match=r"backward: a tensor \(2,\) needs an explicit gradient of that shape"):
         (x * 2).backward()
     with pytest.raises(ShapeError, match=r"backward: the gradient must have shape \(2,\), it has \(3,\)"):
         (x * 2).backward(np.ones(3))
@@ -186,9 +182,7 @@ def test_a_spent_node_holds_nothing():
 )
 def test_a_gradient_of_the_wrong_shape_or_type(grad, seen):
     x = normal((2, 3))
-    with pytest.raises(
-        GraphError, match=rf"probe: backward returned a gradient {seen} on cpu for input 0, which is"
-    ):
+    with pytest.raises(GraphError, match=rf"probe: backward returned a gradient {seen} on cpu for input 0, which is"):
         probe(x, grad).sum().backward()
     assert x.grad is None
 
@@ -228,9 +222,7 @@ def test_an_input_that_backward_needs():
     y = a * b
     b += 1
     b *= 2
-    with pytest.raises(
-        GraphError, match=r"multiply: backward needs input 1 \(2,\), which was modified in place 2"
-    ):
+    with pytest.raises(GraphError, match=r"multiply: backward needs input 1 \(2,\), which was modified in place 2"):
         y.sum().backward()
     assert a.grad is None
 
@@ -241,9 +233,7 @@ def test_an_output_that_backward_needs():
     loss = (y * 2).sum()
     with no_grad():
         y += 1
-    with pytest.raises(
-        GraphError, match=r"exp: backward needs its output \(2,\), which was modified in place 1"
-    ):
+    with pytest.raises(GraphError, match=r"exp: backward needs its output \(2,\), which was modified in place 1"):
         loss.backward()
 
 

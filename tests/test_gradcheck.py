@@ -83,9 +83,7 @@ def test_the_message_names_the_worst_element():
     assert "input 1 (3, 4) at element (1, 2)" in text and "difference 10" in text and "seed=5" in text
     analytic, numeric = (float(re.search(rf"{word} (\S+?),", text)[1]) for word in ("analytic", "numeric"))
     r = np.random.default_rng([5, 0]).standard_normal((3, 4))
-    assert analytic == pytest.approx(numeric + 10) and numeric == pytest.approx(
-        (3 * x.numpy() ** 2 * r)[1, 2]
-    )
+    assert analytic == pytest.approx(numeric + 10) and numeric == pytest.approx((3 * x.numpy() ** 2 * r)[1, 2])
 
 
 def test_an_input_that_backward_forgets():

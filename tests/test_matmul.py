@@ -47,9 +47,7 @@ def test_against_sums_of_products(device):
             assert (a @ b).numpy()[i, j] == pytest.approx(total, rel=1e-13)
 
 
-@pytest.mark.parametrize(
-    "shapes", [((0, 4), (4, 5)), ((3, 0), (0, 5)), ((3, 4), (4, 0)), ((0, 3, 4), (4, 5))]
-)
+@pytest.mark.parametrize("shapes", [((0, 4), (4, 5)), ((3, 0), (0, 5)), ((3, 4), (4, 0)), ((0, 3, 4), (4, 5))])
 def test_empty(shapes, device):
     a, b = normal(shapes[0], device), normal(shapes[1], device)
     y = a @ b
@@ -59,9 +57,7 @@ def test_empty(shapes, device):
     np.testing.assert_array_equal(b.grad.numpy(), np.zeros(b.shape))
 
 
-@pytest.mark.parametrize(
-    "shapes", [((129, 257), (257, 67)), ((5, 129, 33), (33, 67)), ((5, 129, 33), (5, 33, 67))]
-)
+@pytest.mark.parametrize("shapes", [((129, 257), (257, 67)), ((5, 129, 33), (33, 67)), ((5, 129, 33), (5, 33, 67))])
 def test_real_sizes_along_a_random_direction(shapes, device):
     assert gradcheck(F.matmul, [normal(shapes[0], device), normal(shapes[1], device, 1)], direction=True)
 

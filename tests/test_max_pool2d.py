@@ -213,7 +213,12 @@ def test_matches_onnxruntime(device, configuration, more_bottom, more_right, see
     bottom, right = min(ph + more_bottom, kernel[0] - 1), min(pw + more_right, kernel[1] - 1)  # asymmetric
     x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     expected = onnx_run(
-        "MaxPool", x, kernel_shape=kernel, strides=stride, pads=[ph, pw, bottom, right], dilations=dilation,
+        "MaxPool",
+        x,
+        kernel_shape=kernel,
+        strides=stride,
+        pads=[ph, pw, bottom, right],
+        dilations=dilation,
         ceil_mode=int(ceil_mode),
     )
     y = max_pool2d(Tensor(x, device=device), kernel, stride, ((ph, bottom), (pw, right)), dilation, ceil_mode)

@@ -324,6 +324,7 @@ def test_layers_pass_their_settings_on(device, layer, function):
 def test_conv2d_passes_its_settings_on(device):
     x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 9, 9)), device=device)
     conv = nn.Conv2d(4, 6, (2, 3), (2, 1), ((1, 0), (2, 1)), (1, 2), 2, device=device, dtype="float64")
+    assert conv.weight.shape == (6, 2, 2, 3)
     minigrad.init.normal_(conv.bias)
     expected = F.conv2d(x, conv.weight, conv.bias, (2, 1), ((1, 0), (2, 1)), (1, 2), 2)
     np.testing.assert_array_equal(conv(x).numpy(), expected.numpy())

@@ -126,6 +126,16 @@ def test_memory_orders_may_differ_between_weight_and_gradient(monkeypatch, devic
 
 
 @EVERY
+def test_a_weight_that_is_a_view_with_gaps_is_changed_in_place(device, kind, settings):
+    expected = run(kind(params := parameters(device), **settings), params, 3)
+    gapped = parameters(device)
+    for p in gapped[:3]:
+        p.data = np.concatenate([p.data, p.data], axis=-1)[..., : p.shape[-1]]
+    for a, b in zip(run(kind(gapped, **settings), gapped, 3), expected):
+        np.testing.assert_array_equal(a, b)
+
+
+@EVERY
 def test_no_temporary_of_full_size(device, kind, settings):
     minigrad.set_num_threads(2, device)
     params = parameters(device, [(1500, 2000)], "float32")  # 12 MB

@@ -103,9 +103,7 @@ def test_results_keep_their_order():
 
 def test_one_device_is_done_here():
     here = threading.current_thread().name
-    assert on_devices(["cpu:0"], lambda: (threading.current_thread().name, inside_worker())) == [
-        (here, False)
-    ]
+    assert on_devices(["cpu:0"], lambda: (threading.current_thread().name, inside_worker())) == [(here, False)]
     assert on_devices(["cpu:1", "cpu:1"], lambda x: threading.current_thread().name, [1, 2]) == [here] * 2
 
 

@@ -9,9 +9,9 @@ from minigrad import DTypeError, Tensor, gradcheck
 
 def logistic(x):
     """In float64, from the two formulas of the definition, each on its safe side."""
-    return np.array(
-        [1 / (1 + np.exp(-v)) if v >= 0 else np.exp(v) / (1 + np.exp(v)) for v in x.ravel()]
-    ).reshape(x.shape)
+    return np.array([1 / (1 + np.exp(-v)) if v >= 0 else np.exp(v) / (1 + np.exp(v)) for v in x.ravel()]).reshape(
+        x.shape
+    )
 
 
 # name: (oracle, smallest and largest argument)
@@ -40,9 +40,7 @@ def test_values(name, shape, dtype, rtol, device):
     x = argument(name, shape, device, dtype)
     y = getattr(F, name)(x)
     assert y.dtype == dtype and y.shape == shape
-    np.testing.assert_allclose(
-        y.numpy(), FUNCTIONS[name][0](x.numpy().astype("float64")), rtol=rtol, atol=1e-7
-    )
+    np.testing.assert_allclose(y.numpy(), FUNCTIONS[name][0](x.numpy().astype("float64")), rtol=rtol, atol=1e-7)
     np.testing.assert_array_equal(getattr(x, name)().numpy(), y.numpy())
     y.backward(np.ones(shape, dtype))
     assert x.grad.dtype == dtype and x.grad.shape == shape

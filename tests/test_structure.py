@@ -47,7 +47,9 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            submodules = [a.name for a in node.names if (PACKAGE.parent / module.replace(".", "/") / f"{a.name}.py").is_file()]
+            submodules = [
+                a.name for a in node.names if (PACKAGE.parent / module.replace(".", "/") / f"{a.name}.py").is_file()
+            ]
             found |= {f"{module}.{name}" for name in submodules} if submodules else {module}
     return found
 
@@ -68,7 +70,9 @@ def test_imports_go_one_way(path):
             allowed = ALLOWED.get(here, below) | {here}
             assert there in allowed, f"{path.name} imports minigrad.{there}; {here} may know {sorted(allowed)}"
         elif here in LIBRARIES and parts[0] not in LIBRARIES[here]:
-            assert parts[0] in sys.stdlib_module_names, f"{path.name} imports {parts[0]}; {here} may use {LIBRARIES[here]}"
+            assert parts[0] in sys.stdlib_module_names, (
+                f"{path.name} imports {parts[0]}; {here} may use {LIBRARIES[here]}"
+            )
 
 
 ROOMS = [path for path in sorted((PACKAGE / "ops").glob("*.py")) if not path.name.startswith(HELPERS)]

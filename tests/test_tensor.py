@@ -61,9 +61,7 @@ def test_data_is_copied_and_from_numpy_shares():
     assert copied.numpy()[0] == 0 and shared.numpy()[0] == 5
     shared[1] = 7.0
     assert array[1] == 7
-    assert Tensor(copied).numpy() is not copied.numpy() and not np.shares_memory(
-        Tensor(copied).data, copied.data
-    )
+    assert Tensor(copied).numpy() is not copied.numpy() and not np.shares_memory(Tensor(copied).data, copied.data)
 
 
 def test_a_tensor_of_a_tensor_stays_on_its_device():

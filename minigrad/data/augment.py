@@ -45,14 +45,18 @@ def cut(image: Image, window: Window, mean: Mean = None) -> View:
     if image.ndim != 3:
         raise ArgumentError(f"cut: an image must have the shape (H, W, C), got {image.shape}")
     if size < 1 or top < 0 or left < 0 or top + size > image.shape[0] or left + size > image.shape[1]:
-        raise ArgumentError(f"cut: a window of {size} x {size} at ({top}, {left}) leaves the image of shape "
-                            f"{image.shape}; take a smaller crop or prepare larger images")
+        raise ArgumentError(
+            f"cut: a window of {size} x {size} at ({top}, {left}) leaves the image of shape "
+            f"{image.shape}; take a smaller crop or prepare larger images"
+        )
     rows, columns = slice(top, top + size), slice(left, left + size)
     view = image[rows, columns].astype(np.float32)
     if mean is not None:
         if mean.shape not in (image.shape, image.shape[-1:]):
-            raise ArgumentError(f"cut: the mean must have the image's shape {image.shape} or one value per "
-                                f"channel, got shape {mean.shape}; compute it from images of the same size")
+            raise ArgumentError(
+                f"cut: the mean must have the image's shape {image.shape} or one value per "
+                f"channel, got shape {mean.shape}; compute it from images of the same size"
+            )
         view = view - mean[rows, columns] if mean.ndim == 3 else _add_colour(view, -mean)
     return np.ascontiguousarray(view[:, ::-1]) if flip else view
 
@@ -98,8 +102,9 @@ def _ten_views(image: Image, size: int, mean: Mean) -> View:
     center = center_window(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (center.top, center.left)]
-    return np.stack([cut(image, Window(top, left, size, flip), mean)
-                     for flip in (False, True) for top, left in corners])
+    return np.stack(
+        [cut(image, Window(top, left, size, flip), mean) for flip in (False, True) for top, left in corners]
+    )
 
 
 def pca_noise(view: View, pca: RgbPCA, rng: np.random.Generator, std: float = 0.1) -> View:
@@ -109,8 +114,10 @@ def pca_noise(view: View, pca: RgbPCA, rng: np.random.Generator, std: float = 0.
     Returns a new float32 (H, W, 3).  Raises ArgumentError for a negative std or another number of channels.
     """
     if std < 0 or view.shape[-1] != len(pca.sd):
-        raise ArgumentError(f"pca_noise: need std >= 0 and a view (H, W, {len(pca.sd)}) like the components, "
-                            f"got std {std} and {view.shape}; leave pca out for images without colour")
+        raise ArgumentError(
+            f"pca_noise: need std >= 0 and a view (H, W, {len(pca.sd)}) like the components, "
+            f"got std {std} and {view.shape}; leave pca out for images without colour"
+        )
     shift = pca.eigenvectors @ (rng.normal(0.0, std, len(pca.sd)) * pca.sd)
     return _add_colour(view, shift.astype(np.float32))
 
@@ -123,8 +130,10 @@ def _add_colour(view: View, colour: View) -> View:
 
 def _check_size(image: Image, size: int) -> None:
     if image.ndim != 3 or not 1 <= size <= min(image.shape[:2]):
-        raise ArgumentError(f"crop: the image must be (H, W, C) and size between 1 and min(H, W), got image "
-                            f"{image.shape} and size {size}; take a smaller crop or prepare larger images")
+        raise ArgumentError(
+            f"crop: the image must be (H, W, C) and size between 1 and min(H, W), got image "
+            f"{image.shape} and size {size}; take a smaller crop or prepare larger images"
+        )
 
 
 # What a Loader applies to each image: called with (image, rng), they return float32 (..., H, W, C), scaled.

@@ -6,16 +6,16 @@ Nobody has ImageNet at hand when they first try a framework, so `make_demo_set` 
     ROOT/train/<class>/<class>_00000.JPEG
     ROOT/val/<class>/<class>_00000.JPEG
 
-that go through the same decoding, resizing and cropping as the real thing. Pictures of one class share a structure and
-nothing else: size, aspect, position, scale, rotation, perspective, colours, light and grain are drawn at random for each,
-and light on dark is as likely as dark on light. A linear classifier on pixels therefore gets almost nowhere
-(`benchmarks/linear_baseline.py` measures it), while a convolutional network learns the set in minutes.
+that go through the same decoding, resizing and cropping as the real thing. Pictures of one class share a
+structure and nothing else: size, aspect, position, scale, rotation, perspective, colours, light and grain are drawn
+at random for each, and light on dark is as likely as dark on light. A linear classifier on pixels therefore gets
+almost nowhere (`benchmarks/linear_baseline.py` measures it), while a convolutional network learns the set.
 
 Every picture has its own random generator, seeded by (seed, split, class, index): picture i is the same however many
-others are rendered, in whatever order. The same seed gives the same bytes under the same versions of NumPy and Pillow.
+others are rendered, in whatever order. The same seed gives the same bytes under the same NumPy and Pillow.
 
-How it is organised: a `Scene` holds the helpers that all classes share (coordinates, noise, colours); each class is one
-small function from a scene to an RGB array; `render` picks the size, calls that function and adds light and grain.
+How it is organised: a `Scene` holds the helpers that all classes share (coordinates, noise, colours); each class is
+one small function from a scene to an RGB array; `render` picks the size, calls it and adds light and grain.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,10 +39,12 @@ __all__ = ["CLASSES", "make_demo_set", "render"]
 
 VERSION = 1  # raise it whenever the pictures change: sets made by an older version are then rendered anew
 RECORD = "demo_set.json"  # marks a folder as ours, and says with which parameters it was made
+MAKER = "minigrad.data.demo_set"
 SPLITS = ("train", "val")
+PICTURE = re.compile(r"(train|val)/([a-z]+)/\2_\d{5,}\.JPEG")  # how the path of a picture below the root looks
 
 
-# ---- Helpers shared by the classes ------------------------------------------------------------------------------------
+# ---- Helpers shared by the classes -------------------------------------------------------------------------
 
 
 def cover(distance: np.ndarray, pixel: float) -> np.ndarray:
@@ -67,28 +70,28 @@ def luminance(colour: np.ndarray) -> float:
 class Scene:
     """One picture in the making: its size, its random generator, and the tools to draw with.
 
-    Lengths are fractions of the shorter side, so a picture looks alike at any size once its shorter side is scaled to 256.
+    Lengths are fractions of the shorter side, so a picture looks the same at any size.
     """
 
     def __init__(self, rng: np.random.Generator, height: int, width: int):
         self.rng = rng
         self.height, self.width = height, width
         self.short = min(height, width)
-        # Coordinates of the pixels, centred: the shorter side runs from -0.5 to 0.5.
-        self.x = np.broadcast_to((np.arange(width, dtype=np.float32) - width / 2) / self.short, (height, width))
-        self.y = np.broadcast_to(((np.arange(height, dtype=np.float32) - height / 2) / self.short)[:, None], (height, width))
+        # Coordinates of the pixels: the shorter side runs from -0.5 to 0.5.
+        x = (np.arange(width, dtype=np.float32) - width / 2) / self.short
+        y = (np.arange(height, dtype=np.float32) - height / 2) / self.short
+        self.x, self.y = np.broadcast_to(x, (height, width)), np.broadcast_to(y[:, None], (height, width))
 
     def uniform(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
 
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def plane(self, period: tuple[float, float], tilt: float = 0.5, bend: float = 0.0, centred: bool = False):
+    def plane(
+        self, period: tuple[float, float], tilt: float = 0.5, bend: float = 0.0, centred: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Coordinates on a randomly turned, shifted, tilted (perspective) and bent sheet.
 
         Returns (x, y, pixel), where a length of 1 is one period of the pattern, drawn log-uniformly from the range
-        `period`, and `pixel` is the size of a pixel in those units.
+        `period`, and `pixel` is the size of a pixel in those units. `centred`: the origin is inside the picture.
         """
         size = math.exp(self.uniform(math.log(period[0]), math.log(period[1])))
         angle = self.uniform(0, 2 * math.pi)
@@ -107,7 +110,7 @@ class Scene:
         return across, along, 1.4 / (self.short * size)
 
     def noise(self, cells: float, octaves: int = 1) -> np.ndarray:
-        """Smooth random field, about -1..1, with blobs 1/`cells` of the shorter side wide; each octave adds finer ones."""
+        """Smooth random field, about -1..1, with blobs 1/`cells` of the shorter side wide; octaves add finer ones."""
         total = np.zeros((self.height, self.width), np.float32)
         for octave in range(octaves):
             rows = math.ceil(cells * 2**octave * self.height / self.short) + 1
@@ -124,14 +127,14 @@ class Scene:
         return (value * (1 - saturation + saturation * wheel)).astype(np.float32)
 
     def colours(self, count: int = 2, contrast: float = 0.3) -> list[np.ndarray]:
-        """Random colours. The others differ from the first in luminance by `contrast` or more; either may be lighter."""
+        """Random colours; the others differ from the first in luminance by `contrast` or more, either way."""
         while True:
             first, *others = colours = [self.colour() for _ in range(count)]
             if all(abs(luminance(other) - luminance(first)) >= contrast for other in others):
                 return colours
 
     def shades(self, colour: np.ndarray, cells: tuple[np.ndarray, np.ndarray], amount: float) -> np.ndarray:
-        """A picture in `colour` in which every cell (given by integer row and column arrays) has its own brightness."""
+        """A picture in `colour` in which every cell (given by arrays of its row and column) has its own brightness."""
         table = self.rng.uniform(1 - amount, 1 + amount, (32, 32)).astype(np.float32)
         rows, columns = (cell.astype(np.int32) % 32 for cell in cells)
         return colour * table[rows, columns][..., None]
@@ -140,7 +143,7 @@ class Scene:
         """A softly varying background about `colour`."""
         return colour * (1 + self.uniform(0.05, 0.35) * self.noise(1.5))[..., None]
 
-    def patches(self, spacing: float, radius: tuple[float, float]):
+    def patches(self, spacing: float, radius: tuple[float, float]) -> Iterator[tuple]:
         """Random places for a shape, one in each cell of a grid `spacing` wide, in random order.
 
         Yields the slices of a bounding box, x and y inside it in units of the shape's radius (which is drawn from the
@@ -152,13 +155,16 @@ class Scene:
             centre_y = (cell // columns + self.uniform(0, 1)) * self.height / rows
             centre_x = (cell % columns + self.uniform(0, 1)) * self.width / columns
             top, left = max(int(centre_y - size) - 1, 0), max(int(centre_x - size) - 1, 0)
-            bottom, right = min(int(centre_y + size) + 2, self.height), min(int(centre_x + size) + 2, self.width)
+            bottom, right = (
+                min(int(centre_y + size) + 2, self.height),
+                min(int(centre_x + size) + 2, self.width),
+            )
             y, x = np.ogrid[top:bottom, left:right]
             x, y = ((x - centre_x) / size).astype(np.float32), ((y - centre_y) / size).astype(np.float32)
             yield (slice(top, bottom), slice(left, right)), x, y, 1.4 / size
 
 
-# ---- The ten classes -------------------------------------------------------------------------------------------------
+# ---- The ten classes ---------------------------------------------------------------------------------------
 
 
 def balls(scene: Scene) -> np.ndarray:
@@ -189,7 +195,7 @@ def bricks(scene: Scene) -> np.ndarray:
 def checkers(scene: Scene) -> np.ndarray:
     """A chessboard."""
     x, y, pixel = scene.plane((0.16, 0.4), bend=0.1)
-    column, row = (np.clip((zigzag(t) - 0.25) / pixel, -0.5, 0.5) for t in (x, y))  # change sign at the squares' edges
+    column, row = (np.clip((zigzag(t) - 0.25) / pixel, -0.5, 0.5) for t in (x, y))  # change sign between squares
     dark, light = scene.colours()
     return mix(dark, light, 0.5 + 2 * column * row)
 
@@ -277,7 +283,7 @@ PAINTERS: dict[str, Callable[[Scene], np.ndarray]] = {
 CLASSES: tuple[str, ...] = tuple(PAINTERS)
 
 
-# ---- Pictures and files ----------------------------------------------------------------------------------------------
+# ---- Pictures and files ------------------------------------------------------------------------------------
 
 
 def render(name: str, rng: np.random.Generator) -> Image.Image:
@@ -306,9 +312,9 @@ def make_demo_set(
 
     progress: called as progress(done, total) after each picture.
 
-    The pictures are rendered into a temporary folder beside `root` which takes that name at the very end, so an
-    interrupted run leaves no half-made set behind. A set made earlier with the same parameters is used as it is, one made
-    with others is replaced. Any other folder with something in it raises DataError and stays untouched.
+    The pictures are rendered into a temporary folder beside `root` that takes its name at the very end, so an
+    interrupted run leaves no half-made set behind. A set made earlier with the same parameters is used as it is, one
+    made with others is replaced. Any other folder with something in it raises DataError and stays untouched.
     """
     if train_per_class < 1 or val_per_class < 1:
         raise DataError(
@@ -317,7 +323,7 @@ def make_demo_set(
         )
     root = Path(root)
     counts = {"train": train_per_class, "val": val_per_class}
-    record = {"made_by": "minigrad.data.demo_set", "version": VERSION, "seed": seed, "per_class": counts}
+    record = {"made_by": MAKER, "version": VERSION, "seed": seed, "per_class": counts}
     if _check_ours(root) == record and _is_complete(root, counts):
         return root
 
@@ -337,18 +343,19 @@ def make_demo_set(
 
 
 def _check_ours(root: Path) -> dict | None:
-    """The record of the set in `root`; None if there is nothing yet; DataError if it is not ours to overwrite."""
+    """The record of the set in `root`; None if there is nothing yet; DataError if it holds anything not made here."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     try:
         record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        if record["made_by"] == "minigrad.data.demo_set" and {path.name for path in root.iterdir()} <= {RECORD, *SPLITS}:
+        files = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+        if record["made_by"] == MAKER and all(name == RECORD or PICTURE.fullmatch(name) for name in files):
             return record
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no record, or not one that we wrote
     raise DataError(
-        f"make_demo_set: {root} exists and is not a demo set (or holds more than one), so it is left as it is. Choose "
-        f"another folder, or empty this one yourself."
+        f"make_demo_set: {root} exists and is not a demo set, or holds other files too, so it is left as it is. "
+        f"Choose another folder, or empty this one yourself."
     )
 
 

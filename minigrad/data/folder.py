@@ -70,8 +70,9 @@ class ImageFolder:
         self.root, self.split, self.size = Path(root), split, size
         if not self.root.is_dir():
             what = "it is a file" if self.root.exists() else "it does not exist"
-            raise DataError(f"ImageFolder: '{root}' should be a folder with train/ and val/ inside, "
-                            f"but {what}. Check the path.")
+            raise DataError(
+                f"ImageFolder: '{root}' should be a folder with train/ and val/ inside, but {what}. Check the path."
+            )
         self.folder = _split_folder(self.root, split)
         found = _class_folders(self.folder)
         self.classes = tuple(found) if classes is None else tuple(classes)
@@ -98,12 +99,16 @@ class ImageFolder:
         self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
         self.empty_classes = tuple(empty)
         if not self.paths:
-            raise DataError(f"ImageFolder: looked for {', '.join(EXTENSIONS)} files in the {len(found)} "
-                            f"class folders of '{self.folder}' ({_some(found)}), found none. "
-                            "Put the images there, one folder per class.")
+            raise DataError(
+                f"ImageFolder: looked for {', '.join(EXTENSIONS)} files in the {len(found)} "
+                f"class folders of '{self.folder}' ({_some(found)}), found none. "
+                "Put the images there, one folder per class."
+            )
         if empty:
-            warnings.warn(f"ImageFolder: {len(empty)} class folders of '{self.folder}' hold no image: "
-                          f"{_some(empty)}", stacklevel=2)
+            warnings.warn(
+                f"ImageFolder: {len(empty)} class folders of '{self.folder}' hold no image: {_some(empty)}",
+                stacklevel=2,
+            )
 
     def _check_subset(self, found: Sequence[str]) -> None:
         """Refuse class folders that have no label."""
@@ -136,8 +141,7 @@ def _split_folder(root: Path, split: str | None) -> Path:
     wanted = " or ".join(f"{name}/" for name in _SPLIT_FOLDERS[split])
     if root.name in ("train", "val", "test") and _subfolders(root):
         advice = f"This looks like a split itself: pass its parent, '{root.resolve().parent}'"
-    elif any(_image_files(folder) for folder in _subfolders(root)[:3]
-             if folder.name not in ("train", "val", "test")):
+    elif any(_image_files(folder) for folder in _subfolders(root)[:3] if folder.name not in ("train", "val", "test")):
         advice = "Its folders hold images, like those of a split: move them into train/, or pass split=None"
     else:
         advice = f"Pass the folder that holds {wanted}, with one folder per class inside it"
@@ -155,10 +159,12 @@ def _class_folders(folder: Path) -> list[str]:
     """Sorted names of the class folders; a DataError where there are none."""
     names = [path.name for path in _subfolders(folder)]
     if not names:
-        hint = ("Move each image into the folder of its class" if _image_files(folder)
-                else "Unpack the dataset there, one folder per class")
-        raise DataError(f"ImageFolder: looked for class folders in '{folder}', "
-                        f"found {_contents(folder)}. {hint}.")
+        hint = (
+            "Move each image into the folder of its class"
+            if _image_files(folder)
+            else "Unpack the dataset there, one folder per class"
+        )
+        raise DataError(f"ImageFolder: looked for class folders in '{folder}', found {_contents(folder)}. {hint}.")
     return names
 
 
@@ -174,8 +180,11 @@ def _image_files(folder: Path) -> list[str]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [os.path.join(here, name) for name in sorted(files)
-                  if name.lower().endswith(EXTENSIONS) and not name.startswith(".")]
+        paths += [
+            os.path.join(here, name)
+            for name in sorted(files)
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
     return paths
 
 
@@ -191,6 +200,7 @@ def _contents(folder: Path) -> str:
         listed = sorted((entry.name, entry.is_dir()) for entry in entries)
     folders = [name + "/" for name, is_dir in listed if is_dir]
     files = [name for name, is_dir in listed if not is_dir]
-    parts = [f"{len(group)} {what} ({_some(group, 5)})"
-             for group, what in ((folders, "folders"), (files, "files")) if group]
+    parts = [
+        f"{len(group)} {what} ({_some(group, 5)})" for group, what in ((folders, "folders"), (files, "files")) if group
+    ]
     return " and ".join(parts) or "nothing"

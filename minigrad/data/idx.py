@@ -47,21 +47,26 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
                     return _parse(cast(IO[bytes], unzipped), name)
             return _parse(raw, name)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name} cannot be read ({type(error).__name__}: {error}). "
-                        "Check the path, or download the file again.") from error
+        raise DataError(
+            f"{name} cannot be read ({type(error).__name__}: {error}). Check the path, or download the file again."
+        ) from error
 
 
 def _parse(file: IO[bytes], name: str) -> NDArray[Any]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] > 32:  # NumPy's bound
         known = ", ".join(f"{code:02x}" for code in _TYPES)
-        raise DataError(f"{name} is no idx file: it must begin with 00 00, an element type ({known}) and the "
-                        f"number of dimensions (up to 32), but begins with '{magic.hex(' ')}'. "
-                        "Check that it is the right file.")
+        raise DataError(
+            f"{name} is no idx file: it must begin with 00 00, an element type ({known}) and the "
+            f"number of dimensions (up to 32), but begins with '{magic.hex(' ')}'. "
+            "Check that it is the right file."
+        )
     header = file.read(4 * magic[3])
     if len(header) < 4 * magic[3]:
-        raise DataError(f"{name} is truncated: it announces {magic[3]} dimensions but ends after "
-                        f"{len(header) // 4} of them. Download it again.")
+        raise DataError(
+            f"{name} is truncated: it announces {magic[3]} dimensions but ends after "
+            f"{len(header) // 4} of them. Download it again."
+        )
     shape = struct.unpack(f">{magic[3]}I", header)
     dtype = np.dtype(_TYPES[magic[2]])
     expected = dtype.itemsize * math.prod(shape)
@@ -72,8 +77,9 @@ def _parse(file: IO[bytes], name: str) -> NDArray[Any]:
     if len(data) != expected:
         what = "truncated" if len(data) < expected else "too long"
         found = f"{len(data)}" if len(data) < expected else "more"
-        raise DataError(f"{name} is {what}: shape {shape} of {dtype.name} needs {expected} bytes, "
-                        f"found {found}. Download it again.")
+        raise DataError(
+            f"{name} is {what}: shape {shape} of {dtype.name} needs {expected} bytes, found {found}. Download it again."
+        )
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -91,11 +97,15 @@ def load_mnist(folder: str | os.PathLike[str]) -> Mnist:
         images, labels = read_idx(image_path), read_idx(label_path)
         for path, array, rank in ((image_path, images, 3), (label_path, labels, 1)):
             if array.dtype != np.uint8 or array.ndim != rank:
-                raise DataError(f"load_mnist: '{path}' must hold uint8 in {rank} dimensions, "
-                                f"got {array.dtype} {array.shape}. Check that files were not renamed.")
+                raise DataError(
+                    f"load_mnist: '{path}' must hold uint8 in {rank} dimensions, "
+                    f"got {array.dtype} {array.shape}. Check that files were not renamed."
+                )
         if len(images) != len(labels):
-            raise DataError(f"load_mnist: '{image_path}' has {len(images)} images but '{label_path}' has "
-                            f"{len(labels)} labels. Take both files from one dataset.")
+            raise DataError(
+                f"load_mnist: '{image_path}' has {len(images)} images but '{label_path}' has "
+                f"{len(labels)} labels. Take both files from one dataset."
+            )
         pairs += [images, labels.astype(np.int64)]
     return Mnist(*pairs)
 
@@ -105,7 +115,12 @@ def _find(folder: Path, part: str, kind: str, rank: int) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    found = (", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing") if folder.is_dir() \
+    found = (
+        (", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing")
+        if folder.is_dir()
         else "no such folder"
-    raise DataError(f"load_mnist: looked for {' or '.join(names)} in '{folder}', found {found}. "
-                    "Pass the folder that holds the four files of the dataset.")
+    )
+    raise DataError(
+        f"load_mnist: looked for {' or '.join(names)} in '{folder}', found {found}. "
+        "Pass the folder that holds the four files of the dataset."
+    )

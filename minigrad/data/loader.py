@@ -51,11 +51,14 @@ class ImageArray:
     def __init__(self, images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str] = ()) -> None:
         raw = np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or raw.dtype.kind not in "iu":
-            raise DataError("ImageArray: need images uint8 (N, H, W) or (N, H, W, C) and integer labels, "
-                            f"got {images.dtype} {images.shape} and {raw.dtype} {raw.shape}")
+            raise DataError(
+                "ImageArray: need images uint8 (N, H, W) or (N, H, W, C) and integer labels, "
+                f"got {images.dtype} {images.shape} and {raw.dtype} {raw.shape}"
+            )
         if raw.shape != images.shape[:1]:
-            raise DataError(f"ImageArray: need one label per image, got {len(images)} images "
-                            f"and labels of shape {raw.shape}")
+            raise DataError(
+                f"ImageArray: need one label per image, got {len(images)} images and labels of shape {raw.shape}"
+            )
         self.images = images[..., None] if images.ndim == 3 else images
         self.labels: NDArray[np.int64] = raw.astype(np.int64)
         self.classes = tuple(classes)
@@ -140,13 +143,20 @@ class Loader:
         report: Report | None = None,
     ) -> None:
         prefetch = workers + 1 if prefetch is None else prefetch
-        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("workers", workers, 0),
-                                   ("prefetch", prefetch, 1), ("cache_bytes", cache_bytes, 0)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("workers", workers, 0),
+            ("prefetch", prefetch, 1),
+            ("cache_bytes", cache_bytes, 0),
+        ):
             if value < least:
                 raise ArgumentError(f"Loader: {name} must be at least {least}, got {value}")
         if len(dataset) == 0 or (drop_last and len(dataset) < batch_size):
-            raise DataError(f"Loader: no batch to make from {len(dataset)} images, batch_size {batch_size} "
-                            f"and drop_last {drop_last}; add images or take smaller batches")
+            raise DataError(
+                f"Loader: no batch to make from {len(dataset)} images, batch_size {batch_size} "
+                f"and drop_last {drop_last}; add images or take smaller batches"
+            )
         self.dataset = dataset
         if cache_bytes and not isinstance(dataset, ImageArray | CachedImages):  # those are in memory already
             self.dataset = CachedImages(dataset, cache_bytes)
@@ -181,8 +191,9 @@ class Loader:
         Raises ArgumentError for a negative epoch or start_batch beyond the epoch's end.
         """
         if epoch < 0 or not 0 <= start_batch <= len(self):
-            raise ArgumentError(f"Loader.epoch: need epoch >= 0 and start_batch in 0..{len(self)}, "
-                                f"got {epoch} and {start_batch}")
+            raise ArgumentError(
+                f"Loader.epoch: need epoch >= 0 and start_batch in 0..{len(self)}, got {epoch} and {start_batch}"
+            )
         return self._deliver(epoch, start_batch)
 
     def _deliver(self, epoch: int, start_batch: int) -> Iterator[Batch]:
@@ -212,7 +223,7 @@ class Loader:
         """Yield _make_batch of every batch, in order, with up to `prefetch` of them under way."""
         order = self.order(epoch)
         numbers = range(start_batch, len(self))
-        chunks = (order[n * self.batch_size:(n + 1) * self.batch_size] for n in numbers)
+        chunks = (order[n * self.batch_size : (n + 1) * self.batch_size] for n in numbers)
         stop = threading.Event()
         if self.workers == 0:
             for chunk in chunks:
@@ -248,11 +259,13 @@ class Loader:
             if images is None:
                 images = np.empty((len(indices), *view.shape), dtype=np.float32)
             if view.shape != images.shape[1:]:
-                raise DataError(f"Loader: the images of a batch must share one shape, but image {index} gave "
-                                f"{view.shape} after {images.shape[1:]}; prepare or crop them to one size")
+                raise DataError(
+                    f"Loader: the images of a batch must share one shape, but image {index} gave "
+                    f"{view.shape} after {images.shape[1:]}; prepare or crop them to one size"
+                )
             images[len(kept)] = view
             kept.append(index)
         if images is None:
             return None, unreadable
         chosen = np.array(kept, dtype=np.int64)
-        return Batch(channels_first(images[:len(kept)]), self.dataset.labels[chosen], chosen), unreadable
+        return Batch(channels_first(images[: len(kept)]), self.dataset.labels[chosen], chosen), unreadable

@@ -41,9 +41,13 @@ class RgbPCA(NamedTuple):
 # Measured over ImageNet by the original code (released by the Computer History Museum), in 0..255 units: for
 # those who do not want to measure, or whose training set is too small for it.
 IMAGENET_PCA = RgbPCA(
-    np.array([[0.41795513, -0.71257945, -0.56351045],
-              [-0.81698062, -0.02354167, -0.5761844],
-              [0.39731118, 0.70119634, -0.59200296]]),
+    np.array(
+        [
+            [0.41795513, -0.71257945, -0.56351045],
+            [-0.81698062, -0.02354167, -0.5761844],
+            [0.39731118, 0.70119634, -0.59200296],
+        ]
+    ),
     np.array([19.72083305, 37.09388853, 121.78006099]),
 )
 IMAGENET_MEAN_RGB: NDArray[np.float32] = np.array([127.305, 119.715, 104.913], dtype=np.float32)
@@ -143,8 +147,7 @@ def _resize_and_crop(
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)  # torchvision's rounding
     step_x, step_y = extent[2] / new_width, extent[3] / new_height
     # min: left + size == new_width must not end a rounding error outside the picture.
-    box = (left * step_x, top * step_y,
-           min((left + size) * step_x, extent[2]), min((top + size) * step_y, extent[3]))
+    box = (left * step_x, top * step_y, min((left + size) * step_x, extent[2]), min((top + size) * step_y, extent[3]))
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
@@ -173,9 +176,14 @@ class ImageStats:
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, mean_image=self.mean_image, mean_rgb=self.mean_rgb,
-                         eigenvectors=self.pca.eigenvectors, sd=self.pca.sd,
-                         counts=np.array([self.count, self.total, self.seed]))
+                np.savez(
+                    file,
+                    mean_image=self.mean_image,
+                    mean_rgb=self.mean_rgb,
+                    eigenvectors=self.pca.eigenvectors,
+                    sd=self.pca.sd,
+                    counts=np.array([self.count, self.total, self.seed]),
+                )
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -191,8 +199,10 @@ class ImageStats:
                 return cls(file["mean_image"], file["mean_rgb"], pca, count, total, seed)
         # An .npy file loads as an array, no context manager: AttributeError, from Python 3.11 on TypeError.
         except (OSError, ValueError, LookupError, EOFError, AttributeError, TypeError, BadZipFile) as error:
-            raise DataError(f"ImageStats.load: '{os.fspath(path)}' is damaged or not from ImageStats.save "
-                            f"({type(error).__name__}: {error}). Compute it again: compute_stats.") from error
+            raise DataError(
+                f"ImageStats.load: '{os.fspath(path)}' is damaged or not from ImageStats.save "
+                f"({type(error).__name__}: {error}). Compute it again: compute_stats."
+            ) from error
 
 
 def compute_stats(
@@ -212,8 +222,9 @@ def compute_stats(
     Raises DataError where no image can be read or shapes differ; ArgumentError for a bad argument.
     """
     if workers < 0 or seed < 0 or (max_images is not None and max_images < 1):
-        raise ArgumentError("compute_stats: need workers >= 0, seed >= 0 and max_images >= 1, "
-                            f"got {workers}, {seed} and {max_images}")
+        raise ArgumentError(
+            f"compute_stats: need workers >= 0, seed >= 0 and max_images >= 1, got {workers}, {seed} and {max_images}"
+        )
     report = Report() if report is None else report
     indices = np.arange(len(images))
     if max_images is not None and len(images) > max_images:
@@ -228,8 +239,10 @@ def compute_stats(
         if total is None or products is None:
             total, products = np.zeros(image.shape), np.zeros((image.shape[-1],) * 2)
         if image.shape != total.shape:
-            raise DataError(f"compute_stats: images must share one shape, got {image.shape} after "
-                            f"{total.shape}; prepare them to one size")
+            raise DataError(
+                f"compute_stats: images must share one shape, got {image.shape} after "
+                f"{total.shape}; prepare them to one size"
+            )
         total += image
         products += pixels.T @ pixels
         count += 1
@@ -259,7 +272,7 @@ def _decoded(
     # Chunks, because ThreadPoolExecutor.map takes in all its work at once: decoded images would pile up.
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for start in range(0, len(indices), 64):
-            chunk = indices[start:start + 64].tolist()
+            chunk = indices[start : start + 64].tolist()
             for result in pool.map(attempt, chunk) if workers else map(attempt, chunk):
                 if isinstance(result, UnreadableImageError):
                     report.add(result)

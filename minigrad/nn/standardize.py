@@ -33,7 +33,7 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     """
     wanted = std if isinstance(std, Mapping) else {}
     default = 1.0 if isinstance(std, Mapping) else std
-    layers = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
     for layer in layers:
         if layer.bias is None:
             raise ArgumentError(f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}")

@@ -60,7 +60,9 @@ def padding_of(op: str, value: Any) -> Padding:
     """int, (ph, pw) or ((top, bottom), (left, right)) as the last form."""
     if isinstance(value, (tuple, list)) and any(isinstance(part, (tuple, list)) for part in value):
         if len(value) != 2 or any(not isinstance(part, (tuple, list)) or len(part) != 2 for part in value):
-            raise ArgumentError(f"{op}: padding must be an int, (ph, pw) or ((top, bottom), (left, right)), got {value!r}")
+            raise ArgumentError(
+                f"{op}: padding must be an int, (ph, pw) or ((top, bottom), (left, right)), got {value!r}"
+            )
         (top, bottom), (left, right) = value
         return (
             (integer(op, "padding", top, 0), integer(op, "padding", bottom, 0)),

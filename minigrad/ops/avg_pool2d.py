@@ -26,9 +26,7 @@ from ._windows import channels_last, first, output_shape, scratch
 
 
 class AvgPool2d(Function, name="avg_pool2d"):
-    def __init__(
-        self, kernel: Pair, stride: Pair, padding: Padding, ceil_mode: bool, count_include_pad: bool
-    ):
+    def __init__(self, kernel: Pair, stride: Pair, padding: Padding, ceil_mode: bool, count_include_pad: bool):
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 

@@ -48,7 +48,7 @@ class Conv2d(Function):
 
     def forward_cpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
         self.x, self.w = x, w
-        (n, _, h, l), (o, _, *kernel) = x.shape, w.shape
+        n, (o, _, *kernel) = len(x), w.shape
         oh, ow = output_shape("conv2d", x.shape, tuple(kernel), self.s, self.p, self.d)
         w = self.kernel_matrix(w)
         y = np.empty((n, oh * ow, o), x.dtype)

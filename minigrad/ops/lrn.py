@@ -106,9 +106,7 @@ class LRN(Function):
 
 
 @op
-def lrn(
-    x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1
-) -> Tensor:
+def lrn(x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1) -> Tensor:
     """x / (k + alpha * sum of x^2 over n neighbouring channels)^beta, the paper's formula.
 
     x: (N, C, H, W), float32 or float64; the result has the same shape and dtype.

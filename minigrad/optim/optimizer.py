@@ -21,7 +21,7 @@ from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError
 from ..parallel import on_devices, split
-from ..tensor import Tensor
+from ..tensor import Tensor, wrap
 
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Group = dict[str, Any]
@@ -165,7 +165,7 @@ class Optimizer:
         settings (numbers of each group and step counts) into its metadata.
         """
         arrays = {
-            f"{name}.{i}": Tensor(array, device=p.device).numpy().copy()
+            f"{name}.{i}": wrap(array, p.device).numpy().copy()
             for i, (p, state) in enumerate(zip(self._params, self._state))
             for name, array in state.items()
         }
