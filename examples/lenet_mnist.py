@@ -65,6 +65,11 @@ class TableConv2d(nn.Conv2d):
         # The product also masks the gradient: what starts at 0 never leaves it.
         return F.conv2d(x, self.weight * self.mask, self.bias)
 
+    def num_parameters(self) -> int:
+        """How many numbers there are to train: the weights left out are none."""
+        kh, kw = self.weight.shape[2:]
+        return super().num_parameters() - int((self.mask.numpy() == 0).sum()) * kh * kw
+
 
 class Subsample(nn.Module):
     """squash(c * (sum of each 2x2 window) + b), a trainable coefficient c and bias b per map."""
@@ -135,10 +140,8 @@ class LeNet5(nn.Module):
         return self.output(x)
 
     def num_parameters(self) -> int:
-        """How many numbers there are to train: weights that Table I leaves out are none."""
-        masked = [module for module in self.modules() if isinstance(module, TableConv2d)]
-        absent = sum(int((module.mask.numpy() == 0).sum()) * 5 * 5 for module in masked)
-        return super().num_parameters() - absent
+        """How many numbers there are to train, layer by layer: C3 does not count the weights it leaves out."""
+        return sum(layer.num_parameters() for layer in self.children())
 
 
 # ---------------------------------------------------------------- the data
@@ -154,23 +157,24 @@ TINY = (200, 100)  # training and test images of --tiny
 
 def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]:
     """(what it is, images and labels, class names) for --data, or the best there is without."""
-    if options.data is None and INSTALLED.is_dir() and not options.tiny:
-        options.data = str(INSTALLED)
-    if options.data in (None, "drawn"):
+    folder = options.data
+    if folder is None and INSTALLED.is_dir() and not options.tiny:
+        folder = INSTALLED
+    if folder in (None, "drawn"):
         counts = TINY if options.tiny else (5000, 1000)
         return DRAWN, drawn_digits(*counts, seed=options.seed), DIGITS
-    data = load_mnist(options.data)
+    data = load_mnist(folder)
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
         if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
             raise DataError(
-                f"--data {options.data}: LeNet-5 needs images of 28 x 28 in ten classes, "
+                f"--data {folder}: LeNet-5 needs images of 28 x 28 in ten classes, "
                 f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}"
             )
     if options.tiny:
         n, m = TINY
         data = Mnist(data.train_images[:n], data.train_labels[:n], data.test_images[:m], data.test_labels[:m])
     # The files do not say what they show.
-    fashion = "fashion" in str(Path(options.data).resolve()).lower()
+    fashion = "fashion" in str(Path(folder).resolve()).lower()
     return ("Fashion-MNIST" if fashion else "MNIST"), data, (FASHION if fashion else DIGITS)
 
 

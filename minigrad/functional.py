@@ -1,6 +1,6 @@
 """Every op's public function, under one roof: `import minigrad.functional as F; F.relu(x)`.
 
-Importing this module also fills `OPS` (tensor.py), from which tensors take their methods and operators.
+Importing this module also fills `OPS` (operators.py), from which tensors take their methods and operators.
 """
 
 from .ops.arithmetic import add, divide, multiply, negative, power, subtract

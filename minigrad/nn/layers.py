@@ -27,8 +27,7 @@ def _parameter(shape: tuple[int, ...], device: DeviceLike | None, dtype: Any) ->
 
 
 class Conv2d(Module):
-    """Convolution of (N, in_channels, H, W) with `weight` (out_channels, in_channels / groups, kh, kw) and
-    `bias`.
+    """Convolution of (N, in_channels, H, W) with `weight` (out_channels, in_channels / groups, kh, kw) and `bias`.
 
     kernel_size and stride: an int or (vertical, horizontal); padding also ((top, bottom), (left, right)).
     ArgumentError for settings out of range; see functional.conv2d.
@@ -173,8 +172,7 @@ class AvgPool2d(_Pool2d):
 
 
 class LRN(Module):
-    """Local response normalisation across n neighbouring channels of each group, x / (k + alpha * sum
-    x^2)^beta.
+    """Local response normalisation across n neighbouring channels of each group, x / (k + alpha * sum x^2)^beta.
 
     The defaults are the paper's.  Other programs divide alpha by n: see functional.lrn.
     """

@@ -24,8 +24,7 @@ Self = TypeVar("Self", bound="Module")
 class Parameter(Tensor):
     """A leaf tensor that a module trains: `self.weight = Parameter(array)`.
 
-    data, device and dtype as in Tensor (floating-point: DTypeError otherwise).  `requires_grad_(False)`
-    freezes it.
+    data, device and dtype as in Tensor (floating-point: DTypeError otherwise).  `requires_grad_(False)` freezes it.
     """
 
     __slots__ = ()
@@ -154,8 +153,7 @@ class Module:
         return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Overwrite all parameters, in place, from arrays or Tensors by name; converted to each parameter's
-        dtype.
+        """Overwrite all parameters, in place, from arrays or Tensors by name; converted to each parameter's dtype.
 
         CheckpointError lists every missing, unexpected and misshapen name; nothing is changed then.
         """

@@ -12,8 +12,7 @@ copies.  How element types mix is told in _mixing.py.  Each op keeps only what a
 keeps nothing of x.
 
 Powers at the edge: x ^ 0 is 1 everywhere, so its derivative is 0, also at x = 0 where the formula says
-0 * infinity; 0 ^ b is 0 for every b > 0, so the derivative in b is 0 there, where the formula says
-0 * -infinity.
+0 * infinity; 0 ^ b is 0 for every b > 0, so the derivative in b is 0 there, where the formula says 0 * -infinity.
 
 Source: NumPy user guide, "Broadcasting"; the power rule and d(a^b)/db = a^b ln(a) from any calculus book.
 """

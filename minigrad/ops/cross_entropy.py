@@ -63,10 +63,8 @@ def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tenso
 
     logits: (N, C), float32 or float64, the scores before any softmax.
     target: (N,) integers 0 <= t < C, the true classes: a Tensor on the device of logits, an array, or a list.
-    It is
-    copied: changing it after the call does not change the gradient.
-    reduction: "mean" (over rows; NaN for an empty batch, as in PyTorch), "sum", or "none", which returns
-    (N,).
+    It is copied: changing it after the call does not change the gradient.
+    reduction: "mean" (over rows; NaN for an empty batch, as in PyTorch), "sum", or "none", which returns (N,).
 
     DTypeError for labels that are not integers, ShapeError where shapes do not fit, ArgumentError for a label
     outside 0..C-1; the first offending label is named.

@@ -6,8 +6,7 @@
 
     mask is 0 with probability p, else 1;  dx = dy times whatever x was multiplied by.
 
-Both give a unit the same expected output in training and testing; they differ in its scale, (1 - p) in the
-paper's.
+Both give a unit the same expected output in training and testing; they differ in its scale, (1 - p) in the paper's.
 
 The probability is exact where p is a multiple of 1/2, 1/256, 1/65536 or 2**-32, and within 2**-33 of p
 elsewhere: each unit costs 1, 8, 16 or 32 random bits, whichever is enough.  For p = 0.5 one bit a unit makes

@@ -3,8 +3,7 @@
     y = x w^T + b
     dx = dy w,   dw = dy^T x,   db = sum of dy over the rows
 
-w is (out, in), as PyTorch stores it: both y and dx then read it along its rows, in either direction, without
-a copy.
+w is (out, in), as PyTorch stores it: both y and dx then read it along its rows, in either direction, without a copy.
 
 The three products are where a fully connected layer spends its time.  The large ones are cut in as many
 pieces as the device has threads, along the longer axis of the result, so that no thread waits for a sum and

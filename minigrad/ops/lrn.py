@@ -6,8 +6,7 @@
     dx_i = dy_i * s_i^-beta - 2 alpha beta x_i * sum of (dy_j * y_j / s_j) over the same window
 
 (x_i is in the window of j exactly when x_j is in the window of i: the sum of the forward pass, once more.)
-Backward keeps x alone and computes s again: that costs less than a second array of x's size going to memory
-and back.
+Backward keeps x alone and computes s again: that costs less than a second array of x's size going to memory and back.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.3.
 """

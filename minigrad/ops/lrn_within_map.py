@@ -1,7 +1,6 @@
 """Local response normalisation within a map: over neighbouring pixels of one channel.
 
-    s[i,j] = k + alpha * sum of x[u,v]^2 over the n x n pixels around (i,j), clipped at the borders
-    y = x * s^-beta
+    s[i,j] = k + alpha * sum of x[u,v]^2 over the n x n pixels around (i,j), clipped at the borders y = x * s^-beta
 
     dx = dy * s^-beta - 2 alpha beta x * (sum of dy * y / s over the same window)
 

@@ -69,8 +69,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """log(softmax(x)) along axis, without the overflow and the loss of digits of taking the two in turn.
 
-    x: any shape with that axis (ShapeError otherwise), float32 or float64 (DTypeError otherwise); same shape
-    out.
+    x: any shape with that axis (ShapeError otherwise), float32 or float64 (DTypeError otherwise); same shape out.
 
     Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5.
     """

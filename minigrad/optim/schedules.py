@@ -1,5 +1,4 @@
-"""Learning-rate schedules: they write `lr` of an optimiser's groups, each relative to the rate it had at
-first.
+"""Learning-rate schedules: they write `lr` of an optimiser's groups, each relative to the rate it had at first.
 
 A schedule writes only when its factor changes, so a warm-up that has ended leaves the rate to whoever changes
 it next (ReduceOnPlateau, or you).
@@ -16,11 +15,9 @@ from .optimizer import Optimizer, _is_number
 
 
 class Schedule:
-    """Base of the schedules whose factor depends on the count of step() calls alone: lr = first lr *
-    factor(count).
+    """Base of the schedules whose factor depends on the count of step() calls alone: lr = first lr * factor(count).
 
-    factor(0) is in force from the start; call step() after each optimiser step (or epoch: whatever it
-    counts).
+    factor(0) is in force from the start; call step() after each optimiser step (or epoch: whatever it counts).
     """
 
     def __init__(self, optimizer: Optimizer):
@@ -79,8 +76,7 @@ class Warmup(Schedule):
 
 
 class WarmupCosine(Schedule):
-    """Rise linearly over `warmup` steps, then fall along half a cosine to `final` (a fraction) at step
-    `total`.
+    """Rise linearly over `warmup` steps, then fall along half a cosine to `final` (a fraction) at step `total`.
 
     total counts the warm-up too.  Beyond it the rate stays.  Source of the cosine: Loshchilov, Hutter 2017
     (arXiv 1608.03983).

@@ -33,8 +33,7 @@ class SGD(Optimizer):
         v <- mu v + g + wd w                     v <- mu v - lr g - lr wd w
         w <- w - lr v                            w <- w + v
 
-    They differ once lr changes: see this module's docstring.  Without momentum both are w <- w - lr (g + wd
-    w).
+    They differ once lr changes: see this module's docstring.  Without momentum both are w <- w - lr (g + wd w).
 
     params: parameters or groups of them (see Optimizer).  lr >= 0, 0 <= momentum < 1, weight_decay >= 0
     (ArgumentError otherwise).  In place, in blocks, on all threads of each device.
