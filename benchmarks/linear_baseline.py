@@ -60,7 +60,9 @@ def fit(gram: np.ndarray, targets: np.ndarray, strength: float, start: np.ndarra
         vector /= np.linalg.norm(vector)
     rate = 1 / (0.5 * float(vector @ gram @ vector) / count + strength)
     weights, ahead, momentum = start, start, 1.0
-    for step in range(1, 501):
+    steps = 0
+    while steps < 500:
+        steps += 1
         residual = (softmax(gram @ ahead) - targets) / count + strength * ahead
         error = count * float(np.abs(residual).max())
         if error < 0.01:
@@ -71,7 +73,7 @@ def fit(gram: np.ndarray, targets: np.ndarray, strength: float, start: np.ndarra
         faster = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = moved + np.float32((momentum - 1) / faster) * (moved - weights)
         weights, momentum = moved, faster
-    return weights, step, error
+    return weights, steps, error
 
 
 def measure(root: Path, size: int) -> float:

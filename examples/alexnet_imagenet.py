@@ -273,7 +273,7 @@ def draw(
     if scores is not None:
         title += f": {scores.top1:.0%} top-1 on held-out images (ten views)"
     if len(log.column("train", "loss")):
-        figures.learning_curves(log, len(net.classes), run / "learning_curves.png", title)
+        figures.learning_curves(log, len(net.classes), run / "learning_curves.png", title, "held-out images, one view")
     figures.conv1_kernels(net.model.state_dict()["conv1.weight"], first_kernels, run / "conv1_kernels.png")
 
     random = np.random.default_rng(seed)
@@ -309,6 +309,7 @@ def tell(run: Path, log: Log, report: Report, drawn: list[str], trained: float, 
 def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
     script = "python examples/alexnet_imagenet.py"
     data = f" --data {options.data}" if options.data else ""
+    data += f" --preset {options.preset}" if options.preset != "trainable" else ""
     print("Try next:")
     print(f"  {script}{data} --epochs {4 * epochs}    # longer is better")
     print(f"  {script}{data} --evaluate {run / WEIGHTS}")

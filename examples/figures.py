@@ -35,7 +35,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     return (total[last] - total[start]) / (last - start)
 
 
-def learning_curves(log: Any, num_classes: int, path: Path, title: str) -> None:
+def learning_curves(log: Any, num_classes: int, path: Path, title: str, tested_on: str = "held-out images") -> None:
     """Loss and top-1 over the images seen: every step, their running mean, and the tests."""
     plt = pyplot()
     seen = np.cumsum(log.column("train", "images"))
@@ -47,7 +47,7 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str) -> None:
         values = log.column("train", name)
         axis.plot(seen, values, color=BLUE, alpha=0.25, lw=0.8, label="each batch")
         axis.plot(seen, smooth(values, width), color=BLUE, lw=2, label=f"mean of {width} batches")
-        axis.plot(tested, log.column("val", name), "o-", color=RED, ms=5, label="held-out images, one view")
+        axis.plot(tested, log.column("val", name), "o-", color=RED, ms=5, label=tested_on)
         axis.axhline(chance[name], color=GREY, ls="--", lw=1, label="chance")
         axis.set(xlabel="training images seen", ylabel=label)
         axis.grid(alpha=0.2)

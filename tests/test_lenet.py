@@ -267,11 +267,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("options", BAD)
-def test_bad_options_are_one_line(options, capsys):
+def test_bad_options_are_one_line(options, tmp_path, capsys):
     import lenet_mnist
 
     with pytest.raises(SystemExit) as stop:
-        lenet_mnist.main(["--no-figures", *options.split()])
+        lenet_mnist.main(["--tiny", "--no-figures", "--out", str(tmp_path), *options.split()])
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert error.startswith(f"lenet_mnist.py: {BAD[options]}") and error.count("\n") == 1

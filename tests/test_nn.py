@@ -8,7 +8,7 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, CheckpointError, DTypeError, Tensor, gradcheck, nn, optim
+from minigrad import ArgumentError, CheckpointError, DTypeError, GraphError, Tensor, gradcheck, nn, optim
 
 
 class Net(nn.Module):
@@ -397,3 +397,13 @@ def test_training_step_by_step_against_pytorch(device):
 def test_refused_settings(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+def test_a_parameter_is_not_silently_replaced_by_a_result():
+    layer = nn.Linear(3, 2)
+    with pytest.raises(GraphError, match="Linear.weight is a Parameter.*no_grad"):
+        layer.weight *= 2.0
+    with minigrad.no_grad():
+        layer.weight *= 2.0
+    layer.weight = nn.Parameter(np.ones((2, 3), "f"))
+    assert len(list(layer.parameters())) == 2

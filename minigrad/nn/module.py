@@ -15,7 +15,7 @@ import numpy as np
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
-from ..errors import CheckpointError
+from ..errors import CheckpointError, GraphError
 from ..tensor import Tensor, TensorLike
 
 Self = TypeVar("Self", bound="Module")
@@ -62,6 +62,15 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `layer.weight *= 2` outside no_grad records an op and would put its result where the parameter was.
+        if isinstance(value, Tensor) and not isinstance(value, Parameter) and isinstance(vars(self).get(name), Parameter):
+            raise GraphError(
+                f"{type(self).__name__}.{name} is a Parameter, and a tensor that is none would take its place: change it "
+                "inside `with minigrad.no_grad():`, or assign a Parameter"
+            )
+        super().__setattr__(name, value)
 
     # ---------------------------------------------------------------- walking the tree
 

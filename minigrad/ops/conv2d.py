@@ -14,6 +14,7 @@ numbers: "im2col"), and w as the matrix `w[o, (u,v,c)]`.  Then
 
     y = cols @ w.T + b        dw = dy.T @ cols        dcols = dy @ w,  each row added back to the window it came from
 
+(dcols is made and added tap by tap: for one (u,v), its columns are dy @ w[:, (u,v)], and go to every s-th pixel.)
 Only a few output rows are unrolled at a time, one image after the other, so that `cols` (which for a whole batch would
 be 25 times the input of AlexNet's conv2) stays in the cache between the copy and the product.  Images go to the
 device's threads in equal shares; each thread sums its own dw, and the sums are added in a fixed order.
@@ -132,19 +133,16 @@ class Conv2d(Function):
                 yield pixels, g, slice(g * og, (g + 1) * og), cols.reshape(rows * ow, kh * kw * cg)
 
     def add_to_windows(self, dxp: Array, dy: Array, w: Array, kernel: Any, oh: int, ow: int) -> None:
-        """The way back of `patches`: dcols = dy @ w, and every row added to the window of dxp it was read from."""
+        """The way back of `patches`, for one padded image: each tap's share of dy @ w, added to the pixels it read."""
         (kh, kw), (sh, sw), (dh, dw), groups = kernel, self.s, self.d, self.groups
         cg, og = dxp.shape[2] // groups, w.shape[1]
-        for i, rows in self.tiles(oh, ow, kh * kw * cg, dxp.itemsize):
-            for g in range(groups):
-                dcols = scratch("conv cols", (rows, ow, kh, kw, cg), dxp.dtype)
-                pixels = slice(i * ow, (i + rows) * ow)
-                np.matmul(dy[pixels, g * og : (g + 1) * og], w[g], out=dcols.reshape(rows * ow, -1))
-                for u in range(kh):
-                    for v in range(kw):
-                        top, left = sh * i + dh * u, dw * v
-                        window = dxp[top : top + sh * (rows - 1) + 1 : sh, left : left + sw * (ow - 1) + 1 : sw]
-                        window[:, :, g * cg : (g + 1) * cg] += dcols[:, :, u, v]
+        taps = w.reshape(groups, og, kh, kw, cg)
+        share = scratch("conv share", (oh, ow, cg), dxp.dtype)
+        for g, u, v in np.ndindex(groups, kh, kw):
+            np.matmul(dy[:, g * og : (g + 1) * og], taps[g, :, u, v], out=share.reshape(oh * ow, cg))
+            rows = slice(dh * u, dh * u + sh * (oh - 1) + 1, sh)
+            cols = slice(dw * v, dw * v + sw * (ow - 1) + 1, sw)
+            dxp[rows, cols, g * cg : (g + 1) * cg] += share
 
 
 @op
