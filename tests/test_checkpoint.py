@@ -138,9 +138,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         "header": whole[:20] + b"#" + whole[21:],
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            CheckpointError, match=rf"{name} \({len(content)} bytes\) is no readable safetensors file"
-        ):
+        with pytest.raises(CheckpointError, match=rf"{name} \({len(content)} bytes\) is no readable safetensors file"):
             checkpoint.load(tmp_path / name)
     save_file(arrays(), tmp_path / "foreign", {"minigrad.json": "{"})
     with pytest.raises(CheckpointError, match="is no readable safetensors file"):

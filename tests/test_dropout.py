@@ -116,9 +116,7 @@ def test_the_layer_follows_train_and_eval(device):
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), True, "half", None])
 def test_refused_p(device, p):
-    with pytest.raises(
-        ArgumentError, match="dropout: p, the probability of dropping, must be between 0 and 1, got"
-    ):
+    with pytest.raises(ArgumentError, match="dropout: p, the probability of dropping, must be between 0 and 1, got"):
         F.dropout(tensor((2,), device), p)
     with pytest.raises(ArgumentError, match="between 0 and 1"):
         nn.Dropout(p)

@@ -42,9 +42,7 @@ def test_he_of_a_linear_weight(device):
 def test_he_keeps_the_size_of_activations_through_relus(device):
     x = Tensor(np.random.default_rng(0).standard_normal((100, 500)).astype("float32"), device=device)
     for _ in range(5):
-        x = minigrad.functional.relu(
-            minigrad.functional.linear(x, init.he_normal_(blank((500, 500), device)))
-        )
+        x = minigrad.functional.relu(minigrad.functional.linear(x, init.he_normal_(blank((500, 500), device))))
     assert (x.numpy() ** 2).mean() == pytest.approx(1, abs=0.4)
 
 
@@ -75,9 +73,7 @@ def test_seeds_devices_and_memory_orders(f):
 
 
 def test_refused_input(device):
-    with pytest.raises(
-        ShapeError, match=r"he_normal_: tensor must be a weight \(out, in\) or .*, got \(3,\)"
-    ):
+    with pytest.raises(ShapeError, match=r"he_normal_: tensor must be a weight \(out, in\) or .*, got \(3,\)"):
         init.he_normal_(blank((3,), device))
     with pytest.raises(ArgumentError, match="normal_: std must be >= 0, got -1"):
         init.normal_(blank((3,), device), std=-1)
@@ -85,9 +81,7 @@ def test_refused_input(device):
         init.normal_(blank((3,), device), mean=math.nan)
     with pytest.raises(ArgumentError, match="uniform_: high must be >= low, got low 1, high 0"):
         init.uniform_(blank((3,), device), 1, 0)
-    with pytest.raises(
-        DTypeError, match="zeros_: tensor must be a floating-point Tensor, got a tensor of int64"
-    ):
+    with pytest.raises(DTypeError, match="zeros_: tensor must be a floating-point Tensor, got a tensor of int64"):
         init.zeros_(Tensor([1], device=device))
     with pytest.raises(DTypeError, match="constant_: .* got ndarray"):
         init.constant_(np.zeros(3), 1)

@@ -19,9 +19,8 @@ from minigrad.errors import ArgumentError
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 from drawn_digits import drawn_digits  # noqa: E402
-from lenet_mnist import TABLE_I, Batches, LeNet5, Subsample, prepare, squash  # noqa: E402
-
-VARIANTS = ("1998", "relu")
+from lenet import TABLE_I, VARIANTS, LeNet5, Subsample, squash  # noqa: E402
+from lenet_mnist import Batches, prepare  # noqa: E402
 
 
 @pytest.fixture(scope="module")

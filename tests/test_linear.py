@@ -48,9 +48,7 @@ def test_only_the_gradients_asked_for(device):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize(
-    "n, inputs, outputs", [(130, 301, 127), (33, 301, 517), (517, 301, 33), (1, 1200, 1100)]
-)
+@pytest.mark.parametrize("n, inputs, outputs", [(130, 301, 127), (33, 301, 517), (517, 301, 33), (1, 1200, 1100)])
 def test_large_products_are_right_on_any_number_of_threads(device, threads, n, inputs, outputs):
     minigrad.set_num_threads(threads, device)
     x, w, b = (tensor(s, device) for s in ((n, inputs), (outputs, inputs), (outputs,)))
@@ -114,9 +112,7 @@ def test_nan_and_inf_as_numpy(device):
 
 def test_refused_input(device):
     x, w, b = (tensor(s, device) for s in ((3, 4), (5, 4), (5,)))
-    with pytest.raises(
-        ShapeError, match=r"linear: x \(3, 4\) has 4 features, weight \(5, 6\).*takes 6.*flatten"
-    ):
+    with pytest.raises(ShapeError, match=r"linear: x \(3, 4\) has 4 features, weight \(5, 6\).*takes 6.*flatten"):
         F.linear(x, tensor((5, 6), device))
     with pytest.raises(ShapeError, match=r"bias must have shape \(5,\) for weight \(5, 4\), got \(4,\)"):
         F.linear(x, w, tensor((4,), device))

@@ -50,13 +50,7 @@ def image(device=None, dtype="float32", n=2):
 
 def test_parameter():
     p = nn.Parameter([1.0, 2.0], device="cpu:1", dtype="float64")
-    assert (
-        isinstance(p, Tensor)
-        and p.requires_grad
-        and p.is_leaf
-        and p.dtype == "float64"
-        and str(p.device) == "cpu:1"
-    )
+    assert isinstance(p, Tensor) and p.requires_grad and p.is_leaf and p.dtype == "float64" and str(p.device) == "cpu:1"
     assert not nn.Parameter([1.0], requires_grad=False).requires_grad
     assert not isinstance(p * 2, nn.Parameter)
     with pytest.raises(DTypeError, match="only floating-point tensors have gradients"):
@@ -156,9 +150,9 @@ def test_to_moves_parameters_in_place():
 
 def test_layers_are_made_where_and_as_told():
     net = Net("cpu:1", "float64")
-    assert {str(p.device) for p in net.parameters()} == {"cpu:1"} and {
-        str(p.dtype) for p in net.parameters()
-    } == {"float64"}
+    assert {str(p.device) for p in net.parameters()} == {"cpu:1"} and {str(p.dtype) for p in net.parameters()} == {
+        "float64"
+    }
     minigrad.set_default_devices("cpu:1")
     assert {str(p.device) for p in Net().parameters()} == {"cpu:1"}
     assert {str(p.dtype) for p in Net().parameters()} == {"float32"}
@@ -186,12 +180,8 @@ def test_state_goes_from_one_net_to_another():
     arrays, versions = [p.data for p in other.parameters()], [p.version.value for p in other.parameters()]
     other.load_state_dict(state)
     np.testing.assert_array_equal(one(x).numpy(), other(x).numpy())
-    assert all(
-        p.data is a and p.version.value == v + 1 for p, a, v in zip(other.parameters(), arrays, versions)
-    )
-    other.load_state_dict(
-        {name: Tensor(value, dtype="float64", device="cpu:1") for name, value in state.items()}
-    )
+    assert all(p.data is a and p.version.value == v + 1 for p, a, v in zip(other.parameters(), arrays, versions))
+    other.load_state_dict({name: Tensor(value, dtype="float64", device="cpu:1") for name, value in state.items()})
     np.testing.assert_array_equal(one(x).numpy(), other(x).numpy())
     assert {str(p.dtype) for p in other.parameters()} == {"float32"}
 
@@ -282,14 +272,10 @@ def test_sequential_refuses_what_is_no_module():
 def test_initial_weights():
     minigrad.manual_seed(3)
     conv, fc = nn.Conv2d(20, 100, 5, groups=2), nn.Linear(300, 200)
-    assert (
-        conv.weight.shape == (100, 10, 5, 5) and conv.bias.shape == (100,) and fc.weight.shape == (200, 300)
-    )
+    assert conv.weight.shape == (100, 10, 5, 5) and conv.bias.shape == (100,) and fc.weight.shape == (200, 300)
     assert conv.weight.numpy().std() == pytest.approx(np.sqrt(2 / 250), rel=0.05)
     assert fc.weight.numpy().std() == pytest.approx(np.sqrt(2 / 300), rel=0.05)
-    assert (
-        not conv.bias.numpy().any() and not fc.bias.numpy().any() and nn.Linear(2, 2, bias=False).bias is None
-    )
+    assert not conv.bias.numpy().any() and not fc.bias.numpy().any() and nn.Linear(2, 2, bias=False).bias is None
     minigrad.manual_seed(3)
     np.testing.assert_array_equal(nn.Conv2d(20, 100, 5, groups=2).weight.numpy(), conv.weight.numpy())
 
@@ -363,9 +349,7 @@ def test_training_step_by_step_against_pytorch(device):
     for _ in range(5):
         loss, expected = (
             F.cross_entropy(net(x), t),
-            torch.nn.functional.cross_entropy(
-                theirs(torch.from_numpy(x.numpy().copy())), torch.from_numpy(t)
-            ),
+            torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x.numpy().copy())), torch.from_numpy(t)),
         )
         assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
         for optimizer, value in ((ours, loss), (oracle, expected)):

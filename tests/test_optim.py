@@ -25,9 +25,7 @@ EVERY = pytest.mark.parametrize("kind, settings", [*KINDS, (SGD, dict(KINDS[2][1
 
 def parameters(device="cpu:0", shapes=SHAPES, dtype="float64", seed=0):
     random = np.random.default_rng(seed)
-    return [
-        Tensor(random.standard_normal(s).astype(dtype), requires_grad=True, device=device) for s in shapes
-    ]
+    return [Tensor(random.standard_normal(s).astype(dtype), requires_grad=True, device=device) for s in shapes]
 
 
 def give_gradients(params, step):
@@ -212,9 +210,7 @@ def test_parameters_without_a_gradient_stay(device, kind, settings):
     np.testing.assert_array_equal(params[0].numpy(), after)
 
 
-@pytest.mark.parametrize(
-    "kind, settings", [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {"betas": (0.9, 0.95)})]
-)
+@pytest.mark.parametrize("kind, settings", [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {"betas": (0.9, 0.95)})])
 def test_state_does_not_end_among_the_denormal_numbers(device, kind, settings):
     params = parameters(device, [(50,)], "float32")
     o = kind(params, **settings)
@@ -283,8 +279,7 @@ def test_state_that_does_not_fit_changes_nothing():
         o.load_state_dict(bad)
     text = str(error.value)
     assert all(
-        part in text
-        for part in ("velocity.0: float64 (3,), its parameter has shape (7, 5)", "unexpected: speed.1")
+        part in text for part in ("velocity.0: float64 (3,), its parameter has shape (7, 5)", "unexpected: speed.1")
     )
     assert "unexpected: velocity.9" in text and "group 0: settings ['lr']" in text
     after = o.state_dict()
@@ -310,9 +305,7 @@ def test_refused_parameters(device):
         SGD([{"params": [a]}, {"params": [a]}], 0.1)
     with pytest.raises(GraphError, match=r"Adam: parameter 1 \(3,\) is the result of an op"):
         Adam([a, b * 2])
-    with pytest.raises(
-        DTypeError, match="parameter 0 must be a floating-point Tensor, got a tensor of int64"
-    ):
+    with pytest.raises(DTypeError, match="parameter 0 must be a floating-point Tensor, got a tensor of int64"):
         SGD([Tensor([1, 2])], 0.1)
     with pytest.raises(DTypeError, match="got ndarray"):
         SGD([np.zeros(3)], 0.1)

@@ -61,9 +61,7 @@ class Conv2d(Module):
             )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         # A kernel is stored like an image, channels last: conv2d then reads it as a matrix without a copy.
-        memory = np.zeros(
-            (out_channels, kh, kw, in_channels // groups), np.float32 if dtype is None else dtype
-        )
+        memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32 if dtype is None else dtype)
         self.weight = Parameter(memory.transpose(0, 3, 1, 2), device=device)
         self.bias = _parameter((out_channels,), device, dtype) if bias else None
         init.he_normal_(self.weight)
@@ -99,9 +97,7 @@ class Linear(Module):
         return F.linear(x, self.weight, self.bias)
 
     def settings(self) -> str:
-        return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + (
-            "" if self.bias is not None else ", bias=False"
-        )
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + ("" if self.bias is not None else ", bias=False")
 
 
 class ReLU(Module):
@@ -126,16 +122,12 @@ class Sigmoid(Module):
 
 
 class _Pool2d(Module):
-    def __init__(
-        self, kernel_size: Size, stride: Size | None = None, padding: Any = 0, ceil_mode: bool = False
-    ):
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Any = 0, ceil_mode: bool = False):
         self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, ceil_mode
         self.stride = kernel_size if stride is None else stride
 
     def settings(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(
-            self, padding=0, ceil_mode=False
-        )
+        return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(self, padding=0, ceil_mode=False)
 
 
 class MaxPool2d(_Pool2d):
@@ -163,9 +155,7 @@ class AvgPool2d(_Pool2d):
         self.count_include_pad = count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
-        )
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def settings(self) -> str:
         return super().settings() + _unusual(self, count_include_pad=True)
@@ -244,9 +234,7 @@ class Sequential(Module):
             entries += module.items() if isinstance(module, Mapping) else [(str(i), module)]
         for name, module in [*entries, *named.items()]:
             if not isinstance(module, Module):
-                raise ArgumentError(
-                    f"Sequential: {name} must be a Module, got {type(module).__name__}: {module!r}"
-                )
+                raise ArgumentError(f"Sequential: {name} must be a Module, got {type(module).__name__}: {module!r}")
             if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
                 raise ArgumentError(
                     f"Sequential: a module cannot be named {name!r}: empty, dotted, taken, or a method's name"
@@ -294,6 +282,4 @@ def _at_least_one(layer: str, name: str, value: Any) -> None:
 
 def _unusual(layer: Module, **usual: Any) -> str:
     """', name=value' for each setting that is not the usual one."""
-    return "".join(
-        f", {name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value
-    )
+    return "".join(f", {name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value)

@@ -65,9 +65,13 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `layer.weight *= 2` outside no_grad records an op and would put its result where the parameter was.
-        if isinstance(value, Tensor) and not isinstance(value, Parameter) and isinstance(vars(self).get(name), Parameter):
+        if (
+            isinstance(value, Tensor)
+            and not isinstance(value, Parameter)
+            and isinstance(vars(self).get(name), Parameter)
+        ):
             raise GraphError(
-                f"{type(self).__name__}.{name} is a Parameter, and a tensor that is none would take its place: change it "
+                f"{type(self).__name__}.{name} is a Parameter, and another tensor would take its place: change it "
                 "inside `with minigrad.no_grad():`, or assign a Parameter"
             )
         super().__setattr__(name, value)
@@ -196,10 +200,7 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
 
     CheckpointError lists every missing, unexpected and misshapen name.
     """
-    values = {
-        name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        for name, value in state.items()
-    }
+    values = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
     wrong = [f"missing: {name} {p.shape}" for name, p in expected.items() if name not in values]
     for name, value in values.items():
         if name not in expected:
@@ -210,7 +211,6 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
             wrong.append(f"wrong type: {name} is {value.dtype}, the model has {expected[name].dtype}")
     if wrong:
         raise CheckpointError(
-            f"load_state_dict: {len(wrong)} name(s) do not fit {model}; nothing was loaded:\n  "
-            + "\n  ".join(wrong)
+            f"load_state_dict: {len(wrong)} name(s) do not fit {model}; nothing was loaded:\n  " + "\n  ".join(wrong)
         )
     return values

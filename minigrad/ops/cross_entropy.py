@@ -89,9 +89,7 @@ def _checked_labels(target: Any, logits: Tensor) -> Array:
     try:
         labels = target.data if isinstance(target, Tensor) else where.xp.asarray(target)
     except ValueError:
-        raise ShapeError(
-            "cross_entropy: target is a ragged list; it must be a flat list of N labels"
-        ) from None
+        raise ShapeError("cross_entropy: target is a ragged list; it must be a flat list of N labels") from None
     if labels.shape != (n,):
         raise ShapeError(
             f"cross_entropy: target must have shape ({n},) for logits {logits.shape}, it has {labels.shape}: "

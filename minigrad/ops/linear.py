@@ -88,7 +88,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"{weight.shape[1]}: images (N, C, H, W) need .flatten(1) first"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(
-            f"linear: bias must have shape {weight.shape[:1]} for weight {weight.shape}, got {bias.shape}"
-        )
+        raise ShapeError(f"linear: bias must have shape {weight.shape[:1]} for weight {weight.shape}, got {bias.shape}")
     return apply(Linear(), x, weight) if bias is None else apply(Linear(), x, weight, bias)

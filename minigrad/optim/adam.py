@@ -53,9 +53,7 @@ class Adam(Optimizer):
         if not all(0 <= beta < 1 for beta in betas):
             raise ArgumentError(f"Adam: betas must be at least 0 and less than 1, got {betas!r}")
         if settings["eps"] == 0:
-            raise ArgumentError(
-                "Adam: eps must be > 0: where the gradient has always been 0, the step is 0 / eps"
-            )
+            raise ArgumentError("Adam: eps must be > 0: where the gradient has always been 0, the step is 0 / eps")
 
     def kept(self, group: Group) -> dict[str, float]:
         return dict(zip(self.state_names, group["betas"]))

@@ -3,7 +3,8 @@
 An update rule is a handful of elementwise formulas.  Written with whole arrays, `w -= lr * v`, each of them
 brings 60 million numbers from memory and makes a temporary as large (measured: 11 times slower).  So a rule
 is applied to one block after another: a block of w, its gradient and its state stay in the cache from the first
-formula to the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the cuts are.
+formula to the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the
+cuts are.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ class Optimizer:
         for group in _as_groups(self._name, params):
             unknown = set(group) - {"params", *defaults}
             if unknown:
-                raise ArgumentError(
-                    f"{self._name}: unknown settings {sorted(unknown)}; there are {sorted(defaults)}"
-                )
+                raise ArgumentError(f"{self._name}: unknown settings {sorted(unknown)}; there are {sorted(defaults)}")
             settings = {name: group.get(name, default) for name, default in defaults.items()}
             self._check_settings(settings)
             self.param_groups.append({"params": list(group["params"]), **settings})
@@ -81,9 +80,7 @@ class Optimizer:
                     "only leaves can be optimised: make it with requires_grad=True"
                 )
             if id(p) in seen:
-                raise ArgumentError(
-                    f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor"
-                )
+                raise ArgumentError(f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor")
             seen[id(p)] = i
 
     # ---------------------------------------------------------------- one step
@@ -164,9 +161,7 @@ class Optimizer:
             for i, (p, state) in enumerate(zip(self._params, self._state))
             for name, array in state.items()
         }
-        groups = [
-            {name: value for name, value in group.items() if name != "params"} for group in self.param_groups
-        ]
+        groups = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
         return {"arrays": arrays, "settings": {"groups": groups, "steps": list(self._steps)}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -177,9 +172,7 @@ class Optimizer:
         try:
             arrays, groups, steps = state["arrays"], state["settings"]["groups"], state["settings"]["steps"]
         except (KeyError, TypeError):
-            raise CheckpointError(
-                f"{self._name}: expected what state_dict() returns: arrays and settings"
-            ) from None
+            raise CheckpointError(f"{self._name}: expected what state_dict() returns: arrays and settings") from None
         if len(groups) != len(self.param_groups) or len(steps) != len(self._params):
             raise CheckpointError(
                 f"{self._name}: the state is of {len(groups)} group(s) with {len(steps)} parameters, "
@@ -250,17 +243,13 @@ def _flush_tiny(xp: Any, s: Array, t: Array, decay: float) -> None:
 
 def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:
     if isinstance(params, Tensor):
-        raise ArgumentError(
-            f"{name}: params must be a list of tensors or of groups, got one tensor: put it in a list"
-        )
+        raise ArgumentError(f"{name}: params must be a list of tensors or of groups, got one tensor: put it in a list")
     items = list(params)
     if not any(isinstance(item, Mapping) for item in items):
         return [{"params": items}]
     for item in items:
         if not isinstance(item, Mapping) or "params" not in item or isinstance(item["params"], Tensor):
-            raise ArgumentError(
-                f"{name}: each group must be a dictionary with a list under 'params', got {item!r}"
-            )
+            raise ArgumentError(f"{name}: each group must be a dictionary with a list under 'params', got {item!r}")
     return [{**item, "params": list(item["params"])} for item in items]
 
 

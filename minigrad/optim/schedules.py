@@ -157,9 +157,7 @@ class ReduceOnPlateau:
 def _check_keys(schedule: Schedule | ReduceOnPlateau, state: Mapping[str, Any]) -> None:
     expected = schedule.state_dict()
     if set(state) != set(expected):
-        raise CheckpointError(
-            f"{type(schedule).__name__}: the state has {sorted(state)}, expected {sorted(expected)}"
-        )
+        raise CheckpointError(f"{type(schedule).__name__}: the state has {sorted(state)}, expected {sorted(expected)}")
     if "base_lrs" in expected and len(state["base_lrs"]) != len(expected["base_lrs"]):
         raise CheckpointError(
             f"{type(schedule).__name__}: the state is of {len(state['base_lrs'])} group(s), "
