@@ -4,7 +4,8 @@
 
 Both sides hold the same weights and images; before anything is timed, their losses and gradients are compared with
 dropout off.  A step is forward, loss, backward, and SGD with momentum and weight decay.  minigrad runs twice: on one
-device with all cores, and as two columns on cpu:0 and cpu:1, as in the paper.
+device with all cores, and as two columns on cpu:0 and cpu:1, as in the paper.  It keeps freed memory
+(minigrad/memory.py), as the main job does; PyTorch runs as it comes.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def start(batch: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
 def minigrad_net(batch: int, devices: tuple[str, ...]) -> dict[str, Any]:
     from alexnet import AlexNet, merged
 
+    import minigrad
     import minigrad.functional as F
     from minigrad import Tensor, optim
 
+    minigrad.keep_freed_memory()
     state, x, target = start(batch)
     net = AlexNet(devices=devices)
     net.load_state_dict(state)

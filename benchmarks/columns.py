@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/columns.md")
     options = parser.parse_args()
 
+    minigrad.keep_freed_memory()
     two, one = AlexNet(devices=("cpu:0", "cpu:1")), AlexNet(devices=("cpu:0",))
     rng = np.random.default_rng(0)
     memory = rng.standard_normal((options.batch, 224, 224, 3), dtype="f")

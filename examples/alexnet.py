@@ -78,7 +78,6 @@ class Column(nn.Module):
         dropout: float,
         dtype: str,
     ):
-        super().__init__()
         self.preset, self.g, self.p = preset, g, dropout
         n1, n2, n3, n4, n5, n6, n7 = widths
         here: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -149,7 +148,6 @@ class AlexNet(nn.Module):
         dropout: float = 0.5,
         dtype: str = "float32",
     ):
-        super().__init__()
         if preset not in PRESETS:
             raise ArgumentError(f"AlexNet: preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         if isinstance(devices, str) or len(devices) not in (1, 2) or len(set(map(str, devices))) != len(devices):

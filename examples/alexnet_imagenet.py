@@ -63,6 +63,7 @@ WARM_UP = 0.05  # of all steps, with the cosine schedule
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    minigrad.keep_freed_memory()  # a step makes the same 220 MB of gradients again and again
     minigrad.manual_seed(options.seed)
     # One line per unreadable file, without the line of source that warns, and above the progress bar.
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)

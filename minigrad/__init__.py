@@ -38,6 +38,7 @@ from .errors import (
 )
 from .functional import concat, split
 from .gradcheck import gradcheck
+from .memory import keep_freed_memory
 from .parallel import in_turn, num_threads, on_devices, set_num_threads
 from .tensor import Tensor, from_numpy
 
@@ -68,6 +69,7 @@ __all__ = [
     "in_turn",
     "initial_seed",
     "is_grad_enabled",
+    "keep_freed_memory",
     "manual_seed",
     "nn",
     "no_grad",

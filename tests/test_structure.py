@@ -17,6 +17,7 @@ ORDER = ["errors", "device", "parallel", "engine", "operators", "tensor", "ops",
 # Beside the tower: what else may each of these know?
 ALLOWED = {
     "kernel": {"errors", "device"},
+    "memory": set(),
     "gradcheck": {"errors", "device", "parallel", "engine", "tensor"},
     "optim": {"errors", "device", "parallel", "engine", "tensor"},
     "init": {"errors", "device", "parallel", "engine", "tensor"},
