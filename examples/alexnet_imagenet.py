@@ -15,7 +15,6 @@ import os
 import platform
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,10 +23,10 @@ from typing import Any
 import figures
 import numpy as np
 from alexnet import PRESETS, AlexNet
-from command_line import OneLineParser, device_list, new_run, positive
+from command_line import OneLineParser, device_list, new_run, positive, run_job
 from tqdm import tqdm
 from trained import PREPARATION, WEIGHTS, Trained, readable
-from training import Log, Scores, TrainingError, train_epoch
+from training import Log, Scores, step_bar, train_epoch
 
 import minigrad
 from minigrad import optim
@@ -65,19 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     minigrad.keep_freed_memory()  # a step makes the same 220 MB of gradients again and again
     minigrad.manual_seed(options.seed)
-    # One line per unreadable file, without the line of source that warns, and above the progress bar.
-    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
-    try:
-        if options.predict:
-            predict(options)
-        elif options.evaluate:
-            evaluate_weights(options)
-        else:
-            train(options)
-    except MinigradError as error:
-        print(f"alexnet_imagenet.py: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
-    return 0
+    job = predict if options.predict else evaluate_weights if options.evaluate else train
+    return run_job("alexnet_imagenet.py", job, options)
 
 
 # ---------------------------------------------------------------- the three jobs
@@ -115,7 +103,7 @@ def train(options: argparse.Namespace) -> None:
     try:
         for epoch in range(1, recipe.epochs + 1):
             left = min(len(loader), steps - step)
-            with tqdm(total=left, unit="step", desc=f"epoch {epoch}/{recipe.epochs}", **BAR) as bar:
+            with step_bar(left, f"epoch {epoch}/{recipe.epochs}") as bar:
                 step = train_epoch(
                     model, first(loader.epoch(epoch - 1), left), optimizer, net.device,
                     epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step,
@@ -173,11 +161,6 @@ def predict(options: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------- pieces of a training run
-
-BAR: dict[str, Any] = {
-    "dynamic_ncols": True,
-    "bar_format": "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left {postfix}",
-}
 
 
 def demo_set(tiny: bool) -> Path:

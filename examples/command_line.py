@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 import minigrad
 from minigrad.errors import ArgumentError, MinigradError
@@ -51,6 +56,19 @@ def one_device(text: str) -> str:
     if len(names) > 1:
         raise argparse.ArgumentTypeError(f"give one device, got {text}")
     return names[0]
+
+
+def run_job(program: str, job: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
+    """The program's exit code: 0, or what went wrong in one line and 2 (1 where training itself failed)."""
+    try:
+        with warnings.catch_warnings():
+            # One line per unreadable file, without the line of source that warns, and above the progress bar.
+            warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
+            job(options)
+    except MinigradError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    return 0
 
 
 def new_run(out: Path, name: str | None, numbered: str) -> Path:

@@ -22,11 +22,10 @@ from typing import Any
 
 import figures
 import numpy as np
-from command_line import OneLineParser, new_run, one_device, positive
+from command_line import OneLineParser, new_run, one_device, positive, run_job
 from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
-from tqdm import tqdm
-from training import Log, Scores, TrainingError, evaluate, probabilities, train_epoch
+from training import Log, Scores, evaluate, probabilities, step_bar, train_epoch
 
 import minigrad
 from minigrad import Tensor, checkpoint, optim
@@ -112,22 +111,12 @@ class Recipe:
 RECIPES = {"1998": Recipe(lr=0.002), "relu": Recipe(lr=0.002)}
 DRAWN_EPOCHS = 10  # of 5,000 images
 WARMUP = 0.05  # of all steps
-BAR: dict[str, Any] = {
-    "unit": "step",
-    "dynamic_ncols": True,
-    "bar_format": "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     minigrad.manual_seed(options.seed)
-    try:
-        train(options)
-    except MinigradError as error:
-        print(f"lenet_mnist.py: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingError) else 2
-    return 0
+    return run_job("lenet_mnist.py", train, options)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -148,7 +137,7 @@ def train(options: argparse.Namespace) -> None:
     log, step, scores = Log(run / "log.csv"), 0, None
     try:
         for epoch in range(1, recipe.epochs + 1):
-            with tqdm(total=len(batches), desc=f"epoch {epoch}/{recipe.epochs}", **BAR) as bar:
+            with step_bar(len(batches), f"epoch {epoch}/{recipe.epochs}") as bar:
                 step = train_epoch(
                     model, batches.epoch(epoch), optimizer, options.device,
                     epoch=epoch, first_step=step, log=log, bar=bar, schedule=schedule,

@@ -21,6 +21,8 @@ from minigrad.errors import MinigradError
 class TrainingError(MinigradError):
     """Training cannot go on: the loss is not a number any more."""
 
+    exit_code = 1
+
 
 class Scores(NamedTuple):
     """How a model did on some images: mean cross-entropy, share of right answers, share with the right one in five."""
@@ -52,6 +54,12 @@ class Log:
 
     def close(self) -> None:
         self._file.close()
+
+
+def step_bar(total: int, title: str) -> tqdm:
+    """The progress bar of an epoch: steps done and the time left, before what train_epoch adds."""
+    shape = "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}"
+    return tqdm(total=total, desc=title, bar_format=shape, dynamic_ncols=True)
 
 
 def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
