@@ -24,7 +24,7 @@ setup(
     packages=[*find_packages(include=["minigrad", "minigrad.*"]), "minigrad._kernels"],
     package_dir={"minigrad._kernels": "kernels"},
     package_data={"minigrad": ["py.typed"], "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "ladder/*.cu"]},
-    install_requires=["numpy>=1.24", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4", "threadpoolctl>=3.1"],
+    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4", "threadpoolctl>=3.1"],
     extras_require={
         "cuda12": ["cupy-cuda12x>=13"],
         "cuda13": ["cupy-cuda13x>=13.6"],
