@@ -99,7 +99,6 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
 
     results: list[Any] = [None] * len(places)
     share = max(1, cores() // sum(lane.is_cpu for lane in lanes) if any(lane.is_cpu for lane in lanes) else 1)
-    clocks = [_Clock(_main_clock.now + i, step=len(lanes)) for i in range(len(lanes))]
 
     def lane_work(lane: Device, clock: _Clock) -> None:
         _inside.set(True)
@@ -109,13 +108,15 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
             if place is lane:
                 results[i] = function(*calls[i])
 
-    with one_blas_thread():
+    # One caller at a time: the devices of one graph wait for each other, and must not queue behind those of another.
+    with _one_caller, one_blas_thread():
+        clocks = [_Clock(_main_clock.now + i, step=len(lanes)) for i in range(len(lanes))]
         futures = [
             _worker(lane).submit(copy_context().run, lane_work, lane, clock) for lane, clock in zip(lanes, clocks)
         ]
         _wait(futures)
-    with _main_clock.lock:
-        _main_clock.now = max(_main_clock.now, *(clock.now for clock in clocks)) + 1
+        with _main_clock.lock:
+            _main_clock.now = max(_main_clock.now, *(clock.now for clock in clocks)) + 1
     for future in futures:
         future.result()
     return results
@@ -170,6 +171,7 @@ def next_order() -> int:
 # ---------------------------------------------------------------- pools and BLAS
 
 _lock = threading.Lock()
+_one_caller = threading.Lock()  # held while on_devices has devices at work
 _workers: dict[Device, ThreadPoolExecutor] = {}
 _op_pool: ThreadPoolExecutor | None = None
 _blas: ThreadpoolController | None = None
@@ -219,8 +221,8 @@ def one_blas_thread() -> Iterator[None]:
 
 def _forget_threads() -> None:
     """A forked child has none of the parent's threads: start new ones when asked."""
-    global _op_pool, _lock, _blas_users
-    _lock, _op_pool, _blas_users = threading.Lock(), None, 0
+    global _op_pool, _lock, _one_caller, _blas_users
+    _lock, _one_caller, _op_pool, _blas_users = threading.Lock(), threading.Lock(), None, 0
     _workers.clear()
 
 

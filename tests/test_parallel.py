@@ -118,6 +118,30 @@ def test_nested_calls_do_not_deadlock():
     assert not inside_worker()
 
 
+def test_two_callers_do_not_lock_each_other_out(monkeypatch):
+    """Devices of one graph wait for each other: those of two graphs must not wait crosswise."""
+
+    def slowly(place, worker=parallel._worker):
+        time.sleep(random.random() / 200)  # between handing work to the first device and to the second
+        return worker(place)
+
+    def train():
+        for _ in range(20):
+            x = Tensor([1.0, 2.0], requires_grad=True)
+            (x.to("cpu:1") * 2.0).to("cpu:0").sum().backward()
+            results.append(x.grad.numpy().tolist())
+
+    monkeypatch.setattr(parallel, "_worker", slowly)
+    results = []
+    callers = [threading.Thread(target=train, daemon=True) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=30)
+    assert not any(caller.is_alive() for caller in callers), "deadlock"
+    assert results == [[2.0, 2.0]] * 60
+
+
 def test_arguments():
     with pytest.raises(ArgumentError, match="on_devices: 2 devices but 3 arguments: give one per device"):
         on_devices(TWO, lambda x: x, [1, 2, 3])
