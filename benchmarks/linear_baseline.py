@@ -21,7 +21,7 @@ from PIL import Image
 
 from minigrad.data.demo_set import CLASSES, make_demo_set
 
-STRENGTHS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of the L2 penalty, from strong to weak
+STRENGTHS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)  # of the L2 penalty, from strong to weak
 
 
 def load_split(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
