@@ -97,7 +97,7 @@ def measure(root: Path, size: int) -> float:
         held_out = float(np.mean((val_gram @ weights).argmax(axis=1) == val_labels))
         best = max(best, held_out)
         print(
-            f"  L2 {strength:6.4f}: training {right:6.1%}, held out {held_out:6.1%} top-1"
+            f"  L2 {strength:<6g}: training {right:6.1%}, held out {held_out:6.1%} top-1"
             f"   ({steps} steps, residual {error:.3f}, {time.perf_counter() - start:.1f} s)",
             flush=True,
         )
