@@ -118,7 +118,8 @@ def train(options: argparse.Namespace) -> None:
         trained = time.perf_counter()
         scores = net.test(val_set, options.workers, report, ten=True)
     except KeyboardInterrupt:
-        print(f"\ninterrupted at step {step}: keeping the weights as they are, without the final test")
+        taken = len(log.column("train", "loss"))
+        print(f"\ninterrupted after {taken} of {steps} steps: keeping the weights as they are, without the final test")
         trained = time.perf_counter()
         net.save(run)
     finally:

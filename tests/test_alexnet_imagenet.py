@@ -120,6 +120,27 @@ def test_the_papers_recipe_runs(folder, tmp_path, capsys, preset):
     assert f"preset {preset}" in out
 
 
+def test_an_interrupted_run_keeps_its_weights_and_pictures(folder, tmp_path, capsys, monkeypatch):
+    def interrupted(model, batches, *args, real=alexnet_imagenet.train_epoch, **options):
+        def until_ctrl_c():
+            for i, batch in enumerate(batches):
+                if i == 2:
+                    raise KeyboardInterrupt
+                yield batch
+
+        return real(model, until_ctrl_c(), *args, **options)
+
+    monkeypatch.setattr(alexnet_imagenet, "train_epoch", interrupted)
+    code, out, err = run(
+        capsys, "--data", folder, "--out", tmp_path, "--epochs", 2, "--batch-size", 6, "--name", "mine"
+    )
+    assert code == 0, err
+    assert "interrupted after 2 of 10 steps" in out and "Ten views" not in out
+    assert {"weights.safetensors", "log.csv", *PICTURES} <= {path.name for path in (tmp_path / "mine").iterdir()}
+    code, out, err = run(capsys, "--data", folder, "--evaluate", tmp_path / "mine" / "weights.safetensors")
+    assert code == 0, err
+
+
 def test_a_run_is_never_overwritten(folder, tmp_path, capsys):
     common = ("--data", folder, "--out", tmp_path, "--steps", 1, "--batch-size", 4, "--no-figures", "--name", "mine")
     assert run(capsys, *common)[0] == 0
