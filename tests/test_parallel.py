@@ -262,6 +262,23 @@ def test_an_error_in_backward_comes_out_and_stops_both_workers(place):
     test_ops_on_workers_leave_one_graph()
 
 
+def test_an_error_wakes_the_worker_that_waits_for_its_gradient():
+    x = Tensor(np.ones(4), True, "cpu:0")
+    loss = apply(Nap(0.1), apply(Explode(), (x.to("cpu:1") * 2).to("cpu:0"))).sum()  # cpu:1 waits for cpu:0 throughout
+    errors = []
+
+    def backward():
+        try:
+            loss.backward()
+        except ZeroDivisionError as error:
+            errors.append(error)
+
+    caller = threading.Thread(target=backward, daemon=True)
+    caller.start()
+    caller.join(timeout=20)
+    assert not caller.is_alive() and len(errors) == 1
+
+
 def test_the_same_bits_whoever_is_faster():
     values = np.random.default_rng(0).standard_normal((2, 6, 6)).astype("float32")
 
