@@ -263,8 +263,12 @@ def test_an_error_in_backward_comes_out_and_stops_both_workers(place):
 
 
 def test_an_error_wakes_the_worker_that_waits_for_its_gradient():
+    def fail_late(dy):
+        time.sleep(0.1)  # by now the worker of cpu:1 has gone to sleep: its gradient must come through here
+        raise ZeroDivisionError("on purpose")
+
     x = Tensor(np.ones(4), True, "cpu:0")
-    loss = apply(Nap(0.1), apply(Explode(), (x.to("cpu:1") * 2).to("cpu:0"))).sum()  # cpu:1 waits for cpu:0 throughout
+    loss = apply(Call(fail_late), (x.to("cpu:1") * 2).to("cpu:0")).sum()
     errors = []
 
     def backward():
