@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import onnx_run
 from reference import avg_pool2d_reference
 
 import minigrad
@@ -172,18 +173,6 @@ def test_matches_onnxruntime(device, configuration, more_bottom, more_right, see
     padding = (ph, bottom), (pw, right)
     y = avg_pool2d(Tensor(x, device=device), kernel, stride, padding, ceil_mode, count_include_pad)
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5, atol=1e-6)
-
-
-def onnx_run(op, x, **attributes):
-    onnx = pytest.importorskip("onnx", reason="onnxruntime is an oracle where installed")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed")
-    node = onnx.helper.make_node(op, ["x"], ["y"], **attributes)
-    kind = onnx.TensorProto.FLOAT
-    info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph([node], "g", [info("x", kind, x.shape)], [info("y", kind, None)])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
 
 
 # ---------------------------------------------------------------- refused

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import onnx_run
 from reference import conv2d_reference
 
 import minigrad
@@ -204,26 +205,16 @@ def test_against_pytorch(c):
 @given(shapes)
 @settings(max_examples=60)
 def test_against_onnxruntime(c):
-    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed (extra: test)")
-    onnx = pytest.importorskip("onnx", reason="onnx builds the oracle's graphs (extra: test)")
     if (case := random_case(c)) is None:
         return
     x, w, b, (stride, ((top, bottom), (left, right)), dilation, groups) = case
-    inputs = {"x": x, "w": w} | ({"b": b} if b is not None else {})
-    node = onnx.helper.make_node(
-        "Conv", list(inputs), ["y"], strides=stride, dilations=dilation, group=groups, pads=[top, left, bottom, right]
-    )
-    float32 = onnx.TensorProto.FLOAT
-    graph = onnx.helper.make_graph(
-        [node], "conv", [onnx.helper.make_tensor_value_info(k, float32, v.shape) for k, v in inputs.items()],
-        [onnx.helper.make_tensor_value_info("y", float32, None)],
-    )  # fmt: skip
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = (x, w) if b is None else (x, w, b)
+    pads = [top, left, bottom, right]
+    expected = onnx_run("Conv", *inputs, strides=stride, dilations=dilation, group=groups, pads=pads)
     y = F.conv2d(
         Tensor(x), Tensor(w), None if b is None else Tensor(b), stride, ((top, bottom), (left, right)), dilation, groups
     )
-    np.testing.assert_allclose(y.numpy(), session.run(None, inputs)[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 X, W = np.zeros((8, 4, 32, 32), "f"), np.zeros((16, 4, 5, 5), "f")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import onnx_run
 from reference import lrn_reference
 
 import minigrad
@@ -179,17 +180,11 @@ def test_matches_pytorch(device, configuration):
 @settings(max_examples=60)
 @given(configurations)
 def test_matches_onnxruntime(device, configuration):
-    onnx = pytest.importorskip("onnx", reason="onnxruntime is an oracle where installed")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed")
     shape, n, k, alpha, beta, seed = configuration
     x = normal(*shape, seed=seed).astype(np.float32)
-    node = onnx.helper.make_node("LRN", ["x"], ["y"], size=n, bias=k, alpha=alpha * n, beta=beta)
-    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "g", info[:1], info[1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=9)
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = onnx_run("LRN", x, size=n, bias=k, alpha=alpha * n, beta=beta)
     y = lrn(Tensor(x, device=device), n, k, alpha, beta).numpy()
-    np.testing.assert_allclose(y, session.run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------- refused

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import onnx_run
 from reference import max_pool2d_reference
 
 import minigrad
@@ -223,18 +224,6 @@ def test_matches_onnxruntime(device, configuration, more_bottom, more_right, see
     )
     y = max_pool2d(Tensor(x, device=device), kernel, stride, ((ph, bottom), (pw, right)), dilation, ceil_mode)
     np.testing.assert_array_equal(y.numpy(), expected)
-
-
-def onnx_run(op, x, **attributes):
-    onnx = pytest.importorskip("onnx", reason="onnxruntime is an oracle where installed")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is an oracle where installed")
-    node = onnx.helper.make_node(op, ["x"], ["y"], **attributes)
-    kind = onnx.TensorProto.FLOAT
-    info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph([node], "g", [info("x", kind, x.shape)], [info("y", kind, None)])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
 
 
 # ---------------------------------------------------------------- refused
