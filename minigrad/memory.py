@@ -2,8 +2,8 @@
 
 The C library of Linux (glibc) takes an array above 32 MB from the system when it is made and gives it back when it is
 freed.  Training makes arrays of the same sizes step after step, and every one of them comes as fresh pages, which the
-system maps and clears one by one.  The gradients of AlexNet's fc6 and fc7 are 220 MB a step: measured at batch 32,
-the backward pass of `linear` takes 300 ms with fresh pages and 80 ms with pages that are kept.
+system maps and clears one by one.  The gradients of AlexNet's fc6 and fc7 alone are 220 MB a step.  Keeping the pages
+takes a train step at batch 128 from 6.98 to 5.81 seconds (benchmarks/results/alexnet_step.md).
 """
 
 from __future__ import annotations

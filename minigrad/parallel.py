@@ -4,8 +4,8 @@ Two levels, one rule each.  `on_devices` gives every device a thread of its own:
 AlexNet run at the same time.  `split` cuts the work of one op (images, rows of a matrix) into as many pieces as the
 device has threads.  NumPy releases Python's lock inside its loops and BLAS calls, so these threads do run in parallel.
 
-BLAS keeps threads too, and two of our threads that each call a BLAS of two threads fight for two cores (measured:
-19 to 49 GFLOP/s instead of 88 each).  So BLAS is held to one thread while ours are at work, and only then.
+BLAS keeps threads too, and two of our threads that each call a BLAS of two threads fight for two cores, and
+spend their time waiting for each other.  So BLAS is held to one thread while ours are at work, and only then.
 """
 
 from __future__ import annotations

@@ -38,8 +38,9 @@ from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
 from ._windows import channels_last, first, last, output_shape, scratch
 
-# Bytes of `cols` at a time.  It shares the second-level cache (1 to 2 MB a core) with w and y; twice or half of this
-# made no difference.
+# Bytes of `cols` at a time.  It shares the second-level cache (1 to 2 MB a core) with w and y.  Measured on AlexNet's
+# layers, one thread: a quarter of this costs 18 to 43 % more, half 4 to 7 %; twice saves 3 to 10 %, but with both
+# columns at work nothing that stands out of the noise.
 _TILE_BYTES = 1.3e6
 
 

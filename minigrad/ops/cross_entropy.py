@@ -52,7 +52,7 @@ class CrossEntropy(Function, name="cross_entropy"):
         dx[self.rows, self.t] -= 1
         dx *= dloss
         # Probabilities that are all but 0 become gradients so small that processors handle them slowly
-        # (denormal numbers), and the matrix products that follow with them: a factor of 100.
+        # (denormal numbers), and the matrix products that follow with them.
         dx[np.abs(dx) < np.finfo(dx.dtype).tiny] = 0
         return dx
 

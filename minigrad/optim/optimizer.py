@@ -1,7 +1,7 @@
 """What all optimisers share: parameter groups, state, and a walk over the parameters in blocks that fit the cache.
 
 An update rule is a handful of elementwise formulas.  Written with whole arrays, `w -= lr * v`, each of them
-brings 60 million numbers from memory and makes a temporary as large (measured: 11 times slower).  So a rule
+brings 60 million numbers from memory and makes a temporary as large, which costs many times the arithmetic.  So a rule
 is applied to one block after another: a block of w, its gradient and its state stay in the cache from the first
 formula to the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the
 cuts are.
@@ -234,7 +234,7 @@ def _flush_tiny(xp: Any, s: Array, t: Array, decay: float) -> None:
     """Set to 0 what would decay into denormal numbers before the next flush.
 
     The velocity of a weight whose gradient stays 0 (a dead unit) shrinks by `decay` at each step, and never
-    reaches 0: rounding holds it among the denormal numbers, where processors compute some 10 times slower, for good.
+    reaches 0: rounding holds it among the denormal numbers, where processors compute far slower, for good.
     """
     tiny = np.finfo(s.dtype).tiny
     xp.abs(s, out=t)
