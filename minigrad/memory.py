@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
+
+import numpy as np
 
 # Parameters of mallopt(3), from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -32,3 +35,8 @@ def keep_freed_memory() -> bool:
     # One arena for all threads: what the others keep is in heaps of 64 MB, too small for large arrays.
     settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A new array, contents undefined, C-contiguous; large ones reuse memory that this thread's arrays gave back."""
+    return np.empty(shape, dtype)

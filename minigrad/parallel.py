@@ -69,7 +69,8 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
         return work(start, stop)
 
     with one_blas_thread():
-        futures = [_pool().submit(copy_context().run, piece, a, b) for a, b in zip(bounds[1:], bounds[2:])]
+        pool = _pool(device(where))
+        futures = [pool.submit(copy_context().run, piece, a, b) for a, b in zip(bounds[1:], bounds[2:])]
         try:
             results = [copy_context().run(piece, bounds[0], bounds[1])]
         finally:
@@ -173,7 +174,7 @@ def next_order() -> int:
 _lock = threading.Lock()
 _one_caller = threading.Lock()  # held while on_devices has devices at work
 _workers: dict[Device, ThreadPoolExecutor] = {}
-_op_pool: ThreadPoolExecutor | None = None
+_pools: dict[Device, ThreadPoolExecutor] = {}
 _blas: ThreadpoolController | None = None
 _blas_users = 0
 _blas_limit: Any = None
@@ -186,13 +187,12 @@ def _worker(where: Device) -> ThreadPoolExecutor:
         return _workers[where]
 
 
-def _pool() -> ThreadPoolExecutor:
-    """The threads behind `split`.  A piece never waits for another piece, so one pool serves all devices."""
-    global _op_pool
+def _pool(where: Device) -> ThreadPoolExecutor:
+    """The threads behind `split` on that device, where each keeps its own buffers.  A piece never waits for another."""
     with _lock:
-        if _op_pool is None:
-            _op_pool = ThreadPoolExecutor(max(64, cores()), thread_name_prefix="minigrad op")
-        return _op_pool
+        if where not in _pools:
+            _pools[where] = ThreadPoolExecutor(max(64, cores()), thread_name_prefix=f"minigrad {where} op")
+        return _pools[where]
 
 
 def _wait(futures: Sequence[Future[Any]]) -> None:
@@ -221,9 +221,10 @@ def one_blas_thread() -> Iterator[None]:
 
 def _forget_threads() -> None:
     """A forked child has none of the parent's threads: start new ones when asked."""
-    global _op_pool, _lock, _one_caller, _blas_users
-    _lock, _one_caller, _op_pool, _blas_users = threading.Lock(), threading.Lock(), None, 0
+    global _lock, _one_caller, _blas_users
+    _lock, _one_caller, _blas_users = threading.Lock(), threading.Lock(), 0
     _workers.clear()
+    _pools.clear()
 
 
 if hasattr(os, "register_at_fork"):
