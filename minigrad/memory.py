@@ -1,18 +1,229 @@
-"""Freed memory, kept for the next array.
+"""Memory for arrays, kept for the next array.
 
-The C library of Linux (glibc) takes an array above 32 MB from the system when it is made and gives it back when it is
-freed.  Training makes arrays of the same sizes step after step, and every one of them comes as fresh pages, which the
-system maps and clears one by one.  The gradients of AlexNet's fc6 and fc7 alone are 220 MB a step.  Keeping the pages
-takes a train step at batch 128 from 6.98 to 5.81 seconds (benchmarks/results/alexnet_step.md).
+A large array is cheap to compute and dear to get: the system maps its pages one by one, and clears each, which costs
+more than an addition that fills it.  Training makes arrays of the same sizes step after step.  So arrays from `empty`
+take their memory from a pool and give it back when the last view of them is gone: from the second step on nothing new
+is asked of the system, and what an op has just let go, still in the cache, is what the next op writes to.
+
+Every thread has a pool of its own (and every device has threads of its own: parallel.py): no thread waits for another's
+lock, and no thread gets memory that is warm in the cache of another core.  A pool holds no more than `pool_limit()`
+bytes of free memory; `memory_summary()` shows what is held, `empty_cache()` returns it to the system.
+
+    y = empty((64, 55, 55, 96), np.float32)        # like np.empty
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
+import os
 import sys
+import threading
+import weakref
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+
+from .errors import ArgumentError
+
+SMALLEST = 1 << 17  # bytes; the C library has smaller pieces at hand itself (glibc maps pages from 128 kB on)
+HUGE_PAGES = 1 << 22  # bytes from which we ask for pages of 2 MB, as NumPy does
+
+_limit = 1 << 30
+
+
+class Memory:
+    """Bytes straight from the system, which go straight back when this object goes."""
+
+    __slots__ = ("address", "pages", "size")
+
+    def __init__(self, size: int):
+        if hasattr(mmap, "MAP_PRIVATE"):  # not so on Windows, whose anonymous memory is private anyway
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            pages = mmap.mmap(-1, size)
+        if size >= HUGE_PAGES and hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        self.pages, self.size = np.frombuffer(pages, np.uint8), size
+        self.address = self.pages.__array_interface__["data"]
+
+
+class Loan:
+    """Memory of one array.  The array refers to it as its base: when the last view of it goes, so does this."""
+
+    __slots__ = ("__array_interface__", "memory", "pool")
+
+    def __init__(self, pool: Pool, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]):
+        self.pool, self.memory = pool, memory
+        self.__array_interface__ = {"version": 3, "data": memory.address, "shape": shape, "typestr": dtype.str}
+
+    def __del__(self) -> None:
+        self.pool.take_back(self.memory)
+
+
+class Pool:
+    """The free memory of one thread, by size; the sizes that were not asked for longest go first."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.free: OrderedDict[int, list[Memory]] = OrderedDict()  # most recently used size last
+        self.held = self.used = self.peak = self.reused = self.mapped = 0
+        # Arrays may die in any thread, and in the middle of anything (the garbage collector's choice): reentrant.
+        self.lock = threading.RLock()
+
+    def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> np.ndarray:
+        size = rounded(size)
+        with self.lock:
+            waiting = self.free.setdefault(size, [])
+            self.free.move_to_end(size)
+            memory = waiting.pop() if waiting else None  # the last one returned is the warmest
+            if memory is not None:
+                self.held -= size
+                self.reused += 1
+            self.used += size
+            if self.used > self.peak:
+                self.peak = self.used
+        if memory is None:
+            memory = Memory(size)
+            self.mapped += 1
+        return np.asarray(Loan(self, memory, shape, dtype))
+
+    def take_back(self, memory: Memory) -> None:
+        size = memory.size
+        with self.lock:
+            self.used -= size
+            if size <= _limit:
+                self.free.setdefault(size, []).append(memory)
+                self.held += size
+                if self.held > _limit:
+                    self.shrink(_limit)
+
+    def shrink(self, limit: int) -> None:
+        """Return free memory to the system until no more than `limit` bytes of it are left."""
+        with self.lock:
+            while self.held > limit:
+                size, memories = next(iter(self.free.items()))
+                if memories:
+                    memories.pop(0)
+                    self.held -= size
+                else:
+                    del self.free[size]
+
+
+def rounded(size: int) -> int:
+    """`size` rounded up to one of eight sizes per power of two, so that batches of nearly one size share memory.
+
+    What is added is at the end and is never touched: it costs addresses, not memory.
+    """
+    step = max(mmap.PAGESIZE, 1 << (size.bit_length() - 4))
+    return -(-size // step) * step
+
+
+_local = threading.local()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_pools_lock = threading.Lock()
+
+
+def _pool() -> Pool:
+    """The pool of the calling thread."""
+    try:
+        return _local.pool
+    except AttributeError:
+        _local.pool = pool = Pool(threading.current_thread().name)
+        with _pools_lock:
+            _pools.add(pool)
+        return pool
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A new C-contiguous array, contents undefined: np.empty, with memory that is used again."""
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if size < SMALLEST:
+        return np.empty(shape, dtype)
+    return _pool().lend(shape, dtype, size)
+
+
+def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A new array of x's shape, its axes in memory in the order in which x has them: np.empty_like from the pool."""
+    if x.nbytes < SMALLEST:
+        return np.empty_like(x, dtype)
+    dtype = dtype or x.dtype
+    if x.flags.c_contiguous:
+        return empty(x.shape, dtype)
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    y = empty(tuple(x.shape[axis] for axis in order), dtype)
+    return y.transpose(sorted(range(x.ndim), key=order.__getitem__))
+
+
+# ---------------------------------------------------------------- what is held, and giving it back
+
+
+def _all_pools() -> list[Pool]:
+    with _pools_lock:
+        return sorted(_pools, key=lambda pool: pool.name)
+
+
+def memory_summary() -> str:
+    """A table, one row per thread: MB in arrays that are alive, their peak, MB free for the next; arrays so far.
+
+    Counted are arrays of 128 kB and more that ops made; a tensor made from an array of yours is not.
+    """
+    lines = [f"{'thread':28}{'in use, MB':>12}{'peak, MB':>12}{'free, MB':>12}{'reused':>12}{'new':>10}"]
+    pools = _all_pools()
+    for pool in pools:
+        lines.append(
+            f"{pool.name:28}{pool.used / 1e6:12.1f}{pool.peak / 1e6:12.1f}{pool.held / 1e6:12.1f}"
+            f"{pool.reused:12,}{pool.mapped:10,}"
+        )
+    used, held = (sum(getattr(pool, name) for pool in pools) for name in ("used", "held"))
+    reused, new = (sum(getattr(pool, name) for pool in pools) for name in ("reused", "mapped"))
+    lines.append(f"{'all':28}{used / 1e6:12.1f}{'':12}{held / 1e6:12.1f}{reused:12,}{new:10,}")
+    return "\n".join(lines)
+
+
+def empty_cache() -> int:
+    """Return the free memory of all threads to the system; the number of bytes returned."""
+    before = sum(pool.held for pool in _all_pools())
+    for pool in _all_pools():
+        pool.shrink(0)
+    return before - sum(pool.held for pool in _all_pools())
+
+
+def pool_limit() -> int:
+    """How many bytes of free memory each thread may keep: 1 GB unless set_pool_limit said otherwise."""
+    return _limit
+
+
+def set_pool_limit(limit: int) -> None:
+    """Let each thread keep at most `limit` bytes of free memory; 0 keeps nothing.  ArgumentError below 0."""
+    global _limit
+    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 0:
+        raise ArgumentError(f"set_pool_limit: limit must be an integer >= 0, in bytes, got {limit!r}")
+    _limit = int(limit)
+    for pool in _all_pools():
+        pool.shrink(_limit)
+
+
+def _forget_pools() -> None:
+    """A forked child starts with pools of its own: the parent's locks may be held by threads that it does not have."""
+    global _local, _pools_lock
+    _local, _pools_lock = threading.local(), threading.Lock()
+    for pool in list(_pools):
+        pool.lock = threading.RLock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools)
+
+
+# ---------------------------------------------------------------- the C library's own pool
 
 # Parameters of mallopt(3), from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -22,9 +233,11 @@ _LARGEST = 2**31 - 1  # mallopt takes a C int
 def keep_freed_memory() -> bool:
     """Ask the C library to keep what this process frees, for its next arrays; True where it agreed.
 
-    The process then stays as large as it once was.  Call it before the first large array, and once: it holds for the
-    whole process and every library in it, so a program decides about it, never an import.  Arrays above 2 GB go back to
-    the system all the same.  Linux with glibc only; elsewhere nothing happens, and the answer is False.
+    For the arrays that do not come from `empty`: those of your own NumPy code.  glibc takes an array above 32 MB from
+    the system when it is made and gives it back when it is freed.  The process then stays as large as it once was.
+    Call it before the first large array, and once: it holds for the whole process and every library in it, so a program
+    decides about it, never an import.  Arrays above 2 GB go back to the system all the same.  Linux with glibc only;
+    elsewhere nothing happens, and the answer is False.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -35,8 +248,3 @@ def keep_freed_memory() -> bool:
     # One arena for all threads: what the others keep is in heaps of 64 MB, too small for large arrays.
     settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _LARGEST))
     return all(mallopt(name, value) == 1 for name, value in settings)
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A new array, contents undefined, C-contiguous; large ones reuse memory that this thread's arrays gave back."""
-    return np.empty(shape, dtype)
