@@ -35,6 +35,7 @@ class Device:
 
     def __init__(self, kind: str, index: int):
         self.kind, self.index, self.name = kind, index, f"{kind}:{index}"
+        self.is_cpu = kind == "cpu"
         self.threads: int | None = None  # set by set_num_threads; None: an equal share of the cores
         self.generator = _generator(kind, index)
 
@@ -46,10 +47,6 @@ class Device:
 
     def __reduce__(self) -> tuple[Any, ...]:  # a pickled device comes back as this process's object
         return device, (self.name,)
-
-    @property
-    def is_cpu(self) -> bool:
-        return self.kind == "cpu"
 
     @property
     def xp(self) -> ModuleType:

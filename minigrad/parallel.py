@@ -4,12 +4,14 @@ Two levels, one rule each.  `on_devices` gives every device a thread of its own:
 AlexNet run at the same time.  `split` cuts the work of one op (images, rows of a matrix) into as many pieces as the
 device has threads.  NumPy releases Python's lock inside its loops and BLAS calls, so these threads do run in parallel.
 
-BLAS keeps threads too, and two of our threads that each call a BLAS of two threads fight for two cores, and
-spend their time waiting for each other.  So BLAS is held to one thread while ours are at work, and only then.
+BLAS keeps threads too.  Two of our threads that each call a BLAS of two threads fight for two cores, and spend their
+time waiting for each other; and its threads go on spinning for a while when they have nothing left to do.  So BLAS is
+held to one thread while ours are at work, and only then.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +22,10 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from . import tracing
 from .device import Device, DeviceLike, device
 from .errors import ArgumentError
+from .memory import empty_like
 
 Result = TypeVar("Result")
 
@@ -29,8 +33,6 @@ Result = TypeVar("Result")
 _share: ContextVar[int | None] = ContextVar("minigrad_share", default=None)
 _inside: ContextVar[bool] = ContextVar("minigrad_inside", default=False)
 _in_piece: ContextVar[bool] = ContextVar("minigrad_in_piece", default=False)
-# Where the creation numbers of graph nodes come from: see next_order.
-_clock: ContextVar[_Clock | None] = ContextVar("minigrad_clock", default=None)
 
 
 def cores() -> int:
@@ -61,21 +63,55 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
     """
     pieces = max(1, min(num_threads(where), n // at_least))
     if pieces == 1:
-        return [work(0, n)]
+        if _in_piece.get() or _inside.get():  # whoever began these has seen to BLAS
+            return [work(0, n)]
+        with one_blas_thread():
+            return [work(0, n)]
     bounds = [n * i // pieces for i in range(pieces + 1)]
 
     def piece(start: int, stop: int) -> Result:
         _in_piece.set(True)  # a piece is one thread: an op inside it does not split again
         return work(start, stop)
 
+    traced = tracing.pieces(piece, where)
     with one_blas_thread():
-        pool = _pool(device(where))
-        futures = [pool.submit(copy_context().run, piece, a, b) for a, b in zip(bounds[1:], bounds[2:])]
+        threads = [_worker(device(where), i) for i in range(1, pieces)]  # piece i always on the same: its data is near
+        futures = [
+            thread.submit(copy_context().run, traced, a, b) for thread, a, b in zip(threads, bounds[1:], bounds[2:])
+        ]
         try:
             results = [copy_context().run(piece, bounds[0], bounds[1])]
         finally:
-            _wait(futures)
+            _wait(futures, "other threads", where)
         return results + [future.result() for future in futures]
+
+
+_BLOCK = 1 << 18  # elements: no piece of a sum is smaller
+
+
+def add_into(where: Device, total: Any, part: Any) -> None:
+    """total += part, for arrays of one shape; large ones on all threads of the device."""
+    if total.ndim == 0:
+        total[()] += part[()]  # NumPy adds two numbers faster than two 0-d arrays in place
+    else:
+        _add(where, total, part, total)
+
+
+def added(where: Device, a: Any, b: Any) -> Any:
+    """a + b, for arrays of one shape, as a fresh array."""
+    if a.ndim == 0 or not where.is_cpu:
+        return where.xp.asarray(a + b)  # NumPy turns 0-d results into scalars
+    return _add(where, a, b, empty_like(b if 0 in a.strides else a))  # a may be one number, seen many times
+
+
+def _add(where: Device, a: Any, b: Any, out: Any) -> Any:
+    add = where.xp.add
+    if out.size < 2 * _BLOCK or not where.is_cpu:
+        return add(a, b, out=out)
+    longest = max(range(out.ndim), key=lambda axis: (out.shape[axis] > 1) * abs(out.strides[axis]))
+    x, y, z = (array.swapaxes(0, longest) for array in (a, b, out))  # pieces that are whole runs of memory
+    split(where, len(z), lambda i, j: add(x[i:j], y[i:j], out=z[i:j]), at_least=-(-_BLOCK * len(z) // z.size))
+    return out
 
 
 # ---------------------------------------------------------------- several devices at once
@@ -101,7 +137,7 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
     results: list[Any] = [None] * len(places)
     share = max(1, cores() // sum(lane.is_cpu for lane in lanes) if any(lane.is_cpu for lane in lanes) else 1)
 
-    def lane_work(lane: Device, clock: _Clock) -> None:
+    def lane_work(lane: Device, clock: Iterator[int]) -> None:
         _inside.set(True)
         _share.set(share)
         _clock.set(clock)
@@ -111,13 +147,13 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
 
     # One caller at a time: the devices of one graph wait for each other, and must not queue behind those of another.
     with _one_caller, one_blas_thread():
-        clocks = [_Clock(_main_clock.now + i, step=len(lanes)) for i in range(len(lanes))]
+        start = next_order() + 1
+        clocks = [itertools.count(start + i, step=len(lanes)) for i in range(len(lanes))]
         futures = [
             _worker(lane).submit(copy_context().run, lane_work, lane, clock) for lane, clock in zip(lanes, clocks)
         ]
-        _wait(futures)
-        with _main_clock.lock:
-            _main_clock.now = max(_main_clock.now, *(clock.now for clock in clocks)) + 1
+        _wait(futures, "devices")
+        next_order(max(map(next, clocks)))  # what follows is newer; other threads may draw numbers meanwhile
     for future in futures:
         future.result()
     return results
@@ -144,60 +180,50 @@ def in_turn() -> Iterator[None]:
 # ---------------------------------------------------------------- creation order
 
 
-class _Clock:
-    """Counts now, now + step, ...: with a start of its own, each worker draws numbers that no other worker draws."""
-
-    def __init__(self, start: int = 0, step: int = 1):
-        self.now, self.step = start, step
-        self.lock = threading.Lock()
-
-    def next(self) -> int:
-        with self.lock:
-            self.now += self.step
-            return self.now - self.step
+_main_clock = itertools.count(1)  # next() on it is one indivisible step: no two threads get the same number
+_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=_main_clock)
 
 
-_main_clock = _Clock()
-
-
-def next_order() -> int:
+def next_order(newest: int = 0) -> int:
     """The creation number of a new graph node.  Backward follows these numbers, and sums gradients in their order.
 
     Workers that run at the same time draw from interleaved sequences (worker i of k: start + i, start + i + k, ...),
     so that a node's number depends on the program, not on which thread was faster: the same bits on every run.
+    newest: the largest number among the node's inputs.  Its own is larger, even if they came from another sequence.
     """
-    return (_clock.get() or _main_clock).next()
+    clock = _clock.get()
+    number = next(clock)
+    while number <= newest:
+        number = next(clock)
+    return number
 
 
 # ---------------------------------------------------------------- pools and BLAS
 
 _lock = threading.Lock()
 _one_caller = threading.Lock()  # held while on_devices has devices at work
-_workers: dict[Device, ThreadPoolExecutor] = {}
-_pools: dict[Device, ThreadPoolExecutor] = {}
+_workers: dict[tuple[Device, int], ThreadPoolExecutor] = {}
 _blas: ThreadpoolController | None = None
 _blas_users = 0
 _blas_limit: Any = None
 
 
-def _worker(where: Device) -> ThreadPoolExecutor:
+def _worker(where: Device, number: int = 0) -> ThreadPoolExecutor:
+    """A thread of that device: number 0 is for on_devices, the others take the pieces of split.
+
+    A piece never waits for another piece, so that pieces of two callers may queue for one thread.
+    """
     with _lock:
-        if where not in _workers:
-            _workers[where] = ThreadPoolExecutor(1, thread_name_prefix=f"minigrad {where}")
-        return _workers[where]
+        if (where, number) not in _workers:
+            name = f"minigrad {where}" + (f" thread {number + 1}" if number else "")
+            _workers[where, number] = ThreadPoolExecutor(1, thread_name_prefix=name)
+        return _workers[where, number]
 
 
-def _pool(where: Device) -> ThreadPoolExecutor:
-    """The threads behind `split` on that device, where each keeps its own buffers.  A piece never waits for another."""
-    with _lock:
-        if where not in _pools:
-            _pools[where] = ThreadPoolExecutor(max(64, cores()), thread_name_prefix=f"minigrad {where} op")
-        return _pools[where]
-
-
-def _wait(futures: Sequence[Future[Any]]) -> None:
-    for future in futures:
-        future.exception()
+def _wait(futures: Sequence[Future[Any]], what: str, where: DeviceLike | None = None) -> None:
+    with tracing.waited(what, where):
+        for future in futures:
+            future.exception()
 
 
 @contextmanager
@@ -224,7 +250,6 @@ def _forget_threads() -> None:
     global _lock, _one_caller, _blas_users
     _lock, _one_caller, _blas_users = threading.Lock(), threading.Lock(), 0
     _workers.clear()
-    _pools.clear()
 
 
 if hasattr(os, "register_at_fork"):

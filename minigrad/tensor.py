@@ -10,9 +10,10 @@ from typing import Any, Union
 
 import numpy as np
 
+from . import tracing
 from .device import Device, DeviceLike, default_device
 from .device import device as device_named
-from .engine import Array, Function, Version, is_grad_enabled, run_backward
+from .engine import Array, Function, Version, add_into, is_grad_enabled, run_backward
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
 from .parallel import next_order
@@ -61,13 +62,10 @@ class Tensor(Operators):
         where = default_device() if device is None else device_named(device)
         array = _as_array(data, dtype)
         self.data = where.xp.array(array)  # order "K": the memory order of the argument is kept
-        self._set(where, None)
+        self.device, self.node, self.grad = where, None, None
+        self.requires_grad, self.version = False, Version()
         if requires_grad:
             self.requires_grad_()
-
-    def _set(self, where: Device, node: Function | None) -> None:
-        self.device, self.node, self.grad = where, node, None
-        self.requires_grad, self.version = node is not None, Version()
 
     # ---------------------------------------------------------------- what it is
 
@@ -188,7 +186,7 @@ class Tensor(Operators):
         if self.grad is None:
             self.grad = wrap(grad, self.device)
         else:
-            self.grad.data += grad
+            add_into(self.device, self.grad.data, grad)
             self.grad.mark_modified()
 
     # ---------------------------------------------------------------- in place: counted, so that backward can tell
@@ -251,10 +249,9 @@ class Tensor(Operators):
 def wrap(array: Array, where: Device, node: Function | None = None, version: Version | None = None) -> Tensor:
     """A tensor around an array as it is: no copy, no checks.  For ops and the engine."""
     tensor = Tensor.__new__(Tensor)
-    tensor.data = array
-    tensor._set(where, node)
-    if version is not None:
-        tensor.version = version
+    tensor.data, tensor.device, tensor.node, tensor.grad = array, where, node, None
+    tensor.requires_grad = node is not None
+    tensor.version = version or Version()
     return tensor
 
 
@@ -287,21 +284,33 @@ def apply(function: Function, *tensors: Tensor) -> Tensor:
 
 def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     """`apply` for an op whose output is on `where` whatever the device of its inputs: copy."""
-    function.device = where
-    recorded = is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    function.needs = tuple(recorded and tensor.requires_grad for tensor in tensors)
-    arrays = [tensor.data for tensor in tensors]
-    y = where.xp.asarray(function.forward(*arrays))  # NumPy turns 0-d results into scalars: back to 0-d arrays
+    xp = np if where.is_cpu else where.xp  # DeviceError where the card cannot be used
+    enabled = is_grad_enabled()
+    arrays, inputs, needs, newest = [], [], [], 0
+    for tensor in tensors:
+        needed, node = enabled and tensor.requires_grad, tensor.node
+        arrays.append(tensor.data)
+        inputs.append((node or tensor) if needed else None)
+        needs.append(needed)
+        if node is not None and node.order > newest:
+            newest = node.order
+    function.device, function.needs = where, tuple(needs)
+    recorder = tracing.recorder
+    y = function.forward(*arrays) if recorder is None else recorder.forward(function, arrays)
+    if type(y) is not np.ndarray:
+        y = xp.asarray(y)  # NumPy turns 0-d results into scalars
     version = None
-    if y.base is not None or any(y is array for array in arrays):
+    for tensor, array in zip(tensors, arrays):
         # A view of an input shares its version: writing to either changes both.
-        version = next((t.version for t in tensors if np.may_share_memory(y, t.data)), None)
-    output = wrap(y, where, function if recorded else None, version)
-    if recorded:
-        function.shape, function.dtype, function.order = y.shape, y.dtype, next_order()
-        function.inputs = tuple((t.node or t) if t.requires_grad else None for t in tensors)
-        named = [(f"input {i}", t.data, t.version) for i, t in enumerate(tensors)]
-        function.watch([*named, ("its output", y, output.version)])
+        if y is array or (y.base is not None and np.may_share_memory(y, array)):
+            version = tensor.version
+            break
+    if not any(needs):
+        return wrap(y, where, None, version)
+    output = wrap(y, where, function, version)
+    function.watch(tensors, output)
+    function.inputs, function.shape, function.dtype = tuple(inputs), y.shape, y.dtype
+    function.order = next_order(newest)
     return output
 
 

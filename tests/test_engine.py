@@ -1,15 +1,20 @@
 """Backward: order, accumulation, errors, and what stays in memory."""
 
 import gc
+import itertools
+import threading
 import tracemalloc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 import pytest
 
 import minigrad.functional as F
-from minigrad import GraphError, ShapeError, Tensor, is_grad_enabled, no_grad
-from minigrad.engine import Function
+from minigrad import GraphError, ShapeError, Tensor, is_grad_enabled, no_grad, parallel, set_num_threads, tracing
+from minigrad.engine import Function, may_share_memory, run_backward
+from minigrad.parallel import added, next_order
 from minigrad.tensor import apply, wrap
 
 
@@ -448,3 +453,249 @@ def test_the_same_program_gives_the_same_bits():
     first = gradients()
     for _ in range(5):
         assert gradients().tobytes() == first.tobytes()
+
+
+# ---------------------------------------------------------------- backward of a part of a graph
+
+
+def delivered(root, gradient, since=None):
+    got = []
+    run_backward(root, gradient, lambda target, grad: got.append((target, grad)), since)
+    return got
+
+
+def test_deliver_takes_the_gradients_of_the_leaves():
+    x, w = Tensor([1.0, 2.0], True), Tensor([3.0, 4.0], True)
+    gradient = np.ones(2, "float32")
+    y = x * w + w + x  # x is last read after w
+    got = delivered(y.node, gradient)
+    assert [target for target, _ in got] == [x, w]
+    np.testing.assert_array_equal(got[0][1], [4, 5])
+    np.testing.assert_array_equal(got[1][1], [2, 3])
+    assert x.grad is None and w.grad is None and gradient.tolist() == [1, 1]
+    for i, (_, grad) in enumerate(got):
+        assert not np.shares_memory(grad, gradient) and not np.shares_memory(grad, got[1 - i][1])
+
+
+def test_nodes_made_before_since_are_ends():
+    x, w = Tensor([1.0, 2.0], True), Tensor([3.0, 4.0], True)
+    old, unread = x * 2, x * 5
+    since = next_order()
+    y = (old * w + old + w).sum()
+    gradient = np.ones((), "float32")
+    got = delivered(y.node, gradient, since)
+    assert [target for target, _ in got] == [old.node, w]
+    np.testing.assert_array_equal(got[0][1], [4, 5])
+    np.testing.assert_array_equal(got[1][1], [3, 5])
+    assert not old.node.freed and y.node.freed
+    (old + unread).backward([1.0, 1.0])  # what came before is as it was
+    np.testing.assert_array_equal(x.grad.numpy(), [7, 7])
+
+
+def test_an_end_owns_its_gradient_too():
+    x = Tensor(np.ones((2, 3)), True)
+    old = x * 2
+    since = next_order()
+    gradient = np.ones((3, 2))
+    ((end, grad),) = delivered(old.T.node, gradient, since)
+    assert end is old.node and grad.shape == (2, 3) and not np.shares_memory(grad, gradient)
+    gradient = np.ones((2, 3))
+    ((end, grad),) = delivered(old.node, gradient, since)  # the root itself
+    assert end is old.node and not np.shares_memory(grad, gradient)
+    np.testing.assert_array_equal(grad, gradient)
+
+
+def test_a_spent_end_is_refused():
+    x = Tensor([1.0], True)
+    old = x * 2
+    since = next_order()
+    y = old * 3
+    old.sum().backward()
+    with pytest.raises(GraphError, match="already used"):
+        delivered(y.node, np.ones(1, "float32"), since)
+
+
+def test_many_graphs_at_once_each_in_its_own_thread():
+    w = normal((5, 5))
+    old = w * 2.0
+    since = next_order()
+    gate, seen = threading.Barrier(4), []
+
+    def run(i):
+        gate.wait(timeout=20)
+        for _ in range(25):
+            x = Tensor(np.full((3, 5), i + 1.0), True)
+            here = probe(x @ old + x @ w, lambda dy: (seen.append(threading.get_ident()), dy)[1])
+            moved = here.to("cpu:1").tanh().to("cpu:0")  # two devices, and yet this thread alone
+            got = delivered(moved.sum().node, np.ones(()), since)
+            assert [target for target, _ in got] == [w, x, old.node]
+        return threading.get_ident(), [grad.tobytes() for _, grad in got]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run, range(4)))
+    assert set(seen) == {thread for thread, _ in results} and len(set(seen)) == 4
+    assert w.grad is None and not old.node.freed
+    for i, (_, got) in enumerate(results):
+        x = Tensor(np.full((3, 5), i + 1.0), True)
+        alone = delivered((x @ old + x @ w).tanh().sum().node, np.ones(()), since)
+        assert [grad.tobytes() for _, grad in alone] == got
+
+
+# ---------------------------------------------------------------- sums
+
+
+class Twice(Function):
+    """x + y; returns one fresh array as the gradient of both."""
+
+    def forward_cpu(self, x, y):
+        return x + y
+
+    def backward_cpu(self, dy):
+        grad = dy * 1
+        return grad, grad
+
+
+def test_one_array_as_the_gradient_of_two_inputs():
+    x, y = Tensor([1.0, 2.0], True), Tensor([3.0, 4.0], True)
+    apply(Twice(), x, y).backward([1.0, 1.0])
+    assert not np.shares_memory(x.grad.data, y.grad.data)
+    x.grad = y.grad = None
+    older = x * 1.0
+    (apply(Twice(), older * 10.0, x) + older).sum().backward()  # x's sum grows while others wait to read that array
+    np.testing.assert_array_equal(x.grad.numpy(), [12, 12])
+
+
+LARGE = (3, 1 << 18, 2)  # cut into pieces on two threads
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Sums are cut in two; yields the sizes of the pieces."""
+    sizes = []
+
+    def split(where, n, work, at_least):
+        return parallel_split(where, n, lambda i, j: (sizes.append(j - i), work(i, j)), at_least)
+
+    parallel_split = parallel.split
+    monkeypatch.setattr(parallel, "split", split)
+    set_num_threads(2)
+    yield sizes
+    set_num_threads(None)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_gradients_accumulate_in_place(two_threads, order):
+    rng = np.random.default_rng(0)
+    parts = [np.asarray(rng.standard_normal(LARGE, "float32"), order=order) for _ in range(3)]
+    x = Tensor(parts[0], True)
+    x.accumulate_grad(parts[0])
+    assert x.grad.data is parts[0]
+    expected = parts[0] + parts[1] + parts[2]
+    tracemalloc.start()
+    try:
+        x.accumulate_grad(parts[1])
+        x.accumulate_grad(parts[2])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert x.grad.data is parts[0] and x.grad.version.value == 2
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+    assert peak < 1e6  # an array has 6.3e6
+    assert sorted(two_threads) == ([1, 1, 2, 2] if order == "C" else [1, 1, 1, 1])  # along the outermost axis in memory
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_sums_keep_their_memory_order(two_threads, order):
+    rng = np.random.default_rng(1)
+    a, b = (np.asarray(rng.standard_normal(LARGE, "float32"), order=order) for _ in range(2))
+    where = Tensor(0.0).device
+    for first in (a, np.broadcast_to(np.float32(2), LARGE)):
+        total = added(where, first, b)
+        np.testing.assert_array_equal(total, first + b)
+        assert total.strides == b.strides and total.flags.writeable
+    assert added(where, np.ones(()), np.ones(())).shape == ()
+
+
+def test_parts_of_a_large_gradient(two_threads):
+    x = normal(LARGE, requires_grad=False).requires_grad_()
+    y = x * 1.0
+    (y * 2.0 + y * 3.0 + y).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), np.full(LARGE, 6))
+
+
+def test_the_same_bits_on_two_devices_and_in_turn():
+    def gradient():
+        x = normal((40, 30))
+        parts = [(x.to(f"cpu:{i % 2}") * (0.1 + i)).tanh().to("cpu:0") for i in range(7)]
+        sum(((p @ p.T).mean() for p in parts), start=Tensor(0.0, dtype="float64")).backward()
+        return x.grad.numpy().tobytes()
+
+    both = gradient()
+    with parallel.in_turn():
+        assert gradient() == both
+
+
+def test_a_saved_view_is_watched():
+    class Tail(Function):
+        def forward_cpu(self, x, w):
+            self.tail = x[1:]
+            return w * self.tail
+
+        def backward_cpu(self, dy):
+            return None, dy * self.tail
+
+    x, w = Tensor([1.0, 2.0, 3.0]), Tensor([1.0, 1.0], True)
+    loss = apply(Tail(), x, w).sum()
+    x += 1
+    with pytest.raises(GraphError, match=r"tail: backward needs input 0 \(3,\), which was modified in place 1 time"):
+        loss.backward()
+
+
+def test_views_are_recognized():
+    a = np.zeros((4, 6))
+    for b in (a, a[1:], a.T, a.reshape(-1), a[:, ::2]):
+        assert may_share_memory(a, b) and may_share_memory(b, a)
+    assert may_share_memory(a[:2], a[1:]) and not may_share_memory(a[:2], a[2:])
+    assert not may_share_memory(a, a.copy()) and not may_share_memory(a, np.zeros((4, 6))[1:])
+
+
+# ---------------------------------------------------------------- creation numbers, profiler
+
+
+def test_no_creation_number_comes_twice():
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda _: [next_order() for _ in range(2000)], range(8)))
+    assert len(set(sum(drawn, []))) == 16000
+    assert all(mine == sorted(mine) for mine in drawn)
+
+
+def test_what_uses_an_output_is_newer_whatever_thread_made_it():
+    """Numbers of other threads may be ahead; a node run before what used its output would miss its gradient."""
+    x = Tensor([1.0, 2.0], True)
+    ahead = copy_context().run(lambda: (parallel._clock.set(itertools.count(next_order() + 1000)), x * 2)[1])
+    y = ahead * 3 + x * 5
+    assert y.node.order > ahead.node.order
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [11, 11])
+
+
+def test_a_recorder_runs_every_op(monkeypatch):
+    class Recorder:
+        calls = []
+
+        def forward(self, function, arrays):
+            self.calls.append((function.name, function.flops(*arrays)))
+            return function.forward(*arrays)
+
+        def backward(self, node, dy):
+            self.calls.append((node.name, dy.shape))
+            return node.backward(dy)
+
+    monkeypatch.setattr(tracing, "recorder", Recorder())
+    x = Tensor([1.0, 2.0], True)
+    y = (x * 2).sum()
+    y.backward()
+    forward, backward = Recorder.calls[:2], Recorder.calls[2:]
+    assert [name for name, _ in forward] == ["multiply", "sum"] and backward == [("sum", ()), ("multiply", (2,))]
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 2])
+    assert Function().flops(np.ones(3)) == 0

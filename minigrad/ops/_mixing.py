@@ -30,11 +30,12 @@ def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
         b = constant(op, b, a)
     elif not isinstance(a, Tensor):
         a = constant(op, a, b)
-    if a.data.dtype != b.data.dtype:
-        dtype = mixed_dtype(a.data.dtype, b.data.dtype)
+    x, y = a.data, b.data
+    if x.dtype != y.dtype:
+        dtype = mixed_dtype(x.dtype, y.dtype)
         a, b = OPS["astype"](a, dtype), OPS["astype"](b, dtype)
-    if a.data.shape != b.data.shape:
-        check_broadcast(op, a.data.shape, b.data.shape)
+    if x.shape != y.shape:
+        check_broadcast(op, x.shape, y.shape)
     return a, b
 
 
@@ -46,21 +47,23 @@ def mixed_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
 
 def constant(op: str, value: Any, other: Tensor) -> Tensor:
     """`value` as a tensor on the device of `other`; a number takes the dtype of `other` (see above)."""
+    dtype, where = other.data.dtype, other.device
+    if type(value) is float and dtype.kind == "f" and where.is_cpu:  # by far the most frequent: no questions
+        return wrap(np.asarray(value, dtype), where)
     if isinstance(value, np.ndarray):
-        return Tensor(value, device=other.device)
+        return Tensor(value, device=where)
     if isinstance(value, (list, tuple)):  # of Python numbers, as weak as one
-        return Tensor(list(value), device=other.device, dtype=other.dtype if other.dtype.kind == "f" else None)
+        return Tensor(list(value), device=where, dtype=dtype if dtype.kind == "f" else None)
     if not isinstance(value, (int, float, np.number, np.bool_)):
         raise DTypeError(f"{op}: operands must be tensors, arrays or numbers, got {type(value).__name__}")
     if isinstance(value, (complex, np.complexfloating)):
         raise DTypeError(f"{op}: operands must be real, got {value!r}")
-    dtype = other.data.dtype
     if isinstance(value, (float, np.floating)) and dtype.kind != "f":
         dtype = _FLOAT32
     elif dtype.kind == "b" and not isinstance(value, (bool, np.bool_)):
         dtype = _INT64
     try:
-        return wrap(other.device.xp.asarray(value, dtype), other.device)
+        return wrap(where.xp.asarray(value, dtype), where)
     except OverflowError:
         raise ArgumentError(f"{op}: {value} is out of range for {dtype}: convert the tensor first") from None
 
