@@ -184,8 +184,8 @@ class AlexNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The activations of fc7, one half per device: the feature space of Figure 4."""
-        x = self.on_both(Column.conv1_to_2, [[images]] * len(self.devices))  # both columns see the whole image
-        x = self.on_both(Column.conv3_to_5, self.exchanged(x))
+        x = self.on_both(Column.conv1_to_2, [[images]] * len(self.devices), True)  # both columns see the whole image
+        x = self.on_both(Column.conv3_to_5, self.exchanged(x), True)
         x = self.on_both(Column.hidden6, self.exchanged(x))
         return self.on_both(Column.hidden7, self.exchanged(x))
 
@@ -197,11 +197,20 @@ class AlexNet(nn.Module):
         """Where the columns talk: every device gets to read all halves."""
         return [halves] * len(self.devices)
 
-    def on_both(self, layers: Any, inputs: list[list[Tensor]]) -> list[Tensor]:
-        """The same layers of each column, at the same time, each on its device and on what that device reads."""
+    def on_both(self, layers: Any, inputs: list[list[Tensor]], in_chunks: bool = False) -> list[Tensor]:
+        """The same layers of each column, at the same time, each on its device and on what that device reads.
+
+        in_chunks: a few images at a time.  Not for the fully connected layers: their 230 MB of weights are read once
+        for the whole batch.
+        """
 
         def run(column: Column, device: str, parts: list[Tensor]) -> Tensor:
-            return layers(column, together(parts, device))
+            here = [part.to(device) for part in parts]
+
+            def side_by_side(*parts: Tensor) -> Tensor:
+                return layers(column, beside(parts))
+
+            return minigrad.in_chunks(side_by_side, *here) if in_chunks else side_by_side(*here)
 
         return minigrad.on_devices(self.devices, run, list(self.columns), self.devices, inputs)
 
@@ -238,7 +247,11 @@ def merged(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     return {name: np.concatenate([arrays[name] for arrays in columns if name in arrays]) for name in columns[0]}
 
 
-def together(parts: list[Tensor], device: str) -> Tensor:
-    """The parts side by side (channels or neurons) on one device: a copy from each device, with a gradient home."""
-    here = [part.to(device) for part in parts]
-    return F.concat(here, axis=1) if len(here) > 1 else here[0]
+def beside(parts: Sequence[Tensor]) -> Tensor:
+    """The parts side by side: the channels or neurons of one after those of the other."""
+    return F.concat(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def together(parts: Sequence[Tensor], device: str) -> Tensor:
+    """The parts side by side on one device: a copy from each device, with a gradient home."""
+    return beside([part.to(device) for part in parts])

@@ -14,6 +14,7 @@ in each file).
 # below set the function over it. (Modules that are imported later find theirs in sys.modules and leave the
 # attribute alone.)
 from . import checkpoint, functional, init, nn, optim
+from .chunks import in_chunks, whole_batches
 from .device import (
     Device,
     default_device,
@@ -38,8 +39,9 @@ from .errors import (
 )
 from .functional import concat, split
 from .gradcheck import gradcheck
-from .memory import keep_freed_memory
+from .memory import empty_cache, keep_freed_memory, memory_summary, pool_limit, set_pool_limit
 from .parallel import in_turn, num_threads, on_devices, set_num_threads
+from .profiler import profile
 from .tensor import Tensor, from_numpy
 
 __version__ = "0.1.0"
@@ -62,21 +64,28 @@ __all__ = [
     "default_device",
     "default_devices",
     "device",
+    "empty_cache",
     "from_numpy",
     "functional",
     "gradcheck",
     "init",
+    "in_chunks",
     "in_turn",
     "initial_seed",
     "is_grad_enabled",
     "keep_freed_memory",
     "manual_seed",
     "nn",
+    "memory_summary",
     "no_grad",
     "num_threads",
     "on_devices",
     "optim",
+    "profile",
+    "pool_limit",
     "set_default_devices",
     "set_num_threads",
+    "set_pool_limit",
     "split",
+    "whole_batches",
 ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..chunks import whole_batches
 from ..engine import no_grad
 from ..errors import ArgumentError
 from ..tensor import Tensor
@@ -52,7 +53,7 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     try:
         for layer in layers:
             layer.forward = first_use(layer)  # an attribute of the object comes before the method of its class
-        with no_grad():
+        with no_grad(), whole_batches():
             model.eval()(images)
     finally:
         model.train(training)
