@@ -266,3 +266,166 @@ REFUSED = {
 def test_refuses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# ---------------------------------------------------------------- tiles, layouts and threads
+
+# Tiles of one row; of a few rows, cut unevenly; of two images; of more images than there are.
+TILED = {
+    "padding": ((5, 2, 7, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
+    "padding beyond the kernel": ((5, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
+    "padding below": ((3, 2, 2, 3), (2, 2, 2, 2), 1, ((0, 4), (3, 0)), 1, 1),
+    "groups, stride and dilation": ((5, 4, 11, 9), (6, 2, 3, 2), 2, 1, (2, 1), 2),
+    "few channels": ((5, 1, 7, 12), (4, 1, 3, 3), 1, ((0, 2), (1, 1)), 1, 1),
+    "few channels, dilation": ((5, 2, 9, 17), (4, 2, 3, 2), (2, 1), 1, (1, 3), 1),
+    "kernel of one pixel": ((5, 3, 6, 5), (4, 3, 1, 1), 1, 0, 1, 1),
+    "kernel of one pixel, groups": ((5, 4, 6, 3), (4, 2, 1, 1), 1, 0, 1, 2),
+    "kernel of one pixel, stride": ((5, 3, 6, 5), (4, 3, 1, 1), 2, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("rows", ["one", "uneven", "two images", "all"])
+@pytest.mark.parametrize("case", TILED.values(), ids=TILED.keys())
+def test_tiles_of_any_size_give_the_same(case, rows, device, monkeypatch):
+    x, w, b = tensors(case, device)
+    expected = conv2d_reference(x.numpy(), w.numpy(), b.numpy(), *case[2:])
+    oh, ow = expected.shape[2:]
+    row = ow * w.size // w.shape[0] * 8  # bytes of cols for one output row
+    budget = {"one": 1, "uneven": row * max(1, (oh + 1) // 2), "two images": 2 * oh * row, "all": 100 * oh * row}[rows]
+    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", budget)
+    monkeypatch.setattr("minigrad.ops.conv2d._MAP_BYTES", {"one": 1, "all": 1e9}.get(rows, 2000))
+    np.testing.assert_allclose(F.conv2d(x, w, b, *case[2:]).numpy(), expected, atol=1e-12)
+    gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), [x, w, b], direction=True)
+
+
+def node(case, needs=(True, True, True)):
+    """The Conv2d of a case with padding and dilation in full, ready for its helpers."""
+    from minigrad.ops.conv2d import Conv2d
+
+    op = Conv2d((case[2],) * 2, ((case[3],) * 2,) * 2, (case[4],) * 2, case[5])
+    op.w, op.needs = np.zeros(case[1], "f"), needs
+    return op
+
+
+def test_tiles_are_equal_and_as_few_as_fit(monkeypatch):
+    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 1000)
+    op = node(((1, 1, 9, 9), (1, 1, 3, 3), 1, 0, 1, 1))
+    for count, fit in ((13, 10), (10, 3), (7, 7), (5, 1), (1, 4), (6, 0)):
+        tiles = list(op.tiles(count, 1, 1, 1000 // fit if fit else 5000))
+        assert [a for a, _ in tiles] == list(np.cumsum([0] + [n for _, n in tiles])[:-1])
+        sizes = [n for _, n in tiles]
+        assert sum(sizes) == count and len(sizes) == -(-count // max(fit, 1)) and max(sizes) - min(sizes) <= 1
+
+
+def test_small_images_share_a_tile_and_a_large_one_is_cut(monkeypatch):
+    op = node(((7, 2, 6, 6), (4, 2, 3, 3), 1, 1, 1, 1))
+    image = 6 * 6 * 18 * 4
+    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 3 * image)
+    assert list(op.parts(0, 42, 6, 6, 18, 4)) == [(0, 3, 0, 6), (3, 5, 0, 6), (5, 7, 0, 6)]
+    # a thread's share may begin and end inside an image
+    assert list(op.parts(8, 38, 6, 6, 18, 4)) == [(1, 2, 2, 6), (2, 4, 0, 6), (4, 6, 0, 6), (6, 7, 0, 2)]
+    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", image / 2)
+    assert list(op.parts(0, 12, 6, 6, 18, 4)) == [(0, 1, 0, 3), (0, 1, 3, 6), (1, 2, 0, 3), (1, 2, 3, 6)]
+    assert list(op.parts(0, 0, 6, 6, 18, 4)) == []
+
+
+def test_few_channels_are_unrolled_by_rows_of_the_image():
+    """LeNet's first layer has one channel: cols lies the other way round in memory, with the same numbers."""
+    x = np.random.default_rng(0).standard_normal((3, 9, 11, 1), dtype="f")
+    op = node(((3, 1, 9, 11), (4, 1, 3, 5), 1, 0, 1, 1))
+    (_, _, _, cols) = next(op.patches(x, 0, 21, 7, 7))
+    assert cols.flags.f_contiguous and not cols.flags.c_contiguous
+    windows = np.lib.stride_tricks.sliding_window_view(x[..., 0], (3, 5), (1, 2))
+    np.testing.assert_array_equal(cols, windows.reshape(-1, 15))
+
+
+def test_a_kernel_of_one_pixel_unrolls_nothing():
+    x = np.random.default_rng(0).standard_normal((3, 5, 6, 4), dtype="f")
+    ((_, _, _, cols),) = node(((3, 4, 5, 6), (2, 4, 1, 1), 1, 0, 1, 1)).patches(x, 0, 15, 5, 6)
+    assert np.shares_memory(cols, x)
+    np.testing.assert_array_equal(cols, x.reshape(-1, 4))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_threads_share_the_rows_of_few_images(n, device, monkeypatch):
+    from minigrad.ops.conv2d import Conv2d
+
+    case = ((n, 6, 13, 11), (8, 3, 3, 3), 1, ((1, 1), (2, 0)), 1, 2)
+    monkeypatch.setattr("minigrad.ops.conv2d._LEAST_WORK", 0)
+    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 5 * 11 * 27 * 8)
+    whole, seen = Conv2d.patches, []
+    monkeypatch.setattr(Conv2d, "patches", lambda op, x, a, z, *size: seen.append((a, z)) or whole(op, x, a, z, *size))
+
+    def run(threads):
+        minigrad.set_num_threads(threads, device)
+        seen.clear()
+        x, w, b = tensors(case, device)
+        y = F.conv2d(x, w, b, *case[2:])
+        assert sorted(seen) == [(13 * n * i // threads, 13 * n * (i + 1) // threads) for i in range(threads)]
+        y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
+        return [a.numpy() for a in (y, x.grad, w.grad, b.grad)]
+
+    try:
+        one, *more = run(1), run(2), run(3), run(3)
+    finally:
+        minigrad.set_num_threads(None, device)
+    for other in more:
+        for a, c in zip(one, other):
+            np.testing.assert_allclose(a, c, rtol=1e-12, atol=1e-12)
+    for a, c in zip(*more[1:]):
+        np.testing.assert_array_equal(a, c)
+
+
+def test_a_small_convolution_stays_in_its_thread(device, monkeypatch):
+    def one_piece(where, n, work, at_least):
+        assert n // at_least < 2
+        return [work(0, n)]
+
+    monkeypatch.setattr("minigrad.ops.conv2d.split", one_piece)
+    x, w, b = tensors(SMALL["plain"], device)
+    F.conv2d(x, w, b).sum().backward()
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_only_the_gradient_that_is_wanted(wanted, device):
+    case = SMALL["groups"]
+    x, w, b = tensors(case, device)
+    F.conv2d(x, w, b, *case[2:]).sum().backward()
+    alone = tensors(case, device)
+    for i, t in enumerate(alone):
+        t.requires_grad = i == wanted
+    F.conv2d(*alone, *case[2:]).sum().backward()
+    assert [t.grad is not None for t in alone] == [i == wanted for i in range(3)]
+    np.testing.assert_array_equal(alone[wanted].grad.numpy(), (x, w, b)[wanted].grad.numpy())
+
+
+def test_what_is_not_wanted_is_not_computed(device):
+    for wanted in ((True, False, False), (False, True, False), (False, False, True), (False, True)):
+        x, w, _ = (t.data for t in tensors(SMALL["plain"], device, "float32"))
+        op = node(SMALL["plain"], wanted)
+        op.device, op.x, op.w = minigrad.device(device), x, w
+        grads = op.backward_cpu(np.ones((2, 4, 4, 3), "f"))
+        assert tuple(grad is not None for grad in grads) == wanted
+
+
+def test_memory_that_is_used_again_is_written_anew(device, monkeypatch):
+    """Borders and sums start from 0 for every tile, whatever the memory held: here the NaN of the image before."""
+    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 1)
+    monkeypatch.setattr("minigrad.ops.conv2d._MAP_BYTES", 1)
+    x = Tensor(np.ones((2, 2, 130, 140), "f"), requires_grad=True, device=device)
+    w = Tensor(np.ones((3, 2, 3, 3), "f"), requires_grad=True, device=device)
+    dy = np.ones((2, 3, 130, 140), "f")
+    x.data[0] = dy[0] = np.nan
+    with np.errstate(invalid="ignore"):
+        for _ in range(2):
+            y = F.conv2d(x, w, padding=1)
+            y.backward(dy)
+    assert np.isnan(y.numpy()[0]).all() and not np.isnan(y.numpy()[1]).any()
+    assert np.isnan(x.grad.numpy()[0]).all() and not np.isnan(x.grad.numpy()[1]).any()
+
+
+def test_numpy_keeps_its_buffer_size(device):
+    before = np.getbufsize()
+    x, w, b = tensors(SMALL["padding"], device)
+    F.conv2d(x, w, b, 1, 1).sum().backward()
+    assert np.getbufsize() == before

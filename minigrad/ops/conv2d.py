@@ -9,15 +9,24 @@ input channels of o's group.  Each derivative reads the same sum along another o
     dw[o,c,u,v] = sum over n,i,j of  dy[n,o,i,j] * x[n, c, s*i + d*u - p, s*j + d*v - p]
     dx[n,c,h,l] = sum over o,u,v and those i,j with s*i + d*u - p = h, s*j + d*v - p = l of  w[o,c,u,v] * dy[n,o,i,j]
 
-As matrices: write the window of x that output pixel (i,j) sees as one row of `cols` (kernel_h * kernel_w * channels
+As matrices: write the window of x that output pixel (n,i,j) sees as one row of `cols` (kernel_h * kernel_w * channels
 numbers: "im2col"), and w as the matrix `w[o, (u,v,c)]`.  Then
 
     y = cols @ w.T + b        dw = dy.T @ cols        dcols = dy @ w,  each row added back to the window it came from
 
-(dcols is made and added tap by tap: for one (u,v), its columns are dy @ w[:, (u,v)], and go to every s-th pixel.)
-Only a few output rows are unrolled at a time, one image after the other, so that `cols` (which for a whole batch would
-be 25 times the input of AlexNet's conv2) stays in the cache between the copy and the product.  Images go to the
-device's threads in equal shares; each thread sums its own dw, and the sums are added in a fixed order.
+and nearly all the time is spent in these products.  Three rules keep the rest small:
+
+Tiles.  `cols` of a batch would be 25 times the input of AlexNet's conv2, so a tile of it is made at a time, small
+enough to stay in the cache: some rows of one image, or, where images are small, several images.
+
+Groups.  A group is a convolution of its own.  Its channels of the tile's images, copied with their zero border, have
+the window rows in one piece each (kernel_w * channels numbers), and are copied to `cols` by whole window rows.
+
+Taps.  dcols is made and added one (u,v) at a time: its columns are dy @ w[:, (u,v)], and a whole image of them goes
+to every s-th pixel of the bordered image, in one addition.
+
+Threads share the output rows of a batch in forward (one image is enough for all of them), its images in backward.
+Each thread sums its own dw, and the sums are added in a fixed order.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5; groups are the paper's "kernels that take input only from
 those kernel maps which reside on the same GPU".  im2col: Chellapilla, Puri, Simard 2006.
@@ -26,22 +35,24 @@ those kernel maps which reside on the same GPU".  im2col: Chellapilla, Puri, Sim
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import product
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ..engine import Array, Function
 from ..errors import ShapeError
-from ..parallel import split
+from ..memory import empty
+from ..parallel import add_into, split
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
-from ._windows import channels_last, first, last, output_shape, scratch
+from ._windows import channels_last, first, last, output_shape, small_buffers
 
-# Bytes of `cols` at a time.  It shares the second-level cache (1 to 2 MB a core) with w and y.  Measured on AlexNet's
-# layers, one thread: a quarter of this costs 18 to 43 % more, half 4 to 7 %; twice saves 3 to 10 %, but with both
-# columns at work nothing that stands out of the noise.
-_TILE_BYTES = 1.3e6
+# Bytes of `cols` at a time.  BLAS packs what it reads into the second-level cache by itself, so a tile need only stay
+# in the third; larger tiles feed BLAS larger matrices, and there are fewer parts of dw to add.  Measured on AlexNet's
+# layers: a third of this, which cuts conv3's images of 13x13 in two, is slower, and twice this gains nothing more.
+_TILE_BYTES = 3.2e6
+_MAP_BYTES = 2e6  # of one group's dx and one tap's share of it at a time; measured: half of this is slower at 13x13
+_LEAST_WORK = 5_000_000  # multiplications that are worth a thread: fewer were measured slower on two than on one
 
 
 class Conv2d(Function):
@@ -53,97 +64,160 @@ class Conv2d(Function):
         n, (o, _, *kernel) = len(x), w.shape
         oh, ow = output_shape("conv2d", x.shape, tuple(kernel), self.s, self.p, self.d)
         w = self.kernel_matrix(w)
-        y = np.empty((n, oh * ow, o), x.dtype)
+        y = empty((n * oh * ow, o), x.dtype)
 
-        def images(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                for tile, g, out, cols in self.patches(self.padded(last(x)[i]), kernel, oh, ow):
-                    np.matmul(cols, w[g].T, out=y[i, tile, out])
+        def rows(start: int, stop: int) -> None:
+            for pixels, g, out, cols in self.patches(last(x), start, stop, oh, ow):
+                np.matmul(cols, w[g].T, out=y[pixels, out])
                 if b is not None:
-                    y[i] += b
+                    y[pixels, out] += b[out]
 
-        split(self.device, n, images)
+        split(self.device, n * oh, rows, at_least=1 + _LEAST_WORK // (ow * w.size))
         return first(y.reshape(n, oh, ow, o))
 
     def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:
         x, w = self.x, self.kernel_matrix(self.w)
         (n, c, h, l), (o, cg, *kernel), (oh, ow) = x.shape, self.w.shape, dy.shape[2:]
-        (top, bottom), (left, right) = self.p
-        dx = np.empty((n, h, l, c), x.dtype) if self.needs[0] else None
+        dx = empty((n, h, l, c), x.dtype) if self.needs[0] else None
 
-        def images(start: int, stop: int) -> tuple[Array, Array]:
-            dw, db = np.zeros_like(w), np.zeros(o, w.dtype)
-            part = scratch("conv dw", w.shape[1:], w.dtype)
-            for i in range(start, stop):
-                dyi = np.ascontiguousarray(last(dy)[i]).reshape(oh * ow, o)
-                db += dyi.sum(0)
-                if self.needs[1]:
-                    for tile, g, out, cols in self.patches(self.padded(last(x)[i]), kernel, oh, ow):
-                        dw[g] += np.matmul(dyi[tile, out].T, cols, out=part)
-                if dx is not None:
-                    dxi = scratch("conv dx", (top + h + bottom, left + l + right, c), x.dtype)
-                    dxi[...] = 0
-                    self.add_to_windows(dxi, dyi, w, kernel, oh, ow)
-                    dx[i] = dxi[top : top + h, left : left + l]
+        def images(start: int, stop: int) -> tuple[Array | None, Array | None]:
+            dyi = channels_last(dy[start:stop]).reshape(-1, o)
+            dw = db = None
+            if self.needs[1]:
+                dw = empty(w.shape, w.dtype)
+                dw[...] = 0
+                part = empty(w.shape[1:], w.dtype)
+                for pixels, g, out, cols in self.patches(last(x)[start:stop], 0, (stop - start) * oh, oh, ow):
+                    dw[g] += np.matmul(dyi[pixels, out].T, cols, out=part)
+            if any(self.needs[2:]):
+                db = np.ones(len(dyi), dyi.dtype) @ dyi  # the sum over pixels; measured faster than dyi.sum(0)
+            if dx is not None:
+                self.add_to_windows(dx[start:stop], dyi, w, oh, ow)
             return dw, db
 
-        sums = split(self.device, n, images)
+        sums = split(self.device, n, images, at_least=1 + _LEAST_WORK // (oh * ow * w.size))
         dw, db = sums[0]
-        for more_dw, more_db in sums[1:]:
-            dw += more_dw
-            db += more_db
-        grads = (None if dx is None else first(dx), first(dw.reshape(o, *kernel, cg)), db)
-        return grads[: len(self.needs)]
+        for parts in sums[1:]:
+            for total, part in zip(sums[0], parts):
+                if total is not None:
+                    add_into(self.device, total, part)
+        dx = None if dx is None else first(dx)
+        dw = None if dw is None else first(dw.reshape(o, *kernel, cg))
+        return (dx, dw, db)[: len(self.needs)]
 
     def kernel_matrix(self, w: Array) -> Array:
         """w as (groups, output channels of a group, kernel_h * kernel_w * channels); a view of channels-last memory."""
         return channels_last(w).reshape(self.groups, len(w) // self.groups, -1)
 
-    def padded(self, x: Array) -> Array:
-        """One image (H, W, C) with its zero border, contiguous: its own memory where there is nothing to add."""
-        (top, bottom), (left, right) = self.p
-        h, l, c = x.shape
-        if top == bottom == left == right == 0:
-            return np.ascontiguousarray(x)
-        xp = scratch("conv pad", (top + h + bottom, left + l + right, c), x.dtype)
-        xp[:top] = xp[top + h :] = 0
-        xp[:, :left] = xp[:, left + l :] = 0
-        xp[top : top + h, left : left + l] = x
+    def patches(self, x: Array, start: int, stop: int, oh: int, ow: int) -> Iterator[tuple[slice, int, slice, Array]]:
+        """im2col of the output rows start to stop of images x (N, H, W, C), the rows of all images counted through.
+
+        Tile by tile: (output pixels, group, its output channels, cols).  cols is good until the next is asked for.
+        """
+        o, cg, kh, kw = self.w.shape
+        og, k = o // self.groups, kh * kw * cg
+        parts = list(self.parts(start, stop, oh, ow, k, x.itemsize))
+        room = empty((max(((z - a) * (j - i) for a, z, i, j in parts), default=0) * ow * k,), x.dtype)
+        for g in range(self.groups):
+            for a, z, i, j in parts:
+                pixels = slice((a * oh + i) * ow, ((z - 1) * oh + j) * ow)
+                cols = self.unrolled(self.padded(x[a:z, :, :, g * cg : (g + 1) * cg], i, j), j - i, ow, room)
+                yield pixels, g, slice(g * og, (g + 1) * og), cols
+
+    def parts(self, start: int, stop: int, oh: int, ow: int, k: int, itemsize: int) -> Iterator[tuple[int, ...]]:
+        """The tiles of output rows start to stop: (images a to z, rows i to j of each); whole images if z - a > 1."""
+        while start < stop:
+            a, i = divmod(start, oh)
+            whole = (stop - start) // oh
+            if i == 0 and whole and oh * ow * k * itemsize <= _TILE_BYTES:
+                for first_image, images in self.tiles(whole, oh * ow, k, itemsize):
+                    yield a + first_image, a + first_image + images, 0, oh
+                start += whole * oh
+            else:
+                rows = min(oh - i, stop - start)
+                for first_row, more in self.tiles(rows, ow, k, itemsize):
+                    yield a, a + 1, i + first_row, i + first_row + more
+                start += rows
+
+    def tiles(self, count: int, pixels: int, row: int, itemsize: int) -> Iterator[tuple[int, int]]:
+        """`count` rows or images, of that many pixels each, in equal pieces (or one more than others): (first, number).
+
+        As few as can be, so that the `cols` of a piece, with rows of length `row`, fit the cache.
+        """
+        fit = max(1, int(_TILE_BYTES / (pixels * row * itemsize)))
+        pieces = -(-count // fit)
+        bounds = [-(-count * i // pieces) for i in range(pieces + 1)]
+        return ((a, b - a) for a, b in zip(bounds, bounds[1:]))
+
+    def padded(self, x: Array, i: int, j: int) -> Array:
+        """What output rows i to j see of images x (N, H, W, C): a contiguous band of rows with its zero border.
+
+        A view of x where there is nothing to add, which may go on below the band.
+        """
+        (top, _), (left, right) = self.p
+        (n, h, l, c), kh = x.shape, self.w.shape[2]
+        begin = self.s[0] * i - top
+        end = self.s[0] * (j - 1) + self.d[0] * (kh - 1) + 1 - top
+        if begin >= 0 and end <= h and left == right == 0 and x.flags.c_contiguous:
+            return x[:, begin:]
+        x = x[:, max(begin, 0) : max(end, 0)]
+        xp = empty((n, end - begin, left + l + right, c), x.dtype)
+        above = max(-begin, 0)
+        below = above + x.shape[1]
+        xp[:, :above] = xp[:, below:] = xp[:, :, :left] = xp[:, :, left + l :] = 0
+        xp[:, above:below, left : left + l] = x
         return xp
 
-    def tiles(self, oh: int, ow: int, row: int, itemsize: int) -> Iterator[tuple[int, int]]:
-        """(first output row, number of rows) of pieces whose `cols`, with rows of that length, fit the cache."""
-        rows = max(1, int(_TILE_BYTES / (ow * row * itemsize)))
-        return ((i, min(rows, oh - i)) for i in range(0, oh, rows))
+    def unrolled(self, xp: Array, rows: int, ow: int, room: Array) -> Array:
+        """cols[(n,i,j), (u,v,c)] = xp[n, s*i + d*u, s*j + d*v, c], in the memory of `room` unless xp's own will do."""
+        (n, _, _, c), (kh, kw) = xp.shape, self.w.shape[2:]
+        (sh, sw), (dh, dw) = self.s, self.d
+        image, row, col, channel = xp.strides
+        k, pixels = kh * kw * c, n * rows * ow
+        if kh == kw == sh == sw == 1:
+            return xp[:, :rows].reshape(pixels, k)
+        cols = room[: pixels * k]
+        if sw == 1 and kw * c < ow:  # few channels: for one (u,v,c) at a time, whole rows of x lie side by side
+            strides = (dh * row, dw * col, channel, image, sh * row, sw * col)
+            seen = np.ndarray((kh, kw, c, n, rows, ow), xp.dtype, xp, 0, strides)
+            cols.reshape(seen.shape)[...] = seen
+            return cols.reshape(k, pixels).T
+        # What lies side by side in a window is one item: NumPy copies item by item.
+        taps, run = (1, kw * c) if dw == 1 else (kw, c)
+        item = np.dtype((np.void, run * xp.itemsize))
+        windows = np.ndarray((n, rows, ow, kh, taps), item, xp, 0, (image, sh * row, sw * col, dh * row, dw * col))
+        cols.view(item).reshape(windows.shape)[...] = windows
+        return cols.reshape(pixels, k)
 
-    def patches(self, xp: Array, kernel: Any, oh: int, ow: int) -> Iterator[tuple[slice, int, slice, Array]]:
-        """im2col of a padded image, piece by piece: (output pixels, group, its output channels, cols).
+    @small_buffers()
+    def add_to_windows(self, dx: Array, dy: Array, w: Array, oh: int, ow: int) -> None:
+        """The way back of `patches`: into dx (N, H, W, C), the sum of what dy @ w sends to each pixel.
 
-        cols[(i,j), (u,v,c)] = xp[s*i + d*u, s*j + d*v, c]: the strides of this five-dimensional view of xp say just
-        that, and one copy makes it a matrix.
+        Each tap's share is added to the pixels that the tap read, in an image with a border, which is then cut off.
         """
-        (kh, kw), (sh, sw), (dh, dw), groups = kernel, self.s, self.d, self.groups
-        cg, og = xp.shape[2] // groups, self.w.shape[0] // groups
-        row, col, channel = xp.strides
-        strides = (sh * row, sw * col, dh * row, dw * col, channel)
-        for i, rows in self.tiles(oh, ow, kh * kw * cg, xp.itemsize):
-            for g in range(groups):
-                cols = scratch("conv cols", (rows, ow, kh, kw, cg), xp.dtype)
-                cols[...] = as_strided(xp[sh * i :, :, g * cg :], cols.shape, strides)
-                pixels = slice(i * ow, (i + rows) * ow)
-                yield pixels, g, slice(g * og, (g + 1) * og), cols.reshape(rows * ow, kh * kw * cg)
+        (top, bottom), (left, right) = self.p
+        (sh, sw), (dh, dw) = self.s, self.d
+        (n, h, l, _), (_, cg, kh, kw), og = dx.shape, self.w.shape, w.shape[1]
+        taps = w.reshape(self.groups, og, kh, kw, cg)
+        height, width = top + h + bottom, left + l + right
+        m = max(1, int(_MAP_BYTES / ((height * width + oh * ow) * cg * dx.itemsize)))  # images at a time
+        for a in range(0, n, m):
+            images = dx[a : a + m]
+            dxp = empty((len(images), height, width, cg), dx.dtype)
+            share = empty((len(images), oh, ow, cg), dx.dtype)
+            for g in range(self.groups):
+                dyg = dy[a * oh * ow : (a + m) * oh * ow, g * og : (g + 1) * og]
+                dxp[...] = 0
+                for u, v in product(range(kh), range(kw)):
+                    np.matmul(dyg, taps[g, :, u, v], out=share.reshape(-1, cg))
+                    rows = slice(dh * u, dh * u + sh * (oh - 1) + 1, sh)
+                    cols = slice(dw * v, dw * v + sw * (ow - 1) + 1, sw)
+                    dxp[:, rows, cols] += share
+                images[..., g * cg : (g + 1) * cg] = dxp[:, top : top + h, left : left + l]
 
-    def add_to_windows(self, dxp: Array, dy: Array, w: Array, kernel: Any, oh: int, ow: int) -> None:
-        """The way back of `patches`, for one padded image: each tap's share of dy @ w, added to the pixels it read."""
-        (kh, kw), (sh, sw), (dh, dw), groups = kernel, self.s, self.d, self.groups
-        cg, og = dxp.shape[2] // groups, w.shape[1]
-        taps = w.reshape(groups, og, kh, kw, cg)
-        share = scratch("conv share", (oh, ow, cg), dxp.dtype)
-        for g, u, v in np.ndindex(groups, kh, kw):
-            np.matmul(dy[:, g * og : (g + 1) * og], taps[g, :, u, v], out=share.reshape(oh * ow, cg))
-            rows = slice(dh * u, dh * u + sh * (oh - 1) + 1, sh)
-            cols = slice(dw * v, dw * v + sw * (ow - 1) + 1, sw)
-            dxp[rows, cols, g * cg : (g + 1) * cg] += share
+    def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
+        oh, ow = output_shape("conv2d", x.shape, w.shape[2:], self.s, self.p, self.d)
+        return 2 * len(x) * oh * ow * w.size
 
 
 @op
