@@ -103,6 +103,30 @@ def test_any_strides_and_channels_last_result(device):
         assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("block", [1, 450, 700, 10**9])  # elements: blocks of 1, 2 and 3 images of 210; all 7 at once
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, (8, 9)], ids=str)
+def test_blocks_of_images_with_a_remainder(threads, block, stride, device, monkeypatch):
+    monkeypatch.setattr("minigrad.ops._pooling.BLOCK", block)
+    minigrad.set_num_threads(threads, device)
+    x = normal(7, 5, 6, 7)
+    shape = avg_pool2d(Tensor(x), 3, stride, 1).shape
+    dy = normal(*shape, seed=1)
+    y, dx = run(x, device, 3, stride, 1, dy=dy)
+    for image in range(7):
+        one = slice(image, image + 1)
+        one_y, one_dx = run(x[one], device, 3, stride, 1, dy=dy[one])
+        np.testing.assert_array_equal(y[one], one_y)
+        np.testing.assert_array_equal(dx[one], one_dx)
+    pairs = stride if isinstance(stride, tuple) else (stride, stride)
+    expected = avg_pool2d_reference(x, (3, 3), pairs, ((1, 1), (1, 1)), False, True)
+    np.testing.assert_allclose(y, expected, rtol=1e-13, atol=1e-13)
+    # dx is linear in dy, and the mean's adjoint: <y(z), dy> = <z, dx> for any z.
+    z = normal(*x.shape, seed=2)
+    y_of_z = avg_pool2d_reference(z, (3, 3), pairs, ((1, 1), (1, 1)), False, True)
+    np.testing.assert_allclose((y_of_z * dy).sum(), (z * dx).sum(), rtol=1e-11)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5), (2, 3, 5, 5)])
 def test_dtypes_and_empty_batches(shape, dtype, device):

@@ -107,6 +107,23 @@ def test_nan_and_inf_stay_in_their_windows(bad, device):
     np.testing.assert_array_equal(dx[~touched], clean[~touched])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("n", [3, 5, 9, 11])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, device):
+    x, dy = normal(1, 12, 1, 5), normal(1, 12, 1, 5, seed=1)  # five pixels side by side in memory
+    clean_y, clean_dx = run(x, device, n, 2.0, 0.5, groups=groups, dy=dy)
+    x[0, [0, 12 // groups - 1], 0, 2] = bad  # the outermost channels of the first group
+    y, dx = run(x, device, n, 2.0, 0.5, groups=groups, dy=dy)
+    assert not np.isfinite(dx).all()
+    other_pixels = [0, 1, 3, 4]
+    np.testing.assert_array_equal(y[..., other_pixels], clean_y[..., other_pixels])
+    np.testing.assert_array_equal(dx[..., other_pixels], clean_dx[..., other_pixels])
+    np.testing.assert_array_equal(y[:, 12 // groups :], clean_y[:, 12 // groups :])
+    np.testing.assert_array_equal(dx[:, 12 // groups :], clean_dx[:, 12 // groups :])
+
+
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_squares_may_overflow(device):
     x = np.full((1, 3, 1, 1), 1e30, np.float32)

@@ -86,6 +86,37 @@ def test_nan_stays_in_its_windows(device):
     np.testing.assert_array_equal(np.isnan(lrn_within_map(Tensor(x, device=device), n=3).numpy()), touched)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("corner", [(0, 0), (0, 4), (5, 0), (5, 4)])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_nan_and_inf_in_a_corner_stay_in_their_map(bad, corner, device):
+    x, dy = normal(3, 2, 6, 5), normal(3, 2, 6, 5, seed=1)
+    clean_y, clean_dx = run(x, device, 5, 1.0, 0.5, dy=dy)
+    x[(1, 0, *corner)] = bad
+    y, dx = run(x, device, 5, 1.0, 0.5, dy=dy)
+    rows, cols = (np.abs(np.arange(size) - at) for size, at in zip((6, 5), corner))
+    touched = np.zeros(x.shape, bool)
+    touched[1, 0] = np.maximum.outer(rows, cols) <= 2
+    np.testing.assert_array_equal(y[~touched], clean_y[~touched])
+    touched[1, 0] = np.maximum.outer(rows, cols) <= 4  # the gradient reaches the windows of those windows
+    np.testing.assert_array_equal(dx[~touched], clean_dx[~touched])
+    assert not np.isfinite(dx[1, 0]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("block", [1, 100, 10**9])  # elements: an image at a time, two images of 42, all five
+def test_blocks_of_images_with_a_remainder(threads, block, device, monkeypatch):
+    monkeypatch.setattr("minigrad.ops.lrn_within_map.BLOCK", block)
+    minigrad.set_num_threads(threads, device)
+    x, dy = normal(5, 2, 7, 3), normal(5, 2, 7, 3, seed=1)
+    y, dx = run(x, device, 5, 1.0, 0.5, dy=dy)
+    for image in range(5):
+        one = slice(image, image + 1)
+        one_y, one_dx = run(x[one], device, 5, 1.0, 0.5, dy=dy[one])
+        np.testing.assert_array_equal(y[one], one_y)
+        np.testing.assert_array_equal(dx[one], one_dx)
+
+
 def test_any_strides_and_channels_last_result(device):
     x, dy = normal(2, 3, 7, 6), normal(2, 3, 7, 6, seed=1)
     expected = run(x, device, alpha=0.5, dy=dy)

@@ -148,6 +148,30 @@ def test_any_strides_and_channels_last_result(device):
         assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("block", [1, 400, 700, 10**9])  # elements: blocks of 1, 2 and 3 images of 180; all 7 at once
+@pytest.mark.parametrize("padding", [0, ((1, 0), (1, 1))], ids=str)
+def test_blocks_of_images_with_a_remainder(threads, block, padding, device, monkeypatch):
+    monkeypatch.setattr("minigrad.ops._pooling.BLOCK", block)
+    minigrad.set_num_threads(threads, device)
+    x = np.maximum(np.round(distinct(7, 5, 6, 6) / 20), 0)
+    x[2, 1, 3, 4] = x[5, 0, 0, 1] = np.nan
+    dy = np.random.default_rng(0).standard_normal(max_pool2d(Tensor(x), 3, 2, padding).shape)
+    y, dx = run(x, device, 3, 2, padding, dy=dy)
+    for image in range(7):
+        one = slice(image, image + 1)
+        one_y, one_dx = run(x[one], device, 3, 2, padding, dy=dy[one])
+        np.testing.assert_array_equal(y[one], one_y)
+        np.testing.assert_array_equal(dx[one], one_dx)
+        if image not in (2, 5):
+            frame = padding or ((0, 0), (0, 0))
+            expected = max_pool2d_reference(x[one], (3, 3), (2, 2), frame, (1, 1), False, dy=dy[one])
+            np.testing.assert_array_equal(y[one], expected[0])
+            np.testing.assert_allclose(dx[one], expected[1], rtol=1e-13, atol=1e-13)
+    inference = max_pool2d(Tensor(x, device=device), 3, 2, padding)
+    np.testing.assert_array_equal(inference.numpy(), y)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5)])
 def test_empty_batches(shape, dtype, device):

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..engine import Array, Function
-from ..parallel import split
+from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
-from ._pooling import taps_of_both_axes
-from ._windows import channels_last, first, output_shape, scratch
+from ._pooling import copied, in_blocks, taps_of_both_axes
+from ._runs import runs
+from ._windows import channels_last, first
 
 
 class AvgPool2d(Function, name="avg_pool2d"):
@@ -32,27 +33,27 @@ class AvgPool2d(Function, name="avg_pool2d"):
 
     def forward_cpu(self, x: Array) -> Array:
         settings = self.kernel, self.stride, self.padding, (1, 1), self.ceil_mode
-        self.rows, self.cols = taps_of_both_axes(self.name, x.shape, *settings)
-        oh, ow = output_shape(self.name, x.shape, *settings)
+        self.rows, self.cols, (oh, ow) = taps_of_both_axes(self.name, x.shape, *settings)
         self.x_shape = x.shape
         height, width = self.extent(0, oh), self.extent(1, ow)
         self.divisor = np.multiply.outer(height, width)[:, :, None].astype(x.dtype)
         x = channels_last(x)
-        n, _, _, c = x.shape
-        y = np.empty((n, oh, ow, c), x.dtype)
+        n, h, w, c = x.shape
+        y = empty((n, oh, ow, c), x.dtype)
 
-        def work(start: int, stop: int) -> None:
-            for image in range(start, stop):
-                t = scratch("avg_pool2d", (oh, *x.shape[2:]), x.dtype)
-                t[...] = 0
-                for _, i, h in self.rows:
-                    t[i] += x[image, h]
-                y[image] = 0
-                for _, j, w in self.cols:
-                    y[image][:, j] += t[:, w]
-                y[image] /= self.divisor
+        def work(some: slice) -> None:
+            k = some.stop - some.start
+            t = empty((k, oh, w * c), x.dtype)
+            t[...] = 0
+            for _, i, rows in self.rows:
+                t[:, i] += x[some].reshape(k, h, w * c)[:, rows]
+            sums, t = y[some].reshape(k * oh, ow, c), t.reshape(k * oh, w, c)
+            sums[...] = 0
+            for _, j, cols in self.cols:
+                sums[:, j] += copied(t, cols)
+            y[some] /= self.divisor
 
-        split(self.device, n, work)
+        in_blocks(self.device, x.shape, work)
         return first(y)
 
     def extent(self, axis: int, count: int) -> Array:
@@ -66,22 +67,38 @@ class AvgPool2d(Function, name="avg_pool2d"):
 
     def backward_cpu(self, dy: Array) -> Array:
         dy = channels_last(dy)
-        n, oh, _, c = dy.shape
-        _, _, height, width = self.x_shape
-        dx = np.zeros((n, height, width, c), dy.dtype)
+        n, oh, ow, c = dy.shape
+        _, _, h, w = self.x_shape
+        dx = empty((n, h, w, c), dy.dtype)
 
-        def work(start: int, stop: int) -> None:
-            for image in range(start, stop):
-                share = dy[image] / self.divisor
-                t = scratch("avg_pool2d", (oh, width, c), dy.dtype)
-                t[...] = 0
-                for _, j, w in self.cols:
-                    t[:, w] += share[:, j]
-                for _, i, h in self.rows:
-                    dx[image, h] += t[i]
+        def work(some: slice) -> None:
+            k = some.stop - some.start
+            share = np.divide(dy[some], self.divisor, out=empty((k, oh, ow, c), dy.dtype))
+            t = empty((k, oh, w * c), dy.dtype)
+            self.spread(share.reshape(k * oh, ow, c), t.reshape(k * oh, w, c))
+            pixels = dx[some].reshape(k, h, w * c)
+            pixels[...] = 0
+            for _, i, rows in self.rows:
+                pixels[:, rows] += t[:, i]
 
-        split(self.device, n, work)
+        in_blocks(self.device, dx.shape, work)
         return first(dx)
+
+    def spread(self, share: Array, t: Array) -> None:
+        """t[:,w] = the sum of share[:,j] over the windows j that see column w.
+
+        The columns w, w + s, w + 2s, ... (s the stride) are seen by neighbouring windows: they are summed side by
+        side, in long runs of memory, before they go to their places.
+        """
+        s = self.stride[1]
+        for phase in range(min(s, t.shape[1])):
+            columns = runs(t)[:, phase::s]
+            sums = empty((*columns.shape, t.shape[2]), t.dtype)
+            sums[...] = 0
+            for _, j, w in self.cols:
+                if w.start % s == phase:
+                    sums[:, w.start // s :][:, : j.stop - j.start] += share[:, j]
+            columns[...] = runs(sums)
 
 
 @op

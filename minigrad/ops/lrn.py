@@ -19,13 +19,13 @@ import numpy as np
 
 from ..engine import Array, Function
 from ..errors import ShapeError
-from ..parallel import split
+from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
-from ._response import check_response, inverse_power
-from ._windows import channels_last, first, scratch
+from ._response import WindowSums, check_response, in_blocks, power, scale
+from ._windows import channels_last, first
 
-BLOCK = 1 << 15  # elements at a time: all temporaries of a block stay in the L2 cache
+BLOCK = 3 << 14  # elements at a time: what one line of a formula writes, the next finds in the L2 cache
 
 
 class LRN(Function):
@@ -35,73 +35,43 @@ class LRN(Function):
     def forward_cpu(self, x: Array) -> Array:
         self.x = x
         x = channels_last(x)
-        y = np.empty_like(x)
+        y = empty(x.shape, x.dtype)
 
-        def normalize(x: Array, y: Array) -> None:
-            np.multiply(x, inverse_power(self.scale(x), self.beta), out=y)
+        def normalize(window: WindowSums, x: Array, y: Array) -> None:
+            s, s_beta, buffer = window.spare
+            scale(window, x, self.k, self.alpha, out=s)
+            power(s, self.beta, out=s_beta, buffer=buffer)
+            np.divide(x, s_beta, out=y)
 
         self.in_blocks(normalize, x, y)
         return first(y)
 
     def backward_cpu(self, dy: Array) -> Array:
         x, dy = channels_last(self.x), channels_last(dy)
-        dx = np.empty_like(x)
-        minus_2ab = x.dtype.type(-2 * self.alpha * self.beta)
+        dx = empty(x.shape, x.dtype)
 
-        def differentiate(x: Array, dy: Array, dx: Array) -> None:
-            s = self.scale(x)
-            p = inverse_power(s, self.beta)
-            np.divide(p, s, out=s)
-            s *= dy
-            np.multiply(self.window_sum(x, s), x, out=dx)  # sum of x_j * (dy_j * s_j^-beta / s_j)
-            dx *= minus_2ab
-            p *= dy
-            dx += p
+        def differentiate(window: WindowSums, x: Array, dy: Array, dx: Array) -> None:
+            s, s_beta, total = window.spare
+            scale(window, x, self.k, self.alpha, out=s)
+            power(s, self.beta, out=s_beta, buffer=total)
+            np.divide(dy, s_beta, out=dx)
+            terms = np.multiply(dx, x, out=s_beta)  # dy_j * y_j
+            terms /= s
+            window(terms, out=total)
+            total *= x.dtype.type(-2 * self.alpha * self.beta)
+            total *= x
+            dx += total
 
         self.in_blocks(differentiate, x, dy, dx)
         return first(dx)
 
     def in_blocks(self, work: Any, *images: Array) -> None:
-        """work(*blocks) on blocks of pixels (P, groups, C / groups): a pixel needs none of its neighbours."""
+        """work(window, *blocks) on blocks of pixels (P, groups, C / groups): a pixel needs none of its neighbours."""
         n, h, w, c = images[0].shape
-        pixels = [a.reshape(n * h * w, self.groups, c // self.groups) for a in images]
-        size = max(1, BLOCK // max(1, c))
-
-        def piece(start: int, stop: int) -> None:
-            for i in range(start, stop, size):
-                work(*(a[i : min(i + size, stop)] for a in pixels))
-
-        split(self.device, n * h * w, piece, at_least=size)
-
-    def scale(self, x: Array) -> Array:
-        """s = k + alpha * window sum of x^2, a fresh array."""
-        s = self.window_sum(x, x) * x.dtype.type(self.alpha)
-        s += x.dtype.type(self.k)
-        return s
-
-    def window_sum(self, a: Array, b: Array) -> Array:
-        """The sum of a * b over the n channels around each channel; in a buffer that the next call reuses.
-
-        The products of all pixels lie in one long row, with zeros between one group of channels and the next:
-
-            0 0 | p p p p p | 0 0 | p p p p p | 0 0 ...         n = 5: gaps of n // 2 = 2 zeros
-
-        so that n shifted slices of the row, added up, are all the window sums at once, in long runs.  (The
-        product with a band matrix takes up to twice as long, and it would spread inf and NaN, since 0 * inf
-        is NaN, to channels whose window does not contain them.)
-        """
-        pixels, groups, channels = a.shape
-        gap = min(self.n // 2, max(0, channels - 1))  # further out there are no channels
-        size = pixels * groups * (channels + gap)
-        row = scratch("lrn products", (gap + size + gap,), a.dtype)
-        table = row[gap : gap + size].reshape(pixels, groups, channels + gap)
-        row[:gap] = row[gap + size :] = table[..., channels:] = 0
-        np.multiply(a, b, out=table[..., :channels])
-        total = scratch("lrn sums", (size,), a.dtype)
-        total[...] = row[:size]
-        for shift in range(1, 2 * gap + 1):
-            total += row[shift : shift + size]
-        return total.reshape(table.shape)[..., :channels]
+        channels = c // self.groups
+        pixels = [a.reshape(n * h * w, self.groups, channels) for a in images]
+        reach = min(self.n // 2, max(0, channels - 1))  # further out there are no channels
+        in_blocks(self.device, BLOCK, (0, reach), 1, work, *pixels)
 
 
 @op

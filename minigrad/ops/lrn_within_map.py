@@ -1,10 +1,11 @@
 """Local response normalisation within a map: over neighbouring pixels of one channel.
 
-    s[i,j] = k + alpha * sum of x[u,v]^2 over the n x n pixels around (i,j), clipped at the borders y = x * s^-beta
+    s[i,j] = k + alpha * sum of x[u,v]^2 over the n x n pixels around (i,j), clipped at the borders
+    y = x * s^-beta
 
     dx = dy * s^-beta - 2 alpha beta x * (sum of dy * y / s over the same window)
 
-The window sum is separable: n shifted slices down the rows, then n across the columns.  Backward keeps x
+The window sum is separable: sums down the rows, then their sums across the columns.  Backward keeps x
 alone and computes s again.
 
 Source: not in the paper.  The original AlexNet code has such a layer after the second LRN, and cuda-convnet's
@@ -13,14 +14,18 @@ Source: not in the paper.  The original AlexNet code has such a layer after the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..engine import Array, Function
-from ..parallel import split
+from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
-from ._response import check_response, inverse_power
-from ._windows import channels_last, first, scratch
+from ._response import WindowSums, check_response, in_blocks, power, scale
+from ._windows import channels_last, first
+
+BLOCK = 1 << 16  # elements at a time, where an image has no more
 
 
 class LRNWithinMap(Function, name="lrn_within_map"):
@@ -30,60 +35,42 @@ class LRNWithinMap(Function, name="lrn_within_map"):
     def forward_cpu(self, x: Array) -> Array:
         self.x = x
         x = channels_last(x)
-        y = np.empty_like(x)
+        y = empty(x.shape, x.dtype)
 
-        def work(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                np.multiply(x[i], inverse_power(self.scale(x[i]), self.beta), out=y[i])
+        def normalize(window: WindowSums, x: Array, y: Array) -> None:
+            s, s_beta, buffer = window.spare
+            scale(window, x, self.k, self.alpha, out=s)
+            power(s, self.beta, out=s_beta, buffer=buffer)
+            np.divide(x, s_beta, out=y)
 
-        split(self.device, len(x), work)
+        self.in_blocks(normalize, x, y)
         return first(y)
 
     def backward_cpu(self, dy: Array) -> Array:
         x, dy = channels_last(self.x), channels_last(dy)
-        dx = np.empty_like(x)
-        minus_2ab = x.dtype.type(-2 * self.alpha * self.beta)
+        dx = empty(x.shape, x.dtype)
 
-        def work(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                s = self.scale(x[i])
-                p = inverse_power(s, self.beta)
-                np.divide(p, s, out=s)
-                s *= dy[i]
-                np.multiply(self.window_sum(x[i], s), x[i], out=dx[i])  # sum of x * (dy * s^-beta / s)
-                dx[i] *= minus_2ab
-                p *= dy[i]
-                dx[i] += p
+        def differentiate(window: WindowSums, x: Array, dy: Array, dx: Array) -> None:
+            s, s_beta, total = window.spare
+            scale(window, x, self.k, self.alpha, out=s)
+            power(s, self.beta, out=s_beta, buffer=total)
+            np.divide(dy, s_beta, out=dx)
+            terms = np.multiply(dx, x, out=s_beta)  # dy * y
+            terms /= s
+            window(terms, out=total)
+            total *= x.dtype.type(-2 * self.alpha * self.beta)
+            total *= x
+            dx += total
 
-        split(self.device, len(x), work)
+        self.in_blocks(differentiate, x, dy, dx)
         return first(dx)
 
-    def scale(self, x: Array) -> Array:
-        """s = k + alpha * window sum of x^2 for one image, a fresh array."""
-        s = self.window_sum(x, x) * x.dtype.type(self.alpha)
-        s += x.dtype.type(self.k)
-        return s
-
-    def window_sum(self, a: Array, b: Array) -> Array:
-        """The sum of a * b over the n x n pixels around each pixel of one image (H, W, C).
-
-        The result is a buffer that the next call reuses.  The products lie within a frame of zeros, which
-        stand for the pixels outside of the image.
-        """
-        height, width, _ = a.shape
-        top, left = (min(self.n // 2, max(0, size - 1)) for size in (height, width))  # further out: no pixels
-        framed = scratch("lrn_within_map products", (height + 2 * top, width + 2 * left, a.shape[2]), a.dtype)
-        framed[...] = 0
-        np.multiply(a, b, out=framed[top : top + height, left : left + width])
-        down = scratch("lrn_within_map rows", (height, *framed.shape[1:]), a.dtype)
-        down[...] = framed[:height]
-        for shift in range(1, 2 * top + 1):
-            down += framed[shift : shift + height]
-        total = scratch("lrn_within_map sums", a.shape, a.dtype)
-        total[...] = down[:, :width]
-        for shift in range(1, 2 * left + 1):
-            total += down[:, shift : shift + width]
-        return total
+    def in_blocks(self, work: Any, *images: Array) -> None:
+        """work(window, *blocks) on one image (1, H, W * C) at a time, on several where they are small."""
+        n, h, w, c = images[0].shape
+        rows = [a.reshape(n, h, w * c) for a in images]
+        top, left = (min(self.n // 2, max(0, size - 1)) for size in (h, w))  # further out there are no pixels
+        in_blocks(self.device, BLOCK, (top, left), c, work, *rows)
 
 
 @op

@@ -6,8 +6,8 @@
 A tie goes to the first maximum of the window, row by row (after ReLU, windows full of zeros are common).  A
 NaN wins over every number, and the first NaN of a window takes its gradient.
 
-Forward is separable: maxima down the columns, then across.  For backward it keeps one small integer per
-output, the number of the tap that won, in place of x and y: with stride 2 a sixteenth of x.
+Forward is separable: maxima down the rows, then across the columns.  For backward it keeps one small integer
+per output, the number of the tap that won, in place of x and y: with stride 2 a sixteenth of x.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.4 (overlapping pooling, window 3, stride 2).  The
 original code gave the gradient to every tied maximum.
@@ -15,16 +15,17 @@ original code gave the gradient to every tied maximum.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..engine import Array, Function
-from ..parallel import split
+from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
-from ._pooling import taps_of_both_axes
-from ._windows import channels_last, first, output_shape, scratch
+from ._pooling import copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
+from ._windows import channels_last, first
 
 
 class MaxPool2d(Function, name="max_pool2d"):
@@ -34,87 +35,114 @@ class MaxPool2d(Function, name="max_pool2d"):
 
     def forward_cpu(self, x: Array) -> Array:
         settings = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        self.rows, self.cols = taps_of_both_axes(self.name, x.shape, *settings)
-        oh, ow = output_shape(self.name, x.shape, *settings)
+        self.rows, self.cols, (oh, ow) = taps_of_both_axes(self.name, x.shape, *settings)
         self.x_shape = x.shape
         x = channels_last(x)
         n, _, _, c = x.shape
-        y = np.empty((n, oh, ow, c), x.dtype)
+        y = empty((n, oh, ow, c), x.dtype)
         tap_type = np.min_scalar_type(self.kernel[0] * self.kernel[1])
-        winner = np.empty(y.shape, tap_type) if self.needs[0] else None
+        winner = empty(y.shape, tap_type) if self.needs[0] else None
 
-        def work(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                t = scratch("max_pool2d", (oh, *x.shape[2:]), x.dtype)
-                self.maxima(x[i], t, y[i])
-                if winner is not None:
-                    self.find_winners(x[i], t, y[i], winner[i])
+        def work(some: slice) -> None:
+            self.maxima(x[some], y[some], None if winner is None else winner[some])
 
-        split(self.device, n, work)
+        in_blocks(self.device, x.shape, work)
         self.winner: Array = winner
         return first(y)
 
-    def maxima(self, x: Array, t: Array, y: Array) -> None:
-        """t[i,w] = max over the rows of window i, y[i,j] = max of t over the columns of window j."""
-        t[...] = -np.inf
-        for _, i, h in self.rows:
-            np.maximum(t[i], x[h], out=t[i])
-        y[...] = -np.inf
-        for _, j, w in self.cols:
-            np.maximum(y[:, j], t[:, w], out=y[:, j])
-
-    def find_winners(self, x: Array, t: Array, y: Array, winner: Array) -> None:
-        """One image: winner[i,j] = the smallest tap number u*kw + v whose pixel equals the maximum."""
-        kw = self.kernel[1]
-        nobody = np.iinfo(winner.dtype).max
-        first_row = np.full(t.shape, nobody, winner.dtype)
-        for u, i, h in self.rows:
-            tap = winner.dtype.type(u * kw)
-            np.minimum(first_row[i], _tap_or_all_ones(x[h] != t[i], tap), out=first_row[i])
-        winner[...] = nobody
-        for v, j, w in self.cols:
-            tap = first_row[:, w] + winner.dtype.type(v)
-            np.minimum(winner[:, j], _tap_or_all_ones(t[:, w] != y[:, j], tap), out=winner[:, j])
-        is_nan = np.isnan(y)
-        if is_nan.any():  # NaN equals nothing: but the first NaN of a window is the first maximum of isnan(x)
-            x, t, y = np.isnan(x).astype(x.dtype), np.empty_like(t), np.empty_like(y)
-            self.maxima(x, t, y)
+    def maxima(self, x: Array, y: Array, winner: Array | None) -> None:
+        """A few images: y = the maxima; winner = u*kw + v of the first tap (u, v) that has it, None if unwanted."""
+        n, h, w, c = x.shape
+        _, oh, ow, _ = y.shape
+        pixels, windows = (n * oh, w, c), (n * oh, ow, c)
+        t = empty((n, oh, w * c), x.dtype)
+        if winner is None:
+            self.down(x.reshape(n, h, w * c), t)
+            self.across(t.reshape(pixels), y.reshape(windows))
+            return
+        row = empty(t.shape, winner.dtype)
+        self.down(x.reshape(n, h, w * c), t, row)
+        self.across(t.reshape(pixels), y.reshape(windows), row.reshape(pixels), winner.reshape(windows))
+        if np.isnan(np.max(y)):  # NaN equals nothing: but the first NaN of a window is the first maximum of isnan(x)
             first_nan = np.empty_like(winner)
-            self.find_winners(x, t, y, first_nan)
-            np.copyto(winner, first_nan, where=is_nan)
+            self.maxima(np.isnan(x).astype(x.dtype), np.empty_like(y), first_nan)
+            np.copyto(winner, first_nan, where=np.isnan(y))
+
+    def down(self, x: Array, t: Array, row: Array | None = None) -> None:
+        """t[:,i] = max over the rows of window i; row[:,i] = kw * the number u of the first row that has it."""
+        for u, i, h in openers(self.rows, t.shape[1]):
+            t[:, i] = x[:, h]
+            if row is not None:
+                row[:, i] = u * self.kernel[1]
+        if row is not None:
+            larger, numbers = empty(t.shape, np.bool_), empty(t.shape, row.dtype)
+        for u, i, h in self.rows[1:]:
+            if row is not None:
+                np.greater(x[:, h], t[:, i], out=larger[:, i])  # strictly: in a tie the earlier row stays
+                number = row.dtype.type(u * self.kernel[1])
+                np.multiply(larger[:, i].view(np.uint8), number, out=numbers[:, i])
+                np.maximum(row[:, i], numbers[:, i], out=row[:, i])  # the later row has the larger number
+            np.maximum(t[:, i], x[:, h], out=t[:, i])
+
+    def across(self, t: Array, y: Array, row: Array | None = None, winner: Array | None = None) -> None:
+        """y[:,j] = max of t over the columns of window j; winner = the smallest row + v among those that have it."""
+        seen = {v: copied(t, w) for v, _, w in self.cols}
+        for v, j, _ in openers(self.cols, y.shape[1]):
+            y[:, j] = seen[v]
+        for v, j, _ in self.cols[1:]:
+            np.maximum(y[:, j], seen[v], out=y[:, j])
+        if winner is None:
+            return
+        winner[...] = np.iinfo(winner.dtype).max
+        for v, j, w in self.cols:
+            tap = copied(row, w)
+            tap += winner.dtype.type(v)
+            loses = np.not_equal(seen[v], y[:, j], out=empty(tap.shape, np.bool_))
+            np.minimum(winner[:, j], _all_ones_where(loses, tap), out=winner[:, j])
 
     def backward_cpu(self, dy: Array) -> Array:
         dy = channels_last(dy)
         n, oh, ow, c = dy.shape
         _, _, h, w = self.x_shape
-        dx = np.zeros((n, h, w, c), dy.dtype)
-        # Where in an image (H, W, C), counted in elements: the window's corner and channel + the winning tap.
+        dx = empty((n, h, w, c), dy.dtype)
+        block = min(n, images_at_a_time(self.x_shape))
+        # Where in a block of images, counted in elements: the window's corner and channel + the winning tap.
         (top, _), (left, _) = self.padding
-        i, j, channel = np.ogrid[:oh, :ow, :c]
-        corner = ((self.stride[0] * i - top) * w + self.stride[1] * j - left) * c + channel
+        corner = _corners((block, h, w, c), (oh, ow), self.stride, (top, left))
         u, v = np.divmod(np.arange(self.kernel[0] * self.kernel[1]), self.kernel[1])
         tap = (self.dilation[0] * u * w + self.dilation[1] * v) * c
 
-        def work(start: int, stop: int) -> None:
-            for image in range(start, stop):
-                where = tap[self.winner[image]]
-                where += corner
-                # Windows overlap, so dx[where] += dy would lose parts; add.at adds them one by one, in order.
-                np.add.at(dx[image].reshape(-1), where.reshape(-1), dy[image].reshape(-1))
+        def work(some: slice) -> None:
+            where = empty(dy[some].shape, corner.dtype)
+            np.take(tap, self.winner[some], out=where, mode="clip")  # nothing to clip: it is the mode without a copy
+            where += corner[: len(where)]
+            dx[some] = 0
+            # Windows overlap, so dx[where] += dy would lose parts; add.at adds them one by one, in order.
+            np.add.at(dx[some].reshape(-1), where.reshape(-1), dy[some].reshape(-1))
 
-        split(self.device, n, work)
+        in_blocks(self.device, dx.shape, work)
         return first(dx)
 
 
-def _tap_or_all_ones(loses: Array, tap: Any) -> Array:
-    """`tap` where `loses` is False, else the largest unsigned integer; `tap` is one or an array of them.
+@lru_cache(maxsize=8)  # a net asks for the same few at every step
+def _corners(images: tuple[int, int, int, int], counts: Pair, stride: Pair, padding: Pair) -> Array:
+    """(N, OH, OW, C): which element of images (N, H, W, C) is the top left pixel of each window."""
+    n, h, w, c = images
+    image, i, j, channel = np.ogrid[:n, : counts[0], : counts[1], :c]
+    where = ((image * h + stride[0] * i - padding[0]) * w + stride[1] * j - padding[1]) * c + channel
+    where.flags.writeable = False  # every caller gets the same array
+    return where
 
-    -1 is all ones in an unsigned integer, and all ones | tap = all ones: four times as fast as np.where.
+
+def _all_ones_where(loses: Array, tap: Array) -> Array:
+    """`tap`, overwritten with the largest unsigned integer where `loses`.
+
+    -1 is all ones in an unsigned integer, and all ones | tap = all ones: much faster than np.where.
     """
-    mask = loses.astype(tap.dtype)
+    mask = empty(tap.shape, tap.dtype)
+    mask[...] = loses
     np.negative(mask, out=mask)
-    mask |= tap
-    return mask
+    return np.bitwise_or(tap, mask, out=tap)
 
 
 @op
