@@ -103,3 +103,15 @@ def test_split_refused():
         F.split(x, 0)
     with pytest.raises(ShapeError, match="split: axis 3 is out of range"):
         F.split(x, 2, 3)
+
+
+def test_gradients_of_channels_last_images_are_channels_last(device):
+    images = Tensor(np.ones((2, 5, 6, 7)), True, device).transpose(0, 3, 1, 2)
+    left, right = F.split(images, [3], 1)
+    joined = F.concat([left, right], 1)
+    assert joined.data.strides == images.data.strides
+    dy = joined.data * 2
+    assert dy.strides == images.data.strides
+    dleft, _ = joined.node.backward_cpu(dy)
+    assert dleft.strides == left.data.strides
+    assert left.node.backward_cpu(dleft).strides == images.data.strides

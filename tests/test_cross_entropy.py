@@ -146,6 +146,14 @@ def test_refused_labels(device, target, error, message):
         F.cross_entropy(logits(4, 3, device), target)
 
 
+def test_labels_next_to_the_range(device):
+    for label, dtype in ((3, "int64"), (3, "uint8"), (-1, "int8"), (2**40, "int64"), (2**64 - 1, "uint64")):
+        target = np.array([0, 1, 2, 0], dtype)
+        target[3] = label
+        with pytest.raises(ArgumentError, match=rf"target\[3\] = {label}, but logits .* \(1 label"):
+            F.cross_entropy(logits(4, 3, device), target)
+
+
 def test_refused_input(device):
     x = logits(4, 3, device)
     with pytest.raises(ArgumentError, match="reduction must be 'mean', 'sum' or 'none', got 'max'"):

@@ -1,11 +1,14 @@
 """dropout: both forms, the mask's probability, gradients under a fixed seed, p at its ends, refused input."""
 
+import threading
+
 import numpy as np
 import pytest
 
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
+from minigrad.device import Chunk, current_chunk
 from minigrad.ops.dropout import _random_mask
 
 FORMS = ["inverted", "paper"]
@@ -127,3 +130,73 @@ def test_refused_input(device):
         F.dropout(tensor((2,), device), form="torch")
     with pytest.raises(DTypeError, match="dropout: expects floating-point input, got x int64"):
         F.dropout(Tensor([1], device=device))
+
+
+# ---------------------------------------------------------------- chunks of a batch
+
+
+def in_chunk(first, keys, x, p):
+    """Dropout of two runs in one chunk that begins at image `first` of the batch."""
+    token = current_chunk.set(Chunk(first, keys, threading.Lock()))
+    try:
+        return [F.dropout(x, p).numpy() for _ in range(2)]
+    finally:
+        current_chunk.reset(token)
+
+
+@pytest.mark.parametrize("shape", [(11,), (11, 3), (11, 256), (11, 5, 7, 3), (64, 37)])
+@pytest.mark.parametrize("p", [0.5, 0.25, 1 / 65536, 0.1, 1 - 1e-12])
+def test_images_get_their_masks_in_chunks_of_any_size(device, shape, p):
+    x = Tensor(np.ones(shape, np.float32), device=device)
+    keys = []
+    whole = in_chunk(0, keys, x, p)
+    assert len(keys) == 2
+    for bounds in ([0, 1, 4, 5, 11], [0, 6, 11], [4, 11, 0, 4]):
+        for start, stop in zip(bounds, bounds[1:]):
+            if start < stop:
+                part = in_chunk(start, keys, x[start:stop], p)
+                for ours, all_images in zip(part, whole):
+                    np.testing.assert_array_equal(ours, all_images[start:stop])
+    assert len(keys) == 2
+
+
+def test_without_chunks_the_batch_is_one_chunk(device):
+    x = Tensor(np.ones((9, 50), np.float32), device=device)
+    minigrad.manual_seed(3)
+    outside = [F.dropout(x).numpy() for _ in range(2)]
+    minigrad.manual_seed(3)
+    inside = in_chunk(0, [], x, 0.5)
+    np.testing.assert_array_equal(outside, inside)
+    assert (outside[0] != outside[1]).any()
+
+
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.1])
+def test_masks_of_channels_last_images(device, p):
+    ones = np.ones((6, 3, 5, 7), np.float32)
+    minigrad.manual_seed(3)
+    plain = F.dropout(Tensor(ones, device=device), p).numpy()
+    minigrad.manual_seed(3)
+    x = Tensor(ones.transpose(0, 2, 3, 1).copy(), True, device)
+    images = x.transpose(0, 3, 1, 2)
+    y = F.dropout(images, p)
+    np.testing.assert_array_equal(y.numpy(), plain)
+    assert y.data.strides == images.data.strides
+    y.backward(ones)
+    np.testing.assert_array_equal(x.grad.numpy().transpose(0, 3, 1, 2), plain)
+
+
+# Images that differ in where they begin in a block of 256 bits; the bound is 5 standard deviations
+@pytest.mark.parametrize("p", [0.5, 0.25, 0.1])
+def test_images_and_runs_are_independent(device, p):
+    x = Tensor(np.ones((400, 1000), np.float32), device=device)
+    one, other = (F.dropout(x, p).numpy() == 0 for _ in range(2))
+    for both in (one & other, one[1:] & one[:-1], one[4:] & one[:-4]):
+        assert abs(both.mean() - p * p) < 5 * np.sqrt(p * p / both.size)
+    counts = one.sum(axis=1)
+    assert counts.std() == pytest.approx(np.sqrt(1000 * p * (1 - p)), rel=0.25)
+
+
+@pytest.mark.parametrize("p", [2.0**-33, 2.0**-32, 1e-9, 1 - 2.0**-33, 1 - 1e-12])
+def test_p_next_to_zero_and_one(device, p):
+    y = F.dropout(Tensor(np.ones(10_000), device=device), p).numpy()
+    assert (y != 0).all() if p < 0.5 else (y == 0).all()

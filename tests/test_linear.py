@@ -130,3 +130,20 @@ def test_refused_input(device):
         F.linear(x, tensor((5, 4), "cpu:1"))
     with pytest.raises(ArgumentError, match="Linear: out_features must be an integer >= 1, got 0"):
         nn.Linear(3, 0)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 70])
+def test_results_are_row_major(device, rows):
+    x, w, b = tensor((rows, 300), device), tensor((250, 300), device), tensor((250,), device)
+    for y in (F.linear(x, w, b), F.linear(x, w)):
+        y.backward(np.ones(y.shape))
+        assert all(array.data.flags.c_contiguous for array in (y, x.grad, w.grad))
+
+
+def test_a_second_thread_only_for_what_is_worth_it(monkeypatch, device):
+    minigrad.set_num_threads(2, device)
+    pieces, split = [], room.split
+    monkeypatch.setattr(room, "split", lambda *args, **kwargs: [pieces.append(len(p := split(*args, **kwargs))), *p])
+    for n, inputs, outputs in [(64, 400, 120), (1, 2000, 2000), (1, 4000, 4000), (128, 50, 1000), (128, 50, 900)]:
+        F.linear(tensor((n, inputs), device, np.float32), tensor((outputs, inputs), device, np.float32))
+    assert pieces == [1, 2, 2, 1]  # the first is not even offered

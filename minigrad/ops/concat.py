@@ -9,6 +9,7 @@ Source: Krizhevsky, Sutskever, Hinton 2012, figure 2: layer 3 reads the maps of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ class Concat(Function):
         return np.concatenate(xs, axis=self.axis)
 
     def backward_cpu(self, dy: Array) -> Any:
-        return tuple(np.split(dy, np.cumsum(self.sizes[:-1]), axis=self.axis))
+        before = (slice(None),) * self.axis
+        pieces = [slice(end - size, end) for size, end in zip(self.sizes, accumulate(self.sizes))]
+        return tuple(dy[before + (piece,)] for piece in pieces)
 
 
 class Split(Function):
@@ -42,7 +45,7 @@ class Split(Function):
         return x[self.piece]
 
     def backward_cpu(self, dy: Array) -> Array:
-        dx = np.zeros(self.x_shape, dy.dtype)
+        dx = np.zeros_like(dy, shape=self.x_shape)  # memory in the order of dy: channels-last stays so
         dx[self.piece] = dy
         return dx
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..engine import Array, Function
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
 
@@ -31,21 +32,21 @@ class CrossEntropy(Function, name="cross_entropy"):
 
     def forward_cpu(self, x: Array) -> Array:
         self.rows = np.arange(len(x))
-        with np.errstate(invalid="ignore"):  # a row with +inf, or of nothing but -inf, becomes NaN
-            s = x - x.max(axis=1, keepdims=True, initial=-np.inf)
-        true = s[self.rows, self.t]
-        self.p = np.exp(s, out=s)
-        total = self.p.sum(axis=1)
-        self.p /= total[:, None]
-        loss = np.log(total) - true
-        if self.reduction == "none":
-            return loss
-        count = x.dtype.type(len(x) if self.reduction == "mean" else 1)
-        with np.errstate(invalid="ignore"):  # the mean over no rows is 0/0 = NaN
-            return loss.sum() / count
+        # NaN without a warning: a row with +inf, or of nothing but -inf; the mean over no rows, which is 0/0.
+        with np.errstate(invalid="ignore"):
+            s = np.subtract(x, x.max(axis=1, keepdims=True, initial=-np.inf), out=empty_like(x))
+            true = s[self.rows, self.t]
+            self.p = np.exp(s, out=s)
+            total = self.p.sum(axis=1)
+            self.p /= total[:, None]
+            loss = np.log(total) - true
+            if self.reduction == "none":
+                return loss
+            return loss.sum() / x.dtype.type(len(x) if self.reduction == "mean" else 1)
 
     def backward_cpu(self, dy: Array) -> Array:
-        dx = self.p.copy()
+        dx = empty_like(self.p)
+        np.copyto(dx, self.p)
         dloss = dy[:, None] if self.reduction == "none" else dy
         if self.reduction == "mean":
             dloss = dloss / dx.dtype.type(max(1, len(dx)))
@@ -100,11 +101,12 @@ def _checked_labels(target: Any, logits: Tensor) -> Array:
         raise DTypeError(
             f"cross_entropy: target must be integers, is {labels.dtype}: target[{i}] = {labels.tolist()[i]}"
         )
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
+    indices = labels.astype(np.intp)
+    if (indices.view(np.uintp) >= classes).any():  # negative ones come last there
+        wrong = (labels < 0) | (labels >= classes)
         i = int(wrong.argmax())
         raise ArgumentError(
             f"cross_entropy: target[{i}] = {labels[i].item()}, but logits {logits.shape} have the classes "
             f"0..{classes - 1} ({int(wrong.sum())} label(s) out of range)"
         )
-    return labels.astype(np.intp)
+    return indices

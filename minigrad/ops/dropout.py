@@ -12,19 +12,29 @@ The probability is exact where p is a multiple of 1/2, 1/256, 1/65536 or 2**-32,
 elsewhere: each unit costs 1, 8, 16 or 32 random bits, whichever is enough.  For p = 0.5 one bit a unit makes
 the mask cheaper than the multiplication it is for.
 
-Source: Krizhevsky, Sutskever, Hinton 2012, section 4.2; Hinton et al. 2012 (arXiv 1207.0580).
+Element i of the batch, counted in row-major order whatever the order in memory, has draw number i of a
+counter-based generator, which can begin anywhere.  So a mask does not depend on which images are run together,
+or in which thread: the images of a chunk (in_chunks; images along axis 0) get what they get within the batch.
+
+Source: Krizhevsky, Sutskever, Hinton 2012, section 4.2; Hinton et al. 2012 (arXiv 1207.0580);
+Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from ..device import random_key
 from ..engine import Array, Function
 from ..errors import ArgumentError
+from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 FORMS = ("inverted", "paper")
+BLOCK = 256  # bits that Philox makes of one value of its counter
 
 
 class Dropout(Function):
@@ -39,7 +49,10 @@ class Dropout(Function):
 
     def forward_cpu(self, x: Array) -> Array:
         if self.training:
-            self.mask = _random_mask(self.device.generator, x.shape, self.p)
+            self.mask = mask = _mask_of_images(*random_key(self.device), x.shape, self.p)
+            if not x.flags.c_contiguous:  # to the memory order of x: two orders in one product were measured slower
+                self.mask = empty_like(x, np.bool_)
+                np.copyto(self.mask, mask)
         return self.scaled(x)
 
     def backward_cpu(self, dy: Array) -> Array:
@@ -47,25 +60,41 @@ class Dropout(Function):
 
     def scaled(self, x: Array) -> Array:
         """x * mask * scale; NaN and inf times 0 are NaN, as in NumPy."""
-        scale = x.dtype.type(self.scale)
+        y = empty_like(x)
         if self.mask is None:
-            return x * scale
-        y = x * self.mask
-        return np.multiply(y, scale, out=y) if self.scale != 1 else y
+            return np.multiply(x, self.scale, out=y)
+        np.copyto(y, self.mask)  # 1 or 0; measured faster than a product of floats and booleans
+        if self.scale != 1:
+            y *= self.scale
+        return np.multiply(x, y, out=y)
 
 
-def _random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float) -> np.ndarray:
-    """A boolean array, each element False with probability p; the same for every memory order of x."""
-    size = int(np.prod(shape))
-    bits = next((bits for bits in (1, 8, 16) if (p * 2**bits).is_integer()), 32)
-    words = generator.bit_generator.random_raw(-(-size * bits // 64))
-    if bits == 1 and p == 0.5:
-        return np.unpackbits(words.view(np.uint8), count=size).view(np.bool_).reshape(shape)
+def _mask_of_images(key: int, first: int, shape: tuple[int, ...], p: float) -> np.ndarray:
+    """The mask of images first, first + 1, ... of a batch; `shape` is theirs.
+
+    In the stream of this key an element has the bits at its place in the whole batch.
+    """
+    before = first * math.prod(shape[1:])  # elements of earlier images
+    counter, skip = divmod(before, BLOCK // _bits_of_one(p))
+    return _random_mask(np.random.Generator(np.random.Philox(key=key, counter=counter)), shape, p, skip)
+
+
+def _random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float, skip: int = 0) -> np.ndarray:
+    """A boolean array, each element False with probability p; the first `skip` draws are thrown away."""
+    bits, size = _bits_of_one(p), math.prod(shape)
     dropped = round(p * 2**bits)  # of the 2**bits values that a unit can draw
     if dropped == 2**bits:
         return np.zeros(shape, np.bool_)
-    draws = words.view(f"u{max(1, bits // 8)}")[:size]
+    words = generator.bit_generator.random_raw(-(-(skip + size) * bits // 64))
+    if bits == 1:
+        return np.unpackbits(words.view(np.uint8), count=skip + size)[skip:].view(np.bool_).reshape(shape)
+    draws = words.view(f"u{bits // 8}")[skip : skip + size]
     return (draws >= draws.dtype.type(dropped)).reshape(shape)
+
+
+def _bits_of_one(p: float) -> int:
+    """How many random bits decide about one unit."""
+    return next((bits for bits in (1, 8, 16) if (p * 2**bits).is_integer()), 32)
 
 
 @op

@@ -12,6 +12,7 @@ Source: Krizhevsky's layers all end in this product; NumPy, `matmul`, for the ru
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class MatMul(Function):
             db = unbroadcast(np.matmul(_for_blas(a.swapaxes(-1, -2)), dy), columns).reshape(b_shape)
         return da, db
 
+    def flops(self, a: Array, b: Array) -> int:
+        rows, columns = (a.shape[-2] if a.ndim > 1 else 1), (b.shape[-1] if b.ndim > 1 else 1)
+        batch = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+        return 2 * batch * rows * a.shape[-1] * columns
+
 
 @op
 def matmul(a: TensorLike, b: TensorLike) -> Tensor:
@@ -69,10 +75,12 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     if a.shape[-1] != k:
         raise ShapeError(f"matmul: {a.shape} @ {b.shape}: a has {a.shape[-1]} columns, b has {k} rows")
     check_broadcast("matmul", a.shape[:-2], b.shape[:-2])
-    dtype = mixed_dtype(a.dtype, b.dtype)
-    if dtype.kind == "b":
+    if a.dtype != b.dtype:
+        dtype = mixed_dtype(a.dtype, b.dtype)
+        a, b = a.astype(dtype), b.astype(dtype)
+    if a.dtype.kind == "b":
         raise DTypeError("matmul: is not defined for bool: convert with .astype first")
-    return apply(MatMul(), a.astype(dtype), b.astype(dtype))
+    return apply(MatMul(), a, b)
 
 
 def _for_blas(x: Array) -> Array:

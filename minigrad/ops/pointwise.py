@@ -13,35 +13,37 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import Array, Function
+from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 
 class Exp(Function):
     def forward_cpu(self, x: Array) -> Array:
-        self.y = np.exp(x)
+        self.y = np.exp(x, out=empty_like(x))
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
-        return dy * self.y
+        return np.multiply(dy, self.y, out=empty_like(self.y))
 
 
 class Log(Function):
     def forward_cpu(self, x: Array) -> Array:
         self.x = x
-        return np.log(x)
+        return np.log(x, out=empty_like(x))
 
     def backward_cpu(self, dy: Array) -> Array:
-        return dy / self.x
+        return np.divide(dy, self.x, out=empty_like(self.x))
 
 
 class Sqrt(Function):
     def forward_cpu(self, x: Array) -> Array:
-        self.y = np.sqrt(x)
+        self.y = np.sqrt(x, out=empty_like(x))
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
-        return dy / (self.y + self.y)
+        dx = np.add(self.y, self.y, out=empty_like(self.y))
+        return np.divide(dy, dx, out=dx)
 
 
 @op

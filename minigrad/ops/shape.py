@@ -40,7 +40,7 @@ class Transpose(Function):
         return x.transpose(self.axes)
 
     def backward_cpu(self, dy: Array) -> Array:
-        return dy.transpose(np.argsort(self.axes))
+        return dy.transpose(sorted(range(dy.ndim), key=self.axes.__getitem__))
 
 
 class GetItem(Function):

@@ -15,18 +15,24 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import Array, Function
+from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 
 class Sigmoid(Function):
     def forward_cpu(self, x: Array) -> Array:
-        zero, one = x.dtype.type(0), x.dtype.type(1)
-        self.y = np.exp(np.minimum(x, zero)) / (one + np.exp(-np.abs(x)))
+        above = x.clip(-np.inf, 0, out=empty_like(x))  # min(x, 0)
+        np.exp(above, out=above)
+        below = np.abs(x, out=empty_like(x))
+        np.exp(np.negative(below, out=below), out=below)
+        below += 1
+        self.y = np.divide(above, below, out=above)
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
-        dx = self.y * (self.y.dtype.type(1) - self.y)
+        dx = np.subtract(1, self.y, out=empty_like(self.y))
+        dx *= self.y
         dx *= dy
         return dx
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import Array, Function
+from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, normalized_axis
 
@@ -24,12 +25,16 @@ class Softmax(Function):
         self.axis = axis
 
     def forward_cpu(self, x: Array) -> Array:
-        self.y = np.exp(_shifted(x, self.axis))
+        self.y = _shifted(x, self.axis)
+        np.exp(self.y, out=self.y)
         self.y /= self.y.sum(axis=self.axis, keepdims=True)
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
-        return self.y * (dy - (dy * self.y).sum(axis=self.axis, keepdims=True))
+        dx = np.multiply(dy, self.y, out=empty_like(self.y))
+        np.subtract(dy, dx.sum(axis=self.axis, keepdims=True), out=dx)
+        dx *= self.y
+        return dx
 
 
 class LogSoftmax(Function, name="log_softmax"):
@@ -39,17 +44,20 @@ class LogSoftmax(Function, name="log_softmax"):
     def forward_cpu(self, x: Array) -> Array:
         self.y = _shifted(x, self.axis)
         with np.errstate(divide="ignore"):  # the sum over an empty axis is 0, and nothing is subtracted from
-            self.y -= np.log(np.exp(self.y).sum(axis=self.axis, keepdims=True))
+            total = np.exp(self.y, out=empty_like(x)).sum(axis=self.axis, keepdims=True)
+            self.y -= np.log(total, out=total)
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
-        return dy - np.exp(self.y) * dy.sum(axis=self.axis, keepdims=True)
+        dx = np.exp(self.y, out=empty_like(self.y))
+        dx *= dy.sum(axis=self.axis, keepdims=True)
+        return np.subtract(dy, dx, out=dx)
 
 
 def _shifted(x: Array, axis: int) -> Array:
     """x - max(x) along axis, a fresh array."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, and meant to be
-        return x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+        return np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=empty_like(x))
 
 
 @op

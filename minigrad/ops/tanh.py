@@ -13,17 +13,19 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine import Array, Function
+from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 
 class Tanh(Function):
     def forward_cpu(self, x: Array) -> Array:
-        self.y = np.tanh(x)
+        self.y = np.tanh(x, out=empty_like(x))
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
-        dx = self.y.dtype.type(1) - self.y * self.y
+        dx = np.multiply(self.y, self.y, out=empty_like(self.y))
+        np.subtract(1, dx, out=dx)
         dx *= dy
         return dx
 

@@ -63,7 +63,9 @@ class Adam(Optimizer):
         c = math.sqrt((1 - b2**step) / (1 - b2))
         a = group["lr"] * c * (1 - b1) / (1 - b1**step)
         if group["weight_decay"]:
-            g = g + float(group["weight_decay"]) * w
+            np.multiply(w, float(group["weight_decay"]), out=t)
+            t += g
+            g = t
         m *= float(b1)
         m += g
         np.multiply(g, g, out=t)

@@ -10,11 +10,12 @@ cuts are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .. import tracing
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError
@@ -113,8 +114,9 @@ class Optimizer:
             on_devices(list(todo), self._step_on, list(todo), list(todo.values()))
 
     def _step_on(self, device: Device, todo: list[tuple[int, Group]]) -> None:
-        for i, group in todo:
-            self._step_one(device, i, group)
+        with tracing.region(f"{self._name} step", device):
+            for i, group in todo:
+                self._step_one(device, i, group)
 
     def _step_one(self, device: Device, i: int, group: Group) -> None:
         p, state, xp = self._params[i], self._state[i], device.xp
@@ -125,23 +127,33 @@ class Optimizer:
             if name not in state:
                 state[name] = xp.zeros_like(p.data)
         flush = number % FLUSH_EVERY == 0
-        arrays = aligned([p.data, p.grad.data, *(state[name] for name in decays)])  # type: ignore[union-attr]
+
+        def update(w: Array, g: Array, t: Array, *kept: Array) -> None:
+            self.rule(group, number, w, g, t, kept)
+            if flush:
+                for s, decay in zip(kept, decays.values()):
+                    _flush_tiny(xp, s, t, decay)
+
+        arrays = [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
+        if p.data.size <= BLOCK or not device.is_cpu:  # one block, whatever its memory order
+            w, g, *kept = arrays
+            update(w, g, xp.empty_like(w), *kept)
+        else:
+            self._in_blocks(device, update, aligned(arrays))
+        p.mark_modified()
+
+    def _in_blocks(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
+        """Cut arrays into blocks along their first axis, on all threads of the device; update each with a temporary."""
         row = max(1, math.prod(arrays[0].shape[1:]))
-        block = max(1, BLOCK // row) if device.is_cpu else len(arrays[0])
+        block = max(1, BLOCK // row)
 
         def work(start: int, stop: int) -> None:
-            temporary = xp.empty_like(arrays[0][: min(block, stop - start)])
+            temporary = np.empty_like(arrays[0][: min(block, stop - start)])
             for at in range(start, stop, block):
                 w, g, *kept = (array[at : min(at + block, stop)] for array in arrays)
-                t = temporary[: len(w)]
-                self.rule(group, number, w, g, t, kept)
-                if flush:
-                    for s, decay in zip(kept, decays.values()):
-                        _flush_tiny(xp, s, t, decay)
+                update(w, g, temporary[: len(w)], *kept)
 
-        if p.size:
-            split(device, len(arrays[0]), work, at_least=max(1, SPLIT // row))
-        p.mark_modified()
+        split(device, len(arrays[0]), work, at_least=max(1, SPLIT // row))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -255,7 +267,10 @@ def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:
 
 def _check_gradient(name: str, i: int, p: Tensor) -> None:
     grad = p.grad
-    if grad is not None and (grad.shape != p.shape or grad.dtype != p.dtype or grad.device is not p.device):
+    if grad is None:
+        return
+    w, g = p.data, grad.data
+    if g.shape != w.shape or g.dtype != w.dtype or grad.device is not p.device:
         raise ShapeError(
             f"{name}: parameter {i} is {p.dtype} {p.shape} on {p.device}, "
             f"its gradient {grad.dtype} {grad.shape} on {grad.device}"

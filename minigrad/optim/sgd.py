@@ -67,9 +67,11 @@ class SGD(Optimizer):
     def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
         lr, mu, wd = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
         if not state:
-            np.multiply(w, wd, out=t)
-            t += g
-            t *= lr
+            if wd:
+                np.multiply(w, wd, out=t)
+                t += g
+                g = t
+            np.multiply(g, lr, out=t)
             w -= t
             return
         (v,) = state
