@@ -2,91 +2,55 @@
 
     python benchmarks/columns.py [--batch 32] [--runs 5] [--save]
 
-Three ways to run the same train step (forward, loss, backward), interleaved in one process: the columns on cpu:0 and
-cpu:1 at the same time, one thread each; the same columns one after the other, one thread each; and the grouped net on
-one device with all cores.
+Three ways to run the same forward, loss and backward: the columns on cpu:0 and cpu:1 at the same time, which share the
+cores; the same columns one after the other, on one core; and the grouped net on one device with all cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
-import time
-from pathlib import Path
 
-import numpy as np
+from nets import minigrad_alexnet
+from peers import Peer, arguments, check, environment, header, interleaved, ratio, report, row
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
-
-from alexnet import AlexNet  # noqa: E402
-from peers import environment, ratio  # noqa: E402
-
-import minigrad  # noqa: E402
-import minigrad.functional as F  # noqa: E402
+AT_ONCE, AFTER, ONE = "two devices at once", "one after the other", "one device"
+WAYS = {
+    AT_ONCE: (("cpu:0", "cpu:1"), None, False),
+    AFTER: (("cpu:0", "cpu:1"), 1, True),
+    ONE: (("cpu:0",), None, False),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__, runs=5)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/columns.md")
     options = parser.parse_args()
 
-    minigrad.keep_freed_memory()
-    two, one = AlexNet(devices=("cpu:0", "cpu:1")), AlexNet(devices=("cpu:0",))
-    rng = np.random.default_rng(0)
-    memory = rng.standard_normal((options.batch, 224, 224, 3), dtype="f")
-    images, target = minigrad.Tensor(memory.transpose(0, 3, 1, 2)), rng.integers(0, 1000, options.batch)
+    def contestants(dropout: float) -> list[Peer]:
+        return [
+            Peer(name, minigrad_alexnet, options.batch, devices, dropout, threads, in_turn)
+            for name, (devices, threads, in_turn) in WAYS.items()
+        ]
 
-    def step(net: AlexNet) -> None:
-        net.zero_grad()
-        F.cross_entropy(net(images), target).backward()
-
-    def at_once() -> None:
-        step(two)
-
-    def one_after_the_other() -> None:
-        minigrad.set_num_threads(1, "cpu:0")
-        minigrad.set_num_threads(1, "cpu:1")
-        with minigrad.in_turn(), minigrad.parallel.one_blas_thread():
-            step(two)
-        minigrad.set_num_threads(None, "cpu:0")
-        minigrad.set_num_threads(None, "cpu:1")
-
-    def one_device() -> None:
-        step(one)
-
-    ways = {"two devices at once": at_once, "one after the other": one_after_the_other, "one device": one_device}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for run in range(options.runs + 1):
-        for name, way in ways.items():
-            begin = time.perf_counter()
-            way()
-            if run:
-                times[name].append(time.perf_counter() - begin)
-
+    check(contestants(0.0), "gradients", worst=1e-2, close=True)
+    peers = contestants(0.5)
+    times = interleaved(peers, "backward", options.runs)
     lines = [
         "# The two columns of AlexNet, at once and one after the other",
         "",
-        environment(minigrad, np),
+        environment("numpy"),
         "",
-        f"Batch {options.batch}, forward and backward, interleaved, median of {options.runs}; ratios: median of pairs.",
+        f"Batch {options.batch}, forward and backward, in turn; {options.runs} measurements of each after one round",
+        "that does not count. Medians; ratios are medians of pairs.",
         "",
-        "| | seconds | time / one after the other | time / one device |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {statistics.median(times[name]):.2f} | {ratio(times, name, 'one after the other'):.2f} | "
-            f"{ratio(times, name, 'one device'):.2f} |"
-            for name in ways
-        ),
+        *header("", "seconds", "time / one after the other", "time / one device"),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.save:
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / "columns.md").write_text(text)
+    for peer in peers:
+        seconds = statistics.median(times[peer.name])
+        ratios = [f"{ratio(times, peer.name, rival):.2f}" for rival in (AFTER, ONE)]
+        lines.append(row(peer.name, f"{seconds:.2f}", *ratios))
+        peer.close()
+    report("columns", lines, options.save)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ def num_threads(where: DeviceLike) -> int:
     return 1 if _in_piece.get() else device(where).threads or _share.get() or cores()
 
 
+def in_piece() -> bool:
+    """Whether this thread works on one piece of a split, with others beside it."""
+    return _in_piece.get()
+
+
 def set_num_threads(threads: int | None, where: DeviceLike = "cpu:0") -> None:
     """Give a device that many threads; None goes back to an equal share of the cores among devices at work."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):

@@ -22,7 +22,7 @@ from ._windows import output_shape
 # (number of the tap in the window, outputs whose tap of that number is inside the image, the pixels it meets)
 Tap = tuple[int, slice, slice]
 
-BLOCK = 1 << 19  # elements of x at a time: many images where they are small, else one or two
+BLOCK = 1 << 20  # elements of x at a time: many images where they are small, else one or two
 
 
 def copied(x: Array, pixels: slice) -> Array:

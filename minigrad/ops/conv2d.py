@@ -25,8 +25,7 @@ the window rows in one piece each (kernel_w * channels numbers), and are copied 
 Taps.  dcols is made and added one (u,v) at a time: its columns are dy @ w[:, (u,v)], and a whole image of them goes
 to every s-th pixel of the bordered image, in one addition.
 
-Threads share the output rows of a batch in forward (one image is enough for all of them), its images in backward.
-Each thread sums its own dw, and the sums are added in a fixed order.
+Threads share the images of a batch.  Each sums its own dw, and the sums are added in a fixed order.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5; groups are the paper's "kernels that take input only from
 those kernel maps which reside on the same GPU".  im2col: Chellapilla, Puri, Simard 2006.
@@ -34,8 +33,9 @@ those kernel maps which reside on the same GPU".  im2col: Chellapilla, Puri, Sim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -61,18 +61,19 @@ class Conv2d(Function):
 
     def forward_cpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
         self.x, self.w = x, w
-        n, (o, _, *kernel) = len(x), w.shape
-        oh, ow = output_shape("conv2d", x.shape, tuple(kernel), self.s, self.p, self.d)
+        n, o = len(x), len(w)
+        oh, ow = output_shape("conv2d", x.shape, w.shape[2:], self.s, self.p, self.d)
         w = self.kernel_matrix(w)
         y = empty((n * oh * ow, o), x.dtype)
 
-        def rows(start: int, stop: int) -> None:
-            for pixels, g, out, cols in self.patches(last(x), start, stop, oh, ow):
-                np.matmul(cols, w[g].T, out=y[pixels, out])
+        def images(start: int, stop: int) -> None:
+            yi = y[start * oh * ow : stop * oh * ow]
+            for pixels, g, out, cols in self.patches(last(x)[start:stop], oh, ow):
+                np.matmul(cols, w[g].T, out=yi[pixels, out])
                 if b is not None:
-                    y[pixels, out] += b[out]
+                    _add_to_rows(yi[pixels, out], b[out], ow)
 
-        split(self.device, n * oh, rows, at_least=1 + _LEAST_WORK // (ow * w.size))
+        self.share_out(n, images, oh * ow * w.size)
         return first(y.reshape(n, oh, ow, o))
 
     def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:
@@ -87,15 +88,15 @@ class Conv2d(Function):
                 dw = empty(w.shape, w.dtype)
                 dw[...] = 0
                 part = empty(w.shape[1:], w.dtype)
-                for pixels, g, out, cols in self.patches(last(x)[start:stop], 0, (stop - start) * oh, oh, ow):
-                    dw[g] += np.matmul(dyi[pixels, out].T, cols, out=part)
+                for pixels, g, out, cols in self.patches(last(x)[start:stop], oh, ow):
+                    dw[g] += self.weight_product(dyi[pixels, out], cols, part)
             if any(self.needs[2:]):
                 db = np.ones(len(dyi), dyi.dtype) @ dyi  # the sum over pixels; measured faster than dyi.sum(0)
             if dx is not None:
                 self.add_to_windows(dx[start:stop], dyi, w, oh, ow)
             return dw, db
 
-        sums = split(self.device, n, images, at_least=1 + _LEAST_WORK // (oh * ow * w.size))
+        sums = self.share_out(n, images, oh * ow * w.size)
         dw, db = sums[0]
         for parts in sums[1:]:
             for total, part in zip(sums[0], parts):
@@ -105,39 +106,42 @@ class Conv2d(Function):
         dw = None if dw is None else first(dw.reshape(o, *kernel, cg))
         return (dx, dw, db)[: len(self.needs)]
 
+    def weight_product(self, dy: Array, cols: Array, part: Array) -> Array:
+        """dy.T @ cols.  By np.dot: np.matmul keeps Python's lock while it makes a small matrix of long sums."""
+        if cols.flags.c_contiguous:
+            return np.dot(dy.T, cols, out=part)
+        return np.dot(cols.T, dy).T  # faster here: both are read along their rows
+
     def kernel_matrix(self, w: Array) -> Array:
         """w as (groups, output channels of a group, kernel_h * kernel_w * channels); a view of channels-last memory."""
         return channels_last(w).reshape(self.groups, len(w) // self.groups, -1)
 
-    def patches(self, x: Array, start: int, stop: int, oh: int, ow: int) -> Iterator[tuple[slice, int, slice, Array]]:
-        """im2col of the output rows start to stop of images x (N, H, W, C), the rows of all images counted through.
+    def share_out(self, n: int, images: Callable[[int, int], Any], work: int) -> list[Any]:
+        """images(start, stop) for n images, each of so many multiplications, on the threads of the device.
 
-        Tile by tile: (output pixels, group, its output channels, cols).  cols is good until the next is asked for.
+        A single image is not cut: BLAS has threads of its own for its products, and they are awake sooner than ours.
+        """
+        return [images(0, n)] if n == 1 else split(self.device, n, images, at_least=1 + _LEAST_WORK // max(1, work))
+
+    def patches(self, x: Array, oh: int, ow: int) -> Iterator[tuple[slice, int, slice, Array]]:
+        """im2col of images x (N, H, W, C), tile by tile: (output pixels, group, its output channels, cols).
+
+        cols is good until the next is asked for.
         """
         o, cg, kh, kw = self.w.shape
         og, k = o // self.groups, kh * kw * cg
-        parts = list(self.parts(start, stop, oh, ow, k, x.itemsize))
-        room = empty((max(((z - a) * (j - i) for a, z, i, j in parts), default=0) * ow * k,), x.dtype)
+        if oh * ow * k * x.itemsize <= _TILE_BYTES:  # several whole images at a time, or else some rows of one
+            parts = [(a, a + images, 0, oh) for a, images in self.tiles(len(x), oh * ow, k, x.itemsize)]
+        else:
+            rows = list(self.tiles(oh, ow, k, x.itemsize))
+            parts = [(a, a + 1, i, i + more) for a in range(len(x)) for i, more in rows]
+        most = max(((z - a) * (j - i) for a, z, i, j in parts), default=0) * ow * k
+        room = empty((max(most, int(_TILE_BYTES) // x.itemsize),), x.dtype)  # one size: the last layer's is still warm
         for g in range(self.groups):
             for a, z, i, j in parts:
                 pixels = slice((a * oh + i) * ow, ((z - 1) * oh + j) * ow)
                 cols = self.unrolled(self.padded(x[a:z, :, :, g * cg : (g + 1) * cg], i, j), j - i, ow, room)
                 yield pixels, g, slice(g * og, (g + 1) * og), cols
-
-    def parts(self, start: int, stop: int, oh: int, ow: int, k: int, itemsize: int) -> Iterator[tuple[int, ...]]:
-        """The tiles of output rows start to stop: (images a to z, rows i to j of each); whole images if z - a > 1."""
-        while start < stop:
-            a, i = divmod(start, oh)
-            whole = (stop - start) // oh
-            if i == 0 and whole and oh * ow * k * itemsize <= _TILE_BYTES:
-                for first_image, images in self.tiles(whole, oh * ow, k, itemsize):
-                    yield a + first_image, a + first_image + images, 0, oh
-                start += whole * oh
-            else:
-                rows = min(oh - i, stop - start)
-                for first_row, more in self.tiles(rows, ow, k, itemsize):
-                    yield a, a + 1, i + first_row, i + first_row + more
-                start += rows
 
     def tiles(self, count: int, pixels: int, row: int, itemsize: int) -> Iterator[tuple[int, int]]:
         """`count` rows or images, of that many pixels each, in equal pieces (or one more than others): (first, number).
@@ -145,7 +149,7 @@ class Conv2d(Function):
         As few as can be, so that the `cols` of a piece, with rows of length `row`, fit the cache.
         """
         fit = max(1, int(_TILE_BYTES / (pixels * row * itemsize)))
-        pieces = -(-count // fit)
+        pieces = max(1, -(-count // fit))
         bounds = [-(-count * i // pieces) for i in range(pieces + 1)]
         return ((a, b - a) for a, b in zip(bounds, bounds[1:]))
 
@@ -218,6 +222,13 @@ class Conv2d(Function):
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         oh, ow = output_shape("conv2d", x.shape, w.shape[2:], self.s, self.p, self.d)
         return 2 * len(x) * oh * ow * w.size
+
+
+def _add_to_rows(y: Array, b: Array, ow: int) -> None:
+    """y (P, channels) += b: with rows of ow pixels as one, where y has them in one piece, NumPy's loops are longer."""
+    if y.flags.c_contiguous:
+        y, b = y.reshape(-1, ow * len(b)), np.tile(b, ow)
+    y += b
 
 
 @op

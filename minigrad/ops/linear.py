@@ -62,7 +62,7 @@ def _product(device: Device, a: Array, b: Array) -> Array:
     """The matrix product a b, a fresh C-contiguous array; a large one on all threads of the device."""
     a, b = _blas_ready(a), _blas_ready(b)
     (m, k), n = a.shape, b.shape[1]
-    if m * n * k < SMALL:
+    if m * n * k < SMALL or min(m, n) == 1:  # BLAS has its own threads for a vector, and they are awake sooner
         return np.matmul(a, b)
     y = empty((m, n), a.dtype)
     if n >= m:
