@@ -36,8 +36,9 @@ from .memory import empty
 from .parallel import next_order, num_threads, split
 from .tensor import Tensor, wrap
 
-# Bytes of input that make a default chunk: 4 images of 224x224, 800 of 28x28.
-CHUNK_BYTES = 2_500_000
+# Bytes of input that make a default chunk: 4 images of 224x224.  With less than the second number for each thread, the
+# threads would spend their time in waking up and in waiting for Python's lock: LeNet's batch of 64 stays whole.
+CHUNK_BYTES, LEAST_BYTES = 2_500_000, 500_000
 
 _whole: ContextVar[bool] = ContextVar("minigrad_whole_batches", default=False)
 
@@ -59,8 +60,8 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     every image by itself, as all layers here do (what it computes from the whole batch, a mean say, it would compute
     from each chunk).  It is called once per chunk, in several threads at once: it should change nothing outside.
     inputs: tensors of one device, equally long.  Gradients flow to them, and to everything else that function reads.
-    size: images per chunk, at most; by default what 2.5 MB of the first input hold.  Chunks of one size, nearly, and
-    equally many for each thread.
+    size: images per chunk, at most; by default what 2.5 MB of the first input hold.  Chunks are nearly equal, and as
+    many for each thread; an input of less than 1 MB stays whole by default.
 
     Dropout gives each image the mask that it has without chunks.  Weight gradients are summed in a fixed order: the
     same bits on every run; other sizes or thread counts change the rounding only.
@@ -70,7 +71,7 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     where, n = _checked_inputs(inputs)
     if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
         raise ArgumentError(f"in_chunks: size must be an integer >= 1 or None, got {size!r}")
-    bounds = _bounds(n, size or _default_size(inputs[0], n), num_threads(where))
+    bounds = _bounds(n, size, num_threads(where)) if size else _default_bounds(inputs[0], num_threads(where))
     if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or not where.is_cpu:
         return function(*inputs)
     node = InChunks()
@@ -222,8 +223,9 @@ def _check_result(result: Any, where: Device, n: int) -> None:
         raise DeviceError(f"in_chunks: the function must stay on {where}, it returned a tensor on {result.device}")
 
 
-def _default_size(x: Tensor, n: int) -> int:
-    return max(1, int(CHUNK_BYTES * n // max(1, x.data.nbytes)))
+def _default_bounds(x: Tensor, threads: int) -> list[tuple[int, int]]:
+    chunks = max(1, -(-x.data.nbytes // CHUNK_BYTES))
+    return _bounds(len(x), max(1, -(-len(x) // chunks)), min(threads, max(1, x.data.nbytes // LEAST_BYTES)))
 
 
 def _bounds(n: int, size: int, threads: int) -> list[tuple[int, int]]:

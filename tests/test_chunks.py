@@ -322,8 +322,11 @@ def test_default_size_goes_by_bytes():
     in_chunks(note, Tensor(np.zeros((32, 3, 224, 224), "f")))
     assert set(sizes) == {4}
     sizes.clear()
-    in_chunks(note, Tensor(np.zeros((64, 1, 28, 28), "f")))
-    assert sizes == [32, 32]
+    in_chunks(note, Tensor(np.zeros((400, 1, 28, 28), "f")))  # 1.25 MB: half for each thread
+    assert sizes == [200, 200]
+    sizes.clear()
+    in_chunks(note, Tensor(np.zeros((64, 1, 28, 28), "f")))  # 0.2 MB: not worth a thread
+    assert sizes == [64]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -52,7 +52,7 @@ from ._windows import channels_last, first, last, output_shape, small_buffers
 # layers: a third of this, which cuts conv3's images of 13x13 in two, is slower, and twice this gains nothing more.
 _TILE_BYTES = 3.2e6
 _MAP_BYTES = 2e6  # of one group's dx and one tap's share of it at a time; measured: half of this is slower at 13x13
-_LEAST_WORK = 5_000_000  # multiplications that are worth a thread: fewer were measured slower on two than on one
+_LEAST_WORK = 20_000_000  # multiplications worth waking a thread: fewer were measured slower on two than on one
 
 
 class Conv2d(Function):
