@@ -45,9 +45,9 @@ def num_threads(where: DeviceLike) -> int:
     return 1 if _in_piece.get() else device(where).threads or _share.get() or cores()
 
 
-def in_piece() -> bool:
-    """Whether this thread works on one piece of a split, with others beside it."""
-    return _in_piece.get()
+def beside_others() -> bool:
+    """Whether this thread works on one piece of a split or for one of several devices, with other threads beside it."""
+    return _in_piece.get() or _inside.get()
 
 
 def set_num_threads(threads: int | None, where: DeviceLike = "cpu:0") -> None:
@@ -68,7 +68,7 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
     """
     pieces = max(1, min(num_threads(where), n // at_least))
     if pieces == 1:
-        if _in_piece.get() or _inside.get():  # whoever began these has seen to BLAS
+        if beside_others():  # whoever began these has seen to BLAS
             return [work(0, n)]
         with one_blas_thread():
             return [work(0, n)]

@@ -19,7 +19,7 @@ from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
 from ..memory import empty
-from ..parallel import in_piece, split
+from ..parallel import beside_others, split
 from ._checks import integer
 from ._runs import runs
 
@@ -105,7 +105,7 @@ def in_blocks(
     def piece(start: int, stop: int) -> None:
         # With another thread beside this one, every call of NumPy has to get Python's lock back: fewer, longer calls
         # were measured faster then, though their arrays leave the L2 cache.
-        size = least * 4 if in_piece() else least
+        size = least * 4 if beside_others() else least
         window = None
         for i in range(start, stop, size):
             blocks = [a[i : min(i + size, stop)] for a in arrays]
