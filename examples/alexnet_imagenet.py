@@ -62,7 +62,6 @@ WARM_UP = 0.05  # of all steps, with the cosine schedule
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    minigrad.keep_freed_memory()  # a step makes the same 220 MB of gradients again and again
     minigrad.manual_seed(options.seed)
     job = predict if options.predict else evaluate_weights if options.evaluate else train
     return run_job("alexnet_imagenet.py", job, options)

@@ -2,9 +2,9 @@
 
     x = minigrad.in_chunks(self.convolutions, images)       # instead of x = self.convolutions(images)
 
-Op by op, a batch goes through memory again and again: each op reads what the one before wrote, a hundred megabytes
-that no cache holds.  Chunk by chunk, a few images go through *all* ops while they are in the cache, on one thread, and
-the other threads take other chunks, with nothing to wait for between two ops.  docs/speed.md measures it.
+Op by op, all threads share the work of one op and meet at its end, before every op, in forward and in backward; and the
+whole batch goes to memory and comes back between any two.  Chunk by chunk, one thread takes a few images through *all*
+ops, the other threads take other chunks, and nobody waits before the end.  docs/speed.md measures it.
 
 A chunk's graph is an ordinary one, made by the ordinary ops.  The whole lot of them is one node of the outer graph,
 
@@ -15,7 +15,7 @@ so function may be any closure or module.  Each thread sums the dw of its chunks
 are added in order: the bits do not depend on timing.  Random ops draw numbers that belong to the image (random_key in
 device.py), not to the chunk or thread.
 
-Source: pieces of a batch as in GPipe (Huang et al. 2019, section 2.2: micro-batches), here for the sake of the cache.
+Source: pieces of a batch as in GPipe (Huang et al. 2019, section 2.2: micro-batches), there one after the other.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .memory import empty
 from .parallel import next_order, num_threads, split
 from .tensor import Tensor, wrap
 
-# Bytes of input that make a default chunk: 4 images of 224x224.  With less than the second number for each thread, the
+# Bytes of input that make a default chunk: 16 images of 224x224.  With less than the second number for each thread, the
 # threads would spend their time in waking up and in waiting for Python's lock: LeNet's batch of 64 stays whole.
-CHUNK_BYTES, LEAST_BYTES = 2_500_000, 500_000
+CHUNK_BYTES, LEAST_BYTES = 10_000_000, 500_000
 
 _whole: ContextVar[bool] = ContextVar("minigrad_whole_batches", default=False)
 
@@ -60,7 +60,7 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     every image by itself, as all layers here do (what it computes from the whole batch, a mean say, it would compute
     from each chunk).  It is called once per chunk, in several threads at once: it should change nothing outside.
     inputs: tensors of one device, equally long.  Gradients flow to them, and to everything else that function reads.
-    size: images per chunk, at most; by default what 2.5 MB of the first input hold.  Chunks are nearly equal, and as
+    size: images per chunk, at most; by default what 10 MB of the first input hold.  Chunks are nearly equal, and as
     many for each thread; an input of less than 1 MB stays whole by default.
 
     Dropout gives each image the mask that it has without chunks.  Weight gradients are summed in a fixed order: the

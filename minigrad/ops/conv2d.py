@@ -182,9 +182,10 @@ class Conv2d(Function):
             return xp[:, :rows].reshape(pixels, k)
         cols = room[: pixels * k]
         if sw == 1 and kw * c < ow:  # few channels: for one (u,v,c) at a time, whole rows of x lie side by side
+            item, items = (np.dtype((np.void, ow * xp.itemsize)), 1) if c == 1 else (xp.dtype, ow)
             strides = (dh * row, dw * col, channel, image, sh * row, sw * col)
-            seen = np.ndarray((kh, kw, c, n, rows, ow), xp.dtype, xp, 0, strides)
-            cols.reshape(seen.shape)[...] = seen
+            seen = np.ndarray((kh, kw, c, n, rows, items), item, xp, 0, strides)
+            cols.view(item).reshape(seen.shape)[...] = seen
             return cols.reshape(k, pixels).T
         # What lies side by side in a window is one item: NumPy copies item by item.
         taps, run = (1, kw * c) if dw == 1 else (kw, c)
