@@ -1,17 +1,16 @@
-"""How minigrad's train step of AlexNet grows with the images, the threads, and the images in a chunk.
+"""How minigrad's train step of AlexNet grows with the images and the threads.
 
     python benchmarks/scaling.py [--batch 16 32 64 128 256] [--threads-batch 128] [--runs 5] [--save]
 
-Three tables.  The cost per image by batch size, with the part that the fully connected layers and the update of the
+Two tables.  The cost per image by batch size, with the part that the fully connected layers and the update of the
 weights have in it: their 59 million weights are read and written once a step, however few the images.  One thread
-against two.  And the convolutional layers by images per chunk, as in cache_story.py.
+against two.  (cache_story.py varies the images in a chunk.)
 """
 
 from __future__ import annotations
 
 import statistics
 
-from cache_story import SIZES, sweep, table
 from nets import minigrad_alexnet
 from peers import Peer, arguments, check, cores, environment, header, interleaved, ratio, report, row, verdict
 
@@ -84,25 +83,21 @@ def by_threads(batch: int, runs: int) -> list[str]:
 def main() -> None:
     parser = arguments(__doc__, runs=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 32, 64, 128, 256])
-    parser.add_argument("--threads-batch", type=int, default=128, help="batch of the second and third table")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="images in a chunk")
+    parser.add_argument("--threads-batch", type=int, default=128, help="batch of the second table")
     options = parser.parse_args()
 
     lines = [
-        "# AlexNet train step of minigrad: batch size, threads, chunk size",
+        "# AlexNet train step of minigrad: batch size and threads",
         "",
         environment("numpy"),
         "",
-        f"In turn, {options.runs} measurements of each after one round that does not count. Medians; ratios between",
-        "threads and between chunks are medians of pairs. fc6 to fc8: their forward and backward, timed by themselves.",
+        f"In turn, {options.runs} measurements of each after one round that does not count. Medians; the speedup is",
+        "a median of pairs. fc6 to fc8: their forward and backward, timed by themselves.",
         "",
         *by_batch(options.batch, options.runs),
         *by_threads(options.threads_batch, options.runs),
-        f"## Images in a chunk, batch {options.threads_batch}: conv1 to the last pooling, forward and backward",
-        "",
     ]
-    occupied, work, largest = sweep(options.threads_batch, options.sizes, options.runs)
-    report("scaling", lines + table(occupied, work, options.threads_batch, largest), options.save)
+    report("scaling", lines, options.save)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ import numpy as np
 
 from . import tracing
 from .device import Chunk, Device, current_chunk
-from .engine import Array, Function, add_into, is_grad_enabled, run_backward
+from .engine import Array, Function, is_grad_enabled, run_backward
 from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .memory import empty
-from .parallel import next_order, num_threads, split
+from .parallel import add_into, next_order, num_threads, split
 from .tensor import Tensor, wrap
 
 # Bytes of input that make a default chunk: 16 images of 224x224.  With less than the second number for each thread, the
