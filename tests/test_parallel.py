@@ -460,3 +460,18 @@ def test_blas_gets_its_threads_back_after_an_error():
     with pytest.raises(ZeroDivisionError):
         split(minigrad.device("cpu:0"), 2, lambda a, b: 1 / 0)
     assert blas_threads() == 2
+
+
+def test_a_piece_and_a_device_know_that_others_are_at_work():
+    minigrad.set_num_threads(2)
+    assert split(minigrad.device("cpu:0"), 2, lambda i, j: parallel.beside_others()) == [True, True]
+    assert on_devices(TWO, parallel.beside_others) == [True, True]
+    assert split(minigrad.device("cpu:0"), 1, lambda i, j: parallel.beside_others()) == [False]
+    assert not parallel.beside_others()
+
+
+@pytest.mark.usefixtures("blas_with_two_threads")
+def test_work_that_is_not_cut_has_one_blas_thread_too():
+    """BLAS threads go on spinning after a product, and would be in the way of our own."""
+    assert split(minigrad.device("cpu:0"), 5, lambda i, j: blas_threads(), at_least=5) == [1]
+    assert blas_threads() == 2
