@@ -96,7 +96,7 @@ class InChunks(Function, name="in_chunks"):
 
         def chunk(number: int) -> None:
             i, j = bounds[number]
-            current_chunk.set(Chunk(i, keys, keys_lock))
+            current_chunk.set(Chunk(i, j - i, keys, keys_lock))
             leaves = [_piece(x, i, j, recorded) for x in inputs]
             result = function(*leaves)
             _check_result(result, self.device, j - i)

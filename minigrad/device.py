@@ -116,29 +116,30 @@ def initial_seed() -> int:
 class Chunk:
     """Which images of a batch a function is being run on: see random_key.  Chunks of one batch share `keys`."""
 
-    def __init__(self, first: int, keys: list[int], lock: threading.Lock):
-        self.first, self.keys, self.lock = first, keys, lock
+    def __init__(self, first: int, images: int, keys: list[int], lock: threading.Lock):
+        self.first, self.images, self.keys, self.lock = first, images, keys, lock
         self.drawn = 0
 
 
 current_chunk: ContextVar[Chunk | None] = ContextVar("minigrad_chunk", default=None)
 
 
-def random_key(where: Device) -> tuple[int, int]:
-    """A 64-bit key for one run of a random op, and the place in the batch of the first image that the op sees.
+def random_key(where: Device) -> tuple[int, int, int]:
+    """A 64-bit key for one run of a random op, the place in the batch of its first image, and how many images it sees.
 
-    A random op draws the numbers of image i from a counter-based generator with this key, at counters that depend on
-    i alone.  Whole batch or chunk by chunk, on any number of threads: each image gets the same numbers.  The n-th
-    random op of one chunk has the key of the n-th of every other, drawn from the device's generator by the first.
+    Outside in_chunks the batch counts as one image.  A random op draws the numbers of image i from a counter-based
+    generator with this key, at counters that depend on i alone.  Whole batch or chunk by chunk, on any number of threads:
+    each image gets the same numbers.  The n-th random op of one chunk has the key of the n-th of every other, drawn from
+    the device's generator by the first.
     """
     chunk = current_chunk.get()
     if chunk is None:
-        return int(where.generator.bit_generator.random_raw()), 0
+        return int(where.generator.bit_generator.random_raw()), 0, 1
     with chunk.lock:
         if chunk.drawn == len(chunk.keys):
             chunk.keys.append(int(where.generator.bit_generator.random_raw()))
         chunk.drawn += 1
-        return chunk.keys[chunk.drawn - 1], chunk.first
+        return chunk.keys[chunk.drawn - 1], chunk.first, chunk.images
 
 
 def _generator(kind: str, index: int) -> np.random.Generator:

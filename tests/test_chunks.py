@@ -83,6 +83,18 @@ def test_dropout_gives_each_image_its_mask_whatever_the_chunks_and_threads():
     assert len(np.unique(outputs[0][0].reshape(10, -1), axis=0)) == 10  # every image has a mask of its own
 
 
+def test_dropout_of_images_taken_apart_into_rows():
+    x = Tensor(np.ones((7, 6, 5)))
+
+    def by_rows(x):
+        return F.dropout(x.reshape(len(x) * 6, 5), 0.5).reshape(len(x), 6, 5)
+
+    minigrad.manual_seed(0)
+    whole = by_rows(x).numpy()
+    minigrad.manual_seed(0)
+    assert (in_chunks(by_rows, x, size=2).numpy() == whole).all()
+
+
 class SleepyDouble(Function):
     """2x, after a time that differs from call to call."""
 

@@ -137,7 +137,7 @@ def test_refused_input(device):
 
 def in_chunk(first, keys, x, p):
     """Dropout of two runs in one chunk that begins at image `first` of the batch."""
-    token = current_chunk.set(Chunk(first, keys, threading.Lock()))
+    token = current_chunk.set(Chunk(first, len(x), keys, threading.Lock()))
     try:
         return [F.dropout(x, p).numpy() for _ in range(2)]
     finally:

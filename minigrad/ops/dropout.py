@@ -69,12 +69,12 @@ class Dropout(Function):
         return np.multiply(x, y, out=y)
 
 
-def _mask_of_images(key: int, first: int, shape: tuple[int, ...], p: float) -> np.ndarray:
-    """The mask of images first, first + 1, ... of a batch; `shape` is theirs.
+def _mask_of_images(key: int, first: int, images: int, shape: tuple[int, ...], p: float) -> np.ndarray:
+    """The mask of so many images of a batch, from `first` on; `shape` is theirs together, images outermost.
 
     In the stream of this key an element has the bits at its place in the whole batch.
     """
-    before = first * math.prod(shape[1:])  # elements of earlier images
+    before = first * (math.prod(shape) // images)  # elements of earlier images
     counter, skip = divmod(before, BLOCK // _bits_of_one(p))
     return _random_mask(np.random.Generator(np.random.Philox(key=key, counter=counter)), shape, p, skip)
 
