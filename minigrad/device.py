@@ -128,9 +128,9 @@ def random_key(where: Device) -> tuple[int, int, int]:
     """A 64-bit key for one run of a random op, the place in the batch of its first image, and how many images it sees.
 
     Outside in_chunks the batch counts as one image.  A random op draws the numbers of image i from a counter-based
-    generator with this key, at counters that depend on i alone.  Whole batch or chunk by chunk, on any number of threads:
-    each image gets the same numbers.  The n-th random op of one chunk has the key of the n-th of every other, drawn from
-    the device's generator by the first.
+    generator with this key, at counters that depend on i alone.  Whole batch or chunk by chunk, on any number of
+    threads: each image gets the same numbers.  The n-th random op of one chunk has the key of the n-th of every other,
+    drawn from the device's generator by the first.
     """
     chunk = current_chunk.get()
     if chunk is None:
