@@ -3,6 +3,11 @@
 All derive from MinigradError and from the built-in that fits, so `except ValueError` keeps working.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 
 class MinigradError(Exception):
     """Base of every error that minigrad raises on purpose."""
@@ -42,3 +47,18 @@ class DataError(MinigradError, ValueError):
 
 class MissingDependencyError(MinigradError, ImportError):
     """An optional package is not installed; the message names the pip command."""
+
+
+class KernelError(MinigradError, RuntimeError):
+    """A CUDA kernel that does not compile, or a fault that the emulator found in one: file, line, block and thread.
+
+    `reports` lists what was found, one object per report; empty for a kernel that does not compile.
+    """
+
+    def __init__(self, message: str, reports: Sequence[Any] = ()):
+        super().__init__(message)
+        self.reports = list(reports)
+
+
+class OutOfMemoryError(DeviceError):
+    """A device has no room for an array; the message names the op and the sizes."""

@@ -1,0 +1,22 @@
+"""cudasim: runs CUDA kernels on the CPU, with g++ alone, and checks them harder than a GPU would.
+
+What runs a kernel:
+
+- settings.py: how kernels run: fast or check mode, the order of the threads, limits
+- source.py: what can be told from a kernel's text: its entry points, which of them wait, what it must not use
+- compiler.py: from a kernel's text to a shared library, cached
+- native.py: the C++ side as Python sees it: structs, the guard against faults
+- module.py: RawModule and Function: launching
+- reports.py, counters.py: what was found, with file and line; memory traffic, line by line
+- cpp/: the emulator itself; begin with cuda.hpp, then scheduler.cpp
+
+What makes it a device, `cudasim:0`:
+
+- arena.py, memory.py: addresses of its own; arrays, guard zones, marks of what was written
+- streams.py: the order of work on several streams
+- runtime.py: all of this in the form that minigrad/cuda.py has it in, for a real card
+"""
+
+from .settings import current, options
+
+__all__ = ["current", "options"]

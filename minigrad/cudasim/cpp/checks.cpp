@@ -1,0 +1,335 @@
+// Check mode.  g++ -fsanitize=thread puts a call before every load and store: __tsan_read4(address) and its kin.  Its
+// library is not linked: the functions are here.  They know which thread runs, which arrays there are and who touched
+// what, and so find accesses outside of the arrays, values that nobody wrote, and races.  The calls of
+// -fsanitize=undefined are in undefined.cpp.
+//
+// What it cannot see: an index that leads from one argument's array into another's, where that may be read or written
+// as well; a pointer that skips over the CS_REDZONE bytes behind a shared array into the next; whatever g++ has
+// optimised away.  A block that waits for another one's numbers (by __threadfence and an atomic counter) is reported as
+// a race.
+#include "shadow.hpp"
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+static std::vector<Piece> global_pieces;  // CsArea::piece is an index
+static std::vector<CsArea> shared_areas;  // the static arrays, then dynamic shared memory
+static std::vector<std::string> shared_labels;
+static std::vector<Piece> shared_pieces;  // one for each of them
+static const CsArea* last_area;           // the next access is likely to be there too
+static cs_u32 launch_phase;               // the first of this launch
+static char* launch_frame;                // where on the thread's own stack the launch began
+constexpr cs_u64 KEEP_BYTES = 1 << 20;    // of cells, between launches
+
+struct BlockStart {
+    cs_u32 phase;
+    cs_u64 number;
+};
+static std::vector<BlockStart> block_starts;
+
+// ---------------------------------------------------------------- texts
+
+static std::string triple(cs_u64 x, cs_u64 y, cs_u64 z) {
+    return "(" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + ")";
+}
+
+static std::string thread_name(cs_u32 number) {
+    const cs_u32* thread = fibers[number].thread;
+    return "thread " + triple(thread[0], thread[1], thread[2]);
+}
+
+static std::string block_name(cs_u32 phase) {  // the last block that began no later
+    auto after = std::upper_bound(block_starts.begin(), block_starts.end(), phase,
+                                  [](cs_u32 phase, const BlockStart& start) { return phase < start.phase; });
+    const cs_u32* size = run.launch->grid_size;
+    cs_u64 number = after[-1].number;
+    return "block " + triple(number % size[0], number / size[0] % size[1], number / size[0] / size[1]);
+}
+
+static const char* verb(Kind kind) {
+    return kind == Kind::read ? "reads" : kind == Kind::write ? "writes" : "updates atomically";
+}
+
+// ---------------------------------------------------------------- races
+
+static const void* address_of(cs_u32 pc) { return &__ehdr_start + pc; }
+
+static bool in_this_launch(const Access& access) { return access.phase >= launch_phase; }
+
+// Is the earlier access, or one that it sums up, not ordered before the current thread's access now?
+static bool unordered(const Access& earlier, bool global, bool atomic) {
+    if (!in_this_launch(earlier)) return false;
+    bool other_block = earlier.phase < run.first_phase;
+    if (global && (other_block || earlier.many_blocks) && !(atomic && earlier.atomic_all)) return true;
+    if (earlier.phase != run.phase || (atomic && earlier.atomic_here)) return false;
+    cs_u32 number = run.current->number;
+    if (earlier.many_warps || earlier.warp != number / 32) return true;
+    cs_u32 others = earlier.lanes & ~(1u << number % 32);
+    return others && !clocks[number / 32].ordered(others, earlier.clock, number % 32);
+}
+
+static void remember(Access& access, bool atomic, const void* pc) {
+    cs_u32 number = run.current->number, bit = 1u << number % 32, warp = number / 32;
+    cs_u32 clock = clocks[warp].known[number % 32][number % 32];
+    if (!in_this_launch(access)) {
+        access = {};
+        access.atomic_all = access.atomic_here = 1;
+    }
+    if (access.phase != run.phase) {
+        if (access.phase && access.phase < run.first_phase) access.many_blocks = 1;
+        access.phase = run.phase;
+        access.many_warps = 0;
+        access.atomic_here = 1;
+        access.lanes = 0;
+        access.warp = warp;
+    }
+    if (access.warp != warp) {
+        access.many_warps = 1;
+        access.warp = warp;
+        access.lanes = 0;
+    }
+    cs_u32 others = access.lanes & ~bit;
+    if (!others || clocks[warp].ordered(others, access.clock, number % 32)) {
+        access.lanes = bit;
+        access.clock = clock;
+    } else {
+        access.lanes |= bit;
+        if (clock > access.clock) access.clock = clock;
+    }
+    access.atomic_here &= atomic;
+    access.atomic_all &= atomic;
+    access.lane = number % 32;
+    access.pc = (cs_u32)((const char*)pc - &__ehdr_start);
+}
+
+static void report_race(const Access& earlier, const char* did, Kind kind, const CsArea& area, cs_u64 address,
+                        bool global, const void* pc) {
+    bool other_block = global && (earlier.phase < run.first_phase || earlier.many_blocks);
+    cs_u32 number = earlier.warp * 32u + earlier.lane, others = earlier.lanes & ~(1u << earlier.lane);
+    bool own = earlier.phase >= run.first_phase && number == run.current->number;
+    if (own && others) number = earlier.warp * 32u + (cs_u32)__builtin_ctz(others), own = false;
+    std::string who = thread_name(number) + " of ";
+    if (own)
+        who = other_block ? "another block" : "another thread";  // that one's name is lost
+    else
+        who += earlier.phase < run.first_phase ? block_name(earlier.phase) : "this block";
+    report("RACE", pc, address_of(earlier.pc), "%s byte %llu of %s, which %s %s at {other}; %s", verb(kind),
+           address - area.address, area.label, who.c_str(), did,
+           other_block ? "blocks run in any order, or at once" : "no barrier lies between");
+}
+
+// The bytes [address, address + bytes) of a piece: looks for races, and remembers the access.
+static void check_races(Piece& piece, const CsArea& area, cs_u64 address, cs_u32 bytes, Kind kind, bool global,
+                        const void* pc) {
+    piece.split_for(address, bytes);
+    piece.used = true;
+    Cell* cell = piece.at(address);
+    for (cs_u64 at = address; at < address + bytes; at += piece.cell_bytes, cell++) {
+        bool atomic = kind == Kind::atomic;
+        if (unordered(cell->write, global, atomic)) report_race(cell->write, "wrote", kind, area, at, global, pc);
+        if (kind != Kind::read && unordered(cell->read, global, false))
+            report_race(cell->read, "read", kind, area, at, global, pc);
+        remember(kind == Kind::read ? cell->read : cell->write, atomic, pc);
+    }
+}
+
+// ---------------------------------------------------------------- shared memory
+
+static bool in_module(cs_u64 address) { return address - (cs_u64)&__ehdr_start < (cs_u64)(&_end - &__ehdr_start); }
+
+static bool holds(const CsArea& area, cs_u64 address, cs_u32 bytes) {
+    return address >= area.address && bytes <= area.bytes && address - area.address <= area.bytes - bytes;
+}
+
+// A report about an access that no array holds, described by the array that lies closest.
+[[noreturn]] static void report_outside(const char* report_kind, const CsArea* areas, cs_u64 n, cs_u64 address,
+                                        cs_u32 bytes, Kind kind, const void* pc) {
+    const CsArea* nearest = nullptr;
+    cs_u64 distance = ~0ull;
+    for (cs_u64 i = 0; i < n; i++) {
+        cs_u64 begin = areas[i].address, end = begin + areas[i].bytes;
+        cs_u64 away = address < begin ? begin - address : address > end ? address - end : 0;
+        if (away <= distance) distance = away, nearest = &areas[i];
+    }
+    if (address < 4096) {
+        report(report_kind, pc, nullptr, "%s %u bytes at address %llu: a null pointer", verb(kind), bytes, address);
+    } else if (nearest) {
+        report(report_kind, pc, nullptr, "%s %u bytes at byte %lld of %s, which has %llu", verb(kind), bytes,
+               (long long)(address - nearest->address), nearest->label, nearest->bytes);
+    } else {
+        report(report_kind, pc, nullptr, "%s %u bytes at address 0x%llx: there is no array", verb(kind), bytes,
+               address);
+    }
+    leave();
+}
+
+static bool near_shared_memory(cs_u64 address) {
+    for (const CsArea& area : shared_areas)
+        if (address - area.address < area.bytes + CS_REDZONE) return true;
+    return false;
+}
+
+static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    cs_u64 i = 0;
+    while (i < shared_areas.size() && !holds(shared_areas[i], address, bytes)) i++;
+    if (i == shared_areas.size()) {
+        // Constant tables lie in the module too: of reads only those close to shared memory are known to be wrong.
+        if (kind == Kind::read && !near_shared_memory(address)) return;
+        report_outside("OOB-SHARED", shared_areas.data(), shared_areas.size(), address, bytes, kind, pc);
+    }
+    const CsArea& area = shared_areas[i];
+    Piece& piece = shared_pieces[i];
+    if (kind != Kind::write) {
+        piece.split_for(address, bytes);
+        const Cell* cell = piece.at(address);
+        for (cs_u64 at = address; at < address + bytes; at += piece.cell_bytes, cell++)
+            if (cell->write.phase < run.first_phase) {
+                report("UNINIT-SHARED", pc, nullptr, "%s byte %llu of %s, which no thread of this block has written",
+                       verb(kind), at - area.address, area.label);
+                break;
+            }
+    }
+    check_races(piece, area, address, bytes, kind, false, pc);
+}
+
+// ---------------------------------------------------------------- global memory
+
+// The argument that the access belongs to; of arguments that overlap, for a write, one that may be written.
+static const CsArea* find_area(cs_u64 address, cs_u32 bytes, Kind kind) {
+    if (last_area && holds(*last_area, address, bytes) && (kind == Kind::read || last_area->writable)) return last_area;
+    const CsArea* found = nullptr;
+    for (cs_u64 i = 0; i < run.launch->n_areas; i++) {
+        const CsArea& area = run.launch->areas[i];
+        if (!holds(area, address, bytes)) continue;
+        found = &area;
+        if (kind == Kind::read || area.writable) break;
+    }
+    return last_area = found;
+}
+
+static void check_global(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    const CsArea* area = find_area(address, bytes, kind);
+    if (!area) report_outside("OOB-GLOBAL", run.launch->areas, run.launch->n_areas, address, bytes, kind, pc);
+    if (kind != Kind::read && !area->writable) {
+        report("WRITE-CONST", pc, nullptr, "%s byte %llu of %s, which the kernel takes as a pointer to const",
+               verb(kind), address - area->address, area->label);
+        leave();
+    }
+    if (area->written) {
+        cs_u8* written = area->written + (address - area->address);
+        if (kind != Kind::write)
+            for (cs_u32 i = 0; i < bytes; i++)
+                if (!written[i]) {
+                    report("UNINIT-GLOBAL", pc, nullptr, "%s byte %llu of %s, which has never been written", verb(kind),
+                           address - area->address + i, area->label);
+                    break;
+                }
+        if (kind != Kind::read) memset(written, 1, bytes);
+    }
+    check_races(global_pieces[area->piece], *area, address, bytes, kind, true, pc);
+}
+
+// ---------------------------------------------------------------- every access
+
+static bool on_own_stack(cs_u64 address) {
+    if (!run.kernel->waits) {
+        cs_u64 low = (cs_u64)__builtin_frame_address(0);
+        return address - low < (cs_u64)launch_frame - low;
+    }
+    return address - ((cs_u64)run.launch->stacks + (cs_u64)run.current->number * CS_STACK_BYTES) < CS_STACK_BYTES;
+}
+
+static bool is_coordinates(cs_u64 address) {
+    return address - (cs_u64)&__start_cudasim_here < (cs_u64)(&__stop_cudasim_here - &__start_cudasim_here);
+}
+
+static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    if (!cs_control.active || !run.current || on_own_stack(address) || is_coordinates(address)) return;
+    Busy busy;
+    bool shared = in_module(address);
+    (shared ? check_shared : check_global)(address, bytes, kind, pc);
+    if (run.launch->count) count_access(pc, address, bytes, kind, shared);
+}
+
+// ---------------------------------------------------------------- called by scheduler.cpp
+
+static void add_shared_area(cs_u64 address, cs_u64 bytes, const char* name) {
+    shared_areas.push_back({address, bytes, nullptr, 1, 0, ""});
+    shared_labels.push_back(std::string("shared array '") + name + "'");
+}
+
+void checks_begin_launch() {
+    Busy busy;
+    const CsLaunch& launch = *run.launch;
+    launch_frame = (char*)__builtin_frame_address(0);
+    launch_phase = run.phase + 1;
+    last_area = nullptr;
+    block_starts.clear();
+    for (WarpClocks& warp : clocks) warp.reset();
+
+    shared_areas.clear();
+    shared_labels.clear();
+    for (cs_u64 i = 0; i < cs_n_shared_arrays; i++) {
+        const CsShared& array = cs_shared_arrays[i];
+        if (belongs_to_kernel(array)) add_shared_area((cs_u64)array.address, array.bytes, array.name);
+    }
+    if (launch.shared_bytes) add_shared_area((cs_u64)dynamic_shared(), launch.shared_bytes, "dynamic");
+    shared_pieces.resize(shared_areas.size());
+    for (cs_u64 i = 0; i < shared_areas.size(); i++) {
+        shared_areas[i].label = shared_labels[i].c_str();
+        shared_pieces[i].cover(shared_areas[i].address, shared_areas[i].address + shared_areas[i].bytes);
+    }
+
+    for (cs_u64 i = 0; i < launch.n_areas;) {  // sorted by address
+        cs_u64 begin = launch.areas[i].address, end = begin;
+        cs_u32 piece = launch.areas[i].piece;
+        for (; i < launch.n_areas && launch.areas[i].piece == piece; i++)
+            if (launch.areas[i].address + launch.areas[i].bytes > end)
+                end = launch.areas[i].address + launch.areas[i].bytes;
+        if (global_pieces.size() <= piece) global_pieces.resize(piece + 1);
+        global_pieces[piece].cover(begin, end);
+    }
+}
+
+void checks_begin_block() {
+    Busy busy;
+    block_starts.push_back({run.phase, run.block_number});
+}
+
+void checks_end_phase() {
+    Busy busy;
+    for (cs_u32 i = 0; i < run.n_warps; i++)
+        if (clocks[i].used) clocks[i].reset();
+    counters_end_phase();
+}
+
+void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask); }
+
+void checks_end_launch() {
+    for (Piece& piece : global_pieces) piece.release(KEEP_BYTES);
+}
+
+// ---------------------------------------------------------------- called by the kernels
+
+#define PC __builtin_return_address(0)
+#pragma GCC visibility push(default)
+extern "C" {
+#define CS_HOOKS(bytes)                                                                       \
+    void __tsan_read##bytes(void* p) { check((cs_u64)p, bytes, Kind::read, PC); }             \
+    void __tsan_write##bytes(void* p) { check((cs_u64)p, bytes, Kind::write, PC); }           \
+    void __tsan_unaligned_read##bytes(void* p) { check((cs_u64)p, bytes, Kind::read, PC); }   \
+    void __tsan_unaligned_write##bytes(void* p) { check((cs_u64)p, bytes, Kind::write, PC); }
+CS_HOOKS(1)
+CS_HOOKS(2)
+CS_HOOKS(4)
+CS_HOOKS(8)
+CS_HOOKS(16)
+void __tsan_read_range(void* p, unsigned long bytes) { check((cs_u64)p, (cs_u32)bytes, Kind::read, PC); }
+void __tsan_write_range(void* p, unsigned long bytes) { check((cs_u64)p, (cs_u32)bytes, Kind::write, PC); }
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void cs_note_atomic(const void* p, int bytes, const void* pc) { check((cs_u64)p, (cs_u32)bytes, Kind::atomic, pc); }
+}
+#pragma GCC visibility pop

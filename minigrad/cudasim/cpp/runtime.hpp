@@ -1,0 +1,112 @@
+// What the parts of the runtime share: the launch at work, the thread that runs, reports.
+#pragma once
+#include "interface.hpp"
+#include <csetjmp>
+
+#ifdef CUDASIM_CHECK
+constexpr bool CHECKING = true;
+#else
+constexpr bool CHECKING = false;
+#endif
+
+// ---------------------------------------------------------------- tables that the builder puts behind the kernels
+
+extern "C" {
+extern const CsKernel cs_kernels[];
+extern const cs_u32 cs_n_kernels;
+extern const CsShared cs_shared_arrays[];
+extern const cs_u64 cs_n_shared_arrays;
+// Names that the linker makes: where the module begins and ends in memory, and where cs_here of cuda.hpp lies.
+extern char __ehdr_start, _end, __start_cudasim_here, __stop_cudasim_here;
+}
+
+// ---------------------------------------------------------------- threads and warps
+
+enum class State : cs_u8 { ready, at_barrier, at_warp, done };
+
+struct Fiber {
+    void* stack_pointer;  // while it is not running
+    cs_u32 thread[3];     // threadIdx
+    cs_u32 number;        // in the block: x first
+    State state;
+    cs_u32 site;     // of the barrier it waits at
+    cs_u32 mask;     // of the warp intrinsic it waits in
+    int op;          // CsWarpOp
+    const void* pc;  // of the call in which it waits
+};
+
+struct Warp {
+    cs_u32 present;    // the lanes that exist
+    cs_u32 waiting;    // the lanes that wait in a warp intrinsic
+    cs_u64 value[32];  // what each lane gives, and gets
+    cs_u64 result[32];
+    cs_u8 source[32];  // the lane whose value it wants
+};
+
+// The launch at work.  One at a time: the modules of two devices are two copies of the library.
+struct Run {
+    CsLaunch* launch;
+    const CsKernel* kernel;
+    CsPlace place;        // block, block_size and grid_size of the block at work
+    cs_u64 block_number;  // x first
+    cs_u32 n_threads, n_warps;
+    Fiber* current;      // the thread that runs; null between threads
+    bool one_loop;       // a whole block in one call: nobody knows which thread it is at
+    cs_u32 phase;        // counts blocks and barriers: changes whenever all threads of a block have met
+    cs_u32 first_phase;  // of this block
+    jmp_buf way_out;
+};
+
+extern Run run;                              // scheduler.cpp
+extern cs_u32 thread_order[CS_MAX_THREADS];  // the threads of a block, in the order in which they run
+void shuffle_threads();                      // another random order
+cs_u32 random_below(cs_u32 limit);
+
+extern Fiber fibers[CS_MAX_THREADS];  // fibers.cpp
+void run_fibers();                    // until none is ready
+void make_ready(Fiber& fiber);        // puts it into the queue
+void switch_to_next(Fiber& self);     // leaves this thread for the next that is ready
+
+extern Warp warps[CS_MAX_THREADS / 32];  // waiting.cpp
+void reset_barrier();
+void report_deadlock();  // about threads that wait for ever
+
+// ---------------------------------------------------------------- reports: output.cpp
+
+extern "C" CsControl cs_control;
+
+// Adds a report about the current thread; the rest is as for printf.  Of the same kind and line only the first counts.
+void report(const char* kind, const void* pc, const void* other_pc, const char* format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+// Ends the launch: nothing sensible can follow.
+[[noreturn]] void leave();
+
+// While one exists, the time limit and Ctrl-C wait.
+struct Busy {
+    Busy() { cs_control.busy = 1; }
+    ~Busy() {
+        cs_control.busy = 0;
+        if (__builtin_expect(cs_control.stop, 0)) leave();
+    }
+};
+
+// ---------------------------------------------------------------- shared memory: shared_memory.cpp
+
+char* dynamic_shared();
+bool belongs_to_kernel(const CsShared& array);  // to the one at work
+void shared_memory_begin_launch();
+void shared_memory_begin_block();
+void shared_memory_end_block();  // reports what was written behind an array
+
+// ---------------------------------------------------------------- check mode; no_checks.cpp in fast mode
+
+void checks_begin_launch();  // checks.cpp
+void checks_begin_block();
+void checks_end_phase();  // all threads of the block have met
+void checks_end_launch();
+void checks_syncwarp(cs_u32 warp, cs_u32 mask);
+
+enum class Kind : cs_u8 { read, write, atomic };
+void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared);  // counters.cpp
+void counters_end_phase();

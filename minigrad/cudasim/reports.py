@@ -1,0 +1,104 @@
+"""What was found in a launch, with file and line of the kernel."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from .compiler import CPP
+
+# The kinds of reports.
+KINDS = {
+    "RACE": "two accesses to the same bytes, one of them a write, that no barrier, __syncwarp or atomic orders",
+    "OOB-GLOBAL": "an access outside of every array that was passed",
+    "OOB-SHARED": "an access outside of every shared array",
+    "OOB-INDEX": "an index outside of an array of known size, or of a row of it",
+    "SHARED-OVERRUN": "fast mode: the bytes behind a shared array were changed",
+    "UNINIT-GLOBAL": "a read of memory that nobody has written",
+    "UNINIT-SHARED": "a read of shared memory that no thread of the block has written",
+    "UNWRITTEN": "an output that the kernel left unwritten in part",
+    "WRITE-CONST": "a write to an array that the kernel takes as a pointer to const",
+    "MISALIGNED": "an address that is no multiple of what its type needs",
+    "OVERFLOW": "an integer that does not fit its type",
+    "SHIFT": "a shift by more bits than there are, or by a negative number",
+    "DIVISION": "a division by zero, or one whose result does not fit",
+    "DIVERGENT-BARRIER": "a __syncthreads that not all threads of the block reach",
+    "WARP-MASK": "a mask that does not name the calling lane, or names lanes that do not exist",
+    "WARP-SOURCE": "a shuffle from a lane that is not in its mask",
+    "WARP-DIVERGENT": "lanes that wait for each other in different intrinsics, or with different masks",
+    "WARP-DEADLOCK": "a warp intrinsic that some lanes of its mask never reach",
+    "ASSERT": "an assertion that does not hold, or __trap()",
+    "FAULT": "a memory access or an instruction that the processor refused",
+    "STACK-OVERFLOW": "more local variables, or deeper calls, than a thread's stack holds",
+    "TIME-LIMIT": "a kernel that runs longer than the time limit",
+    "LAUNCH": "a grid, a block, shared memory or arguments that CUDA would refuse",
+    "EMULATOR": "something that the emulator cannot do",
+}
+
+Triple = tuple[int, int, int]
+Line = tuple[str, int]
+_OUR_FILES = {path.name for path in CPP.iterdir()}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One fault.
+
+    kind: one of KINDS; file, line: in the kernel's source, "" and 0 if unknown;
+    block, thread: where, None if unknown; text: what happened.
+    """
+
+    kind: str
+    file: str
+    line: int
+    block: Triple | None
+    thread: Triple | None
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.file else ""
+        who = "".join(
+            f" {name} ({','.join(map(str, index))})"
+            for name, index in (("block", self.block), ("thread", self.thread))
+            if index is not None
+        )
+        return f"{where}{self.kind}:{who and who + ':'} {self.text}"
+
+
+class Lines:
+    """File and line of the instructions of one library."""
+
+    def __init__(self, library: Path, base: int):
+        self.library, self.base = str(library), base
+
+    def find(self, addresses: Iterable[int]) -> dict[int, Line]:
+        """The source line of each return address (the address behind a call); those that are not known are left out."""
+        wanted = sorted({address for address in addresses if address > self.base})
+        offsets = [address - self.base - 1 for address in wanted]
+        found = _lookup(self.library, tuple(offsets)) if offsets else []
+        return {address: line for address, line in zip(wanted, found) if line}
+
+
+@lru_cache(maxsize=256)
+def _lookup(library: str, offsets: tuple[int, ...]) -> list[Line | None]:
+    """addr2line: for each offset the innermost line that is not in a file of the emulator."""
+    command = ["addr2line", "-i", "-a", "-e", library, *map(hex, offsets)]
+    output = subprocess.run(command, capture_output=True, text=True).stdout
+    found: list[Line | None] = []
+    for text in output.splitlines():
+        if text.startswith("0x"):
+            found.append(None)
+            continue
+        file, _, line = text.split(" (discriminator")[0].rpartition(":")
+        if found and found[-1] is None and line.isdigit() and line != "0" and Path(file).name not in _OUR_FILES:
+            found[-1] = _shortened(file), int(line)
+    return found + [None] * (len(offsets) - len(found))
+
+
+def _shortened(file: str) -> str:
+    """The name given by #line: the compiler may have put its folder before it."""
+    position = file.rfind("kernels/")
+    return file[position:] if position >= 0 else Path(file).name

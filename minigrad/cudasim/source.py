@@ -1,0 +1,138 @@
+"""What can be told from the text of a CUDA kernel without compiling it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import KernelError
+
+_COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+_MARKER = re.compile(r'^[ \t]*#[ \t]*(?:line[ \t]+)?(\d+)[ \t]+"([^"]*)"[ \t]*$')
+_ENTRY = re.compile(
+    r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+'
+    r"(?:__launch_bounds__\s*\([^)]*\)\s*)?(?P<name>\w+)\s*\("
+)
+_DYNAMIC = re.compile(
+    r"extern\s+__shared__\s+(?P<align>__align__\s*\(\s*\d+\s*\)\s*)?(?P<type>[\w ]+?)\s+(?P<name>\w+)\s*\[\s*\]\s*;"
+)
+_FUNCTION = re.compile(r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>\w+)\s*\((?P<parameters>[^()]*)\)\s*\{")
+_MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(?P<name>\w+)(?P<body>(?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
+_WORD = re.compile(r"\b[A-Za-z_]\w*\b")
+
+# Names whose use makes a thread wait for others.
+_WAITS = re.compile(
+    r"__syncthreads(_count|_or|_and)?|__syncwarp|__activemask|__(shfl|shfl_up|shfl_down|shfl_xor|ballot|any|all)_sync"
+)
+
+# What kernels must not use, and what to do instead.
+_RULES = [
+    (r"#[ \t]*include\b", "#include: NVRTC has no header files; what kernels share is in kernels/common.cuh"),
+    (r"\b__constant__\b", "__constant__: pass the values as parameters"),
+    (r"\b(?:asm|__asm__|__asm)\b", "inline assembly: write it in C++"),
+    (r"\b(?:texture|surface|tex1D\w*|tex2D\w*|tex3D\w*|cudaTextureObject_t)\b", "textures: read from an array"),
+    (
+        r"\b__(?:shfl|shfl_up|shfl_down|shfl_xor|ballot|any|all)\b",
+        "a warp intrinsic without a mask: use the _sync form",
+    ),
+    (r"\bcooperative_groups\b", "cooperative groups: use __syncthreads and the _sync intrinsics"),
+    (r"<<<", "a launch from within a kernel: launch from Python"),
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry point: its name, whether its threads wait for each other, and where it is defined."""
+
+    name: str
+    waits: bool
+    file: str
+    line: int
+
+
+def without_comments(text: str, *, strings: bool = False) -> str:
+    """The text with comments (and strings) blanked out; every line keeps its number."""
+
+    def blank(match: re.Match[str]) -> str:
+        if match[0][0] == '"' and not strings:
+            return match[0]
+        return re.sub(r"[^\n]", " ", match[0])
+
+    return _COMMENT_OR_STRING.sub(blank, text)
+
+
+def position(text: str, offset: int) -> tuple[str, int]:
+    """File and line of a character, by the #line markers before it."""
+    file, line = "kernel.cu", 1
+    for content in text[:offset].split("\n")[:-1]:
+        marker = _MARKER.match(content)
+        if marker:
+            file, line = marker[2], int(marker[1])
+        else:
+            line += 1
+    return file, line
+
+
+def check_rules(text: str) -> None:
+    """KernelError that names file and line of every rule for kernel sources that is broken."""
+    code = without_comments(text, strings=True)
+    broken = []
+    for pattern, advice in _RULES:
+        for match in re.finditer(pattern, code):
+            file, line = position(text, match.start())
+            broken.append(f"{file}:{line}: not allowed in kernels: {advice}")
+    if broken:
+        raise KernelError("\n".join(broken))
+
+
+def entries(text: str) -> list[Entry]:
+    """The `extern "C" __global__` functions.  KernelError where there is none."""
+    code = without_comments(text)
+    waiting = _waiting_names(code)
+    found = [
+        Entry(match["name"], match["name"] in waiting, *position(text, match.start()))
+        for match in _ENTRY.finditer(code)
+    ]
+    if not found:
+        file, line = position(text, len(text))
+        raise KernelError(f'{file}:{line}: no entry point: write extern "C" __global__ void name(...)')
+    return found
+
+
+def _waiting_names(code: str) -> set[str]:
+    """Functions and macros that make a thread wait, themselves or through others.
+
+    By name only: every mention counts as a use, so it may find too many (slower, still right), not too few.
+    """
+    uses: dict[str, set[str]] = {}
+    for match in _FUNCTION.finditer(code):
+        uses.setdefault(match["name"], set()).update(_WORD.findall(_braces(code, match.end())))
+    for match in _MACRO.finditer(code):
+        uses.setdefault(match["name"], set()).update(_WORD.findall(match["body"]))
+    waiting = {name for words in uses.values() for name in words if _WAITS.fullmatch(name)}
+    grown = True
+    while grown:
+        more = {name for name, words in uses.items() if name not in waiting and words & waiting}
+        waiting |= more
+        grown = bool(more)
+    return waiting
+
+
+def _braces(code: str, start: int) -> str:
+    """The text from behind an opening brace to the one that closes it."""
+    depth = 1
+    for match in re.compile(r"[{}]").finditer(code, start):
+        depth += 1 if match[0] == "{" else -1
+        if depth == 0:
+            return code[start : match.start()]
+    return code[start:]
+
+
+def with_dynamic_shared(text: str) -> str:
+    """`extern __shared__ T s[];` as a pointer to the emulator's dynamic shared memory, on the same lines."""
+
+    def pointer(match: re.Match[str]) -> str:
+        declaration = f"{match['type']}* {match['name']} = ({match['type']}*)cs_dynamic_shared();"
+        return declaration + "\n" * match[0].count("\n")
+
+    return _DYNAMIC.sub(pointer, text)

@@ -1,0 +1,115 @@
+"""The order of work on several streams, checked by vector clocks.
+
+A stream runs what it is given in order.  Between two streams there is no order at all, but for events: `record` marks
+a point of one stream, and a stream that has waited for the event (`wait`) comes after all that went before that point.
+The emulator runs everything at once, so a forgotten event could never show in the results, as it might, some day, on a
+card.  Instead every stream carries a clock: how far it knows every other stream to have come.
+
+    stream.clock[s] = t       all that stream s did up to its step t is done before this stream's next step
+
+Every piece of memory remembers the step that wrote it last and the steps that have read it since.  A step that reads
+must come after the last write; a step that writes, after the last write and every read.  If the clock does not say so,
+the order is a matter of luck, and StreamOrder is reported.
+
+Source: Lamport 1978, "Time, clocks, and the ordering of events in a distributed system"; Fidge, Mattern 1988.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+
+from ..errors import KernelError
+
+Clock = dict[int, int]
+
+_lock = threading.RLock()  # clocks and accesses of all streams; reentrant, since memory is freed at any point
+_numbers = itertools.count()
+_streams: dict[int, Stream] = {}
+
+
+class Access:
+    """Who used a piece of memory: its last writer and the readers since, as (stream, step)."""
+
+    __slots__ = ("label", "write", "reads")
+
+    def __init__(self, label: str):
+        self.label = label
+        self.write: tuple[int, int] | None = None
+        self.reads: Clock = {}
+
+
+class Stream:
+    """A queue of work on one device."""
+
+    def __init__(self, name: str):
+        self.name, self.number, self.steps = name, next(_numbers), 0
+        self.clock: Clock = {}
+        self.faults: list[str] = []  # found where nothing can be raised
+        with _lock:
+            _streams[self.number] = self
+
+    def record(self) -> Clock:
+        """An event: a mark after all that this stream was given so far."""
+        with _lock:
+            return {**self.clock, self.number: self.steps}
+
+    def wait(self, event: Clock) -> None:
+        """What this stream is given from now on comes after the event."""
+        with _lock:
+            for number, step in event.items():
+                self.clock[number] = max(self.clock.get(number, 0), step)
+
+    def synchronize(self) -> None:
+        """The host waits until this stream has done all it was given."""
+        HOST.wait(self.record())
+        self.raise_faults("synchronize")
+
+    def touch(self, what: str, reads: Sequence[Access], writes: Sequence[Access]) -> None:
+        """One step, `what`, that reads and writes these; KernelError where it is in no order with an earlier one."""
+        with _lock:
+            self.wait(HOST.clock)  # a launch comes after all that the host has waited for
+            self.steps += 1
+            self.clock[self.number] = self.steps
+            self.raise_faults(what)
+            for access in (*reads, *writes):
+                if access.write is not None and not self._knows(*access.write):
+                    raise self._disorder(what, "uses", access, access.write[0], "wrote")
+            for access in writes:
+                for number, step in access.reads.items():
+                    if not self._knows(number, step):
+                        raise self._disorder(what, "overwrites", access, number, "may still be reading")
+                access.write, access.reads = (self.number, self.steps), {}
+            for access in reads:
+                access.reads[self.number] = self.steps
+
+    def freed(self, access: Access) -> None:
+        """Memory of this stream's device goes back to the pool: who has it next must not meet those who had it."""
+        with _lock:
+            users = dict(access.reads)
+            if access.write is not None:
+                users[access.write[0]] = max(access.write[1], users.get(access.write[0], 0))
+            for number, step in users.items():
+                if not self._knows(number, step) and HOST.clock.get(number, 0) < step:
+                    self.faults.append(
+                        f"STREAM-ORDER: {access.label} was freed while stream {_streams[number].name} may use it: "
+                        f"let {self.name} wait for an event of that stream first"
+                    )
+
+    def raise_faults(self, what: str) -> None:
+        if self.faults:
+            faults, self.faults = self.faults, []
+            raise KernelError(f"{what} on {self.name}:\n" + "\n".join(faults))
+
+    def _knows(self, number: int, step: int) -> bool:
+        return number == self.number or self.clock.get(number, 0) >= step
+
+    def _disorder(self, what: str, does: str, access: Access, other: int, did: str) -> KernelError:
+        return KernelError(
+            f"{what} on stream {self.name}:\nSTREAM-ORDER: {does} {access.label}, which stream {_streams[other].name} "
+            f"{did}, and no event says in which order: record one there and wait for it here"
+        )
+
+
+HOST = Stream("host")
