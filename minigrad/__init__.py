@@ -40,6 +40,7 @@ from .errors import (
 from .functional import concat, split
 from .gradcheck import gradcheck
 from .memory import empty_cache, keep_freed_memory, memory_summary, pool_limit, set_pool_limit
+from .ops._gemm import allow_tf32, gemm_in_use, set_gemm, tf32_allowed
 from .parallel import in_turn, num_threads, on_devices, set_num_threads
 from .profiler import profile
 from .tensor import Tensor, from_numpy
@@ -59,6 +60,7 @@ __all__ = [
     "MissingDependencyError",
     "ShapeError",
     "Tensor",
+    "allow_tf32",
     "checkpoint",
     "concat",
     "default_device",
@@ -67,6 +69,7 @@ __all__ = [
     "empty_cache",
     "from_numpy",
     "functional",
+    "gemm_in_use",
     "gradcheck",
     "init",
     "in_chunks",
@@ -84,8 +87,10 @@ __all__ = [
     "profile",
     "pool_limit",
     "set_default_devices",
+    "set_gemm",
     "set_num_threads",
     "set_pool_limit",
     "split",
+    "tf32_allowed",
     "whole_batches",
 ]

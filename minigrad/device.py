@@ -2,7 +2,8 @@
 
 `cpu:0`, `cpu:1`, ... are lanes of the same processor.  A tensor belongs to one of them, two of them never meet in
 one op, and each has a worker thread of its own (parallel.py), so that what is split over two GPUs in the paper is
-split in the same way, and runs at the same time, on a laptop.  `cuda:N` is a graphics card, reached through CuPy.
+split in the same way, and runs at the same time, on a laptop.  `cuda:N` is a graphics card, reached through CuPy;
+`cudasim:N` is one that is emulated on the processor, kernel by kernel, thread by thread (minigrad/cudasim).
 """
 
 from __future__ import annotations
@@ -12,24 +13,29 @@ import re
 import threading
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
 from .errors import ArgumentError, DeviceError
 
+if TYPE_CHECKING:
+    from .cuda import CudaRuntime
+    from .cudasim.runtime import SimRuntime
+
 DeviceLike = Union["Device", str]
 
-_NAME = re.compile(r"(cpu|cuda)(?::(\d+))?")
+_NAME = re.compile(r"(cpu|cuda|cudasim)(?::(\d+))?")
 _devices: dict[str, Device] = {}
 _default: tuple[Device, ...] | None = None
 _seed = 0
+_lock = threading.Lock()
 
 
 class Device:
     """One place to compute; get it with `device("cpu:0")`, which returns the same object every time.
 
-    `kind` is "cpu" or "cuda", `index` its number, `name` both ("cpu:0").  `generator` is the only source of
+    `kind` is "cpu", "cuda" or "cudasim", `index` its number, `name` both ("cpu:0").  `generator` is the only source of
     randomness of the ops that run on this device; `manual_seed` restarts it.
     """
 
@@ -38,6 +44,7 @@ class Device:
         self.is_cpu = kind == "cpu"
         self.threads: int | None = None  # set by set_num_threads; None: an equal share of the cores
         self.generator = _generator(kind, index)
+        self._runtime: CudaRuntime | SimRuntime | None = None
 
     def __repr__(self) -> str:
         return f"device('{self.name}')"
@@ -50,8 +57,22 @@ class Device:
 
     @property
     def xp(self) -> ModuleType:
-        """The array module of this device: numpy, or cupy (DeviceError where it cannot be used)."""
+        """The array module of this device: numpy, or cupy (DeviceError where it cannot be used).
+
+        An emulated card has none: what is done there is done by kernels.
+        """
+        if self.kind == "cudasim":
+            raise DeviceError(f"{self.name}: has no array module: call .numpy() on the tensor, or use ops")
         return np if self.is_cpu else cupy_for(self.index)
+
+    @property
+    def runtime(self) -> CudaRuntime | SimRuntime:
+        """What manages memory and launches kernels on a graphics card; DeviceError where it cannot be used."""
+        if self._runtime is None:
+            with _lock:
+                if self._runtime is None:
+                    self._runtime = _new_runtime(self)
+        return self._runtime
 
 
 def device(spec: DeviceLike) -> Device:
@@ -143,7 +164,21 @@ def random_key(where: Device) -> tuple[int, int, int]:
 
 
 def _generator(kind: str, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([_seed, ("cpu", "cuda").index(kind), index])))
+    # An emulated card draws what the real one would.
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([_seed, int(kind != "cpu"), index])))
+
+
+def _new_runtime(where: Device) -> CudaRuntime | SimRuntime:
+    if where.kind == "cuda":
+        cupy_for(where.index)  # or an error that says what is missing
+        from .cuda import CudaRuntime
+
+        return CudaRuntime(where.index)
+    if where.kind == "cudasim":
+        from .cudasim.runtime import SimRuntime
+
+        return SimRuntime(where.index)
+    raise DeviceError(f"{where.name}: is the processor: it runs no kernels")
 
 
 def cupy_for(index: int) -> ModuleType:

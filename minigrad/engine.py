@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import tracing
+from . import gpu, tracing
 from .device import Device
-from .errors import DeviceError, GraphError
+from .errors import DeviceError, GraphError, OutOfMemoryError
 from .parallel import add_into, added, inside_worker, on_devices
 
 Array = Any  # numpy.ndarray on a CPU device, cupy.ndarray on a GPU
@@ -96,8 +96,12 @@ class Function:
         cls.name = name or cls.__name__.lower()
 
     def forward(self, *arrays: Array) -> Array:
-        face = self.forward_cpu if self.device.is_cpu else self.forward_gpu
-        return face(*arrays)
+        if self.device.is_cpu:
+            return self.forward_cpu(*arrays)
+        try:
+            return self.forward_gpu(*arrays)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{self.name} (inputs {', '.join(str(a.shape) for a in arrays)}): {error}") from None
 
     def flops(self, *inputs: Array) -> int:
         """Floating-point operations of the forward pass on these input arrays; 0 where it does not matter.
@@ -107,8 +111,13 @@ class Function:
         return 0
 
     def backward(self, dy: Array) -> tuple[Array | None, ...]:
-        face = self.backward_cpu if self.device.is_cpu else self.backward_gpu
-        grads = face(dy)
+        if self.device.is_cpu:
+            grads = self.backward_cpu(dy)
+        else:
+            try:
+                grads = self.backward_gpu(dy)
+            except OutOfMemoryError as error:
+                raise OutOfMemoryError(f"backward of {self.name} (output {dy.shape}): {error}") from None
         return grads if isinstance(grads, tuple) else (grads,)
 
     def forward_cpu(self, *arrays: Array) -> Array:
@@ -127,7 +136,7 @@ class Function:
         """Note the version of each input or output array that forward kept, in whole or as a view."""
         watched = []
         for value in vars(self).values():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray) or (not self.device.is_cpu and gpu.is_array(value)):
                 for position, tensor in enumerate((*inputs, output)):
                     if may_share_memory(value, tensor.data):
                         watched.append((tensor.version, tensor.version.value, position, tensor.data.shape))
@@ -150,6 +159,8 @@ class Function:
 
 def may_share_memory(a: Array, b: Array) -> bool:
     """Whether writing to one array may change the other; NumPy's test, but for arrays that own their memory."""
+    if type(a) is not np.ndarray or type(b) is not np.ndarray:
+        return gpu.may_share_memory(a, b)
     if a.base is None and b.base is None:
         return a is b
     return np.may_share_memory(a, b)
@@ -173,7 +184,7 @@ def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None
     own; ends they may share.
     """
     if deliver is not None and since is not None and root.order < since:
-        deliver(root, gradient.copy())
+        deliver(root, gradient.copy() if root.device.is_cpu else gpu.copied(root.device, gradient))
         return
     nodes, ends = _plan(root, -1 if since is None else since)
     devices = list(dict.fromkeys(node.device for node in nodes))
@@ -238,7 +249,7 @@ class _Backward:
                 grad = _checked(node, position, target, grad)
                 total = totals.get(target)
                 if total is None:
-                    totals[target] = _own(grad, dy, grads) if target in ends else grad
+                    totals[target] = _own(target, grad, dy, grads) if target in ends else grad
                 elif target in ends or target in self.owned:
                     add_into(target.device, total, grad)
                 else:
@@ -332,7 +343,7 @@ class _ConcurrentBackward:
             if grad is not None:
                 grad = _checked(node, position, target, grad)
                 if target in self.ends:
-                    grad = _own(grad, dy, grads)
+                    grad = _own(target, grad, dy, grads)
             self._send((node.order, position), target, grad)
         node.release()
         with self.lock:
@@ -370,8 +381,9 @@ def _checked(node: Function, position: int, target: Target, grad: Array) -> Arra
     """The gradient, once it has the shape, dtype and device of the tensor that it belongs to."""
     if type(grad) is not np.ndarray and target.device.is_cpu:
         grad = np.asarray(grad)  # NumPy turns 0-d results into scalars
-    on = "cpu" if isinstance(grad, np.ndarray) else "cuda"
-    if grad.shape != target.shape or grad.dtype != target.dtype or on != target.device.kind:
+    here = isinstance(grad, np.ndarray) if target.device.is_cpu else target.device.runtime.owns(grad)
+    if not here or grad.shape != target.shape or grad.dtype != target.dtype:
+        on = "cpu" if isinstance(grad, np.ndarray) else target.device if here else "another device"
         raise GraphError(
             f"{node.name}: backward returned a gradient {grad.shape} {grad.dtype} on {on} for input {position}, "
             f"which is {target.shape} {target.dtype} on {target.device}"
@@ -379,7 +391,9 @@ def _checked(node: Function, position: int, target: Target, grad: Array) -> Arra
     return grad
 
 
-def _own(grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
+def _own(target: Target, grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
     """`grad`, or a copy if somebody else may read it: an end keeps its gradient, and adds to it."""
-    shared = not grad.flags.writeable or may_share_memory(grad, dy) or sum(grad is other for other in grads) > 1
-    return grad.copy() if shared else grad
+    twice = sum(grad is other for other in grads) > 1
+    if not isinstance(grad, np.ndarray):
+        return gpu.copied(target.device, grad) if twice or gpu.may_share_memory(grad, dy) else grad
+    return grad.copy() if twice or not grad.flags.writeable or may_share_memory(grad, dy) else grad

@@ -145,14 +145,19 @@ def _one_direction(x: Tensor, random: np.random.Generator) -> Iterable[tuple[Any
 
 def _slope(fn: Any, inputs: Sequence[Tensor], x: Tensor, move: Any, r: Any, eps: float, seed: int) -> float:
     """(f(x + eps * move) - f(x - eps * move)) / (2 eps); x is written to, and put back bit by bit."""
-    where, v = (move, 1.0) if isinstance(move, tuple) else (..., x.device.xp.asarray(move))
-    here = x.data[where].copy()
+    where, v = (move, 1.0) if isinstance(move, tuple) else (..., move)
+    here = x.numpy()[where].copy()
+
+    def put(values: Any) -> None:
+        with no_grad():
+            x[where] = values
+
     try:
-        x.data[where] = here + eps * v
+        put(here + eps * v)
         plus = _forward(fn, inputs, seed)
-        x.data[where] = here - eps * v
+        put(here - eps * v)
         minus = _forward(fn, inputs, seed)
     finally:
-        x.data[where] = here
+        put(here)
     # Subtracted before they are summed: the sum then carries the rounding of the change alone.
     return float(np.sum(r * (plus - minus)) / (2 * eps))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .engine import no_grad
 from .errors import ArgumentError, DTypeError, ShapeError
 from .tensor import Tensor
 
@@ -77,6 +78,6 @@ def _check(name: str, tensor: Any, **numbers: float) -> None:
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:
-    tensor.data[...] = values if tensor.device.is_cpu else tensor.device.xp.asarray(values, tensor.dtype)
-    tensor.mark_modified()
+    with no_grad():
+        tensor[...] = values
     return tensor

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from . import tracing
+from . import gpu, tracing
 from .device import Device, DeviceLike, device
 from .errors import ArgumentError
 from .memory import empty_like
@@ -96,7 +97,9 @@ _BLOCK = 1 << 18  # elements: no piece of a sum is smaller
 
 def add_into(where: Device, total: Any, part: Any) -> None:
     """total += part, for arrays of one shape; large ones on all threads of the device."""
-    if total.ndim == 0:
+    if not where.is_cpu:
+        gpu.add(where, total, part, total)
+    elif total.ndim == 0:
         total[()] += part[()]  # NumPy adds two numbers faster than two 0-d arrays in place
     else:
         _add(where, total, part, total)
@@ -104,14 +107,16 @@ def add_into(where: Device, total: Any, part: Any) -> None:
 
 def added(where: Device, a: Any, b: Any) -> Any:
     """a + b, for arrays of one shape, as a fresh array."""
-    if a.ndim == 0 or not where.is_cpu:
-        return where.xp.asarray(a + b)  # NumPy turns 0-d results into scalars
+    if not where.is_cpu:
+        return gpu.add(where, a, b, gpu.empty_like(where, a))
+    if a.ndim == 0:
+        return np.asarray(a + b)  # NumPy turns 0-d results into scalars
     return _add(where, a, b, empty_like(b if 0 in a.strides else a))  # a may be one number, seen many times
 
 
 def _add(where: Device, a: Any, b: Any, out: Any) -> Any:
-    add = where.xp.add
-    if out.size < 2 * _BLOCK or not where.is_cpu:
+    add = np.add
+    if out.size < 2 * _BLOCK:
         return add(a, b, out=out)
     longest = max(range(out.ndim), key=lambda axis: (out.shape[axis] > 1) * abs(out.strides[axis]))
     x, y, z = (array.swapaxes(0, longest) for array in (a, b, out))  # pieces that are whole runs of memory

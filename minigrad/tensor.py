@@ -10,10 +10,10 @@ from typing import Any, Union
 
 import numpy as np
 
-from . import tracing
+from . import gpu, tracing
 from .device import Device, DeviceLike, default_device
 from .device import device as device_named
-from .engine import Array, Function, Version, add_into, is_grad_enabled, run_backward
+from .engine import Array, Function, Version, add_into, is_grad_enabled, may_share_memory, run_backward
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
 from .parallel import next_order
@@ -58,10 +58,10 @@ class Tensor(Operators):
     ):
         if isinstance(data, Tensor):
             device = data.device if device is None else device
-            data = data.data if data.device.is_cpu else data.data.get()
+            data = data.data if data.device.is_cpu else data.device.runtime.to_host(data.data)
         where = default_device() if device is None else device_named(device)
         array = _as_array(data, dtype)
-        self.data = where.xp.array(array)  # order "K": the memory order of the argument is kept
+        self.data = np.array(array) if where.is_cpu else gpu.upload(where, array)  # memory order is kept
         self.device, self.node, self.grad = where, None, None
         self.requires_grad, self.version = False, Version()
         if requires_grad:
@@ -112,7 +112,7 @@ class Tensor(Operators):
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: on the CPU a read-only view of this memory (`.copy()` to change it)."""
-        view = self.data.view() if self.device.is_cpu else self.data.get()
+        view = self.data.view() if self.device.is_cpu else self.device.runtime.to_host(self.data)
         view.flags.writeable = False
         return view
 
@@ -124,7 +124,7 @@ class Tensor(Operators):
         """The one value of a tensor of size 1 as a Python number; ShapeError for any other size."""
         if self.size != 1:
             raise ShapeError(f"item: the tensor must have exactly one element, it has {self.size}: {self.shape}")
-        return self.data.item()
+        return self.numpy().item()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -145,6 +145,17 @@ class Tensor(Operators):
     def detach(self) -> Tensor:
         """The same values, sharing memory and version, cut off from the graph."""
         return wrap(self.data, self.device, version=self.version)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy.deepcopy: an array on a card travels by way of the host."""
+        state = {name: getattr(self, name) for name in Tensor.__slots__ if name != "__weakref__"}
+        return state if self.device.is_cpu else {**state, "data": self.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if not self.device.is_cpu:
+            self.data = gpu.upload(self.device, self.data)
 
     # ---------------------------------------------------------------- gradients
 
@@ -168,14 +179,16 @@ class Tensor(Operators):
         if gradient is None:
             if self.size != 1:
                 raise ShapeError(f"backward: a tensor {self.shape} needs an explicit gradient of that shape")
-            start = self.device.xp.ones_like(self.data)
+            start = np.ones_like(self.data) if self.device.is_cpu else gpu.full(self.device, self.shape, 1, self.dtype)
         else:
             given = gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, self.device, self.dtype)
             if given.device is not self.device:
                 raise DeviceError(f"backward: the tensor is on {self.device}, its gradient on {given.device}")
             if given.shape != self.shape:
                 raise ShapeError(f"backward: the gradient must have shape {self.shape}, it has {given.shape}")
-            start = given.data.astype(self.dtype)  # a copy: the graph may hand views of it on
+            # A copy: the graph may hand views of it on.
+            on_cpu = self.device.is_cpu
+            start = given.data.astype(self.dtype) if on_cpu else gpu.converted(self.device, given.data, self.dtype)
         if self.node is None:
             self.accumulate_grad(start)
         else:
@@ -197,7 +210,10 @@ class Tensor(Operators):
 
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         self._check_in_place("assignment to elements", value)
-        self.data[bare_index(index)] = self._bare(value)
+        if self.device.is_cpu:
+            self.data[bare_index(index)] = self._bare(value)
+        else:
+            gpu.put(self.device, self.data, bare_index(index), self._bare(value))
         self.mark_modified()
 
     def copy_(self, source: TensorLike) -> Tensor:
@@ -206,7 +222,10 @@ class Tensor(Operators):
         values = self._bare(source)
         if np.shape(values) != self.shape:
             raise ShapeError(f"copy_: source must have shape {self.shape}, it has {np.shape(values)}")
-        self.data[...] = values
+        if self.device.is_cpu:
+            self.data[...] = values
+        else:
+            gpu.put(self.device, self.data, ..., values)
         self.mark_modified()
         return self
 
@@ -214,21 +233,24 @@ class Tensor(Operators):
         # Where a gradient would be lost, Python falls back to `x = x + other`, which records an op.
         if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
             return NotImplemented
-        ufunc(self.data, self._bare(other), out=self.data, casting="same_kind")
+        if self.device.is_cpu:
+            ufunc(self.data, self._bare(other), out=self.data, casting="same_kind")
+        else:
+            gpu.update(self.device, ufunc.__name__, self.data, self._bare(other))
         self.mark_modified()
         return self
 
     def __iadd__(self, other: TensorLike) -> Any:
-        return self._update(other, self.device.xp.add)
+        return self._update(other, np.add)
 
     def __isub__(self, other: TensorLike) -> Any:
-        return self._update(other, self.device.xp.subtract)
+        return self._update(other, np.subtract)
 
     def __imul__(self, other: TensorLike) -> Any:
-        return self._update(other, self.device.xp.multiply)
+        return self._update(other, np.multiply)
 
     def __itruediv__(self, other: TensorLike) -> Any:
-        return self._update(other, self.device.xp.true_divide)
+        return self._update(other, np.true_divide)
 
     def _check_in_place(self, what: str, value: TensorLike) -> None:
         gradient = self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
@@ -284,7 +306,8 @@ def apply(function: Function, *tensors: Tensor) -> Tensor:
 
 def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     """`apply` for an op whose output is on `where` whatever the device of its inputs: copy."""
-    xp = np if where.is_cpu else where.xp  # DeviceError where the card cannot be used
+    if not where.is_cpu:
+        _ = where.runtime  # DeviceError where the card cannot be used
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
     for tensor in tensors:
@@ -297,12 +320,12 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     function.device, function.needs = where, tuple(needs)
     recorder = tracing.recorder
     y = function.forward(*arrays) if recorder is None else recorder.forward(function, arrays)
-    if type(y) is not np.ndarray:
-        y = xp.asarray(y)  # NumPy turns 0-d results into scalars
+    if type(y) is not np.ndarray and where.is_cpu:
+        y = np.asarray(y)  # NumPy turns 0-d results into scalars
     version = None
     for tensor, array in zip(tensors, arrays):
         # A view of an input shares its version: writing to either changes both.
-        if y is array or (y.base is not None and np.may_share_memory(y, array)):
+        if y is array or may_share_memory(y, array):
             version = tensor.version
             break
     if not any(needs):

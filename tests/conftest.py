@@ -15,11 +15,23 @@ settings.register_profile("dev", deadline=None, max_examples=50, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+TEST_DEVICE = os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")
+
 
 @pytest.fixture
 def device() -> str:
     """The name of the device on which op tests run: MINIGRAD_TEST_DEVICE, or cpu:0."""
-    return str(minigrad.device(os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")))
+    return str(minigrad.device(TEST_DEVICE))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of what only the NumPy faces do (memory order, threads, warnings) are skipped on another device."""
+    if minigrad.device(TEST_DEVICE).is_cpu:
+        return
+    for item in items:
+        mark = item.get_closest_marker("cpu_only")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"about the CPU alone: {mark.args[0]}"))
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +40,10 @@ def _fresh_state():
     random.seed(0)
     np.random.seed(0)
     minigrad.manual_seed(0)
+    minigrad.set_default_devices(TEST_DEVICE)
     yield
     minigrad.set_default_devices()
+    minigrad.set_gemm("cublas")
+    minigrad.allow_tf32(False)
     for name in ("cpu:0", "cpu:1"):
         minigrad.set_num_threads(None, name)

@@ -41,6 +41,7 @@ def test_no_gradient_through_integers(device):
     assert not x.astype("int64").astype("float32").requires_grad
 
 
+@pytest.mark.cpu_only("on a card, what an op makes is C-contiguous")
 def test_the_memory_order_is_kept(device):
     x = Tensor(np.ones((4, 6)), device=device)
     assert x.T.astype("float32").data.flags.f_contiguous

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from far import last_images_of_many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import onnx_run
@@ -23,6 +24,10 @@ CASES = [  # shape, kernel, stride, padding, ceil_mode
     ((1, 2, 6, 5), (6, 5), (1, 1), NO_PADDING, False),
     ((3, 2, 1, 1), (1, 1), (1, 1), NO_PADDING, False),
 ]
+LARGE = [  # some blocks of threads each
+    ((3, 4, 13, 11), (3, 3), (2, 2), NO_PADDING, False),
+    ((2, 3, 12, 13), (5, 4), (1, 3), ((2, 1), (0, 2)), True),
+]
 
 
 def normal(*shape, seed=0):
@@ -38,7 +43,7 @@ def run(x, device, *args, dy=None, **kwargs):
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + LARGE, ids=str)
 def test_matches_the_naive_loops(case, count_include_pad, device):
     shape, *rest = case
     x = normal(*shape)
@@ -53,6 +58,14 @@ def test_gradient_of_every_element(case, count_include_pad, device):
     shape, *rest = case
     x = Tensor(normal(*shape), requires_grad=True, device=device)
     assert gradcheck(lambda x: avg_pool2d(x, *rest, count_include_pad), [x])
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_gradient_of_larger_images(case, count_include_pad, device):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: avg_pool2d(x, *rest, count_include_pad), [x], direction=True)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32, 32), (2, 64, 15, 15)], ids=str)
@@ -89,18 +102,23 @@ def test_nan_and_inf_stay_in_their_windows(device):
     np.testing.assert_array_equal(y[0, 0], [[np.nan, 0, 0], [0, 0, np.inf]])
 
 
-def test_any_strides_and_channels_last_result(device):
+def test_any_strides_and_the_memory_order_of_the_result(device):
     x, dy = normal(2, 5, 9, 9), normal(2, 5, 4, 4, seed=1)
     expected = run(x, device, 3, 2, dy=dy)
-    for view in [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]:
+    views = [
+        Tensor(x[:, ::-1, ::-1].copy(), device=device).data[:, ::-1, ::-1],
+        Tensor(np.asfortranarray(x), device=device).data,
+        Tensor(np.repeat(x, 2, 3), device=device).data[..., ::2],
+    ]
+    for view in views:
         tensor = Tensor(x, requires_grad=True, device=device)
-        if device.startswith("cpu"):
-            tensor.data = view
+        tensor.data = view
         y = avg_pool2d(tensor, 3, 2)
-        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
+        assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -142,6 +160,28 @@ def test_same_bits_on_any_number_of_threads(device):
         results.append(run(x, device, 3, 2, dy=dy))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_a_stride_beyond_32_bits_leaves_one_window(device):
+    x = normal(1, 2, 5, 4)
+    y, dx = run(x, device, 3, 2**40)
+    np.testing.assert_allclose(y, x[:, :, :3, :3].mean((2, 3), keepdims=True), rtol=1e-13)
+    np.testing.assert_allclose(dx[:, :, :3, :3], 1 / 9, rtol=1e-13)
+    assert (dx[:, :, 3:] == 0).all() and (dx[..., 3:] == 0).all()
+
+
+def test_elements_beyond_32_bits(device, monkeypatch):
+    x, dy = normal(2, 2, 3, 5).astype("f"), normal(2, 2, 2, 6, seed=1).astype("f")
+
+    def op(x):
+        return avg_pool2d(x, 2, 1, (0, 1), False, False)
+
+    y, dx = last_images_of_many(op, x, dy, device, monkeypatch)
+    tensor = Tensor(x.astype("d"), requires_grad=True, device="cpu:0")
+    expected = op(tensor)
+    expected.backward(Tensor(dy.astype("d"), device="cpu:0"))
+    np.testing.assert_allclose(y, expected.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dx, tensor.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------- other implementations

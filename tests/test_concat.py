@@ -6,6 +6,7 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DeviceError, DTypeError, ShapeError, Tensor, gradcheck
+from minigrad.engine import may_share_memory
 
 
 def normal(shape, device, seed=0, dtype="float64"):
@@ -21,6 +22,7 @@ def normal(shape, device, seed=0, dtype="float64"):
         ([(2, 3, 4, 5), (2, 1, 4, 5)], 1),
         ([(3,)], 0),
         ([(2, 3), (0, 3), (1, 3)], 0),
+        ([(3, 40), (3, 17), (3, 33)], 1),
     ],
 )
 def test_concat(shapes, axis, device):
@@ -35,6 +37,7 @@ def test_concat_of_a_tensor_with_itself(device):
     assert gradcheck(lambda x: F.concat([x, x * 2, x]), [normal((2, 3), device)])
 
 
+@pytest.mark.cpu_only("on a card, what an op makes is C-contiguous")
 def test_concat_keeps_channels_last(device):
     images = [Tensor(np.ones((2, 5, 6, c)), device=device).transpose(0, 3, 1, 2) for c in (3, 4)]
     assert F.concat(images, 1).data.transpose(0, 2, 3, 1).flags.c_contiguous
@@ -51,7 +54,7 @@ def test_split(cut, axis, device):
     assert isinstance(pieces, list) and len(pieces) == len(expected)
     for piece, right in zip(pieces, expected):
         np.testing.assert_array_equal(piece.numpy(), right)
-        assert not piece.size or np.shares_memory(piece.data, x.data)
+        assert not piece.size or may_share_memory(piece.data, x.data)
     for i, piece in enumerate(expected):
         if piece.size:
             assert gradcheck(lambda x, i=i: F.split(x, cut, axis)[i], [x])
@@ -105,6 +108,7 @@ def test_split_refused():
         F.split(x, 2, 3)
 
 
+@pytest.mark.cpu_only("on a card, what an op makes is C-contiguous")
 def test_gradients_of_channels_last_images_are_channels_last(device):
     images = Tensor(np.ones((2, 5, 6, 7)), True, device).transpose(0, 3, 1, 2)
     left, right = F.split(images, [3], 1)

@@ -1,9 +1,12 @@
 """conv2d against naive loops, against PyTorch and onnxruntime, and its gradients against central differences."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
 from oracles import onnx_run
 from reference import conv2d_reference
 
@@ -134,11 +137,24 @@ def test_gradient_of_any_memory_order(device):
 def test_empty_batch(device):
     x = Tensor(np.zeros((0, 3, 8, 8)), requires_grad=True, device=device)
     w = Tensor(np.ones((4, 3, 3, 3)), requires_grad=True, device=device)
-    y = F.conv2d(x, w, padding=1)
+    b = Tensor(np.ones(4), requires_grad=True, device=device)
+    y = F.conv2d(x, w, b, padding=1)
     assert y.shape == (0, 4, 8, 8)
     y.backward(np.zeros(y.shape))
     assert x.grad.shape == x.shape
     np.testing.assert_array_equal(w.grad.numpy(), np.zeros(w.shape))
+    np.testing.assert_array_equal(b.grad.numpy(), np.zeros(4))
+
+
+def test_images_of_no_rows(device):
+    """Nothing but padding: y is the bias, and no gradient reaches w."""
+    x, w, b = tensors(((2, 3, 0, 4), (4, 3, 2, 2)), device)
+    y = F.conv2d(x, w, b, padding=1)
+    np.testing.assert_array_equal(y.numpy(), np.broadcast_to(b.numpy()[:, None, None], (2, 4, 1, 5)))
+    y.backward(np.ones(y.shape))
+    assert x.grad.shape == x.shape
+    np.testing.assert_array_equal(w.grad.numpy(), np.zeros(w.shape))
+    np.testing.assert_array_equal(b.grad.numpy(), np.full(4, 10.0))
 
 
 def test_nan_and_inf_reach_exactly_the_windows_that_see_them(device):
@@ -258,7 +274,11 @@ REFUSED = {
     "integers": (lambda: F.conv2d(Tensor(X.astype(int)), Tensor(W)), DTypeError, "x int64, weight float32"),
     "mixed precision": (lambda: F.conv2d(Tensor(X), Tensor(W.astype(float))), DTypeError, "all float32 or all float64"),
     "an array": (lambda: F.conv2d(X, Tensor(W)), DTypeError, "x must be a Tensor, got ndarray"),
-    "devices": (lambda: F.conv2d(Tensor(X), Tensor(W, device="cpu:1")), DeviceError, "cpu:0, cpu:1.*one device"),
+    "devices": (
+        lambda: F.conv2d(Tensor(X, device="cpu:0"), Tensor(W, device="cpu:1")),
+        DeviceError,
+        "cpu:0, cpu:1.*one device",
+    ),
 }
 
 
@@ -284,6 +304,7 @@ TILED = {
 }
 
 
+@pytest.mark.cpu_only("cols is made tile by tile")
 @pytest.mark.parametrize("rows", ["one", "uneven", "two images", "all"])
 @pytest.mark.parametrize("case", TILED.values(), ids=TILED.keys())
 def test_tiles_of_any_size_give_the_same(case, rows, device, monkeypatch):
@@ -347,6 +368,7 @@ def test_a_kernel_of_one_pixel_unrolls_nothing():
     np.testing.assert_array_equal(cols, x.reshape(-1, 4))
 
 
+@pytest.mark.cpu_only("threads share the images")
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_threads_share_the_images_and_one_image_is_left_to_blas(n, device, monkeypatch):
     from minigrad.ops.conv2d import Conv2d
@@ -378,6 +400,7 @@ def test_threads_share_the_images_and_one_image_is_left_to_blas(n, device, monke
         np.testing.assert_array_equal(a, c)
 
 
+@pytest.mark.cpu_only("threads share the images")
 def test_a_small_convolution_stays_in_its_thread(device, monkeypatch):
     def one_piece(where, n, work, at_least):
         assert n // at_least < 2
@@ -406,7 +429,7 @@ def test_what_is_not_wanted_is_not_computed(device):
         x, w, _ = (t.data for t in tensors(SMALL["plain"], device, "float32"))
         op = node(SMALL["plain"], wanted)
         op.device, op.x, op.w = minigrad.device(device), x, w
-        grads = op.backward_cpu(np.ones((2, 4, 4, 3), "f"))
+        grads = op.backward(Tensor(np.ones((2, 4, 4, 3), "f"), device=device).data)
         assert tuple(grad is not None for grad in grads) == wanted
 
 
@@ -414,10 +437,10 @@ def test_memory_that_is_used_again_is_written_anew(device, monkeypatch):
     """Borders and sums start from 0 for every tile, whatever the memory held: here the NaN of the image before."""
     monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 1)
     monkeypatch.setattr("minigrad.ops.conv2d._MAP_BYTES", 1)
-    x = Tensor(np.ones((2, 2, 130, 140), "f"), requires_grad=True, device=device)
+    x, dy = np.ones((2, 2, 130, 140), "f"), np.ones((2, 3, 130, 140), "f")
+    x[0] = dy[0] = np.nan
+    x = Tensor(x, requires_grad=True, device=device)
     w = Tensor(np.ones((3, 2, 3, 3), "f"), requires_grad=True, device=device)
-    dy = np.ones((2, 3, 130, 140), "f")
-    x.data[0] = dy[0] = np.nan
     with np.errstate(invalid="ignore"):
         for _ in range(2):
             y = F.conv2d(x, w, padding=1)
@@ -426,8 +449,183 @@ def test_memory_that_is_used_again_is_written_anew(device, monkeypatch):
     assert np.isnan(x.grad.numpy()[0]).all() and not np.isnan(x.grad.numpy()[1]).any()
 
 
+@pytest.mark.cpu_only("np.setbufsize")
 def test_numpy_keeps_its_buffer_size(device):
     before = np.getbufsize()
     x, w, b = tensors(SMALL["padding"], device)
     F.conv2d(x, w, b, 1, 1).sum().backward()
     assert np.getbufsize() == before
+
+
+# ---------------------------------------------------------------- tiles of the CUDA kernels
+
+# More than one tile (64 rows, 128 columns, sums by 16) along every dimension of all three products, and a remainder;
+# then tiles of 32 rows, which are for few channels; then strides: phases of the input gradient, of unequal sizes.
+LARGE = {
+    "many channels": ((3, 70, 9, 7), (67, 70, 3, 2), 1, ((1, 0), (0, 1)), 1, 1),
+    "few channels": ((5, 42, 9, 7), (46, 21, 2, 3), 1, ((0, 1), (2, 0)), 1, 2),
+    "strides": ((2, 67, 23, 20), (66, 67, 3, 3), (2, 3), ((1, 2), (0, 1)), (1, 2), 1),
+}
+large = pytest.mark.parametrize("case", LARGE.values(), ids=LARGE.keys())
+
+
+def results(case, device, dtype, seed=0):
+    """y, dx, dw, db as NumPy arrays."""
+    x, w, b = tensors(case, device, dtype, seed)
+    y = F.conv2d(x, w, b, *case[2:])
+    y.backward(np.random.default_rng([seed, 1]).standard_normal(y.shape).astype(dtype))
+    return [a.numpy().copy() for a in (y, x.grad, w.grad, b.grad)]
+
+
+def by_windows(x, w, b, stride, padding, dilation, groups):
+    """conv2d as one sum over all windows of a group."""
+    (sh, sw), (dh, dw) = np.broadcast_to(stride, 2), np.broadcast_to(dilation, 2)
+    if np.ndim(padding) < 2:
+        padding = [(p, p) for p in np.broadcast_to(padding, 2)]
+    reach = dh * (w.shape[2] - 1) + 1, dw * (w.shape[3] - 1) + 1
+    x = np.pad(x, ((0, 0), (0, 0), *padding))
+    windows = sliding_window_view(x, reach, (2, 3))[:, :, ::sh, ::sw, ::dh, ::dw]
+    parts = zip(np.split(windows, groups, 1), np.split(w, groups))
+    return np.concatenate([np.einsum("ncijuv,ocuv->noij", *p, optimize=True) for p in parts], 1) + b[:, None, None]
+
+
+def cut_sums(monkeypatch, parts):
+    """Let the GPU's sums be cut into one part, as few as it would, or as many as there are tiles of 16 terms."""
+    if parts != "some":
+        monkeypatch.setattr("minigrad.ops.conv2d._ENOUGH_BLOCKS", {"one": 1, "all": 10**9}[parts])
+        monkeypatch.setattr("minigrad.ops.conv2d._LEAST_DEPTH", 1)
+
+
+@large
+@pytest.mark.parametrize("parts", ["one", "some", "all"])
+def test_tiles_and_their_remainders(case, parts, device, monkeypatch):
+    cut_sums(monkeypatch, parts)
+    x, w, b = tensors(case, device)
+    np.testing.assert_allclose(
+        F.conv2d(x, w, b, *case[2:]).numpy(), by_windows(x.numpy(), w.numpy(), b.numpy(), *case[2:]), atol=1e-11
+    )
+    gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), [x, w, b], direction=True)
+    for single, exact in zip(results(case, device, "float32"), results(case, "cpu:0", "float64")):
+        np.testing.assert_allclose(single, exact, atol=1e-5 * np.abs(exact).max())
+
+
+@large
+def test_gradients_are_the_same_bits_every_time(case, device):
+    """Also when the blocks and threads of a card run in another order."""
+    from minigrad.cudasim.settings import options
+
+    first = results(case, device, "float32")
+    with options(order="random", seed=1):
+        for a, b in zip(first, results(case, device, "float32")):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_nan_stays_in_its_rows_and_columns(device):
+    """A tile that is filled up with what belongs to no result must not let it in."""
+    case = ((3, 6, 7, 7), (10, 3, 3, 3), 2, ((1, 0), (1, 0)), 1, 2)
+    x, w, b = (t.numpy().copy() for t in tensors(case, "cpu:0", "float32"))
+    w[7], x[1] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        y = F.conv2d(*(Tensor(a, device=device) for a in (x, w, b)), *case[2:]).numpy()
+    assert np.isnan(y[:, 7]).all()
+    assert np.isfinite(np.delete(y, 7, 1)[[0, 2]]).all() and not np.isfinite(np.delete(y, 7, 1)[1]).any()
+    x, w, b = tensors(case, device, "float32")
+    y = F.conv2d(x, w, b, *case[2:])
+    dy = np.ones(y.shape, "f")
+    dy[2, 4] = np.nan
+    y.backward(Tensor(dy, device=device))
+    dx, dw, db = (t.grad.numpy() for t in (x, w, b))
+    seen = np.zeros(dx.shape, bool)
+    seen[2, :3, :6, :6] = True  # by the windows of the group's channels; the last row and column are in none
+    np.testing.assert_array_equal(np.isnan(dx), seen)
+    assert np.isfinite(dx[~seen]).all()
+    assert np.isnan(dw[4]).all() and np.isfinite(np.delete(dw, 4, 0)).all()
+    assert np.isnan(db[4]) and np.isfinite(np.delete(db, 4)).all()
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_every_small_setting(kernel, device):
+    """All strides, dilations and paddings of one axis up to 4, 3 and 2, the other axis with other ones.
+
+    y by the formula; then dx and dw from what they are, <dy, y> = <dx, x> = <dw, w>, as y is linear in either.
+    """
+    paddings = list(product(range(3), repeat=2))
+    rng = np.random.default_rng(0)
+    for number, (stride, dilation, padding) in enumerate(product((1, 2, 3, 4), (1, 2, 3), paddings)):
+        other = 1 + number % 3, 1 + number % 2, paddings[-1 - number % len(paddings)]
+        settings = (stride, other[0]), (padding, other[2]), (dilation, other[1]), 1
+        x = Tensor(rng.standard_normal((2, 2, 7, 5)), requires_grad=True, device=device)
+        w = Tensor(rng.standard_normal((3, 2, kernel, 1 + number % 3)), requires_grad=True, device=device)
+        y = F.conv2d(x, w, None, *settings)
+        np.testing.assert_allclose(y.numpy(), by_windows(x.numpy(), w.numpy(), np.zeros(3), *settings), atol=1e-12)
+        dy = rng.standard_normal(y.shape)
+        y.backward(Tensor(dy, device=device))
+        for t in (x, w):
+            np.testing.assert_allclose(np.vdot(t.grad.numpy(), t.numpy()), np.vdot(dy, y.numpy()), atol=1e-11)
+
+
+ALEXNET = {
+    "conv1": ((1, 3, 224, 224), (96, 3, 11, 11), 4, ((0, 3), (0, 3)), 1, 1),
+    "conv2": ((1, 96, 27, 27), (256, 48, 5, 5), 1, 2, 1, 2),
+    "conv3": ((1, 256, 13, 13), (384, 256, 3, 3), 1, 1, 1, 1),
+    "conv4": ((1, 384, 13, 13), (384, 192, 3, 3), 1, 1, 1, 2),
+    "conv5": ((1, 384, 13, 13), (256, 192, 3, 3), 1, 1, 1, 2),
+}
+
+
+@pytest.mark.parametrize("case", ALEXNET.values(), ids=ALEXNET.keys())
+def test_single_precision_at_real_sizes(case, device):
+    for single, exact in zip(results(case, device, "float32"), results(case, "cpu:0", "float64")):
+        np.testing.assert_allclose(single, exact, atol=2e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    "n, c, o, size", [(33, 1, 4096, 128), (33, 4096, 1, 128), (2049, 1, 1, 1024)], ids=["y", "x", "pixels"]
+)
+def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
+    """n images, more than 2^31 numbers, zero but for the last image; only the last block of each launch is run."""
+    if not device.startswith("cudasim"):
+        pytest.skip("the emulator's memory takes no room until it is written to, and it runs single blocks")
+    from minigrad.cudasim.settings import options
+
+    where, launch = minigrad.device(device), minigrad.device(device).runtime.launch
+    rng = np.random.default_rng(0)
+    x1, dy1 = (rng.standard_normal((channels, size, size), dtype="f") for channels in (c, o))
+    w, b = rng.standard_normal((o, c, 1, 1), dtype="f"), rng.standard_normal(o, dtype="f")
+
+    def last_image(values):
+        array = minigrad.gpu.empty(where, (n, *values.shape), np.float32)
+        array.host[-1] = values
+        return array
+
+    def launch_last_block(function, parameters, grid, *rest):
+        with options(blocks=range(int(np.prod(grid)) - 1, int(np.prod(grid)))):
+            launch(function, parameters, grid, *rest)
+
+    seen = slice(None)
+    if c * o == 1:  # dw and db are sums of 2^31 terms: cut dw into so many parts that the last is one row of the image
+        seen, part = slice(-1, None), 32800
+        parts = -(-n * size**2 // part)
+        assert n * size**2 - (parts - 1) * part == size
+        monkeypatch.setattr(
+            "minigrad.ops.conv2d._parts_of", lambda blocks, depth: (parts, part) if depth > 1 else (1, 1)
+        )
+    try:
+        with options(poison=False, mode="fast"):
+            weight, bias, x, dy = Tensor(w, device=device), Tensor(b, device=device), last_image(x1), last_image(dy1)
+            op = node((x.shape, w.shape, 1, 0, 1, 1), (True, True, c * o > 1))
+            op.device = where
+            monkeypatch.setattr(where.runtime, "launch", launch_last_block)
+            y = op.forward(x, weight.data, bias.data)
+            dx, dw, db = op.backward(dy)
+    except OSError as error:  # of mmap
+        pytest.skip(f"the system has no address space for {4 * n * max(c, o) * size**2 / 1e9:.0f} GB: {error}")
+    assert max(x.size, y.size) > 2**31
+    rows, pixels = slice(-64, None), slice(-128, None)  # the last tile
+    w = w[:, :, 0, 0]
+    np.testing.assert_allclose(y.host[-1, rows, -1, pixels], (w @ x1[:, -1] + b[:, None])[rows, pixels], atol=2e-3)
+    np.testing.assert_allclose(dx.host[-1, rows, -1, pixels], (w.T @ dy1[:, -1])[rows, pixels], atol=2e-3)
+    expected = np.einsum("oij,cij->oc", dy1[:, seen], x1[:, seen], optimize=True)
+    np.testing.assert_allclose(dw.host[rows, rows, 0, 0], expected[rows, rows], atol=2e-3)
+    if db is not None:
+        np.testing.assert_allclose(db.host[-1], dy1[-1].sum(dtype="d"), atol=1e-3)

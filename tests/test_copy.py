@@ -3,20 +3,29 @@
 import numpy as np
 import pytest
 
+import minigrad
 import minigrad.functional as F
 from minigrad import DeviceError, DTypeError, Tensor, gradcheck
 
 OTHER = "cpu:3"
 
 
+def neighbour(device):
+    """Another device of the same kind."""
+    return f"{minigrad.device(device).kind}:5"
+
+
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(), (0, 2), (3, 4)])
 def test_values(dtype, shape, device):
-    x = Tensor(np.ones(shape, dtype), device=device)
-    y = x.to(OTHER)
-    assert str(y.device) == OTHER and y.dtype == dtype and y.shape == shape
-    np.testing.assert_array_equal(y.numpy(), x.numpy())
-    assert str(y.to(device).device) == device
+    x = Tensor(np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype), device=device)
+    for other in (OTHER, neighbour(device)):
+        y = x.to(other)
+        assert str(y.device) == other and y.dtype == dtype and y.shape == shape
+        np.testing.assert_array_equal(y.numpy(), x.numpy())
+        back = y.to(device)
+        assert str(back.device) == device
+        np.testing.assert_array_equal(back.numpy(), x.numpy())
 
 
 def test_the_same_device_costs_nothing(device):
@@ -34,22 +43,39 @@ def test_the_copy_has_its_own_memory(device):
 
 def test_memory_order_is_kept(device):
     x = Tensor(np.ones((2, 5, 6, 3)), device=device).transpose(0, 3, 1, 2)
-    assert x.to(OTHER).data.strides == x.data.strides
+    for other in (OTHER, neighbour(device)):
+        assert x.to(other).data.strides == x.data.strides
+        assert x.to(other).to(device).data.strides == x.data.strides
+
+
+def test_views_with_gaps(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((40, 50, 3)), True, device)
+    for other in (OTHER, neighbour(device)):
+        for view in (lambda x: x[::2, 5:], lambda x: x[::-1].transpose(1, 2, 0), lambda x: x[:, 3]):
+            y = view(x).to(other)
+            np.testing.assert_array_equal(y.numpy(), view(x).numpy())
+            y.backward(Tensor(y.numpy(), device=other))
+            expected = np.zeros(x.shape)
+            view(expected)[...] = y.numpy()
+            np.testing.assert_array_equal(x.grad.numpy(), expected)
+            x.grad = None
 
 
 def test_the_gradient_goes_home(device):
-    x = Tensor([1.0, 2.0], True, device)
-    y = x.to(OTHER) * 3
-    z = (y.to(device) * x).to("cpu:4")
-    assert [str(t.device) for t in (y, z)] == [OTHER, "cpu:4"]
-    z.sum().backward()
-    assert str(x.grad.device) == device
-    np.testing.assert_array_equal(x.grad.numpy(), 6 * x.numpy())
+    for other in (OTHER, neighbour(device)):
+        x = Tensor([1.0, 2.0], True, device)
+        y = x.to(other) * 3
+        z = (y.to(device) * x).to("cpu:4")
+        assert [str(t.device) for t in (y, z)] == [other, "cpu:4"]
+        z.sum().backward()
+        assert str(x.grad.device) == device
+        np.testing.assert_array_equal(x.grad.numpy(), 6 * x.numpy())
 
 
 def test_gradients(device):
     x = Tensor(np.random.default_rng(0).standard_normal((3, 4)), True, device)
     assert gradcheck(lambda x: x.to(OTHER), [x])
+    assert gradcheck(lambda x: x.to(neighbour(device)).T.to(OTHER), [x])
     assert gradcheck(lambda x: (x * x).to(OTHER).tanh().to(device) * x, [x])
     large = Tensor(np.random.default_rng(0).standard_normal((64, 96, 13)), True, device)
     assert gradcheck(lambda x: (x * x).to(OTHER).T, [large], direction=True)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import cross_entropy_reference
 
+import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DeviceError, DTypeError, ShapeError, Tensor, gradcheck
+from minigrad import ArgumentError, DeviceError, DTypeError, ShapeError, Tensor, gpu, gradcheck
 
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -95,6 +96,66 @@ def test_gradients_hold_no_denormal_numbers(device):
     F.cross_entropy(x, [0]).backward()
     sizes = np.abs(x.grad.numpy())
     assert ((sizes == 0) | (sizes >= np.finfo(np.float32).tiny)).all() and sizes[0, 1] > 0
+
+
+def test_no_denormal_numbers_in_double_precision_either(device):
+    x = Tensor([[0, -700, -709, -720, -745]], requires_grad=True, device=device, dtype="float64")
+    F.cross_entropy(x, [0]).backward()
+    sizes = np.abs(x.grad.numpy())[0]
+    assert sizes[1] > 0 and sizes[3] == sizes[4] == 0
+
+
+@pytest.mark.parametrize("n, c", [(3, 31), (4, 257), (5, 1025), (257, 3), (1030, 2)])
+def test_sizes_around_those_of_warps_and_blocks(device, n, c):
+    values, t = logits(n, c, device).numpy().copy(), labels(n, c)
+    values[0, 0] = values[1, -1] = values[2, c // 2] = 1000  # e^1000 would overflow
+    s = values - values.max(axis=1, keepdims=True)
+    total = np.exp(s).sum(axis=1)
+    expected = np.log(total) - s[np.arange(n), t]
+    x = Tensor(values, True, device)
+    loss = F.cross_entropy(x, t, "none")
+    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(F.cross_entropy(x, t).item(), expected.mean(), rtol=1e-13)
+    dy = np.random.default_rng(0).standard_normal(n)
+    loss.backward(dy)
+    dx = dy[:, None] * (np.exp(s) / total[:, None] - np.eye(c)[t])
+    np.testing.assert_allclose(x.grad.numpy(), dx, rtol=1e-12, atol=1e-14)
+
+
+def test_the_mean_of_many_rows_keeps_its_digits_and_is_repeatable(device):
+    x, t = Tensor(logits(1500, 2, device), dtype="float32"), labels(1500, 2)
+    mean = F.cross_entropy(x, t).item()
+    assert mean == pytest.approx(cross_entropy_reference(x.numpy().astype("float64"), t).mean(), rel=1e-6)
+    assert {F.cross_entropy(x, t).item() for _ in range(3)} == {mean}
+
+
+def test_logits_in_any_memory_order(device):
+    x, t = logits(7, 5, device), labels(7, 5)
+    turned = Tensor(x.numpy().T.copy(), True, device)
+    losses = F.cross_entropy(x, t, "none"), F.cross_entropy(turned.T, t, "none")
+    np.testing.assert_array_equal(*(loss.numpy() for loss in losses))
+    for loss in losses:
+        loss.backward(np.arange(7.0))
+    np.testing.assert_array_equal(x.grad.numpy(), turned.grad.numpy().T)
+
+
+def test_fewer_blocks_than_rows(device):
+    where = minigrad.device(device)
+    if where.is_cpu:
+        pytest.skip("the processor runs no kernels")
+    x = logits(7, 40, device)
+    t = Tensor(labels(7, 40), device=device)
+    expected = F.cross_entropy(x, t, "none")
+    expected.backward(np.ones(7))
+    p, dx, loss = (gpu.empty(where, shape, x.dtype) for shape in (x.shape, x.shape, (7,)))
+    dy = gpu.full(where, (7,), 1, x.dtype)
+    for grid, block in ((1, 32), (3, 64)):
+        args = x.data, t.data, p, loss, 7, 40
+        gpu.launch(where, "cross_entropy", "cross_entropy_forward", grid, block, *args, REAL=x.dtype)
+        args = dy, p, t.data, dx, 7, 40, 1, 1, np.finfo(x.dtype).tiny
+        gpu.launch(where, "cross_entropy", "cross_entropy_backward", grid, block, *args, REAL=x.dtype)
+        np.testing.assert_allclose(where.runtime.to_host(loss), expected.numpy(), rtol=1e-13)
+        np.testing.assert_allclose(where.runtime.to_host(dx), x.grad.numpy(), rtol=1e-12, atol=1e-15)
 
 
 def test_empty_batch(device):

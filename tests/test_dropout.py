@@ -7,7 +7,7 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
+from minigrad import ArgumentError, DTypeError, Tensor, gpu, gradcheck, nn
 from minigrad.device import Chunk, current_chunk
 from minigrad.ops.dropout import _random_mask
 
@@ -50,6 +50,7 @@ def test_p_zero_and_one(device, form):
 @pytest.mark.parametrize("p", [0.5, 0.3, 1.0])
 def test_gradients_of_every_element(device, form, training, p):
     assert gradcheck(lambda x: F.dropout(x, p, training, form), [tensor((5, 7), device)])
+    assert gradcheck(lambda x: F.dropout(x, p, training, form).T, [tensor((5, 7), device)])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -180,9 +181,65 @@ def test_masks_of_channels_last_images(device, p):
     images = x.transpose(0, 3, 1, 2)
     y = F.dropout(images, p)
     np.testing.assert_array_equal(y.numpy(), plain)
-    assert y.data.strides == images.data.strides
+    if y.device.is_cpu:  # on a card every result is C-contiguous
+        assert y.data.strides == images.data.strides
     y.backward(ones)
     np.testing.assert_array_equal(x.grad.numpy().transpose(0, 3, 1, 2), plain)
+
+
+# ---------------------------------------------------------------- every bit, on every device
+
+
+def expected_mask(key, before, n, p):
+    """n elements of the mask, the first being element `before` of the batch: what the formula says, bit by bit."""
+    bits = next((bits for bits in (1, 8, 16) if (p * 2**bits).is_integer()), 32)
+    generator = np.random.Philox(key=key)
+    generator.advance(before * bits // 256)
+    skip = before * bits % 256 // bits
+    stream = generator.random_raw((skip + n) * bits // 64 + 4).astype("<u8").tobytes()
+    if bits == 1:
+        draws = np.unpackbits(np.frombuffer(stream, np.uint8))
+    else:
+        draws = np.frombuffer(stream, f"<u{bits // 8}")
+    return draws[skip : skip + n] >= round(p * 2**bits)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("p", [0.5, 0.25, 255 / 256, 3 / 65536, 0.1, 0.7])
+@pytest.mark.parametrize("first", [0, 1, 5, 2**31 + 1, 2**45 + 3])  # the last two: counters of more than 32 bits
+def test_every_bit_of_the_mask(device, p, first, dtype):
+    """The masks of a key are the same on every device, forward and backward."""
+    x = Tensor(np.random.default_rng(0).standard_normal((5, 1031)).astype(dtype), True, device)
+    key = 2**64 - 12345
+    token = current_chunk.set(Chunk(first, 5, [key], threading.Lock()))
+    y = F.dropout(x, p)
+    current_chunk.reset(token)
+    factor = expected_mask(key, first * 1031, 5 * 1031, p).reshape(5, 1031).astype(dtype) * x.dtype.type(1 / (1 - p))
+    np.testing.assert_array_equal(y.numpy(), x.numpy() * factor)
+    dy = np.random.default_rng(1).standard_normal((5, 1031)).astype(dtype)
+    y.backward(dy)
+    np.testing.assert_array_equal(x.grad.numpy(), dy * factor)
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16, 32])
+def test_every_launch_geometry_gives_the_same_mask(device, bits):
+    where = minigrad.device(device)
+    if where.is_cpu:
+        pytest.skip("the processor runs no kernels")
+    key, counter, n = 2**63 + 99, 2**63 + 7, 5001
+    skip, p = 256 // bits - 1, 1 / 2 if bits == 1 else 3 / 2**bits if bits < 32 else 0.3
+    x, masks = Tensor(np.ones(n, np.float32), device=device), []
+    for tile, grid, block in ((1024, 6, 256), (1024, 1, 32), (2048, 2, 1024), (256, 30, 96)):
+        y = gpu.full(where, (n,), -1, np.float32)
+        stream, types = (key, counter, skip), {"REAL": np.float32, "BITS": bits, "TILE": tile}
+        gpu.launch(where, "dropout", "dropout", grid, block, x.data, y, n, *stream, round(p * 2**bits), 1, **types)
+        masks.append(where.runtime.to_host(y))
+    expected = _random_mask(np.random.Generator(np.random.Philox(key=key, counter=counter)), (n,), p, skip)
+    for mask in masks:
+        np.testing.assert_array_equal(mask, expected)
+
+
+# ---------------------------------------------------------------- independence
 
 
 # Images that differ in where they begin in a block of 256 bits; the bound is 5 standard deviations

@@ -48,7 +48,18 @@ def test_only_the_gradients_asked_for(device):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("n, inputs, outputs", [(130, 301, 127), (33, 301, 517), (517, 301, 33), (1, 1200, 1100)])
+@pytest.mark.parametrize(
+    "n, inputs, outputs",
+    [
+        (130, 301, 127),
+        (33, 301, 517),
+        (517, 301, 33),
+        (1, 1200, 1100),
+        (3, 1100, 67),
+        (600, 70, 5),
+        (1100, 65, 70),
+    ],
+)
 def test_large_products_are_right_on_any_number_of_threads(device, threads, n, inputs, outputs):
     minigrad.set_num_threads(threads, device)
     x, w, b = (tensor(s, device) for s in ((n, inputs), (outputs, inputs), (outputs,)))
@@ -61,6 +72,7 @@ def test_large_products_are_right_on_any_number_of_threads(device, threads, n, i
     np.testing.assert_allclose(b.grad.numpy(), dy.sum(0), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.cpu_only("pieces for threads")
 def test_a_large_product_is_cut_along_the_longer_axis(monkeypatch, device):
     cuts = []
     monkeypatch.setattr(room, "split", lambda d, n, work, at_least: [cuts.append(n), work(0, n)])
@@ -132,6 +144,20 @@ def test_refused_input(device):
         nn.Linear(3, 0)
 
 
+def test_x_with_gaps_and_many_axes(device):
+    x, w, b = tensor((3, 70, 40), device), tensor((33, 20), device), tensor((33,), device)
+    dy = np.random.default_rng(1).standard_normal((3, 2, 35, 33))
+    rows = x.numpy()[:, :, ::2].reshape(3, 2, 35, 20)
+    y = F.linear(x[:, :, ::2].reshape(3, 2, 35, 20), w, b)
+    y.backward(dy)
+    dx = np.zeros(x.shape)
+    dx[:, :, ::2] = (dy @ w.numpy()).reshape(3, 70, 20)
+    np.testing.assert_allclose(y.numpy(), rows @ w.numpy().T + b.numpy(), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(x.grad.numpy(), dx, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(w.grad.numpy(), np.tensordot(dy, rows, ([0, 1, 2],) * 2), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(b.grad.numpy(), dy.sum((0, 1, 2)), rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 70])
 def test_results_are_row_major(device, rows):
     x, w, b = tensor((rows, 300), device), tensor((250, 300), device), tensor((250,), device)
@@ -140,6 +166,7 @@ def test_results_are_row_major(device, rows):
         assert all(array.data.flags.c_contiguous for array in (y, x.grad, w.grad))
 
 
+@pytest.mark.cpu_only("pieces for threads")
 def test_a_second_thread_only_for_what_is_worth_it(monkeypatch, device):
     minigrad.set_num_threads(2, device)
     pieces, split = [], room.split

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from far import last_images_of_many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import onnx_run
@@ -22,6 +23,13 @@ CASES = [  # shape, n, k, alpha, beta, groups
     ((1, 4, 2, 2), 5, 2.0, 0.5, 0.75, 4),
     ((1, 4, 2, 2), 3, 2.0, 0.5, 0.0, 1),
 ]
+LARGE = [  # more than 32 channels and 32 pixels, which is what a block of threads has, and some left over
+    ((2, 37, 5, 7), 5, 2.0, 0.5, 0.75, 1),
+    ((3, 70, 3, 7), 3, 1.0, 0.4, 0.5, 2),
+    ((1, 101, 3, 13), 67, 2.0, 0.5, 0.75, 1),  # windows that reach from one block beyond the next
+    ((2, 68, 1, 17), 69, 0.5, 0.1, 1.3, 2),
+    ((2, 64, 2, 16), 5, 2.0, 0.5, 0.75, 1),  # nothing left over
+]
 
 
 def normal(*shape, seed=0):
@@ -35,7 +43,7 @@ def run(x, device, *args, dy=None, **kwargs):
     return y.numpy(), tensor.grad.numpy()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + LARGE, ids=str)
 def test_matches_the_naive_loops(case, device):
     shape, *rest = case
     x = normal(*shape) * 3
@@ -48,6 +56,13 @@ def test_gradient_of_every_element(case, device):
     shape, *rest = case
     x = Tensor(normal(*shape), requires_grad=True, device=device)
     assert gradcheck(lambda x: lrn(x, *rest), [x])
+
+
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_gradient_of_many_channels(case, device):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: lrn(x, *rest), [x], direction=True)
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((2, 96, 55, 55), 2), ((2, 256, 27, 27), 1)], ids=str)
@@ -132,21 +147,28 @@ def test_squares_may_overflow(device):
 
 def test_tiny_values(device):
     x = np.array([1e-25, 1e-38, 0, 1e-42, 1e-20], np.float32).reshape(1, 5, 1, 1)
-    np.testing.assert_allclose(lrn(Tensor(x, device=device), k=1.0).numpy(), x, rtol=1e-6)
+    # CUDA kernels take float32 below the least normal number for 0.
+    least = 0 if device.startswith("cpu") else np.finfo(np.float32).tiny
+    np.testing.assert_allclose(lrn(Tensor(x, device=device), k=1.0).numpy(), x, rtol=1e-6, atol=least)
 
 
-def test_any_strides_and_channels_last_result(device):
+def test_any_strides_and_the_memory_order_of_the_result(device):
     x, dy = normal(2, 7, 5, 6), normal(2, 7, 5, 6, seed=1)
     expected = run(x, device, alpha=0.5, dy=dy)
-    for view in [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]:
+    views = [
+        Tensor(x[:, ::-1, ::-1].copy(), device=device).data[:, ::-1, ::-1],
+        Tensor(np.asfortranarray(x), device=device).data,
+        Tensor(np.repeat(x, 2, 3), device=device).data[..., ::2],
+    ]
+    for view in views:
         tensor = Tensor(x, requires_grad=True, device=device)
-        if device.startswith("cpu"):
-            tensor.data = view
+        tensor.data = view
         y = lrn(tensor, alpha=0.5)
-        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
+        assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.6])
@@ -165,6 +187,23 @@ def test_same_bits_on_any_number_of_threads(device):
         results.append(run(x, device, dy=dy))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "elements"),
+    [((2, 3, 3, 5), 1, 2**31), ((2, 3, 3, 5), 3, 2**31), ((33, 1, 1, 1), 1, 2**31), ((33, 1, 1, 1), 1, 2**32)],
+    ids=str,
+)
+def test_elements_and_pixels_beyond_32_bits(shape, groups, elements, device, monkeypatch):
+    x, dy = normal(*shape).astype("f"), normal(*shape, seed=1).astype("f")
+
+    def op(x):
+        return lrn(x, 3, 2.0, 0.5, groups=groups)
+
+    y, dx = last_images_of_many(op, x, dy, device, monkeypatch, elements)
+    expected = run(x.astype("d"), "cpu:0", 3, 2.0, 0.5, groups=groups, dy=dy)
+    np.testing.assert_allclose(y, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dx, expected[1], rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------- others, who divide alpha by n

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from far import last_images_of_many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import lrn_within_map_reference
@@ -18,10 +19,26 @@ CASES = [  # shape, n, k, alpha, beta
     ((2, 3, 1, 1), 5, 1.0, 0.5, 0.75),
     ((1, 2, 3, 3), 1, 1.0, 0.5, 0.75),
 ]
+LARGE = [  # more than 32 x 32 pixels, which is what a block of threads has, and some left over
+    ((2, 2, 37, 70), 5, 1.0, 0.5, 0.75),
+    ((1, 2, 70, 33), 9, 2.0, 0.4, 0.5),
+    ((1, 1, 99, 8), 67, 0.5, 0.1, 1.3),  # windows that reach from one block beyond the next
+    ((1, 1, 6, 101), 71, 1.0, 0.1, 0.75),
+    ((1, 2, 64, 32), 5, 1.0, 0.5, 0.75),  # nothing left over
+]
 
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
+
+
+def window_sums(x, n):
+    """The sums over n x n pixels around every pixel: slices along one axis, then along the other."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        slices = [np.arange(max(0, i - n // 2), min(size, i + n // 2 + 1)) for i in range(size)]
+        x = np.stack([x.take(one, axis).sum(axis) for one in slices], axis)
+    return x
 
 
 def run(x, device, *args, dy=None, **kwargs):
@@ -44,6 +61,21 @@ def test_gradient_of_every_element(case, device):
     shape, *rest = case
     x = Tensor(normal(*shape), requires_grad=True, device=device)
     assert gradcheck(lambda x: lrn_within_map(x, *rest), [x])
+
+
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_larger_maps(case, device):
+    shape, n, k, alpha, beta = case
+    x = normal(*shape)
+    y = lrn_within_map(Tensor(x, device=device), n, k, alpha, beta)
+    np.testing.assert_allclose(y.numpy(), x / (k + alpha * window_sums(x**2, n)) ** beta, rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_gradient_of_larger_maps(case, device):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    assert gradcheck(lambda x: lrn_within_map(x, *rest), [x], direction=True)
 
 
 def test_gradient_at_the_original_nets_shape(device):
@@ -117,18 +149,23 @@ def test_blocks_of_images_with_a_remainder(threads, block, device, monkeypatch):
         np.testing.assert_array_equal(dx[one], one_dx)
 
 
-def test_any_strides_and_channels_last_result(device):
+def test_any_strides_and_the_memory_order_of_the_result(device):
     x, dy = normal(2, 3, 7, 6), normal(2, 3, 7, 6, seed=1)
     expected = run(x, device, alpha=0.5, dy=dy)
-    for view in [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]:
+    views = [
+        Tensor(x[:, ::-1, ::-1].copy(), device=device).data[:, ::-1, ::-1],
+        Tensor(np.asfortranarray(x), device=device).data,
+        Tensor(np.repeat(x, 2, 3), device=device).data[..., ::2],
+    ]
+    for view in views:
         tensor = Tensor(x, requires_grad=True, device=device)
-        if device.startswith("cpu"):
-            tensor.data = view
+        tensor.data = view
         y = lrn_within_map(tensor, alpha=0.5)
-        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
+        assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -146,6 +183,14 @@ def test_same_bits_on_any_number_of_threads(device):
         results.append(run(x, device, dy=dy))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_elements_beyond_32_bits(device, monkeypatch):
+    x, dy = normal(2, 2, 3, 35).astype("f"), normal(2, 2, 3, 35, seed=1).astype("f")
+    y, dx = last_images_of_many(lambda x: lrn_within_map(x, 3, 1.0, 0.5), x, dy, device, monkeypatch)
+    expected = run(x.astype("d"), "cpu:0", 3, 1.0, 0.5, dy=dy)
+    np.testing.assert_allclose(y, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dx, expected[1], rtol=1e-5, atol=1e-6)
 
 
 def test_refused(device):

@@ -57,9 +57,25 @@ def test_empty(shapes, device):
     np.testing.assert_array_equal(b.grad.numpy(), np.zeros(b.shape))
 
 
-@pytest.mark.parametrize("shapes", [((129, 257), (257, 67)), ((5, 129, 33), (33, 67)), ((5, 129, 33), (5, 33, 67))])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((129, 257), (257, 67)),
+        ((5, 129, 33), (33, 67)),
+        ((5, 129, 33), (5, 33, 67)),
+        ((2, 1, 70, 33), (3, 33, 67)),
+        ((3, 1100), (1100, 67)),
+        ((67, 1100), (1100, 3)),
+        ((1100,), (1100, 70)),
+        ((70, 1100), (1100,)),
+        ((1100,), (1100,)),
+        ((300,), (3, 300, 70)),
+    ],
+)
 def test_real_sizes_along_a_random_direction(shapes, device):
-    assert gradcheck(F.matmul, [normal(shapes[0], device), normal(shapes[1], device, 1)], direction=True)
+    a, b = normal(shapes[0], device), normal(shapes[1], device, 1)
+    np.testing.assert_allclose((a @ b).numpy(), a.numpy() @ b.numpy(), rtol=1e-11, atol=1e-11)
+    assert gradcheck(F.matmul, [a, b], direction=True)
 
 
 def test_any_strides(device):
@@ -102,6 +118,15 @@ def test_types(a, b, expected, device):
     if y.requires_grad:
         y.sum().backward()
         assert all(t.grad is None or t.grad.dtype == t.dtype for t in (x, w))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64", "uint64"])
+def test_integers_wrap_around(dtype, device):
+    limits, draw = np.iinfo(dtype), np.random.default_rng(0).integers
+    a, b = (draw(limits.min, limits.max, shape, dtype, endpoint=True) for shape in ((9, 70), (70, 11)))
+    y = Tensor(a, device=device) @ Tensor(b, device=device)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y.numpy(), a @ b)
 
 
 def test_arrays_on_either_side(device):

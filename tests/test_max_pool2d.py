@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from far import last_images_of_many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import onnx_run
@@ -37,6 +38,8 @@ CASES = [  # shape, kernel, stride, padding, dilation, ceil_mode
     ((3, 2, 1, 1), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), False),
     ((1, 2, 2, 3), (2, 2), (1, 1), ((1, 1), (1, 1)), (1, 1), False),
     ((1, 1, 18, 17), (17, 16), (1, 1), ((8, 8), (8, 8)), (1, 1), False),  # 272 taps: more than a byte counts
+    ((3, 4, 13, 11), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # 360 outputs and 1716 pixels: some blocks each
+    ((2, 3, 12, 13), (3, 2), (1, 2), ((2, 1), (0, 1)), (2, 3), True),
 ]
 
 
@@ -51,6 +54,8 @@ def test_matches_the_naive_loops(case, values, device):
     ours, our_dx = run(x, device, *settings_, dy=dy)
     np.testing.assert_array_equal(ours, y)
     np.testing.assert_allclose(our_dx, dx, rtol=1e-13, atol=1e-13)
+    without_gradient = max_pool2d(Tensor(x, device=device), *settings_)
+    np.testing.assert_array_equal(without_gradient.numpy(), y)
 
 
 @pytest.mark.parametrize("case", CASES[:5] + CASES[7:8], ids=str)
@@ -132,20 +137,24 @@ def test_gradients_add_where_windows_overlap(device):
 # ---------------------------------------------------------------- memory, dtypes, repeatability
 
 
-def test_any_strides_and_channels_last_result(device):
+def test_any_strides_and_the_memory_order_of_the_result(device):
     x = distinct(2, 5, 9, 9)
     dy = np.random.default_rng(0).standard_normal((2, 5, 4, 4))
     expected = run(x, device, 3, 2, dy=dy)
-    views = [x[:, ::-1, ::-1].copy()[:, ::-1, ::-1], np.asfortranarray(x), np.repeat(x, 2, 3)[..., ::2]]
+    views = [
+        Tensor(x[:, ::-1, ::-1].copy(), device=device).data[:, ::-1, ::-1],
+        Tensor(np.asfortranarray(x), device=device).data,
+        Tensor(np.repeat(x, 2, 3), device=device).data[..., ::2],
+    ]
     for view in views:
         tensor = Tensor(x, requires_grad=True, device=device)
-        if device.startswith("cpu"):
-            tensor.data = view
+        tensor.data = view
         y = max_pool2d(tensor, 3, 2)
-        y.backward(Tensor(np.asfortranarray(dy), device=device))
+        y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
+        assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -194,6 +203,24 @@ def test_same_bits_every_time_on_any_number_of_threads(device):
 def test_backward_keeps_one_byte_per_output(device):
     y = max_pool2d(Tensor(distinct(2, 3, 9, 9), requires_grad=True, device=device), 3, 2)
     assert sum(value.nbytes for value in vars(y.node).values() if hasattr(value, "nbytes")) == y.size
+
+
+def test_a_stride_beyond_32_bits_leaves_one_window(device):
+    x = distinct(1, 2, 5, 4)
+    y, dx = run(x, device, 3, 2**40)
+    np.testing.assert_array_equal(y, x[:, :, :3, :3].max((2, 3), keepdims=True))
+    np.testing.assert_array_equal(np.argwhere(dx), np.argwhere(x == y))
+    y, dx = run(x, device, (1, 2), 1, 0, (2**40, 1))
+    np.testing.assert_array_equal(y, np.maximum(x[..., :-1], x[..., 1:]))
+    assert dx.sum() == y.size
+
+
+def test_elements_beyond_32_bits(device, monkeypatch):
+    x, dy = distinct(2, 2, 3, 5).astype("f"), distinct(2, 2, 2, 6).astype("f")
+    y, dx = last_images_of_many(lambda x: max_pool2d(x, 2, 1, (0, 1)), x, dy, device, monkeypatch)
+    expected = max_pool2d_reference(x, (2, 2), (1, 1), ((0, 0), (1, 1)), dy=dy)
+    np.testing.assert_array_equal(y, expected[0])
+    np.testing.assert_allclose(dx, expected[1], rtol=1e-6)
 
 
 # ---------------------------------------------------------------- other implementations

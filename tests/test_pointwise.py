@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+import minigrad
 import minigrad.functional as F
-from minigrad import DTypeError, Tensor, gradcheck
+from minigrad import DTypeError, Tensor, gpu, gradcheck
 
 
 def logistic(x):
@@ -34,7 +35,7 @@ def argument(name, shape, device, dtype="float64"):
 
 
 @every
-@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (3, 4), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (3, 4), (2, 3, 4, 5), (3, 7, 37)])
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 3e-6), ("float64", 1e-14)])
 def test_values(name, shape, dtype, rtol, device):
     x = argument(name, shape, device, dtype)
@@ -60,6 +61,25 @@ def test_any_memory_order(name, device):
     for view in (lambda x: x[::-1, ::2], lambda x: x.T, lambda x: x[1::3]):
         np.testing.assert_allclose(f(view(x)).numpy(), view(f(x)).numpy(), rtol=1e-14)
         assert gradcheck(lambda x, view=view: f(view(x)), [x])
+    assert gradcheck(lambda x: f(x).T, [x])  # here dy is the view
+
+
+@every
+def test_fewer_threads_than_elements(name, device):
+    where = minigrad.device(device)
+    if where.is_cpu:
+        pytest.skip("the processor runs no kernels")
+    x = argument(name, (3, 67), device)
+    y = getattr(F, name)(x)
+    dy = Tensor(np.random.default_rng(1).standard_normal(x.shape), device=device)
+    y.backward(dy)
+    file = name if name in ("tanh", "sigmoid", "relu") else "pointwise"
+    again, dx = (gpu.full(where, x.shape, np.nan, x.dtype) for _ in range(2))
+    kept = x if name == "log" else y
+    gpu.launch(where, file, f"{name}_forward", 2, 32, x.data, again, x.size, REAL=x.dtype)
+    gpu.launch(where, file, f"{name}_backward", 2, 32, dy.data, kept.data, dx, x.size, REAL=x.dtype)
+    np.testing.assert_array_equal(where.runtime.to_host(again), y.numpy())
+    np.testing.assert_array_equal(where.runtime.to_host(dx), x.grad.numpy())
 
 
 @every

@@ -78,10 +78,89 @@ def test_any_memory_order(name, device):
         for axis in (None, 1, (0, 2)):
             y = REDUCTIONS[name][0](view(x), axis)
             np.testing.assert_allclose(y.numpy(), REDUCTIONS[name][1](view(x).numpy(), axis=axis), rtol=1e-14)
-            assert gradcheck(lambda x, v=view, axis=axis: REDUCTIONS[name][0](v(x), axis), [x])
+            direction = not x.device.is_cpu  # every element takes long on an emulated card
+            assert gradcheck(lambda x, v=view, axis=axis: REDUCTIONS[name][0](v(x), axis), [x], direction=direction)
+
+
+# ---------------------------------------------------------------- long rows, which are reduced in pieces
+
+
+@every
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((3, 2500), 1),  # neighbours in one row: pieces of 1024
+        ((2500, 3), 1),  # many short rows
+        ((9, 31), 1),
+        ((9, 32), 1),
+        ((9, 33), 1),
+        ((700, 45), 0),  # neighbours in different rows: pieces of 256
+        ((257, 32), 0),
+        ((5, 7, 41, 9), (0, 2)),
+        ((3, 40, 5, 40), (1, 3)),
+        ((300_000,), None),  # pieces of pieces
+        ((70_000, 2), 0),
+        ((1, 70_000, 1), (0, 1)),
+    ],
+)
+def test_long_and_short_rows(name, shape, axis, device):
+    x = distinct(shape, device)
+    y = REDUCTIONS[name][0](x, axis)
+    np.testing.assert_allclose(y.numpy(), REDUCTIONS[name][1](x.numpy(), axis=axis), rtol=1e-13, atol=1e-12)
+    assert gradcheck(lambda x: REDUCTIONS[name][0](x, axis), [x], direction=True)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("name", ["sum", "mean"])
+def test_sums_in_single_precision_are_as_good_as_numpys(name, turn, device):
+    values = np.random.default_rng(0).uniform(0, 1, (2, 200_000)).astype("float32")
+    x = Tensor(np.ascontiguousarray(values.T).T if turn else values, device=device)
+    exact = getattr(values.astype("float64"), name)(axis=1)
+    limit = 3e-5 if turn and x.device.is_cpu else 3e-7  # NumPy adds columns one after the other
+    np.testing.assert_allclose(REDUCTIONS[name][0](x, 1).numpy(), exact, rtol=limit)
+
+
+def test_more_axes_than_a_kernel_takes(device):
+    x = Tensor(
+        np.random.default_rng(0).permutation(2**7 * 3**6).reshape((2, 3) * 6 + (2,)).astype("float64"), True, device
+    )
+    axes = tuple(range(0, x.ndim, 2))
+    for name, (ours, numpys) in REDUCTIONS.items():
+        np.testing.assert_array_equal(ours(x, axes).numpy(), numpys(x.numpy(), axis=axes), err_msg=name)
+    F.max(x, axes).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), x.numpy() == x.numpy().max(axis=axes, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint32", "int64"])
+def test_integers_in_any_order(dtype, device):
+    values = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (40, 300)).astype(dtype)
+    if dtype == "int8":
+        values -= 50
+    x = Tensor(values, device=device)
+    for axis in (None, 0, 1):
+        for name in ("sum", "max"):
+            y, expected = REDUCTIONS[name][0](x, axis), REDUCTIONS[name][1](values, axis=axis)
+            assert y.dtype == expected.dtype
+            np.testing.assert_array_equal(y.numpy(), expected)
 
 
 # ---------------------------------------------------------------- maximum
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("special", [None, np.nan, np.inf, -np.inf])
+def test_the_first_maximum_of_a_long_row(special, turn, device):
+    values = np.random.default_rng(0).integers(0, 3, (5, 2600)).astype("float32")
+    if special is not None:
+        values[0, [2599, 1030, 1029, 700]] = special
+        values[1, 1] = values[2, 2599] = values[3, 0] = special
+    x = Tensor(np.ascontiguousarray(values.T).T if turn else values, True, device)
+    y = F.max(x, 1)
+    np.testing.assert_array_equal(y.numpy(), values.max(axis=1))
+    y.backward(np.arange(1, 6, dtype="float32"))
+    expected = np.zeros((5, 2600))
+    expected[np.arange(5), values.argmax(axis=1)] = np.arange(1, 6)
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,16 @@ def test_tensors_as_indices(device):
     assert gradcheck(lambda x: x[i], [x])
 
 
+def test_repeated_elements_are_summed_in_order(device):
+    x = Tensor(np.zeros((3, 5), "float32"), True, device)
+    rows = np.random.default_rng(0).integers(0, 3, 200)
+    dy = (np.random.default_rng(1).standard_normal((200, 5)) * 10.0 ** (np.arange(200)[:, None] % 9)).astype("float32")
+    x[rows].backward(dy)
+    expected = np.zeros((3, 5), "float32")
+    np.add.at(expected, rows, dy)
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
 def test_an_index_array_changed_after_forward_does_not_matter(device):
     x, i = normal((5,), device), np.array([1, 3])
     y, z = x[i], x[i,]
@@ -172,11 +182,11 @@ def test_an_index_array_changed_after_forward_does_not_matter(device):
     np.testing.assert_array_equal(x.grad.numpy(), [0, 2, 0, 2, 0])
 
 
-@given(st.data())
-def test_any_basic_index(data):
+@given(data=st.data())
+def test_any_basic_index(data, device):
     shape = data.draw(array_shapes(max_dims=4, max_side=4))
     index = data.draw(basic_indices(shape, allow_newaxis=True))
-    x = normal(shape, "cpu:0")
+    x = normal(shape, device)
     y = x[index]
     np.testing.assert_array_equal(y.numpy(), x.numpy()[index])
     y.backward(np.ones(y.shape))
@@ -188,7 +198,12 @@ def test_any_basic_index(data):
 def test_large_shape_along_a_random_direction(device):
     x = normal((32, 48, 27), device)
     rows = np.random.default_rng(0).integers(0, 32, 500)
+    np.testing.assert_array_equal(x[rows].numpy(), x.numpy()[rows])
     assert gradcheck(lambda x: x[rows], [x], direction=True)
+    spots = rows[:300], slice(5, 40), rows[200:] % 27
+    np.testing.assert_array_equal(x[spots].numpy(), x.numpy()[spots])
+    assert gradcheck(lambda x: x[spots], [x], direction=True)
+    assert gradcheck(lambda x: x.T[x.numpy().T > 0.5], [x], direction=True)
     assert gradcheck(lambda x: x[::-2, 3:].transpose(2, 0, 1).reshape(27, -1), [x], direction=True)
 
 

@@ -8,8 +8,9 @@ from hypothesis.extra import numpy as hnp
 from oracles import onnx_run
 from reference import softmax_reference
 
+import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gradcheck
+from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gpu, gradcheck
 
 BOTH = pytest.mark.parametrize("f", [F.softmax, F.log_softmax])
 
@@ -41,8 +42,50 @@ def test_gradients_of_every_element(device, f, shape, axis):
 
 
 @BOTH
-def test_gradients_at_the_size_of_the_last_layer(device, f):
-    assert gradcheck(f, [tensor((129, 1000), device)], direction=True)
+@pytest.mark.parametrize("shape, axis", [((129, 1000), 1), ((1000, 129), 0), ((3, 35, 301), 1), ((300, 10), 1)])
+def test_gradients_at_the_size_of_the_last_layer(device, f, shape, axis):
+    assert gradcheck(lambda x: f(x, axis), [tensor(shape, device)], direction=True)
+
+
+@BOTH
+@pytest.mark.parametrize("length", [31, 32, 33, 255, 257, 1025])
+def test_long_axes(device, f, length):
+    """Lengths around those of a warp and of a thread block; the maximum first, last, and between."""
+    x = tensor((4, length), device)
+    values = x.numpy().copy()
+    values[0, 0] = values[1, -1] = values[2, length // 2] = 1000  # e^1000 would overflow
+    s = values - values.max(axis=1, keepdims=True)
+    expected = s - np.log(np.exp(s).sum(axis=1, keepdims=True))
+    expected = np.exp(expected) if f is F.softmax else expected
+    for axis, turn in ((1, np.asarray), (0, np.transpose)):
+        y = f(Tensor(turn(values).copy(), device=device), axis)
+        np.testing.assert_allclose(turn(y.numpy()), expected, rtol=1e-12, atol=1e-14)
+
+
+@BOTH
+def test_gradients_that_arrive_transposed(device, f):
+    assert gradcheck(lambda x: f(x, 1).T, [tensor((3, 5), device)])
+    assert gradcheck(lambda x: f(x, 0).T, [tensor((3, 5), device)])
+
+
+@BOTH
+@pytest.mark.parametrize("axis", [0, 1])
+def test_every_launch_geometry_gives_the_same(device, f, axis):
+    """Fewer blocks than lines: each takes several."""
+    where = minigrad.device(device)
+    if where.is_cpu:
+        pytest.skip("the processor runs no kernels")
+    x = tensor((11, 70), device)
+    y, dx = f(x, axis), gpu.empty(where, x.shape, x.dtype)
+    dy = Tensor(np.random.default_rng(1).standard_normal(x.shape), device=device)
+    y.backward(dy)
+    again = gpu.empty(where, x.shape, x.dtype)
+    for grid in (1, 3):
+        sizes = (70, 11, 70) if axis == 0 else (11, 70, 1)  # lines, length, inner
+        gpu.launch(where, "softmax", f"{f.__name__}_forward", grid, 32, x.data, again, *sizes, REAL=x.dtype)
+        gpu.launch(where, "softmax", f"{f.__name__}_backward", grid, 32, dy.data, y.data, dx, *sizes, REAL=x.dtype)
+        np.testing.assert_allclose(where.runtime.to_host(again), y.numpy(), rtol=1e-13)
+        np.testing.assert_allclose(where.runtime.to_host(dx), x.grad.numpy(), rtol=1e-12, atol=1e-15)
 
 
 arrays = hnp.arrays(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..device import DeviceLike
 from ..device import device as device_named
-from ..engine import Version
+from ..engine import Version, no_grad
 from ..errors import CheckpointError, GraphError
 from ..tensor import Tensor, TensorLike
 
@@ -154,8 +154,7 @@ class Module:
         for parameter in self.parameters():
             if parameter.device is where:
                 continue
-            array = parameter.data if parameter.device.is_cpu else parameter.data.get()
-            parameter.data = where.xp.array(array)
+            parameter.data = Tensor(parameter, device=where).data
             parameter.device, parameter.grad, parameter.version = where, None, Version()
         return self
 
@@ -173,8 +172,8 @@ class Module:
         parameters = dict(self.named_parameters())
         for name, value in fitting_state(type(self).__name__, parameters, state).items():
             parameter = parameters[name]
-            parameter.data[...] = parameter.device.xp.asarray(value, parameter.dtype)
-            parameter.mark_modified()
+            with no_grad():
+                parameter[...] = np.asarray(value)
 
     # ---------------------------------------------------------------- printing
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..chunks import whole_batches
 from ..engine import no_grad
 from ..errors import ArgumentError
@@ -62,10 +64,9 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
 
 
 def _standardize(layer: Any, z: Tensor, std: float) -> None:
-    xp = z.device.xp
-    others = (0, *range(2, z.ndim))
-    mean, sd = z.data.mean(others), z.data.std(others)
-    scale = xp.where(sd > 0, std / xp.where(sd > 0, sd, 1), 1).astype(z.dtype)
+    others, outputs = (0, *range(2, z.ndim)), z.numpy()
+    mean, sd = outputs.mean(others), outputs.std(others)
+    scale = np.where(sd > 0, std / np.where(sd > 0, sd, 1), 1).astype(z.dtype)
     layer.weight *= Tensor(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)), device=z.device)
     layer.bias -= Tensor(mean, device=z.device)
     layer.bias *= Tensor(scale, device=z.device)

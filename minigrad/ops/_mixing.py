@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
+from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import OPS, Tensor, wrap
+from ._reduction import summed
 
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -63,7 +66,8 @@ def constant(op: str, value: Any, other: Tensor) -> Tensor:
     elif dtype.kind == "b" and not isinstance(value, (bool, np.bool_)):
         dtype = _INT64
     try:
-        return wrap(where.xp.asarray(value, dtype), where)
+        number = np.asarray(value, dtype)
+        return wrap(number if where.is_cpu else gpu.upload(where, number), where)
     except OverflowError:
         raise ArgumentError(f"{op}: {value} is out of range for {dtype}: convert the tensor first") from None
 
@@ -80,8 +84,15 @@ def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of an operand of that shape: an element used several times gets the sum over its uses."""
-    if grad.shape == shape:
-        return grad
+    return grad if grad.shape == shape else grad.sum(axis=_repeated(grad, shape)).reshape(shape)
+
+
+def unbroadcast_gpu(device: Device, grad: Array, shape: tuple[int, ...]) -> Array:
+    """`unbroadcast` for an array on a graphics card."""
+    return grad if grad.shape == shape else summed(device, grad, _repeated(grad, shape)).reshape(shape)
+
+
+def _repeated(grad: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of `grad` along which an operand of that shape was repeated."""
     extra = grad.ndim - len(shape)
-    repeated = tuple(i for i, n in enumerate(grad.shape) if i < extra or (n != 1 and shape[i - extra] == 1))
-    return grad.sum(axis=repeated).reshape(shape)
+    return tuple(i for i, n in enumerate(grad.shape) if i < extra or (n != 1 and shape[i - extra] == 1))

@@ -1,7 +1,7 @@
 """What max-pooling and average-pooling share: which pixels each tap of the window meets, and how to fetch them.
 
-Both ops are separable: first down the rows, then across the columns, kh + kw passes over an image in place of
-kh * kw.  Rows come first because a row of a channels-last image is one long run of memory.
+On the CPU both ops are separable: first down the rows, then across the columns, kh + kw passes over an image in
+place of kh * kw.  Rows come first because a row of a channels-last image is one long run of memory.
 """
 
 from __future__ import annotations
@@ -70,6 +70,14 @@ def openers(found: tuple[Tap, ...], count: int) -> tuple[Tap, ...]:
     """
     _, outputs, _ = found[0]
     return found[:1] if outputs == slice(0, count) else found[::-1]
+
+
+def by_axis(*pairs: Pair) -> tuple[int, ...]:
+    """What the kernels are told of the two axes: the first number of every pair, then the second of every pair.
+
+    Only a stride or a dilation can pass 2^31, with a single window or a single tap: there any number does the same.
+    """
+    return tuple(min(pair[axis], 2**31 - 1) for axis in (0, 1) for pair in pairs)
 
 
 @lru_cache(maxsize=256)

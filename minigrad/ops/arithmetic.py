@@ -23,11 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
+from ..device import Device
 from ..engine import Array, Function
 from ..errors import ArgumentError, DTypeError
+from ..gpu import THREADS, Strided
 from ..tensor import OPS, Tensor, TensorLike, apply, op
 from ._checks import check_tensors
-from ._mixing import operands, unbroadcast
+from ._mixing import operands, unbroadcast, unbroadcast_gpu
 
 
 class Add(Function):
@@ -40,6 +43,15 @@ class Add(Function):
         db = unbroadcast(dy, self.shapes[1]) if self.needs[1] else None
         return da, db
 
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return _computed(self.device, "add", a, b)
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = unbroadcast_gpu(self.device, dy, self.shapes[0]) if self.needs[0] else None
+        db = unbroadcast_gpu(self.device, dy, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
 
 class Subtract(Function):
     def forward_cpu(self, a: Array, b: Array) -> Array:
@@ -49,6 +61,15 @@ class Subtract(Function):
     def backward_cpu(self, dy: Array) -> Any:
         da = unbroadcast(dy, self.shapes[0]) if self.needs[0] else None
         db = -unbroadcast(dy, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return _computed(self.device, "subtract", a, b)
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = unbroadcast_gpu(self.device, dy, self.shapes[0]) if self.needs[0] else None
+        db = _negated(self.device, unbroadcast_gpu(self.device, dy, self.shapes[1])) if self.needs[1] else None
         return da, db
 
 
@@ -64,6 +85,20 @@ class Multiply(Function):
         db = unbroadcast(dy * self.a, self.shapes[1]) if self.needs[1] else None
         return da, db
 
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        self.a = a if self.needs[1] else None
+        self.b = b if self.needs[0] else None
+        return _computed(self.device, "multiply", a, b)
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = db = None
+        if self.needs[0]:
+            da = unbroadcast_gpu(self.device, _computed(self.device, "multiply", dy, self.b), self.shapes[0])
+        if self.needs[1]:
+            db = unbroadcast_gpu(self.device, _computed(self.device, "multiply", dy, self.a), self.shapes[1])
+        return da, db
+
 
 class Divide(Function):
     def forward_cpu(self, a: Array, b: Array) -> Array:
@@ -77,6 +112,21 @@ class Divide(Function):
         over_b = dy / self.b
         da = unbroadcast(over_b, self.shapes[0]) if self.needs[0] else None
         db = -unbroadcast(over_b * self.y, self.shapes[1]) if self.needs[1] else None
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        y = _computed(self.device, "divide", a, b)
+        self.b = b if any(self.needs) else None
+        self.y = y if self.needs[1] else None
+        return y
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = db = None
+        if self.needs[0]:
+            da = unbroadcast_gpu(self.device, _computed(self.device, "divide", dy, self.b), self.shapes[0])
+        if self.needs[1]:
+            db = _gradient(self.device, "divide_backward_b", self.shapes[1], dy, (self.y,), (self.b,))
         return da, db
 
 
@@ -101,6 +151,23 @@ class Power(Function):
             db = unbroadcast(dy * (self.y * log_a), self.shapes[1])
         return da, db
 
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        y = _computed(self.device, "power", a, b)
+        self.a = a if any(self.needs) else None
+        self.b = b if any(self.needs) else None
+        self.y = y if self.needs[1] else None
+        return y
+
+    def backward_gpu(self, dy: Array) -> Any:
+        a, b = self.a, self.b
+        da = db = None
+        if self.needs[0]:
+            da = _gradient(self.device, "power_backward_a", self.shapes[0], dy, (), (a, b))
+        if self.needs[1]:
+            db = _gradient(self.device, "power_backward_b", self.shapes[1], dy, (self.y,), (a, b))
+        return da, db
+
 
 def _power(a: Array, b: Array) -> Array:
     # One exponent for many elements, as a Python number: NumPy has short cuts then, a square root for 0.5.
@@ -113,6 +180,56 @@ class Negative(Function):
 
     def backward_cpu(self, dy: Array) -> Array:
         return -dy
+
+    def forward_gpu(self, a: Array) -> Array:
+        return _negated(self.device, a)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return _negated(self.device, dy)
+
+
+# ---------------------------------------------------------------- on a graphics card
+
+
+def _computed(device: Device, operation: str, a: Array, b: Array) -> Array:
+    """a `operation` b, two arrays of one element type."""
+    y = gpu.empty(device, np.broadcast_shapes(a.shape, b.shape), a.dtype)
+    return gpu.arithmetic(device, operation, a, b, y)
+
+
+def _negated(device: Device, a: Array) -> Array:
+    y = gpu.empty_like(device, a)
+    for layout, n, (to, x) in gpu.walks(a.shape, y, a):
+        gpu.launch(
+            device, "arithmetic", "negative", gpu.blocks(n), THREADS, Strided(to), Strided(x), layout, n, T=a.dtype
+        )
+    return y
+
+
+def _gradient(
+    device: Device,
+    kernel: str,
+    shape: tuple[int, ...],
+    dy: Array,
+    same: tuple[Array, ...],
+    operands: tuple[Array, ...],
+) -> Array:
+    """The gradient of an operand of that shape, computed element by element and summed over repeated elements.
+
+    same: further arrays of the shape of dy; operands: those that broadcast to it.
+    """
+    dy = gpu.contiguous(device, dy)
+    gradient = gpu.empty_like(device, dy)
+    layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
+    if layout is None:  # too many axes: written out in full, they are one
+        operands = tuple(gpu.assign(device, gpu.empty_like(device, dy), x) for x in operands)
+        layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
+    args = gradient, dy, *same, *map(Strided, operands), layout, dy.size
+    gpu.launch(device, "arithmetic_backward", kernel, gpu.blocks(dy.size), THREADS, *args, REAL=dy.dtype)
+    return unbroadcast_gpu(device, gradient, shape)
+
+
+# ---------------------------------------------------------------- the ops
 
 
 @op
@@ -155,7 +272,7 @@ def power(a: TensorLike, b: TensorLike) -> Tensor:
     """
     base, exponent = operands("power", a, b)
     _refuse_bool("power", base)
-    if exponent.dtype.kind == "i" and (exponent.data < 0).any():
+    if exponent.dtype.kind == "i" and (exponent.numpy() < 0).any():
         raise ArgumentError("power: integers to a negative power are no integers: convert with .astype first")
     return apply(Power(), base, exponent)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import DTypeError
 from ..tensor import _DTYPES, Tensor, apply, op
@@ -30,12 +31,19 @@ class AsType(Function):
     def backward_cpu(self, dy: Array) -> Array:
         return dy.astype(self.back)
 
+    def forward_gpu(self, x: Array) -> Array:
+        self.back = x.dtype
+        return gpu.converted(self.device, x, self.to)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return gpu.converted(self.device, dy, self.back)
+
 
 @op
 def astype(x: Tensor, dtype: Any) -> Tensor:
     """x converted to `dtype`: float32, float64, an integer type or bool (DTypeError for any other).
 
-    The memory order is kept.  x itself when it is of that type already.
+    The memory order is kept on the CPU.  x itself when it is of that type already.
     """
     check_tensors("astype", x=x)
     try:

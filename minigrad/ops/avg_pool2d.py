@@ -5,7 +5,7 @@
 
 divisor[i,j] is the area of window (i,j): with count_include_pad its part within the padded image (what
 ceil_mode lets overhang further is not counted), without it its part within the image.  The area is a product,
-height times width, and the sum is one down the rows, then across the columns.
+height times width; on the CPU the sum is one down the rows, then across the columns.
 
 Source: LeCun et al. 1998 (subsampling); PyTorch's divisor rules.  The original AlexNet code divides by the
 window clipped to the image, that is count_include_pad=False.
@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
-from ._pooling import copied, in_blocks, taps_of_both_axes
+from ._pooling import by_axis, copied, in_blocks, taps_of_both_axes
 from ._runs import runs
 from ._windows import channels_last, first
 
@@ -99,6 +101,28 @@ class AvgPool2d(Function, name="avg_pool2d"):
                 if w.start % s == phase:
                     sums[:, w.start // s :][:, : j.stop - j.start] += share[:, j]
             columns[...] = runs(sums)
+
+    def forward_gpu(self, x: Array) -> Array:
+        settings = self.kernel, self.stride, self.padding, (1, 1), self.ceil_mode
+        _, _, counts = taps_of_both_axes(self.name, x.shape, *settings)
+        (top, bottom), (left, right) = self.padding
+        self.x_shape = x.shape
+        self.axes = by_axis(x.shape[2:], counts, self.kernel, self.stride, (top, left), (bottom, right))
+        x = gpu.contiguous(self.device, x)
+        y = gpu.empty(self.device, (*x.shape[:2], *counts), x.dtype)
+        self.launch("avg_pool2d_forward", x, y)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        self.launch("avg_pool2d_backward", dy, dx)
+        return dx
+
+    def launch(self, kernel: str, a: Array, out: Array) -> None:
+        """`kernel` with one thread per element of `out`."""
+        grid, settings = gpu.blocks(out.size), (*self.axes, self.count_include_pad)
+        gpu.launch(self.device, "avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
 
 
 @op

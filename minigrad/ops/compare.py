@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import DTypeError
+from ..gpu import THREADS, Strided
 from ..tensor import Tensor, TensorLike, apply, op, wrap
 from ._mixing import check_broadcast, constant
 
@@ -28,6 +30,16 @@ class Compare(Function):
 
     def forward_cpu(self, a: Array, b: Array) -> Array:
         return getattr(np, self.relation)(a, b)
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        if a.dtype != b.dtype:  # uint64 with signed integers: as float64
+            common = np.promote_types(a.dtype, b.dtype)
+            a, b = (x if x.dtype == common else gpu.converted(self.device, x, common) for x in (a, b))
+        y = gpu.empty(self.device, np.broadcast_shapes(a.shape, b.shape), np.bool_)
+        for layout, n, arrays in gpu.walks(y.shape, y, a, b):
+            args = *map(Strided, arrays), layout, n
+            gpu.launch(self.device, "compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
+        return y
 
 
 @op
@@ -84,5 +96,6 @@ def _compare(relation: str, a: Any, b: Any) -> Tensor:
 def _other(relation: str, value: Any, tensor: Tensor) -> Tensor:
     if isinstance(value, _NUMBERS) and tensor.dtype.kind != "f":
         # Against integers a number keeps its own type: int8 < 300 and int8 < 0.5 have answers.
-        return wrap(tensor.device.xp.asarray(value), tensor.device)
+        number, where = np.asarray(value), tensor.device
+        return wrap(number if where.is_cpu else gpu.upload(where, number), where)
     return constant(relation, value, tensor)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, apply, op
@@ -29,9 +30,23 @@ class Concat(Function):
         return np.concatenate(xs, axis=self.axis)
 
     def backward_cpu(self, dy: Array) -> Any:
+        return tuple(dy[piece] for piece in self._pieces())
+
+    def forward_gpu(self, *xs: Array) -> Array:
+        self.sizes = [x.shape[self.axis] for x in xs]
+        shape = (*xs[0].shape[: self.axis], sum(self.sizes), *xs[0].shape[self.axis + 1 :])
+        y = gpu.empty(self.device, shape, xs[0].dtype)
+        for x, piece in zip(xs, self._pieces()):
+            gpu.assign(self.device, y[piece], x)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Any:
+        return tuple(dy[piece] for piece in self._pieces())
+
+    def _pieces(self) -> list[tuple[slice, ...]]:
+        """Where each x is in y."""
         before = (slice(None),) * self.axis
-        pieces = [slice(end - size, end) for size, end in zip(self.sizes, accumulate(self.sizes))]
-        return tuple(dy[before + (piece,)] for piece in pieces)
+        return [(*before, slice(end - size, end)) for size, end in zip(self.sizes, accumulate(self.sizes))]
 
 
 class Split(Function):
@@ -49,12 +64,21 @@ class Split(Function):
         dx[self.piece] = dy
         return dx
 
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x[self.piece]
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dx = gpu.zeros(self.device, self.x_shape, dy.dtype)
+        gpu.assign(self.device, dx[self.piece], dy)
+        return dx
+
 
 @op
 def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after the other along `axis`; ShapeError unless all their other axes are equal.
 
-    Memory order is kept: channels-last images stay channels-last.  DTypeError for mixed element types.
+    Memory order is kept on the CPU: channels-last images stay channels-last.  DTypeError for mixed element types.
     """
     if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence) or not tensors:
         raise ArgumentError("concat: expects a list of at least one tensor: concat([a, b], axis=1)")

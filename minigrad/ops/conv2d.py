@@ -27,20 +27,27 @@ to every s-th pixel of the bordered image, in one addition.
 
 Threads share the images of a batch.  Each sums its own dw, and the sums are added in a fixed order.
 
+On a graphics card (kernels/conv2d.cu) tiles are so small that no `cols` is ever stored, and dx is gathered: each of its
+pixels looks up the taps that reached it.
+
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5; groups are the paper's "kernels that take input only from
 those kernel maps which reside on the same GPU".  im2col: Chellapilla, Puri, Simard 2006.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
+from ..gpu import THREADS
+from ..kernel import CONVOLUTION
 from ..memory import empty
 from ..parallel import add_into, split
 from ..tensor import Tensor, apply, op
@@ -53,6 +60,12 @@ from ._windows import channels_last, first, last, output_shape, small_buffers
 _TILE_BYTES = 3.2e6
 _MAP_BYTES = 2e6  # of one group's dx and one tap's share of it at a time; measured: half of this is slower at 13x13
 _LEAST_WORK = 20_000_000  # multiplications worth waking a thread: fewer were measured slower on two than on one
+
+# The GPU's tiles: kernels/conv2d.cu.  Where there are fewer tiles than would keep a card busy, say two for each of 80
+# multiprocessors, their sums are cut into parts.  No card is asked, so that the same bits come out on all.
+_COLUMNS = 128
+_ENOUGH_BLOCKS = 160
+_LEAST_DEPTH = 128  # of a part: enough for its writing and adding to be little work beside it
 
 
 class Conv2d(Function):
@@ -220,9 +233,65 @@ class Conv2d(Function):
                     dxp[:, rows, cols] += share
                 images[..., g * cg : (g + 1) * cg] = dxp[:, top : top + h, left : left + l]
 
+    def forward_gpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
+        self.x, self.w = x, w = gpu.contiguous(self.device, x), gpu.contiguous(self.device, w)
+        (o, cg, kh, kw), og = w.shape, len(w) // self.groups
+        oh, ow = output_shape("conv2d", x.shape, (kh, kw), self.s, self.p, self.d)
+        y = gpu.empty(self.device, (len(x), o, oh, ow), x.dtype)
+        bias = w if b is None else gpu.contiguous(self.device, b)  # w where there is none: not read
+        self.multiply("forward", y, og, len(x) * oh * ow, cg * kh * kw, x, w, bias, b is not None, shape=(oh, ow))
+        return y
+
+    def backward_gpu(self, dy: Array) -> tuple[Array | None, ...]:
+        x, w, dy = self.x, self.w, gpu.contiguous(self.device, dy)
+        (n, _, h, l), (o, cg, kh, kw), (oh, ow) = x.shape, w.shape, dy.shape[2:]
+        og, (sh, sw) = o // self.groups, self.s
+        dx = dw = db = None
+        if self.needs[0]:
+            dx = gpu.empty_like(self.device, x)
+            # Every sh-th row and sw-th column of dx is a product of its own: the same taps reach all its pixels.
+            columns = n * -(-h // sh) * -(-l // sw)
+            taps = math.prod(-(-k // (s // math.gcd(s, d))) for k, s, d in zip((kh, kw), self.s, self.d))
+            self.multiply("backward_x", dx, cg, columns, og * taps, dy, w, shape=(oh, ow), phases=sh * sw)
+        if self.needs[1]:
+            dw = gpu.empty_like(self.device, w)
+            self.multiply("backward_w", dw, og, cg * kh * kw, n * oh * ow, dy, x, shape=(oh, ow))
+        if any(self.needs[2:]):
+            db = gpu.empty(self.device, (o,), w.dtype)
+            gpu.launch(self.device, "conv2d", "conv2d_backward_b", o, THREADS, dy, db, n, oh * ow, REAL=dy.dtype)
+        return (dx, dw, db)[: len(self.needs)]
+
+    def multiply(
+        self, kernel: str, out: Array, rows: int, columns: int, depth: int, *factors: Any, shape: Pair, phases: int = 1
+    ) -> None:
+        """Fill `out` with a product rows x depth x columns per group (and phase), by kernel conv2d_<kernel>_<tile>.
+
+        factors: the kernel's other arguments.  shape: (oh, ow).
+        """
+        (n, _, h, l), (o, cg, kh, kw), ((top, _), (left, _)) = self.x.shape, self.w.shape, self.p
+        sizes = (n, self.groups, cg, o // self.groups, h, l, *shape, kh, kw, *self.s, *self.d, top, left)
+        tile = 32 if rows <= 32 else 64
+        grid = gpu.blocks(columns, _COLUMNS) * phases, gpu.blocks(rows, tile)
+        parts, part_depth = _parts_of(grid[0] * grid[1] * self.groups, depth)
+        y = out if parts == 1 else gpu.empty(self.device, (parts, *out.shape), out.dtype)
+        args = (*factors, y, np.array([sizes], CONVOLUTION), part_depth)
+        blocks, types = (*grid, self.groups * parts), {"REAL": out.dtype}
+        gpu.launch(self.device, "conv2d", f"conv2d_{kernel}_{tile}", blocks, THREADS, *args, **types)
+        if parts > 1:
+            args = (y, out, parts, out.size)
+            gpu.launch(self.device, "conv2d", "conv2d_add_parts", gpu.blocks(out.size), THREADS, *args, **types)
+
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         oh, ow = output_shape("conv2d", x.shape, w.shape[2:], self.s, self.p, self.d)
         return 2 * len(x) * oh * ow * w.size
+
+
+def _parts_of(blocks: int, depth: int) -> Pair:
+    """Into how many parts to cut sums of `depth` terms, where `blocks` tiles are to be summed, and terms of a part."""
+    wanted = max(1, min(gpu.blocks(_ENOUGH_BLOCKS, max(1, blocks)), depth // _LEAST_DEPTH))
+    part = -(-depth // wanted)
+    part += -part % 16  # whole tiles, but for the last part
+    return max(1, -(-depth // max(1, part))), part
 
 
 def _add_to_rows(y: Array, b: Array, ow: int) -> None:

@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
 
 REDUCTIONS = ("mean", "sum", "none")
+WARP = 32  # threads
 
 
 class CrossEntropy(Function, name="cross_entropy"):
@@ -57,6 +60,36 @@ class CrossEntropy(Function, name="cross_entropy"):
         dx[np.abs(dx) < np.finfo(dx.dtype).tiny] = 0
         return dx
 
+    def forward_gpu(self, x: Array) -> Array:
+        x, rows = gpu.contiguous(self.device, x), len(x)
+        self.t = t = gpu.upload(self.device, self.t, np.int64)
+        self.p = p = gpu.empty_like(self.device, x)
+        loss = gpu.empty(self.device, (rows,), x.dtype)
+        self.launch("cross_entropy_forward", x, t, p, loss, *x.shape)
+        if self.reduction == "none":
+            return loss
+        y = gpu.empty(self.device, (), x.dtype)
+        divisor = rows if self.reduction == "mean" else 1
+        gpu.launch(
+            self.device, "cross_entropy", "cross_entropy_total", 1, THREADS, loss, y, rows, divisor, REAL=x.dtype
+        )
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy, p, t = gpu.contiguous(self.device, dy), self.p, self.t
+        dx = gpu.empty_like(self.device, p)
+        dy_step = int(self.reduction == "none")
+        divisor = len(p) if self.reduction == "mean" else 1
+        tiny = np.finfo(dx.dtype).tiny
+        self.launch("cross_entropy_backward", dy, p, t, dx, *p.shape, dy_step, divisor, tiny)
+        return dx
+
+    def launch(self, kernel: str, *args: Any) -> None:
+        """A kernel that gives each row a block, no larger than the row."""
+        rows, classes = self.p.shape
+        grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(max(1, classes), WARP))
+        gpu.launch(self.device, "cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
+
 
 @op
 def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tensor:
@@ -80,7 +113,7 @@ def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tenso
 
 
 def _checked_labels(target: Any, logits: Tensor) -> Array:
-    """The labels as an array of indices on the device of logits, a copy; raises as cross_entropy says."""
+    """The labels as a NumPy array of indices, a copy; raises as cross_entropy says."""
     n, classes = logits.shape
     where = logits.device
     if isinstance(target, Tensor) and target.device is not where:
@@ -88,7 +121,7 @@ def _checked_labels(target: Any, logits: Tensor) -> Array:
             f"cross_entropy: logits on {where}, target on {target.device}: bring them together with .to()"
         )
     try:
-        labels = target.data if isinstance(target, Tensor) else where.xp.asarray(target)
+        labels = target.numpy() if isinstance(target, Tensor) else np.asarray(target)
     except ValueError:
         raise ShapeError("cross_entropy: target is a ragged list; it must be a flat list of N labels") from None
     if labels.shape != (n,):

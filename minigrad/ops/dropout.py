@@ -15,6 +15,7 @@ the mask cheaper than the multiplication it is for.
 Element i of the batch, counted in row-major order whatever the order in memory, has draw number i of a
 counter-based generator, which can begin anywhere.  So a mask does not depend on which images are run together,
 or in which thread: the images of a chunk (in_chunks; images along axis 0) get what they get within the batch.
+On a graphics card the mask is never kept: forward and backward make the same bits where they are needed.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 4.2; Hinton et al. 2012 (arXiv 1207.0580);
 Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
@@ -26,15 +27,18 @@ import math
 
 import numpy as np
 
+from .. import gpu
 from ..device import random_key
 from ..engine import Array, Function
 from ..errors import ArgumentError
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 FORMS = ("inverted", "paper")
 BLOCK = 256  # bits that Philox makes of one value of its counter
+TILE = 1024  # elements that share a thread block on a graphics card
 
 
 class Dropout(Function):
@@ -67,6 +71,31 @@ class Dropout(Function):
         if self.scale != 1:
             y *= self.scale
         return np.multiply(x, y, out=y)
+
+    def forward_gpu(self, x: Array) -> Array:
+        if self.training:
+            self.key, first, images = random_key(self.device)
+            self.before = first * (x.size // images)
+        return self.scaled_gpu(x)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return self.scaled_gpu(dy)
+
+    def scaled_gpu(self, x: Array) -> Array:
+        """x * mask * scale; the mask is not kept: making it again is cheaper than going to memory for it."""
+        x, n = gpu.contiguous(self.device, x), x.size
+        y = gpu.empty_like(self.device, x)
+        if not self.training:
+            gpu.launch(self.device, "dropout", "scaled", gpu.blocks(n), THREADS, x, y, n, self.scale, REAL=x.dtype)
+            return y
+        bits = _bits_of_one(self.p)
+        dropped = round(self.p * 2**bits)
+        counter, skip = divmod(self.before, BLOCK // bits)
+        stream = self.key, counter, skip
+        types = {"REAL": x.dtype, "BITS": bits, "TILE": TILE}
+        grid = gpu.blocks(skip + n, TILE) if n else 0
+        gpu.launch(self.device, "dropout", "dropout", grid, THREADS, x, y, n, *stream, dropped, self.scale, **types)
+        return y
 
 
 def _mask_of_images(key: int, first: int, images: int, shape: tuple[int, ...], p: float) -> np.ndarray:

@@ -8,7 +8,8 @@ w is (out, in), as PyTorch stores it: both y and dx then read it along its rows,
 The three products are where a fully connected layer spends its time.  The large ones are cut in as many
 pieces as the device has threads, along the longer axis of the result, so that no thread waits for a sum and
 the bits depend on nothing but the shapes and the thread count.  (The two threads read one half of w each: w
-is up to 150 MB in AlexNet, and reading it is what a small batch costs.)
+is up to 150 MB in AlexNet, and reading it is what a small batch costs.)  On a graphics card, _gemm.py chooses
+among the kernels of kernels/gemm.cu, which read w in either direction too.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5 (fc6, fc7, fc8).
 """
@@ -19,6 +20,7 @@ import math
 
 import numpy as np
 
+from .. import gpu
 from ..device import Device
 from ..engine import Array, Function
 from ..errors import ShapeError
@@ -26,6 +28,7 @@ from ..memory import empty
 from ..parallel import split
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
+from ._gemm import column_sums, product
 
 SMALL = 3 << 20  # multiply-adds below which a second thread costs more than it saves (measured)
 
@@ -48,6 +51,23 @@ class Linear(Function):
         dw = _product(self.device, dy.T, _rows(self.x)) if needs_w else None
         db = [dy.sum(axis=0) if needed else None for needed in needs_b]
         return dx, dw, *db
+
+    def forward_gpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
+        self.x, self.w = x, w
+        y = product(self.device, self._rows(x), w.T, b)
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], w.shape[0])
+
+    def backward_gpu(self, dy: Array) -> tuple[Array | None, ...]:
+        needs_x, needs_w, *needs_b = self.needs
+        dy = self._rows(dy)
+        dx = product(self.device, dy, self.w).reshape(self.x.shape) if needs_x else None
+        dw = product(self.device, dy.T, self._rows(self.x)) if needs_w else None
+        db = [column_sums(self.device, dy) if needed else None for needed in needs_b]
+        return dx, dw, *db
+
+    def _rows(self, x: Array) -> Array:
+        """As the function below; a copy where the memory of x does not allow a view."""
+        return x if x.ndim == 2 else gpu.reshaped(self.device, x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         return 2 * x.size * len(w)

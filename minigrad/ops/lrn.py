@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
 from ..memory import empty
@@ -26,6 +27,7 @@ from ._response import WindowSums, check_response, in_blocks, power, scale
 from ._windows import channels_last, first
 
 BLOCK = 3 << 14  # elements at a time: what one line of a formula writes, the next finds in the L2 cache
+PIXELS, CHANNELS, ROWS = 32, 32, 8  # of a block of threads, as in kernels/lrn.cu
 
 
 class LRN(Function):
@@ -72,6 +74,27 @@ class LRN(Function):
         pixels = [a.reshape(n * h * w, self.groups, channels) for a in images]
         reach = min(self.n // 2, max(0, channels - 1))  # further out there are no channels
         in_blocks(self.device, BLOCK, (0, reach), 1, work, *pixels)
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = x = gpu.contiguous(self.device, x)
+        y = gpu.empty_like(self.device, x)
+        self.launch("lrn_forward", x, y)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        self.launch("lrn_backward", self.x, dy, dx)
+        return dx
+
+    def launch(self, kernel: str, *images: Array) -> None:
+        """`kernel` with a block of threads for every CHANNELS channels of a group, of every PIXELS pixels."""
+        n, c, h, w = images[0].shape
+        channels = c // self.groups
+        reach = min(self.n // 2, max(0, channels - 1))
+        grid = gpu.blocks(n * h * w, PIXELS) * self.groups * gpu.blocks(channels, CHANNELS)
+        numbers = n * h * w, h * w, self.groups, channels, reach, self.k, self.alpha, self.beta
+        gpu.launch(self.device, "lrn", kernel, grid, (PIXELS, ROWS), *images, *numbers, REAL=images[0].dtype)
 
 
 @op

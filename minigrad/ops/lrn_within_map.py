@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..memory import empty
 from ..tensor import Tensor, apply, op
@@ -26,6 +27,7 @@ from ._response import WindowSums, check_response, in_blocks, power, scale
 from ._windows import channels_last, first
 
 BLOCK = 1 << 16  # elements at a time, where an image has no more
+TILE, ROWS = 32, 8  # pixels across and down, and threads down, of a block of threads, as in kernels/lrn_within_map.cu
 
 
 class LRNWithinMap(Function, name="lrn_within_map"):
@@ -71,6 +73,27 @@ class LRNWithinMap(Function, name="lrn_within_map"):
         rows = [a.reshape(n, h, w * c) for a in images]
         top, left = (min(self.n // 2, max(0, size - 1)) for size in (h, w))  # further out there are no pixels
         in_blocks(self.device, BLOCK, (top, left), c, work, *rows)
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = x = gpu.contiguous(self.device, x)
+        y = gpu.empty_like(self.device, x)
+        self.launch("lrn_within_map_forward", x, y, settings=(self.k, self.alpha, self.beta))
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        x, dy = self.x, gpu.contiguous(self.device, dy)
+        s, dx = gpu.empty_like(self.device, x), gpu.empty_like(self.device, x)
+        self.launch("lrn_within_map_scale", x, s, settings=(self.k, self.alpha))
+        self.launch("lrn_within_map_backward", x, s, dy, dx, settings=(self.alpha, self.beta))
+        return dx
+
+    def launch(self, kernel: str, *images: Array, settings: tuple[float, ...]) -> None:
+        """`kernel` with a block of threads for every tile of every map."""
+        n, c, h, w = images[0].shape
+        top, left = (min(self.n // 2, max(0, size - 1)) for size in (h, w))
+        grid = n * c * gpu.blocks(h, TILE) * gpu.blocks(w, TILE)
+        numbers = h, w, top, left, *settings
+        gpu.launch(self.device, "lrn_within_map", kernel, grid, (TILE, ROWS), *images, *numbers, REAL=images[0].dtype)
 
 
 @op

@@ -7,6 +7,8 @@ With more than two axes, the last two are matrices and the others a batch that b
 batch axis along which an operand was repeated is summed in its gradient.  A vector on the left counts as one
 row, on the right as one column, and that axis is dropped from the result.
 
+On a graphics card, _gemm.py chooses among the kernels of kernels/gemm.cu.
+
 Source: Krizhevsky's layers all end in this product; NumPy, `matmul`, for the rules on axes.
 """
 
@@ -17,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, TensorLike, apply, op
-from ._mixing import check_broadcast, constant, mixed_dtype, unbroadcast
+from ._gemm import product
+from ._mixing import check_broadcast, constant, mixed_dtype, unbroadcast, unbroadcast_gpu
 
 
 class MatMul(Function):
@@ -32,22 +36,39 @@ class MatMul(Function):
 
     def backward_cpu(self, dy: Array) -> Any:
         a_shape, b_shape = self.shapes
-        if len(a_shape) == 1:  # a vector on the left was one row
-            dy = np.expand_dims(dy, -1 if len(b_shape) == 1 else -2)
-        if len(b_shape) == 1:  # a vector on the right was one column
-            dy = np.expand_dims(dy, -1)
-        dy = _for_blas(dy)
+        dy = _for_blas(_matrices(dy, a_shape, b_shape))
         da = db = None
         if self.needs[0]:
-            b = self.b[:, None] if len(b_shape) == 1 else self.b
-            rows = (1, *a_shape) if len(a_shape) == 1 else a_shape
+            b, rows = _columns(self.b), (1, *a_shape) if len(a_shape) == 1 else a_shape
             da = unbroadcast(np.matmul(dy, _for_blas(b.swapaxes(-1, -2))), rows).reshape(a_shape)
         if self.needs[1]:
-            a = self.a[None] if len(a_shape) == 1 else self.a
-            columns = (*b_shape, 1) if len(b_shape) == 1 else b_shape
+            a, columns = _rows(self.a), (*b_shape, 1) if len(b_shape) == 1 else b_shape
             if len(columns) == 2 and a.ndim > 2:  # one long product instead of a batch of them and their sum
                 a, dy = a.reshape(-1, a.shape[-1]), dy.reshape(-1, dy.shape[-1])
             db = unbroadcast(np.matmul(_for_blas(a.swapaxes(-1, -2)), dy), columns).reshape(b_shape)
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.a, self.b = a if self.needs[1] else None, b if self.needs[0] else None
+        self.shapes = a.shape, b.shape
+        y = product(self.device, _rows(a), _columns(b))
+        y = y[..., 0] if b.ndim == 1 else y
+        return y if a.ndim > 1 else y[..., 0, :] if b.ndim > 1 else y[..., 0]
+
+    def backward_gpu(self, dy: Array) -> Any:
+        a_shape, b_shape = self.shapes
+        dy = _matrices(dy, a_shape, b_shape)
+        da = db = None
+        if self.needs[0]:
+            b, rows = _columns(self.b), (1, *a_shape) if len(a_shape) == 1 else a_shape
+            da = product(self.device, dy, b.swapaxes(-1, -2))
+            da = unbroadcast_gpu(self.device, da, rows).reshape(a_shape)
+        if self.needs[1]:
+            a, columns = _rows(self.a), (*b_shape, 1) if len(b_shape) == 1 else b_shape
+            if len(columns) == 2 and a.ndim > 2:  # one long product, as above
+                a, dy = (gpu.reshaped(self.device, x, (math.prod(x.shape[:-1]), x.shape[-1])) for x in (a, dy))
+            db = product(self.device, a.swapaxes(-1, -2), dy)
+            db = unbroadcast_gpu(self.device, db, columns).reshape(b_shape)
         return da, db
 
     def flops(self, a: Array, b: Array) -> int:
@@ -90,3 +111,20 @@ def _for_blas(x: Array) -> Array:
     steps = x.strides[-2:]
     regular = min(steps) > 0 and x.itemsize in steps
     return x if regular else np.ascontiguousarray(x)
+
+
+def _rows(a: Array) -> Array:
+    """a; a vector as the matrix of one row that it is on the left."""
+    return a[None] if a.ndim == 1 else a
+
+
+def _columns(b: Array) -> Array:
+    """b; a vector as the matrix of one column that it is on the right."""
+    return b[:, None] if b.ndim == 1 else b
+
+
+def _matrices(dy: Array, a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> Array:
+    """dy with the axes that were dropped from the result where a was a vector, one row, or b was, one column."""
+    if len(b_shape) == 1:
+        dy = dy[..., None]
+    return dy[..., None, :] if len(a_shape) == 1 else dy

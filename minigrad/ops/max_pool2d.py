@@ -6,8 +6,9 @@
 A tie goes to the first maximum of the window, row by row (after ReLU, windows full of zeros are common).  A
 NaN wins over every number, and the first NaN of a window takes its gradient.
 
-Forward is separable: maxima down the rows, then across the columns.  For backward it keeps one small integer
-per output, the number of the tap that won, in place of x and y: with stride 2 a sixteenth of x.
+Forward on the CPU is separable: maxima down the rows, then across the columns; a CUDA thread looks through its
+window tap by tap.  For backward it keeps one small integer per output, the number of the tap that won, in place of
+x and y: with stride 2 a sixteenth of x.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.4 (overlapping pooling, window 3, stride 2).  The
 original code gave the gradient to every tied maximum.
@@ -20,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
-from ._pooling import copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
+from ._pooling import by_axis, copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
 from ._windows import channels_last, first
 
 
@@ -122,6 +125,33 @@ class MaxPool2d(Function, name="max_pool2d"):
 
         in_blocks(self.device, dx.shape, work)
         return first(dx)
+
+    def forward_gpu(self, x: Array) -> Array:
+        settings = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        _, _, counts = taps_of_both_axes(self.name, x.shape, *settings)
+        (top, _), (left, _) = self.padding
+        self.x_shape = x.shape
+        self.axes = by_axis(x.shape[2:], counts, self.kernel, self.stride, (top, left), self.dilation)
+        x = gpu.contiguous(self.device, x)
+        y = gpu.empty(self.device, (*x.shape[:2], *counts), x.dtype)
+        if self.needs[0]:
+            self.winner = gpu.empty_like(self.device, y, np.min_scalar_type(self.kernel[0] * self.kernel[1]))
+            self.launch("max_pool2d_forward", x, y, self.winner, per_thread=y)
+        else:
+            self.launch("max_pool2d_values", x, y, per_thread=y)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        self.launch("max_pool2d_backward", dy, self.winner, dx, per_thread=dx)
+        return dx
+
+    def launch(self, kernel: str, *arrays: Array, per_thread: Array) -> None:
+        """`kernel` with one thread per element of an array."""
+        types = {"REAL": per_thread.dtype, "TAP": np.min_scalar_type(self.kernel[0] * self.kernel[1])}
+        size = per_thread.size
+        gpu.launch(self.device, "max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
 
 
 @lru_cache(maxsize=8)  # a net asks for the same few at every step

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor, apply, op
@@ -26,14 +27,25 @@ class Pad(Function):
         self.padding, self.value = padding, value
 
     def forward_cpu(self, x: Array) -> Array:
-        padded = tuple(before + n + after for n, (before, after) in zip(x.shape, self.padding))
-        self.inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, self.padding))
-        y = np.full_like(x, self.value, shape=padded)  # memory in the order of x: channels-last stays so
+        y = np.full_like(x, self.value, shape=self._padded(x))  # memory in the order of x: channels-last stays so
         y[self.inside] = x
         return y
 
     def backward_cpu(self, dy: Array) -> Array:
         return dy[self.inside]
+
+    def forward_gpu(self, x: Array) -> Array:
+        y = gpu.full(self.device, self._padded(x), self.value, x.dtype)
+        gpu.assign(self.device, y[self.inside], x)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return dy[self.inside]
+
+    def _padded(self, x: Array) -> tuple[int, ...]:
+        """The shape of y; notes where x is in it."""
+        self.inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, self.padding))
+        return tuple(before + n + after for n, (before, after) in zip(x.shape, self.padding))
 
 
 @op

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import gpu
+from ..device import Device
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
@@ -26,6 +29,13 @@ class Exp(Function):
     def backward_cpu(self, dy: Array) -> Array:
         return np.multiply(dy, self.y, out=empty_like(self.y))
 
+    def forward_gpu(self, x: Array) -> Array:
+        self.y = _forward(self.device, "exp_forward", gpu.contiguous(self.device, x))
+        return self.y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return _backward(self.device, "exp_backward", dy, self.y)
+
 
 class Log(Function):
     def forward_cpu(self, x: Array) -> Array:
@@ -34,6 +44,13 @@ class Log(Function):
 
     def backward_cpu(self, dy: Array) -> Array:
         return np.divide(dy, self.x, out=empty_like(self.x))
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = gpu.contiguous(self.device, x)
+        return _forward(self.device, "log_forward", self.x)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return _backward(self.device, "log_backward", dy, self.x)
 
 
 class Sqrt(Function):
@@ -44,6 +61,28 @@ class Sqrt(Function):
     def backward_cpu(self, dy: Array) -> Array:
         dx = np.add(self.y, self.y, out=empty_like(self.y))
         return np.divide(dy, dx, out=dx)
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.y = _forward(self.device, "sqrt_forward", gpu.contiguous(self.device, x))
+        return self.y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return _backward(self.device, "sqrt_backward", dy, self.y)
+
+
+def _forward(device: Device, kernel: str, x: Array) -> Array:
+    """y of one of the kernels of pointwise.cu; x is contiguous."""
+    y = gpu.empty_like(device, x)
+    gpu.launch(device, "pointwise", kernel, gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+    return y
+
+
+def _backward(device: Device, kernel: str, dy: Array, kept: Array) -> Array:
+    """dx of one of the kernels of pointwise.cu, from dy and the x or y that forward kept."""
+    dy = gpu.contiguous(device, dy)
+    dx = gpu.empty_like(device, dy)
+    gpu.launch(device, "pointwise", kernel, gpu.blocks(dy.size), THREADS, dy, kept, dx, dy.size, REAL=dy.dtype)
+    return dx
 
 
 @op

@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
+from ..gpu import THREADS, Strided
 from ..tensor import OPS, Tensor, apply, op
 from ._checks import check_tensors, normalized_axis
+from ._reduction import largest, summed
 
 Axes = tuple[int, ...]
 
@@ -36,6 +39,16 @@ class Sum(Function):
     def backward_cpu(self, dy: Array) -> Array:
         return np.broadcast_to(_with_axes(dy, self.x_shape, self.axes), self.x_shape)
 
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        y = summed(self.device, x, self.axes, np.zeros(0, x.dtype).sum().dtype)
+        return _with_axes(y, self.x_shape, self.axes) if self.keepdims else y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        dy = gpu.contiguous(self.device, dy)
+        return gpu.assign(self.device, dx, _with_axes(dy, self.x_shape, self.axes))
+
 
 class Mean(Function):
     def __init__(self, axes: Axes, keepdims: bool):
@@ -46,9 +59,26 @@ class Mean(Function):
         return x.mean(axis=self.axes, keepdims=self.keepdims)
 
     def backward_cpu(self, dy: Array) -> Array:
-        n = math.prod(self.x_shape[axis] for axis in self.axes) or 1  # of 0 elements none gets a share
+        n = self._n() or 1  # of 0 elements none gets a share
         dx = _with_axes(dy, self.x_shape, self.axes) / dy.dtype.type(n)
         return np.broadcast_to(dx, self.x_shape)
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        y = summed(self.device, x, self.axes, divisor=self._n())
+        return _with_axes(y, self.x_shape, self.axes) if self.keepdims else y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        dy = _with_axes(gpu.contiguous(self.device, dy), self.x_shape, self.axes)
+        for layout, elements, arrays in gpu.walks(self.x_shape, dx, dy):
+            args = *map(Strided, arrays), layout, elements, self._n()
+            grid = gpu.blocks(elements)
+            gpu.launch(self.device, "reduce", "mean_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
+        return dx
+
+    def _n(self) -> int:
+        return math.prod(self.x_shape[axis] for axis in self.axes)
 
 
 class Max(Function):
@@ -70,6 +100,19 @@ class Max(Function):
         rows = np.zeros((*self.winner.shape[:-1], math.prod(self.moved_shape[len(self.kept) :])), dy.dtype)
         np.put_along_axis(rows, self.winner, dy.reshape(self.winner.shape), axis=-1)
         return rows.reshape(self.moved_shape).transpose(np.argsort((*self.kept, *self.axes)))
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.kept = tuple(axis for axis in range(x.ndim) if axis not in self.axes)
+        self.moved_shape = tuple(x.shape[axis] for axis in (*self.kept, *self.axes))
+        y, self.winner = largest(self.device, x, self.axes)
+        return _with_axes(y, x.shape, self.axes) if self.keepdims else y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy, rows = gpu.contiguous(self.device, dy), gpu.zeros(self.device, self.moved_shape, dy.dtype)
+        args = rows, dy, self.winner, dy.size, math.prod(self.moved_shape[len(self.kept) :])
+        grid = gpu.blocks(dy.size)
+        gpu.launch(self.device, "reduce", "max_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
+        return rows.transpose(np.argsort((*self.kept, *self.axes)).tolist())
 
 
 @op

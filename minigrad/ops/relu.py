@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
@@ -28,6 +30,19 @@ class ReLU(Function):
         dx = empty_like(self.y)
         np.copyto(dx, self.y > 0)  # 1 where x > 0, else 0; measured faster than a product of floats and booleans
         np.multiply(dy, dx, out=dx)
+        return dx
+
+    def forward_gpu(self, x: Array) -> Array:
+        x = gpu.contiguous(self.device, x)
+        self.y = y = gpu.empty_like(self.device, x)
+        gpu.launch(self.device, "relu", "relu_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        grid = gpu.blocks(dy.size)
+        gpu.launch(self.device, "relu", "relu_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx
 
 

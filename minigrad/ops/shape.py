@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor, apply, bare_index, op
@@ -31,6 +32,13 @@ class Reshape(Function):
     def backward_cpu(self, dy: Array) -> Array:
         return dy.reshape(self.x_shape)
 
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return gpu.reshaped(self.device, x, self.y_shape)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return gpu.reshaped(self.device, dy, self.x_shape)
+
 
 class Transpose(Function):
     def __init__(self, axes: tuple[int, ...]):
@@ -41,6 +49,8 @@ class Transpose(Function):
 
     def backward_cpu(self, dy: Array) -> Array:
         return dy.transpose(sorted(range(dy.ndim), key=self.axes.__getitem__))
+
+    forward_gpu, backward_gpu = forward_cpu, backward_cpu  # views
 
 
 class GetItem(Function):
@@ -61,6 +71,23 @@ class GetItem(Function):
             np.add.at(dx, self.index, dy)  # integers in arrays may repeat
         else:
             dx[self.index] = dy
+        return dx
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        self.index = gpu.host_index(self.device, self.index)
+        y = gpu.view(x, self.index)
+        self.is_view = y is not None
+        if self.is_view:
+            return y
+        self.rows, self.row_shape = gpu.rows_of(self.index, x.shape)
+        return gpu.take_rows(self.device, x, self.rows, self.row_shape)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        if not self.is_view:
+            return gpu.sum_rows(self.device, self.x_shape, self.rows, self.row_shape, dy)
+        dx = gpu.zeros(self.device, self.x_shape, dy.dtype)
+        gpu.assign(self.device, dx[self.index], dy)
         return dx
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
@@ -34,6 +36,19 @@ class Sigmoid(Function):
         dx = np.subtract(1, self.y, out=empty_like(self.y))
         dx *= self.y
         dx *= dy
+        return dx
+
+    def forward_gpu(self, x: Array) -> Array:
+        x = gpu.contiguous(self.device, x)
+        self.y = y = gpu.empty_like(self.device, x)
+        gpu.launch(self.device, "sigmoid", "sigmoid_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        grid = gpu.blocks(dy.size)
+        gpu.launch(self.device, "sigmoid", "sigmoid_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx
 
 

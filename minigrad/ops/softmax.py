@@ -12,12 +12,19 @@ Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5 (the 1000-way softmax); 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from .. import gpu
+from ..device import Device
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, normalized_axis
+
+WARP = 32  # threads
 
 
 class Softmax(Function):
@@ -34,6 +41,18 @@ class Softmax(Function):
         dx = np.multiply(dy, self.y, out=empty_like(self.y))
         np.subtract(dy, dx.sum(axis=self.axis, keepdims=True), out=dx)
         dx *= self.y
+        return dx
+
+    def forward_gpu(self, x: Array) -> Array:
+        x = gpu.contiguous(self.device, x)
+        self.y = y = gpu.empty_like(self.device, x)
+        _launch(self.device, "softmax_forward", self.axis, x, y)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        _launch(self.device, "softmax_backward", self.axis, dy, self.y, dx)
         return dx
 
 
@@ -53,11 +72,37 @@ class LogSoftmax(Function, name="log_softmax"):
         dx *= dy.sum(axis=self.axis, keepdims=True)
         return np.subtract(dy, dx, out=dx)
 
+    def forward_gpu(self, x: Array) -> Array:
+        x = gpu.contiguous(self.device, x)
+        self.y = y = gpu.empty_like(self.device, x)
+        _launch(self.device, "log_softmax_forward", self.axis, x, y)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        _launch(self.device, "log_softmax_backward", self.axis, dy, self.y, dx)
+        return dx
+
 
 def _shifted(x: Array, axis: int) -> Array:
     """x - max(x) along axis, a fresh array."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, and meant to be
         return np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=empty_like(x))
+
+
+def _launch(device: Device, kernel: str, axis: int, *arrays: Array) -> None:
+    """A kernel of softmax.cu on contiguous arrays of one shape: (outer, length, inner), `axis` in the middle."""
+    x = arrays[0]
+    length, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
+    if x.size == 0:
+        return
+    lines = x.size // length
+    if inner == 1:  # a block for each line, no larger than the line
+        grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(length, WARP))
+    else:  # a thread for each line
+        grid, block = gpu.blocks(lines), THREADS
+    gpu.launch(device, "softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
 
 
 @op

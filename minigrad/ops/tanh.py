@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import gpu
 from ..engine import Array, Function
+from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
@@ -27,6 +29,19 @@ class Tanh(Function):
         dx = np.multiply(self.y, self.y, out=empty_like(self.y))
         np.subtract(1, dx, out=dx)
         dx *= dy
+        return dx
+
+    def forward_gpu(self, x: Array) -> Array:
+        x = gpu.contiguous(self.device, x)
+        self.y = y = gpu.empty_like(self.device, x)
+        gpu.launch(self.device, "tanh", "tanh_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        grid = gpu.blocks(dy.size)
+        gpu.launch(self.device, "tanh", "tanh_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx
 
 

@@ -20,8 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
+from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
+from ..gpu import THREADS
 from .optimizer import Group, Optimizer, Parameters, _is_number
 
 
@@ -60,8 +63,7 @@ class Adam(Optimizer):
 
     def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
         (m, u), (b1, b2) = state, group["betas"]
-        c = math.sqrt((1 - b2**step) / (1 - b2))
-        a = group["lr"] * c * (1 - b1) / (1 - b1**step)
+        a, e = _scales(group, step)
         if group["weight_decay"]:
             np.multiply(w, float(group["weight_decay"]), out=t)
             t += g
@@ -72,7 +74,20 @@ class Adam(Optimizer):
         u *= float(b2)
         u += t
         np.sqrt(u, out=t)
-        t += float(group["eps"] * c)
+        t += e
         np.divide(m, t, out=t)
-        t *= float(a)
+        t *= a
         w -= t
+
+    def rule_gpu(
+        self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
+    ) -> None:
+        args = w, *state, g, *group["betas"], *_scales(group, step), group["weight_decay"], *tiny, w.size
+        gpu.launch(device, "adam", "adam", gpu.blocks(w.size, 16 // w.itemsize * THREADS), THREADS, *args, REAL=w.dtype)
+
+
+def _scales(group: Group, step: int) -> tuple[float, float]:
+    """a and e of the formula for step k."""
+    b1, b2 = group["betas"]
+    c = math.sqrt((1 - b2**step) / (1 - b2))
+    return float(group["lr"] * c * (1 - b1) / (1 - b1**step)), float(group["eps"] * c)

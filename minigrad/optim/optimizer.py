@@ -4,7 +4,7 @@ An update rule is a handful of elementwise formulas.  Written with whole arrays,
 brings 60 million numbers from memory and makes a temporary as large, which costs many times the arithmetic.  So a rule
 is applied to one block after another: a block of w, its gradient and its state stay in the cache from the first
 formula to the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the
-cuts are.
+cuts are.  On a graphics card one kernel does the whole rule for one element after another, with no temporary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import tracing
+from .. import gpu, tracing
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError
@@ -93,6 +93,12 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def rule_gpu(
+        self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
+    ) -> None:
+        """The same for whole arrays on a graphics card, C-contiguous; each state array with its `tiny_state`, or 0."""
+        raise NotImplementedError
+
     def kept(self, group: Group) -> dict[str, float]:
         """The state arrays that these settings need, and what each is multiplied by from step to step."""
         raise NotImplementedError
@@ -119,28 +125,43 @@ class Optimizer:
                 self._step_one(device, i, group)
 
     def _step_one(self, device: Device, i: int, group: Group) -> None:
-        p, state, xp = self._params[i], self._state[i], device.xp
+        p, state = self._params[i], self._state[i]
         self._steps[i] += 1
         number = self._steps[i]
         decays = self.kept(group)
         for name in decays:
             if name not in state:
-                state[name] = xp.zeros_like(p.data)
+                state[name] = _zeros_like(p)
         flush = number % FLUSH_EVERY == 0
+        tiny = [tiny_state(p.dtype, decay) if flush else 0.0 for decay in decays.values()]
 
         def update(w: Array, g: Array, t: Array, *kept: Array) -> None:
             self.rule(group, number, w, g, t, kept)
             if flush:
-                for s, decay in zip(kept, decays.values()):
-                    _flush_tiny(xp, s, t, decay)
+                for s, smallest in zip(kept, tiny):
+                    np.abs(s, out=t)
+                    s[t < smallest] = 0
 
         arrays = [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
-        if p.data.size <= BLOCK or not device.is_cpu:  # one block, whatever its memory order
+        if not device.is_cpu:
+            self._on_card(device, group, number, arrays, tiny)
+        elif p.data.size <= BLOCK:  # one block, whatever its memory order
             w, g, *kept = arrays
-            update(w, g, xp.empty_like(w), *kept)
+            update(w, g, np.empty_like(w), *kept)
         else:
             self._in_blocks(device, update, aligned(arrays))
         p.mark_modified()
+
+    def _on_card(
+        self, device: Device, group: Group, number: int, arrays: Sequence[Array], tiny: Sequence[float]
+    ) -> None:
+        """Update w by g and state, on a graphics card; what does not lie in w's order without gaps goes as a copy."""
+        in_order = aligned(arrays)
+        w, g, *kept = (gpu.contiguous(device, array) for array in in_order)
+        self.rule_gpu(device, group, number, w, g, kept, tiny)
+        for array, changed in zip((in_order[0], *in_order[2:]), (w, *kept)):
+            if changed is not array:
+                gpu.assign(device, array, changed)
 
     def _in_blocks(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
         """Cut arrays into blocks along their first axis, on all threads of the device; update each with a temporary."""
@@ -202,8 +223,8 @@ class Optimizer:
             if array.shape != p.shape or array.dtype.kind != "f":
                 wrong.append(f"{key}: {array.dtype} {array.shape}, its parameter has shape {p.shape}")
                 continue
-            loaded[i][name] = p.device.xp.empty_like(p.data)
-            loaded[i][name][...] = p.device.xp.asarray(array)
+            loaded[i][name] = _zeros_like(p)
+            wrap(loaded[i][name], p.device).copy_(array)
         for number, (group, saved) in enumerate(zip(self.param_groups, groups)):
             expected = set(group) - {"params"}
             if set(saved) != expected:
@@ -242,15 +263,20 @@ def aligned(arrays: Sequence[Array]) -> list[Array]:
     return turned
 
 
-def _flush_tiny(xp: Any, s: Array, t: Array, decay: float) -> None:
-    """Set to 0 what would decay into denormal numbers before the next flush.
+def _zeros_like(p: Tensor) -> Array:
+    """Zeros in the shape and memory order of a parameter, on its device."""
+    if p.device.is_cpu:
+        return np.zeros_like(p.data)
+    return gpu.fill(p.device, gpu.empty_in_order_of(p.device, p.data), 0)
+
+
+def tiny_state(dtype: np.dtype[Any], decay: float) -> float:
+    """State smaller than this would decay into denormal numbers before the next flush, which sets it to 0.
 
     The velocity of a weight whose gradient stays 0 (a dead unit) shrinks by `decay` at each step, and never
     reaches 0: rounding holds it among the denormal numbers, where processors compute far slower, for good.
     """
-    tiny = np.finfo(s.dtype).tiny
-    xp.abs(s, out=t)
-    s[t < tiny * min(1e8, max(decay, 1e-3) ** -FLUSH_EVERY)] = 0
+    return float(np.finfo(dtype).tiny) * min(1e8, max(decay, 1e-3) ** -FLUSH_EVERY)
 
 
 def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:

@@ -19,8 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import gpu
+from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
+from ..gpu import THREADS
 from .optimizer import Group, Optimizer, Parameters, _is_number
 
 UPDATE_RULES = ("pytorch", "alexnet")
@@ -90,3 +93,17 @@ class SGD(Optimizer):
                 v += t
             np.multiply(v, lr, out=t)
             w -= t
+
+    def rule_gpu(
+        self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
+    ) -> None:
+        lr, mu, wd = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
+        grid = gpu.blocks(w.size, 16 // w.itemsize * THREADS)  # a thread takes 16 bytes at a time
+        if not state:
+            gpu.launch(device, "sgd", "sgd", grid, THREADS, w, g, lr, wd, w.size, REAL=w.dtype)
+        elif group["update_rule"] == "alexnet":
+            args = w, *state, g, lr, mu, lr * wd, *tiny, w.size
+            gpu.launch(device, "sgd", "sgd_alexnet", grid, THREADS, *args, REAL=w.dtype)
+        else:
+            args = w, *state, g, lr, mu, wd, *tiny, w.size
+            gpu.launch(device, "sgd", "sgd_pytorch", grid, THREADS, *args, REAL=w.dtype)

@@ -1,0 +1,76 @@
+// Average-pooling: the mean under each window.  minigrad/ops/avg_pool2d.py.
+//
+//     y[n,c,i,j] = sum over taps (u,v) of x[n,c, s*i + u - p, s*j + v - p] / divisor[i,j]     (padding is 0)
+//     dx = the sum over the windows that see a pixel of dy / divisor
+//
+// Forward: one thread per output.  Backward: one thread per pixel of x, which asks the windows that see it, always in
+// the same order; no two threads add to one number.
+
+// Pixels and windows along one axis; in the formula's letters size = H, windows = OH, stride = s.
+struct Axis {
+    int size, windows, taps, stride;
+    int before, after;  // padding at the two ends: p is `before`
+};
+
+// Pixels start..stop-1 of window number i, clipped to the image.
+__device__ __forceinline__ int start_of(Axis axis, int i) { return max(axis.stride * i - axis.before, 0); }
+__device__ __forceinline__ int stop_of(Axis axis, int i) {
+    return min(axis.stride * i - axis.before + axis.taps, axis.size);
+}
+
+// How many positions of window i count: those inside the padded image, or those inside the image.
+__device__ __forceinline__ int extent(Axis axis, int i, int count_include_pad) {
+    if (!count_include_pad) return stop_of(axis, i) - start_of(axis, i);
+    int start = axis.stride * i - axis.before;
+    return min(start + axis.taps, axis.size + axis.after) - start;
+}
+
+__device__ __forceinline__ REAL divisor(Axis rows, Axis cols, int i, int j, int count_include_pad) {
+    return (REAL)extent(rows, i, count_include_pad) * (REAL)extent(cols, j, count_include_pad);
+}
+
+extern "C" __global__ void avg_pool2d_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs,
+                                              int height, int windows_down, int taps_down, int stride_down,
+                                              int padding_top, int padding_bottom,
+                                              int width, int windows_across, int taps_across, int stride_across,
+                                              int padding_left, int padding_right, int count_include_pad) {
+    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, padding_bottom};
+    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, padding_right};
+    for (long long o = global_thread(); o < outputs; o += global_threads()) {
+        Place at = place_of(o, windows_down, windows_across);
+        const REAL* map = x + at.map * height * width;
+        int row_stop = stop_of(rows, at.row), col_stop = stop_of(cols, at.col);
+        REAL sum = 0;
+        for (int row = start_of(rows, at.row); row < row_stop; row++)
+            for (int col = start_of(cols, at.col); col < col_stop; col++) sum += map[row * width + col];
+        y[o] = sum / divisor(rows, cols, at.row, at.col, count_include_pad);
+    }
+}
+
+// The first and the last window that see a pixel.
+__device__ __forceinline__ int first_window(Axis axis, int pixel) {
+    int beyond = pixel + axis.before - (axis.taps - 1);
+    return beyond <= 0 ? 0 : (beyond - 1) / axis.stride + 1;  // rounded up
+}
+__device__ __forceinline__ int last_window(Axis axis, int pixel) {
+    return min((pixel + axis.before) / axis.stride, axis.windows - 1);
+}
+
+extern "C" __global__ void avg_pool2d_backward(const REAL* __restrict__ dy, REAL* __restrict__ dx, long long pixels,
+                                               int height, int windows_down, int taps_down, int stride_down,
+                                               int padding_top, int padding_bottom,
+                                               int width, int windows_across, int taps_across, int stride_across,
+                                               int padding_left, int padding_right, int count_include_pad) {
+    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, padding_bottom};
+    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, padding_right};
+    for (long long pixel = global_thread(); pixel < pixels; pixel += global_threads()) {
+        Place at = place_of(pixel, height, width);
+        const REAL* map = dy + at.map * windows_down * windows_across;
+        int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);
+        REAL sum = 0;
+        for (int i = first_window(rows, at.row); i <= last_row; i++)
+            for (int j = first_window(cols, at.col); j <= last_col; j++)
+                sum += map[i * windows_across + j] / divisor(rows, cols, i, j, count_include_pad);
+        dx[pixel] = sum;
+    }
+}

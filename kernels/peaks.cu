@@ -1,0 +1,30 @@
+// What a card can do at most, for the rooflines of minigrad/hardware_check: how many bytes a second it moves, and how
+// many additions and multiplications a second it makes.
+
+// y = x, 16 bytes at a time: neighbouring threads move neighbouring pieces.  n: the number of pieces.
+extern "C" __global__ void copy_pieces(REAL* __restrict__ y, const REAL* __restrict__ x, long long n) {
+    struct alignas(16) Piece {
+        REAL values[16 / sizeof(REAL)];
+    };
+    for (long long i = global_thread(); i < n; i += global_threads()) ((Piece*)y)[i] = ((const Piece*)x)[i];
+}
+
+// `rounds` times CHAINS multiplications and additions in registers.  One waits for the one before it in its chain; there
+// are so many chains that the arithmetic units never do.  What comes out is written so that none of it may be left out:
+//
+//     y = sum over chains of v_rounds,   v_(t+1) = a v_t + b,   v_0 = chain
+#define CHAINS 8
+
+extern "C" __global__ __launch_bounds__(256) void multiply_add(REAL* __restrict__ y, REAL a, REAL b, int rounds) {
+    REAL values[CHAINS];
+#pragma unroll
+    for (int chain = 0; chain < CHAINS; chain++) values[chain] = chain;
+    for (int round = 0; round < rounds; round++) {
+#pragma unroll
+        for (int chain = 0; chain < CHAINS; chain++) values[chain] = fma(a, values[chain], b);
+    }
+    REAL sum = 0;
+#pragma unroll
+    for (int chain = 0; chain < CHAINS; chain++) sum += values[chain];
+    y[global_thread()] = sum;
+}

@@ -1,0 +1,160 @@
+// Sum, mean and maximum over some axes of x.  minigrad/ops/reduce.py.
+//
+//     y = sum_i x_i        y = sum_i x_i / n        y = max_i x_i
+//
+// x is read where it lies: `kept` is the Layout of the axes that stay (element o of it is where the row of output o begins)
+// and `reduced` that of the axes that go (element i of it is how far x_i lies from there).  A long row is cut into pieces of
+// at most `piece` elements, every one with an output of its own; the same kernels then reduce the pieces, until there is
+// one.  So a thread adds few numbers one after the other, which is exact enough in float and busy enough for one output of
+// 60 million elements; and the order of all additions depends on the shapes alone.
+//
+// Which kernels?  Threads of a warp should read neighbours:
+//     _rows       neighbours belong to one row: a warp per piece, its lanes side by side in it.     Block (32, 8).
+//     _columns    neighbours belong to different rows: a lane per row, and 8 threads for each.      Block (32, 8).
+//
+// FROM and TO: element types of x and y.  Counts and places are 64 bits: a tensor may have more than 2^31 elements.
+
+#define TALL 8  // threads of a block along y
+
+typedef Wrapping<TO>::type Number;
+
+// ---------------------------------------------------------------- sums
+
+// y[outputs][pieces]
+extern "C" __global__ void sum_rows(TO* __restrict__ y, const FROM* __restrict__ x, Layout kept, Layout reduced,
+                                    long long outputs, long long n, long long piece, TO divisor) {
+    long long pieces = (n + piece - 1) / piece;
+    long long warp = (long long)blockIdx.x * TALL + threadIdx.y;
+    if (warp >= outputs * pieces) return;  // a whole warp, and no barrier follows
+    long long o = warp / pieces, start = (warp - o * pieces) * piece, stop = min(start + piece, n);
+    const FROM* row = x + offset_of(kept, 0, o);
+    Number sum = 0;
+    for (long long i = start + threadIdx.x; i < stop; i += WARP) sum += (Number)row[offset_of(reduced, 0, i)];
+    sum = warp_sum(sum);
+    if (threadIdx.x == 0) y[warp] = (TO)sum / divisor;
+}
+
+// y[pieces][outputs]
+extern "C" __global__ void sum_columns(TO* __restrict__ y, const FROM* __restrict__ x, Layout kept, Layout reduced,
+                                       long long outputs, long long n, long long piece, TO divisor) {
+    __shared__ Number sums[TALL][WARP];
+    long long tiles = (outputs + WARP - 1) / WARP, p = blockIdx.x / tiles;
+    long long o = (blockIdx.x - p * tiles) * WARP + threadIdx.x, stop = min((p + 1) * piece, n);
+    Number sum = 0;
+    if (o < outputs) {
+        const FROM* row = x + offset_of(kept, 0, o);
+        for (long long i = p * piece + threadIdx.y; i < stop; i += TALL) sum += (Number)row[offset_of(reduced, 0, i)];
+    }
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y == 0 && o < outputs) {
+        for (int k = 1; k < TALL; k++) sum += sums[k][threadIdx.x];
+        y[p * outputs + o] = (TO)sum / divisor;
+    }
+}
+
+// dx_i = dy / n.  The Layout is of dx (array 0) and of dy (1), which repeats along the reduced axes.
+extern "C" __global__ void mean_backward(TO* __restrict__ dx, const FROM* __restrict__ dy, Layout layout,
+                                         long long elements, TO n) {
+    for (long long i = global_thread(); i < elements; i += global_threads())
+        dx[offset_of(layout, 0, i)] = (TO)dy[offset_of(layout, 1, i)] / n;
+}
+
+// ---------------------------------------------------------------- maximum
+
+// An element and its number in its row; number -1: none yet.
+struct Candidate {
+    FROM value;
+    long long number;
+};
+
+// The larger of two; of equal ones the first; NaN is larger than anything.
+__device__ __forceinline__ Candidate larger(Candidate a, Candidate b) {
+    if (b.number < 0) return a;
+    if (a.number < 0) return b;
+    bool a_is_nan = a.value != a.value, b_is_nan = b.value != b.value;
+    bool b_is_larger = a_is_nan || b_is_nan ? b_is_nan && !a_is_nan : b.value > a.value;
+    bool equal = a_is_nan || b_is_nan ? a_is_nan && b_is_nan : b.value == a.value;
+    return b_is_larger || (equal && b.number < a.number) ? b : a;
+}
+
+// The winner of elements start, start + step, ... of a row.  numbers: their numbers in the row that they were chosen from;
+// a null pointer where they are the row itself.
+__device__ __forceinline__ Candidate winner_of(const FROM* __restrict__ x, const long long* __restrict__ numbers,
+                                               long long row, const Layout& reduced, long long start, long long stop,
+                                               long long step) {
+    Candidate best = {(FROM)0, -1};
+    for (long long i = start; i < stop; i += step) {
+        long long at = row + offset_of(reduced, 0, i);
+        best = larger(best, Candidate{x[at], numbers ? numbers[at] : i});
+    }
+    return best;
+}
+
+__device__ __forceinline__ void winners_of_rows(FROM* __restrict__ y, long long* __restrict__ winner,
+                                                const FROM* __restrict__ x, const long long* __restrict__ numbers,
+                                                const Layout& kept, const Layout& reduced, long long outputs,
+                                                long long n, long long piece) {
+    long long pieces = (n + piece - 1) / piece;
+    long long warp = (long long)blockIdx.x * TALL + threadIdx.y;
+    if (warp >= outputs * pieces) return;  // a whole warp, and no barrier follows
+    long long o = warp / pieces, start = (warp - o * pieces) * piece, stop = min(start + piece, n);
+    Candidate best = winner_of(x, numbers, offset_of(kept, 0, o), reduced, start + threadIdx.x, stop, WARP);
+    for (int distance = WARP / 2; distance > 0; distance /= 2) {
+        FROM value = (FROM)__shfl_xor_sync(ALL_LANES, best.value, distance);
+        best = larger(best, Candidate{value, __shfl_xor_sync(ALL_LANES, best.number, distance)});
+    }
+    if (threadIdx.x == 0) y[warp] = best.value, winner[warp] = best.number;
+}
+
+__device__ __forceinline__ void winners_of_columns(FROM* __restrict__ y, long long* __restrict__ winner,
+                                                   const FROM* __restrict__ x, const long long* __restrict__ numbers,
+                                                   const Layout& kept, const Layout& reduced, long long outputs,
+                                                   long long n, long long piece) {
+    __shared__ FROM values[TALL][WARP];
+    __shared__ long long at[TALL][WARP];
+    long long tiles = (outputs + WARP - 1) / WARP, p = blockIdx.x / tiles;
+    long long o = (blockIdx.x - p * tiles) * WARP + threadIdx.x, stop = min((p + 1) * piece, n);
+    Candidate best = {(FROM)0, -1};
+    if (o < outputs)
+        best = winner_of(x, numbers, offset_of(kept, 0, o), reduced, p * piece + threadIdx.y, stop, TALL);
+    values[threadIdx.y][threadIdx.x] = best.value;
+    at[threadIdx.y][threadIdx.x] = best.number;
+    __syncthreads();
+    if (threadIdx.y == 0 && o < outputs) {
+        for (int k = 1; k < TALL; k++) best = larger(best, Candidate{values[k][threadIdx.x], at[k][threadIdx.x]});
+        y[p * outputs + o] = best.value, winner[p * outputs + o] = best.number;
+    }
+}
+
+extern "C" __global__ void max_rows(FROM* __restrict__ y, long long* __restrict__ winner, const FROM* __restrict__ x,
+                                    Layout kept, Layout reduced, long long outputs, long long n, long long piece) {
+    winners_of_rows(y, winner, x, nullptr, kept, reduced, outputs, n, piece);
+}
+
+extern "C" __global__ void max_columns(FROM* __restrict__ y, long long* __restrict__ winner, const FROM* __restrict__ x,
+                                       Layout kept, Layout reduced, long long outputs, long long n, long long piece) {
+    winners_of_columns(y, winner, x, nullptr, kept, reduced, outputs, n, piece);
+}
+
+// The same for pieces: x holds their maxima, numbers who they were.
+
+extern "C" __global__ void max_rows_of_pieces(FROM* __restrict__ y, long long* __restrict__ winner,
+                                              const FROM* __restrict__ x, const long long* __restrict__ numbers,
+                                              Layout kept, Layout reduced, long long outputs, long long n,
+                                              long long piece) {
+    winners_of_rows(y, winner, x, numbers, kept, reduced, outputs, n, piece);
+}
+
+extern "C" __global__ void max_columns_of_pieces(FROM* __restrict__ y, long long* __restrict__ winner,
+                                                 const FROM* __restrict__ x, const long long* __restrict__ numbers,
+                                                 Layout kept, Layout reduced, long long outputs, long long n,
+                                                 long long piece) {
+    winners_of_columns(y, winner, x, numbers, kept, reduced, outputs, n, piece);
+}
+
+// dx[outputs][n], filled with 0: each row gets its dy where its winner is.
+extern "C" __global__ void max_backward(FROM* __restrict__ dx, const FROM* __restrict__ dy,
+                                        const long long* __restrict__ winner, long long outputs, long long n) {
+    for (long long o = global_thread(); o < outputs; o += global_threads()) dx[o * n + winner[o]] = dy[o];
+}

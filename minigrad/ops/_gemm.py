@@ -1,0 +1,191 @@
+"""How the ops multiply matrices on a graphics card: with which kernel of kernels/gemm.cu, or with cuBLAS.
+
+    c = a b (+ bias)          c_mn = sum_k a_mk b_kn (+ bias_n)
+
+The kernels take matrices by their steps in memory: a transposed one needs no copy, and one that is repeated along the
+batch has step 0 there.
+
+- Both sides of c longer than ROWS: gemm_tiles.  Every element of a is read N / 64 times, of b M / 64 times.
+- A short side (few images in a fully connected layer): a tile would be empty for the most part, and reading b is all
+  that such a product costs.  gemm_skinny_k and gemm_skinny_n read it once, the first if b's elements are neighbours
+  along k, the second if they are along n.  They make few rows; few columns are the rows of c^T = b^T a^T.
+- A small c with a long sum over k has too few blocks to keep a card busy: the sum is cut in pieces, each is the work
+  of blocks of its own, and a second launch adds them.
+
+All choices depend on sizes and steps alone, and so do the bits of the result.
+
+Integers are summed modulo 2^32 or 2^64 and so wrap around as NumPy's do.  Those of 8 and 16 bits are multiplied as
+int32, which gives the same bits in the end.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .. import gpu
+from ..device import Device
+from ..engine import Array
+from ..errors import ArgumentError
+from ..gpu import THREADS, Strided
+
+TILE = 64  # sizes that kernels/gemm.cu defines under the same names
+ROWS = 8
+WARP = 32
+
+ENOUGH_BLOCKS = 256  # two for every multiprocessor of a large card
+LEAST_PIECE = 512  # terms of a sum for which another piece pays
+PIECE_STEP = 16  # pieces end where tiles do
+
+NO_BIAS, BIAS_ALONG_N, BIAS_ALONG_M = 0, 1, 2
+
+GEMMS = ("cublas", "minigrad")
+_gemm = "cublas"
+_tf32 = False
+
+
+def set_gemm(name: str) -> None:
+    """What multiplies matrices of floats on cuda:N: "cublas" (the default), or "minigrad", our own kernels.
+
+    cuBLAS does single products, as in fully connected layers; batches of matrices and integers always go through our
+    kernels, and so does everything on cudasim:N.  ArgumentError for other names.
+    """
+    global _gemm
+    if name not in GEMMS:
+        raise ArgumentError(f"set_gemm: name must be 'cublas' or 'minigrad', got {name!r}")
+    _gemm = name
+
+
+def gemm_in_use() -> str:
+    """What set_gemm has chosen: "cublas" or "minigrad"."""
+    return _gemm
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether cuBLAS may round float32 factors to TF32, 10 bits of mantissa instead of 23; not unless this is called.
+
+    It is several times faster on cards that have it, and exact to about three decimals.  ArgumentError unless a bool.
+    """
+    global _tf32
+    if not isinstance(allowed, bool):
+        raise ArgumentError(f"allow_tf32: allowed must be True or False, got {allowed!r}")
+    _tf32 = allowed
+
+
+def tf32_allowed() -> bool:
+    """What allow_tf32 has said."""
+    return _tf32
+
+
+# ---------------------------------------------------------------- products
+
+
+def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """a b, plus `bias` in every row; a fresh C-contiguous array.
+
+    a: (..., M, K), b: (..., K, N), of one element type, any strides; the axes before the last two broadcast.
+    bias: (N,) or None.  Returns (..., M, N).
+    """
+    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:  # one matrix with many rows instead of a batch
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return product(device, rows, b, bias).reshape(*a.shape[:-1], b.shape[-1])
+    dtype = a.dtype
+    if dtype.kind in "iu" and dtype.itemsize < 4:
+        a, b = (gpu.converted(device, x, np.int32) for x in (a, b))
+        return gpu.converted(device, product(device, a, b), dtype)
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n)
+    if 0 in shape:
+        return gpu.empty(device, shape, dtype)
+    if k == 0:  # sums of nothing
+        c = gpu.zeros(device, shape, dtype)
+        return c if bias is None else gpu.assign(device, c, bias)
+    if device.kind == "cuda" and _gemm == "cublas" and dtype.kind == "f" and _fits_cublas(a, b):
+        c = gpu.empty(device, shape, dtype)
+        device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)  # type: ignore[union-attr]
+        return c if bias is None else gpu.add(device, c, bias, c)
+    bias = bias if bias is None else gpu.contiguous(device, bias)
+    if min(m, n) > ROWS:
+        c = _launch(device, "gemm_tiles", gpu.blocks(m, TILE) * gpu.blocks(n, TILE), a, b, bias)
+    elif m <= ROWS:
+        c = _few_rows(device, a, b, bias)
+    else:
+        c = _few_rows(device, b.swapaxes(-1, -2), a.swapaxes(-1, -2), bias, transposed=True)
+    return c.reshape(shape)
+
+
+def column_sums(device: Device, x: Array) -> Array:
+    """The sums of the columns of x, (M, N), any strides; a fresh array (N,)."""
+    (m, n), (x_m, x_n) = x.shape, _steps(x)
+    if x.size == 0:
+        return gpu.zeros(device, (n,), x.dtype)
+    blocks = gpu.blocks(n, WARP)
+    pieces, piece = _pieces(blocks, m)
+    y = gpu.empty(device, (pieces, n), x.dtype)
+    gpu.launch(
+        device, "gemm", "column_sums", (blocks, pieces), THREADS, y, Strided(x), m, n, x_m, x_n, piece, T=x.dtype
+    )
+    return y.reshape(n) if pieces == 1 else column_sums(device, y)
+
+
+def _few_rows(device: Device, a: Array, b: Array, bias: Array | None, transposed: bool = False) -> Array:
+    """The product where a has at most ROWS rows; as _launch."""
+    n, (b_k, b_n) = b.shape[-1], _steps(b)
+    if abs(b_k) <= abs(b_n) or n <= ROWS:
+        return _launch(device, "gemm_skinny_k", gpu.blocks(n, ROWS), a, b, bias, transposed)
+    return _launch(device, "gemm_skinny_n", gpu.blocks(n, WARP), a, b, bias, transposed)
+
+
+def _launch(
+    device: Device, kernel: str, blocks: int, a: Array, b: Array, bias: Array | None, transposed: bool = False
+) -> Array:
+    """Run a kernel; the elements of c in row-major order, or, where it is c^T that is made, in column-major order.
+
+    blocks: of one matrix of the batch.
+    """
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    layout = _batch_layout(batch, a, b)
+    if layout is None:  # more axes than a Layout has: in full copies they are all one
+        a, b = (gpu.assign(device, gpu.empty(device, (*batch, *x.shape[-2:]), x.dtype), x) for x in (a, b))
+        layout = _batch_layout(batch, a, b)
+    (m, k), n, batches = a.shape[-2:], b.shape[-1], math.prod(batch)
+    pieces, piece = _pieces(blocks * batches, k)
+    c = gpu.empty(device, (pieces, batches * m * n), a.dtype)
+    c_steps = (1, m) if transposed else (n, 1)
+    bias_along = NO_BIAS if bias is None else BIAS_ALONG_M if transposed else BIAS_ALONG_N
+    arrays = c, Strided(a), Strided(b), Strided(a if bias is None else bias)  # a kernel wants some array there
+    sizes = m, n, k, *c_steps, *_steps(a), *_steps(b), piece, batches
+    grid = blocks * batches, pieces
+    gpu.launch(device, "gemm", kernel, grid, THREADS, *arrays, bias_along, *sizes, layout, T=c.dtype)
+    return c if pieces == 1 else column_sums(device, c)
+
+
+def _batch_layout(batch: tuple[int, ...], a: Array, b: Array) -> np.ndarray | None:
+    """How a and b are walked through along the axes before the last two; None: not with the axes of a Layout."""
+    return gpu.layout_of(batch, tuple(gpu.strides_of(x, (*batch, *x.shape[-2:]))[:-2] for x in (a, b)))
+
+
+def _pieces(blocks: int, terms: int) -> tuple[int, int]:
+    """In how many pieces a sum is cut, and how many of its terms are in each but the last."""
+    pieces = max(1, min(ENOUGH_BLOCKS // blocks, terms // LEAST_PIECE))
+    piece = -(-terms // (pieces * PIECE_STEP)) * PIECE_STEP
+    return -(-terms // piece), piece
+
+
+def _steps(x: Array) -> tuple[int, int]:
+    """Strides of the last two axes, in elements."""
+    return x.strides[-2] // x.itemsize, x.strides[-1] // x.itemsize
+
+
+# ---------------------------------------------------------------- cuBLAS
+
+
+def _fits_cublas(a: Array, b: Array) -> bool:
+    """Whether it is one product, with sizes that cuBLAS counts in 32 bits."""
+    return a.ndim == b.ndim == 2 and max(*a.shape, *b.shape) < 2**31
+
+
+def _regular(device: Device, x: Array) -> Array:
+    """x, or a copy where it is neither a contiguous matrix nor the transpose of one."""
+    return x if x.flags.c_contiguous or x.flags.f_contiguous else gpu.copied(device, x)

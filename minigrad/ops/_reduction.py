@@ -1,0 +1,93 @@
+"""How arrays on a card are reduced over some of their axes: what the host does for kernels/reduce.cu."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import gpu
+from ..device import Device
+from ..engine import Array
+
+Axes = tuple[int, ...]
+Shape = tuple[int, ...]
+
+WARP, TALL = 32, 8  # the block of all kernels there
+ROW_PIECE = 32 * WARP  # what a warp takes of a row: 32 elements a lane
+COLUMN_PIECE = 32 * TALL  # what a column of threads takes: 32 elements each
+
+
+class Rows:
+    """x (any strides) as rows: one for each element of the output, with n elements, along the axes that are reduced.
+
+    shape: that of the output, which has `outputs` elements.
+    kept, reduced: Layouts of x along the axes that stay and those that go.  x is a copy if it had too many for that.
+    along: whether the elements of a row are neighbours in memory, so that a warp is to share one.
+    pieces, piece: a row is taken in so many pieces, of at most so many elements each.
+    pieces_shape, pieces_axes: of the array of all pieces' outputs, and the axes along which to reduce it in turn.
+    """
+
+    def __init__(self, device: Device, x: Array, axes: Axes):
+        kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
+        self.shape = tuple(x.shape[axis] for axis in kept)
+        self.outputs, self.n = math.prod(self.shape), math.prod(x.shape[axis] for axis in axes)
+        if layout_along(x, kept) is None or layout_along(x, axes) is None:
+            x = gpu.reshaped(device, x.transpose((*kept, *axes)), (self.outputs, self.n))
+            kept, axes = (0,), (1,)
+        self.x, self.kept, self.reduced = x, layout_along(x, kept), layout_along(x, axes)
+        longer = [axis for axis in range(x.ndim) if x.shape[axis] > 1]
+        nearest = min(longer, key=lambda axis: abs(x.strides[axis]), default=None)
+        self.along = nearest in axes and self.n >= WARP  # with fewer, most lanes of a warp would have nothing to do
+        self.piece = ROW_PIECE if self.along else COLUMN_PIECE
+        self.pieces = gpu.blocks(self.n, self.piece)
+        self.pieces_shape = (self.outputs, self.pieces) if self.along else (self.pieces, self.outputs)
+        self.pieces_axes = (1,) if self.along else (0,)
+
+    def launch(self, device: Device, kernel: str, y: Array, *args: Any, **types: Any) -> None:
+        """Run kernel "<name>_rows<...>" or "<name>_columns<...>"; `_rows` in its name stands for either."""
+        name = kernel if self.along else kernel.replace("_rows", "_columns")
+        warps_each = gpu.blocks(self.outputs * self.pieces, TALL)
+        blocks = warps_each if self.along else gpu.blocks(self.outputs, WARP) * self.pieces
+        gpu.launch(device, "reduce", name, blocks, (WARP, TALL), y, *args, **types)
+
+
+def layout_along(x: Array, axes: Axes) -> np.ndarray | None:
+    """The Layout of x along some of its axes; None: they are too many for one."""
+    strides = tuple(x.strides[axis] // x.itemsize for axis in axes)
+    return gpu.layout_of(tuple(x.shape[axis] for axis in axes), (strides,))
+
+
+def summed(device: Device, x: Array, axes: Axes, dtype: Any = None, divisor: int = 1) -> Array:
+    """The sum of x over some axes (which go), divided by a number, in another element type if so wanted.
+
+    C-contiguous.  Sums of nothing are 0, divided by 0 NaN.
+    """
+    rows = Rows(device, x, axes)
+    shape, dtype = rows.shape, np.dtype(dtype or x.dtype)
+    if rows.n == 0:
+        return gpu.full(device, shape, 0 if divisor else np.nan, dtype)
+    while True:
+        y = gpu.empty(device, rows.pieces_shape, dtype)
+        last = divisor if rows.pieces == 1 else 1
+        args = gpu.Strided(rows.x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, last
+        rows.launch(device, "sum_rows", y, *args, FROM=rows.x.dtype, TO=dtype)
+        if rows.pieces == 1:
+            return y.reshape(shape)
+        rows = Rows(device, y, rows.pieces_axes)
+
+
+def largest(device: Device, x: Array, axes: Axes) -> tuple[Array, Array]:
+    """The maximum of x over some axes (which go), and the number of the winner in its row; there is one in each."""
+    rows = Rows(device, x, axes)
+    shape, kernel = rows.shape, "max_rows"
+    numbers: tuple[Array, ...] = ()
+    while True:
+        y = gpu.empty(device, rows.pieces_shape, x.dtype)
+        winner = gpu.empty(device, rows.pieces_shape, np.int64)
+        args = winner, gpu.Strided(rows.x), *numbers, rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece
+        rows.launch(device, kernel, y, *args, FROM=x.dtype, TO=x.dtype)
+        if rows.pieces == 1:
+            return y.reshape(shape), winner.reshape(shape)
+        rows, kernel, numbers = Rows(device, y, rows.pieces_axes), "max_rows_of_pieces", (winner,)

@@ -1,0 +1,530 @@
+"""A stand-in for CuPy: as much of it as minigrad/cuda.py uses, over NumPy memory and the kernel emulator.
+
+    with fake_cupy.installed(cards=2, peers=True) as machine:
+        x = minigrad.Tensor([1.0], device="cuda:0")
+
+It is strict.  Work on a card that is not the current one, on the null stream, or with a pointer to another card's
+memory is an error, and so are arguments that CuPy would pass in another way than meant.  Streams are checked by the
+emulator's clocks (minigrad/cudasim/streams.py), pinned host memory too: no event is ever done before the host has
+waited for it.
+
+What it proves is that cuda.py's calls fit each other.  That CuPy, CUDA and a card behave like this, it cannot prove;
+tests/test_cuda.py compares the signatures with CuPy's where CuPy is installed, and that is all that is known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import sys
+import threading
+import weakref
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from minigrad import device as device_named
+from minigrad.cudasim import memory as sim_memory
+from minigrad.cudasim.memory import SimArray
+from minigrad.cudasim.runtime import SimRuntime
+from minigrad.cudasim.streams import HOST, Access
+from minigrad.cudasim.streams import Stream as Clocked
+from minigrad.errors import KernelError
+from minigrad.kernel import STRUCTS, Parameter
+
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+_sessions = itertools.count(1)
+_numbers = itertools.count(0x5000)  # handles
+
+
+class Machine:
+    """The cards; `calls` lists what was copied and multiplied, `fault` is raised at the next synchronize."""
+
+    def __init__(self, cards: int, peers: bool, memory: int):
+        session = next(_sessions)
+        self.peers, self.total = peers, memory
+        self.cards = [SimpleNamespace(sim=SimRuntime(i), memories=weakref.WeakSet()) for i in range(cards)]
+        self.names = [f"fake cuda:{i} ({session})" for i in range(cards)]
+        self.streams: dict[int, Stream] = {}
+        self.enabled: set[tuple[int, int]] = set()
+        self.handles: dict[int, SimpleNamespace] = {}
+        self.calls: list[tuple] = []
+        self.modules: list[tuple[str, tuple[str, ...]]] = []
+        self.fault: Exception | None = None
+        self.local = threading.local()
+
+    def in_use(self, card: int) -> int:
+        return sim_memory.bytes_in_use(self.names[card])
+
+
+machine: Machine = None  # type: ignore[assignment]  # while installed
+
+
+@contextlib.contextmanager
+def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34):
+    """`import cupy` gives the stand-in: a machine of so many cards, with so many bytes on each."""
+    global machine
+    known = [device_named(f"cuda:{i}") for i in range(8)]
+    saved = sys.modules.get("cupy")
+    machine, sys.modules["cupy"] = Machine(cards, peers, memory), _module()
+    HOST.faults.clear()
+    for device in known:
+        device._runtime = None
+    try:
+        yield machine
+        _end()
+        HOST.raise_faults("pinned memory")
+    finally:
+        _end()
+        for device in known:
+            device._runtime = None
+        machine = None  # type: ignore[assignment]
+        del sys.modules["cupy"]
+        if saved is not None:
+            sys.modules["cupy"] = saved
+
+
+def _end() -> None:
+    """The host waits for all streams: the runtimes end here, as they never do in a program."""
+    for stream in machine.streams.values():
+        stream.clock.faults.clear()
+        stream.clock.synchronize()
+
+
+# ---------------------------------------------------------------- what is current
+
+
+def _stack() -> list:
+    """The cards this thread has entered, and the streams: (card, stream or None)."""
+    if not hasattr(machine.local, "stack"):
+        machine.local.stack = [(0, None)]
+    return machine.local.stack
+
+
+def _card() -> int:
+    return _stack()[-1][0]
+
+
+def _stream() -> Stream:
+    """The current stream, which must have been made current on purpose."""
+    card, stream = _stack()[-1]
+    if stream is None:
+        raise AssertionError(f"the null stream of card {card} is current")
+    return stream
+
+
+class Device:
+    def __init__(self, device=None):
+        if not 0 <= device < len(machine.cards):
+            raise CUDARuntimeError(101)
+        self.id = device
+
+    def __enter__(self):
+        _stack().append((self.id, None))
+        return self
+
+    def __exit__(self, *exc):
+        _stack().pop()
+
+
+class Stream:
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
+        assert non_blocking and not null and not ptds
+        self.device_id, self.ptr = _card(), next(_numbers)
+        self.clock = Clocked(machine.names[self.device_id])
+        machine.streams[self.ptr] = self
+
+    def __enter__(self):
+        assert _card() == self.device_id, f"a stream of card {self.device_id}, while card {_card()} is current"
+        _stack().append((self.device_id, self))
+        return self
+
+    def __exit__(self, *exc):
+        _stack().pop()
+
+    def record(self, event=None):
+        assert _card() == self.device_id == event.device_id, "card, stream and event must belong together"
+        event.time = self.clock.record()
+        return event
+
+    def wait_event(self, event):
+        assert _card() == self.device_id and event.time is not None
+        self.clock.wait(event.time)
+
+    def synchronize(self):
+        assert _stream() is self
+        _raise_fault()
+        self.clock.synchronize()
+
+
+class Event:
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.device_id, self.time, self.timing = _card(), None, not disable_timing
+
+    @property
+    def done(self):
+        return all(HOST.clock.get(number, 0) >= step for number, step in self.time.items())
+
+    def synchronize(self):
+        _raise_fault()
+        HOST.wait(self.time)
+
+
+def get_elapsed_time(start_event, end_event):
+    assert start_event.timing and end_event.timing and end_event.done
+    return 1.5
+
+
+def _raise_fault():
+    if machine.fault is not None:
+        raise machine.fault
+
+
+# ---------------------------------------------------------------- memory
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(f"CUDA error {status}")
+
+
+class CUDADriverError(CUDARuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size, total, limit=0):
+        super().__init__(f"Out of memory allocating {size} bytes (allocated so far: {total} bytes).")
+
+
+class Memory(sim_memory.Memory):
+    """Memory from CuPy's pool: it belongs to the stream that was current, and goes back to that stream's arena."""
+
+    def __init__(self, nbytes):
+        self.card = _card()
+        if machine.in_use(self.card) + nbytes > machine.total:
+            raise OutOfMemoryError(nbytes, machine.in_use(self.card))
+        super().__init__(_stream().clock, nbytes)
+        machine.cards[self.card].memories.add(self)
+
+
+class ndarray(SimArray):  # noqa: N801 (CuPy's name)
+    __slots__ = ()
+
+    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
+        assert memptr is None and strides is None and order == "C"
+        memory = Memory(int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize)
+        super().__init__(memory.bytes.view(dtype).reshape(shape), memory)
+
+    def _view(self, host):
+        view = object.__new__(ndarray)
+        SimArray.__init__(view, host, self.memory)
+        return view
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=super().data.ptr, mem=self.memory, device_id=self.memory.card)
+
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        raise AssertionError("cuda.py copies by memcpyAsync")
+
+
+def ascontiguousarray(a, dtype=None):
+    assert dtype is None and a.memory.card == _card()
+    y = ndarray(a.shape, a.dtype)
+    _stream().clock.touch("ascontiguousarray", [a.memory.access], [y.memory.access])
+    y.host[...] = a.host
+    return y
+
+
+class Pinned(bytearray):
+    """Pinned host memory: NumPy sees it through the buffer protocol, as np.frombuffer(pinned)."""
+
+    def __init__(self, nbytes):
+        super().__init__(b"\xff" * nbytes)
+        self.ptr = ctypes.addressof(ctypes.c_char.from_buffer(self))
+        self.access = Access("pinned host memory")
+        _pinned.append(weakref.ref(self, _pinned.remove))
+
+    def __del__(self):
+        HOST.freed(self.access)
+
+
+_pinned: list[weakref.ref] = []
+
+
+def alloc_pinned_memory(size):
+    return Pinned(size)
+
+
+class Pool:
+    def used_bytes(self):
+        return machine.in_use(_card())
+
+    def total_bytes(self):
+        return machine.in_use(_card()) + 5_000_000
+
+
+def get_default_memory_pool():
+    return Pool()
+
+
+def mem_get_info():
+    return machine.total - Pool().total_bytes(), machine.total
+
+
+def get_device_properties(device):
+    numbers = {"totalGlobalMem": 80 * 10**9, "major": 9, "minor": 0, "multiProcessorCount": 132}
+    return {"name": b"Stand-in 9000", **numbers}
+
+
+def _memory_at(card: int, address: int, nbytes: int) -> Memory:
+    for memory in list(machine.cards[card].memories):
+        start = memory.bytes.ctypes.data
+        if start <= address and address + nbytes <= start + memory.nbytes:
+            return memory
+    raise AssertionError(f"{nbytes} bytes at {address:#x} are not in one array of card {card}")
+
+
+def _mark(memory: Memory, address: int, nbytes: int) -> None:
+    if memory.written is not None:
+        offset = address - memory.bytes.ctypes.data
+        memory.written[offset : offset + nbytes] = 1
+
+
+def _ours(stream: int) -> Stream:
+    found = machine.streams[stream]
+    assert found is _stream(), "a copy on a stream that is not current"
+    return found
+
+
+def memcpy_async(dst, src, size, kind, stream):
+    here = _ours(stream)
+    assert kind in (HOST_TO_DEVICE, DEVICE_TO_HOST) and size > 0
+    host, card = (src, dst) if kind == HOST_TO_DEVICE else (dst, src)
+    memory = _memory_at(_card(), card, size)
+    pinned = [p for p in (ref() for ref in _pinned) if p is not None and p.ptr == host]
+    assert pinned or kind == DEVICE_TO_HOST, "a copy from pageable memory is not asynchronous"
+    assert not pinned or len(pinned[0]) >= size
+    ends = [memory.access], [p.access for p in pinned]
+    here.clock.touch("memcpyAsync", *(ends[::-1] if kind == HOST_TO_DEVICE else ends))
+    ctypes.memmove(dst, src, size)
+    if kind == HOST_TO_DEVICE:
+        _mark(memory, dst, size)
+    machine.calls.append(("to card" if kind == HOST_TO_DEVICE else "to host", _card(), size))
+
+
+def memcpy_peer_async(dst, dst_device, src, src_device, size, stream):
+    here = _ours(stream)
+    assert dst_device == src_device or {(dst_device, src_device), (src_device, dst_device)} <= machine.enabled
+    to, source = _memory_at(dst_device, dst, size), _memory_at(src_device, src, size)
+    here.clock.touch("memcpyPeerAsync", [source.access], [to.access])
+    ctypes.memmove(dst, src, size)
+    _mark(to, dst, size)
+    machine.calls.append(("peer", src_device, dst_device, size))
+
+
+def memset_async(ptr, value, size, stream):
+    memory = _memory_at(_card(), ptr, size)
+    _ours(stream).clock.touch("memsetAsync", [], [memory.access])
+    ctypes.memset(ptr, value, size)
+    _mark(memory, ptr, size)
+
+
+def device_can_access_peer(device, peer_device):
+    assert device != peer_device
+    return int(machine.peers)
+
+
+def device_enable_peer_access(peer_device):
+    pair = _card(), peer_device
+    if pair in machine.enabled:
+        raise CUDARuntimeError(704)
+    assert machine.peers
+    machine.enabled.add(pair)
+
+
+# ---------------------------------------------------------------- kernels
+
+
+class CompileException(Exception):  # noqa: N818 (CuPy's name)
+    def __init__(self, msg, source, name, options, backend="nvrtc"):
+        super().__init__(msg)
+
+
+class RawModule:
+    def __init__(self, code=None, *, path=None, options=(), backend="nvrtc"):
+        assert isinstance(options, tuple) and options[0] == "--std=c++17" and backend == "nvrtc"
+        self.code, self.options = code, options
+        machine.modules.append((code, options))
+
+    def get_function(self, name):
+        defines = tuple(option for option in self.options if option.startswith("-D"))
+        assert len(defines) == len(self.options) - 1
+        try:
+            function = machine.cards[_card()].sim.function(self.code, defines, name)
+        except KernelError as error:
+            raise CompileException(str(error), self.code, name, self.options) from None
+        return RawKernel(function, _card())
+
+
+class RawKernel:
+    def __init__(self, function, card):
+        self.function, self.name, self.card = function, function.name, card
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        stream = _stream()
+        assert _card() == self.card, "a function that was compiled for another card"
+        assert isinstance(args, tuple) and len(args) == len(self.function.parameters)
+        parameters = [_checked(i, text, value) for i, (text, value) in enumerate(zip(self.function.parameters, args))]
+        sim = machine.cards[self.card].sim
+        sim.stream = stream.clock
+        sim.launch(self.function, parameters, grid, block, args, shared_mem)
+
+
+def _checked(i: int, text: str, value) -> Parameter:
+    """The parameter, once the value is of exactly its type: CuPy would pass the bits of another type as they are."""
+    const, name = text.startswith("const "), f"argument{i}"
+    kind = text.removeprefix("const ")
+    if kind.endswith("*"):
+        assert type(value) is ndarray and value.dtype == kind[:-1], f"{name}: {text}, got {value!r}"
+        assert value.memory.card == _card(), f"{name} is on card {value.memory.card}, the kernel on {_card()}"
+        return Parameter(name, value.dtype, True, const)
+    if kind.startswith("V"):
+        assert type(value) is np.ndarray and value.size == 1 and value.dtype in STRUCTS.values()
+        assert value.nbytes == int(kind[1:])
+        return Parameter(name, value.dtype, False, False)
+    assert isinstance(value, np.generic) and value.dtype == kind, f"{name}: {text}, got {type(value)} {value!r}"
+    return Parameter(name, value.dtype, False, False)
+
+
+# ---------------------------------------------------------------- cuBLAS
+
+
+def get_cublas_handle():
+    key = threading.get_ident(), _card()
+    for number, handle in machine.handles.items():
+        if handle.key == key:
+            return number
+    number = next(_numbers)
+    machine.handles[number] = SimpleNamespace(key=key, math=1, pointers=1, stream=0)  # as another program left them
+    return number
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """As TF32 has them: 10 bits of mantissa."""
+    return ((values.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def _gemm(dtype):
+    def gemm(handle, transa, transb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc):  # noqa: N803 (CuPy's names)
+        state = machine.handles[handle]
+        assert state.key == (threading.get_ident(), _card()) and state.stream == _stream().ptr and state.pointers == 0
+        sizes = [
+            (A, lda, (k, m) if transa else (m, k)),
+            (B, ldb, (n, k) if transb else (k, n)),
+            (C, ldc, (m, n)),
+        ]
+        matrices, memories = [], []
+        for address, leading, (rows, columns) in sizes:
+            assert leading >= max(1, rows), "leading dimension below the number of rows"
+            memory = _memory_at(_card(), address, ((columns - 1) * leading + rows) * dtype.itemsize)
+            offset = address - memory.bytes.ctypes.data
+            strides = dtype.itemsize, leading * dtype.itemsize
+            matrices.append(np.ndarray((rows, columns), dtype, memory.bytes, offset, strides))
+            memories.append(memory)
+        _stream().clock.touch("gemm", [memory.access for memory in memories[:2]], [memories[2].access])
+        a, b, c = matrices
+        a, b = (a.T if transa else a), (b.T if transb else b)
+        if state.math == 3 and dtype == np.float32:
+            a, b = _rounded(np.ascontiguousarray(a)), _rounded(np.ascontiguousarray(b))
+        one, zero = (np.ctypeslib.as_array(ctypes.cast(p, _POINTERS[dtype.char]), (1,))[0] for p in (alpha, beta))
+        c[...] = one * (a @ b) + (zero * c if zero else 0)
+        _mark(memories[2], C, m * n * dtype.itemsize)
+        machine.calls.append(("gemm", dtype.name, m, n, k, state.math))
+
+    return gemm
+
+
+_POINTERS = {"f": ctypes.POINTER(ctypes.c_float), "d": ctypes.POINTER(ctypes.c_double)}
+sgemm, dgemm = _gemm(np.dtype(np.float32)), _gemm(np.dtype(np.float64))
+
+
+def get_math_mode(handle):
+    return machine.handles[handle].math
+
+
+def set_math_mode(handle, mode):
+    machine.handles[handle].math = mode
+
+
+def get_pointer_mode(handle):
+    return machine.handles[handle].pointers
+
+
+def set_pointer_mode(handle, mode):
+    machine.handles[handle].pointers = mode
+
+
+def set_stream(handle, stream):
+    machine.handles[handle].stream = stream
+
+
+# ---------------------------------------------------------------- put together
+
+# What the stand-in offers, by CuPy's names; tests/test_cuda.py compares the parameters with CuPy's.
+SURFACE = {
+    "ndarray": ndarray,
+    "RawModule": RawModule,
+    "ascontiguousarray": ascontiguousarray,
+    "get_default_memory_pool": get_default_memory_pool,
+    "cuda.Device": Device,
+    "cuda.Stream": Stream,
+    "cuda.Event": Event,
+    "cuda.alloc_pinned_memory": alloc_pinned_memory,
+    "cuda.get_cublas_handle": get_cublas_handle,
+    "cuda.get_elapsed_time": get_elapsed_time,
+    "cuda.compiler.CompileException": CompileException,
+    "cuda.driver.CUDADriverError": CUDADriverError,
+    "cuda.memory.OutOfMemoryError": OutOfMemoryError,
+    "cuda.runtime.CUDARuntimeError": CUDARuntimeError,
+    "cuda.runtime.getDeviceCount": lambda: len(machine.cards),
+    "cuda.runtime.getDeviceProperties": get_device_properties,
+    "cuda.runtime.driverGetVersion": lambda: 13000,
+    "cuda.runtime.runtimeGetVersion": lambda: 12080,
+    "cuda.runtime.memGetInfo": mem_get_info,
+    "cuda.runtime.memcpyAsync": memcpy_async,
+    "cuda.runtime.memcpyPeerAsync": memcpy_peer_async,
+    "cuda.runtime.memsetAsync": memset_async,
+    "cuda.runtime.deviceCanAccessPeer": device_can_access_peer,
+    "cuda.runtime.deviceEnablePeerAccess": device_enable_peer_access,
+    "cuda.runtime.memcpyHostToDevice": HOST_TO_DEVICE,
+    "cuda.runtime.memcpyDeviceToHost": DEVICE_TO_HOST,
+    "cuda.cublas.sgemm": sgemm,
+    "cuda.cublas.dgemm": dgemm,
+    "cuda.cublas.getMathMode": get_math_mode,
+    "cuda.cublas.setMathMode": set_math_mode,
+    "cuda.cublas.getPointerMode": get_pointer_mode,
+    "cuda.cublas.setPointerMode": set_pointer_mode,
+    "cuda.cublas.setStream": set_stream,
+    "cuda.cublas.CUBLAS_OP_N": 0,
+    "cuda.cublas.CUBLAS_OP_T": 1,
+    "cuda.cublas.CUBLAS_DEFAULT_MATH": 0,
+    "cuda.cublas.CUBLAS_POINTER_MODE_HOST": 0,
+}
+
+
+def _module() -> ModuleType:
+    cupy = ModuleType("cupy")
+    cupy.__version__ = "13.0"
+    for path, value in SURFACE.items():
+        *folders, name = path.split(".")
+        module = cupy
+        for folder in folders:
+            if not hasattr(module, folder):
+                setattr(module, folder, ModuleType(folder))
+            module = getattr(module, folder)
+        setattr(module, name, value)
+    return cupy

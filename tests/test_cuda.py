@@ -1,0 +1,398 @@
+"""The CuPy runtime against a stand-in for CuPy (fake_cupy.py), and the stand-in's signatures against CuPy's.
+
+No card has run any of this: what is shown is that the calls fit each other, and CuPy's parameters.
+"""
+
+import gc
+import inspect
+import re
+import sys
+import threading
+
+import fake_cupy
+import numpy as np
+import pytest
+
+import minigrad
+import minigrad.functional as F
+from minigrad import Tensor
+from minigrad.cudasim.compiler import available
+from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
+
+pytestmark = [
+    pytest.mark.skipif(available() is not None, reason=str(available())),
+    pytest.mark.cpu_only("its devices are its own"),
+]
+
+
+@pytest.fixture
+def machine():
+    with fake_cupy.installed() as machine:
+        yield machine
+        gc.collect()
+
+
+def runtimes():
+    return minigrad.device("cuda:0").runtime, minigrad.device("cuda:1").runtime
+
+
+LAYOUTS = {
+    "rows": lambda a: a,
+    "columns": lambda a: a.T,
+    "channels last": lambda a: a.reshape(2, 3, 4, 5).transpose(0, 3, 1, 2),
+    "a number": lambda a: a[0, 0].reshape(()),
+    "nothing": lambda a: a[:, :0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool", "uint8"])
+def test_arrays_come_back_as_they_went(machine, layout, dtype):
+    values = LAYOUTS[layout](np.arange(120).reshape(10, 12).astype(dtype))
+    runtime, _ = runtimes()
+    x = runtime.from_host(values)
+    assert x.dtype == values.dtype and x.strides == values.strides or values.size == 0
+    back = runtime.to_host(x)
+    np.testing.assert_array_equal(back, values)
+    assert back.dtype == values.dtype and back.flags.c_contiguous == values.flags.c_contiguous
+
+
+def test_views_with_gaps_go_to_the_host_too(machine):
+    values = np.arange(60, dtype="f").reshape(3, 4, 5)
+    runtime, other = runtimes()
+    x = runtime.from_host(values)
+    np.testing.assert_array_equal(runtime.to_host(x[:, ::2, 1:4]), values[:, ::2, 1:4])
+    np.testing.assert_array_equal(other.to_host(other.copy_from(runtime, x[1:, 1])), values[1:, 1])
+    np.testing.assert_array_equal(runtime.to_host(runtime.from_host(values[::-1, ::2])), values[::-1, ::2])
+
+
+def test_memory_order_is_kept_where_there_are_no_gaps(machine, monkeypatch):
+    monkeypatch.delattr(sys.modules["cupy"], "ascontiguousarray")  # nothing needs a copy
+    values = np.arange(60, dtype="f").reshape(3, 4, 5)
+    runtime, other = runtimes()
+    assert runtime.from_host(values[:, ::-1].T).strides == (4, 20, 80)  # backwards, but rows are rows
+    one = runtime.from_host(values)[1:2].swapaxes(0, 1)  # an axis of length 1 has any stride
+    np.testing.assert_array_equal(runtime.to_host(one), values[1:2].swapaxes(0, 1))
+    np.testing.assert_array_equal(other.to_host(other.copy_from(runtime, one)), values[1:2].swapaxes(0, 1))
+
+
+def test_what_was_copied_to_a_card_may_change_at_once(machine):
+    values = np.ones(1000, "f")
+    runtime, _ = runtimes()
+    x = runtime.from_host(values)
+    values[:] = 7
+    assert runtime.to_host(x).max() == 1
+
+
+def loss_and_gradients(device, second=None):
+    """A small net, part of it on a second device."""
+    rng = np.random.default_rng(0)
+
+    def tensor(*shape, on=device):
+        return Tensor(rng.standard_normal(shape), True, on)
+
+    x, w1, b1 = tensor(3, 3, 13, 11), tensor(8, 3, 3, 3), tensor(8)
+    w2, b2 = tensor(5, 8 * 6 * 5, on=second or device), tensor(5, on=second or device)
+    h = F.max_pool2d(F.lrn(F.relu(F.conv2d(x, w1, b1, padding=1))), 3, 2)
+    h = F.linear(h.to(second or device).flatten(1), w2, b2)
+    loss = F.cross_entropy(h, [0, 4, 2])
+    loss.backward()
+    return [loss.numpy(), *(t.grad.numpy() for t in (x, w1, b1, w2, b2))]
+
+
+@pytest.mark.parametrize("second", [None, "cuda:1"])
+@pytest.mark.parametrize("peers", [True, False])
+def test_a_net_on_one_card_and_on_two(peers, second):
+    with fake_cupy.installed(peers=peers) as machine:
+        ours = loss_and_gradients("cuda:0", second)
+        kinds = [call[0] for call in machine.calls]
+        assert ("peer" in kinds) == (peers and second is not None)
+        gc.collect()
+    for a, b in zip(ours, loss_and_gradients("cpu:0"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("peers", [True, False])
+def test_copies_between_cards(peers):
+    values = np.arange(24, dtype="f").reshape(2, 3, 4).transpose(2, 0, 1)
+    with fake_cupy.installed(peers=peers) as machine:
+        zero, one = runtimes()
+        x = zero.from_host(values)
+        machine.calls.clear()
+        y = one.copy_from(zero, x)
+        copies = list(machine.calls)
+        assert y.strides == x.strides and one.owns(y) and not one.owns(x) and not zero.owns(y)
+        del x  # its memory may be handed out again, once the copy has read it
+        again = zero.from_host(np.zeros_like(values))
+        np.testing.assert_array_equal(one.to_host(y), values)
+        np.testing.assert_array_equal(zero.to_host(zero.copy_from(one, y)), values)
+        np.testing.assert_array_equal(zero.to_host(zero.copy_from(zero, again)), 0 * values)
+        del y, again
+    assert copies == ([("peer", 0, 1, 96)] if peers else [("to host", 0, 96), ("to card", 1, 96)])
+    assert machine.enabled == ({(0, 1), (1, 0)} if peers else set())
+
+
+def test_peer_access_may_be_on_already(machine):
+    machine.enabled |= {(0, 1), (1, 0)}
+    zero, one = runtimes()
+    assert one.to_host(one.copy_from(zero, zero.from_host(np.ones(3)))).sum() == 3
+
+
+@pytest.mark.parametrize("peers, forgotten", [(True, 1), (True, 2), (False, 1)])
+def test_the_stand_in_notices_a_forgotten_event(monkeypatch, peers, forgotten):
+    waits = []
+    real = fake_cupy.Stream.wait_event
+
+    def forgetful(self, event):
+        waits.append(event)
+        if len(waits) != forgotten:
+            real(self, event)
+
+    monkeypatch.setattr(fake_cupy.Stream, "wait_event", forgetful)
+    with pytest.raises(KernelError, match="STREAM-ORDER"), fake_cupy.installed(peers=peers):
+        zero, one = runtimes()
+        x = zero.from_host(np.ones(5))
+        one.copy_from(zero, x)
+        del x
+        zero.synchronize()
+
+
+def test_the_stand_in_notices_pinned_memory_that_goes_too_early(monkeypatch):
+    with pytest.raises(KernelError, match="pinned host memory was freed"):
+        with fake_cupy.installed():
+            runtime, _ = runtimes()
+            runtime._in_flight = type("Sieve", (list,), {"append": lambda *_: None})()
+            monkeypatch.setattr(fake_cupy.Event, "done", property(lambda self: True))  # so says a hasty card
+            x = runtime.from_host(np.ones(5))
+            runtime.from_host(np.ones(6))
+            del x
+
+
+def test_pinned_memory_is_given_back(machine):
+    runtime, _ = runtimes()
+    for _ in range(5):
+        runtime.from_host(np.ones(10))
+        runtime.synchronize()
+    assert len(runtime._in_flight) == 1
+
+
+def test_out_of_memory_names_op_and_sizes():
+    with fake_cupy.installed(memory=1 << 20):
+        x = Tensor(np.ones((100, 1000), "f"), True, "cuda:0")
+        y = F.relu(x)
+        with pytest.raises(OutOfMemoryError) as caught:
+            F.relu(y)
+        message = str(caught.value)
+        del caught  # its traceback holds the arrays of the call
+        for part in (
+            "relu (inputs (100, 1000))",
+            "cuda:0",
+            "0.4 MB wanted for (100, 1000) float32",
+            "0.8 MB in use",
+            "MB free",
+        ):
+            assert part in message, f"{part!r} is not in {message!r}"
+        del y  # there is room again
+        assert F.relu(x).numpy().sum() == 1e5
+        del x
+
+
+def test_a_kernel_that_does_not_compile(machine):
+    runtime, _ = runtimes()
+    source = '#line 1 "kernels/wrong.cu"\nextern "C" __global__ void wrong(float* y) {\n    y[0] = nonsense;\n}\n'
+    with pytest.raises(
+        KernelError, match=r"kernel wrong.*on cuda:0: does not compile:(.|\n)*kernels/wrong.cu.2.*nonsense"
+    ):
+        runtime.function(source, ("-DREAL=float",), "wrong")
+
+
+def test_a_module_is_compiled_once_for_each_card(machine):
+    for device in ("cuda:0", "cuda:0", "cuda:1"):
+        for dtype in ("f", "d"):
+            F.relu(Tensor(np.ones(3, dtype), device=device))
+    assert len([1 for code, _ in machine.modules if "relu_forward" in code]) == 4
+    assert machine.modules[0][1] == ("--std=c++17", "-DREAL=float")
+
+
+def test_too_much_dynamic_shared_memory(machine):
+    runtime, _ = runtimes()
+    function = runtime.function('extern "C" __global__ void nothing(int n) {}', (), "nothing")
+    runtime.launch(function, [], (1, 1, 1), (1, 1, 1), [np.int32(1)], 48 * 1024)
+    with pytest.raises(
+        KernelError, match="launch of nothing on cuda:0: 49153 bytes of dynamic shared memory, at most 49152"
+    ):
+        runtime.launch(function, [], (1, 1, 1), (1, 1, 1), [np.int32(1)], 48 * 1024 + 1)
+
+
+@pytest.mark.parametrize("error", [fake_cupy.CUDARuntimeError(700), fake_cupy.CUDADriverError(719)])
+def test_a_fault_on_the_card(machine, error):
+    runtime, _ = runtimes()
+    x = runtime.from_host(np.ones(3))
+    machine.fault = error
+    with pytest.raises(KernelError, match=f"copy to host on cuda:0: .*{error.status}.*cudasim:0"):
+        runtime.to_host(x)
+    machine.fault = fake_cupy.CUDARuntimeError(2)
+    with pytest.raises(OutOfMemoryError, match="MB in use"):
+        runtime.synchronize()
+    machine.fault = None
+    runtime.synchronize()
+
+
+def test_threads_have_their_own_current_card(machine):
+    errors, barrier = [], threading.Barrier(2)
+
+    def work(name):
+        try:
+            barrier.wait()
+            for i in range(20):
+                x = Tensor(np.full(1000, i, "f"), device=name)
+                assert F.relu(x).numpy().sum() == 1000 * i
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"cuda:{i}",)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_timing_is_the_streams(machine):
+    runtime, _ = runtimes()
+    x, runs = runtime.from_host(np.ones(3)), []
+    assert runtime.timed(lambda: runs.append(x), repeats=3) == 0.0005  # of the 1.5 ms that every pair of events says
+    assert len(runs) == 3
+
+
+# ---------------------------------------------------------------- products of matrices
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@pytest.mark.parametrize("flip_a", [False, True])
+@pytest.mark.parametrize("flip_b", [False, True])
+@pytest.mark.parametrize("m, n, k", [(7, 5, 3), (1, 5, 3), (7, 1, 3), (7, 5, 1), (4, 4, 4), (1, 1, 1)])
+def test_gemm(machine, dtype, flip_a, flip_b, m, n, k):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((k, m) if flip_a else (m, k)), rng.standard_normal((n, k) if flip_b else (k, n))
+    runtime, _ = runtimes()
+    x, y = runtime.from_host(a.astype(dtype)), runtime.from_host(b.astype(dtype))
+    x, y, out = x.T if flip_a else x, y.T if flip_b else y, runtime.empty((m, n), np.dtype(dtype))
+    assert runtime.gemm(x, y, out, False) is out
+    expected = (a.T if flip_a else a) @ (b.T if flip_b else b)
+    np.testing.assert_allclose(runtime.to_host(out), expected, rtol=1e-5 if dtype == "f" else 1e-12, atol=1e-6)
+
+
+def test_tf32_is_as_asked_and_the_handle_as_it_was(machine, monkeypatch):
+    monkeypatch.setenv("CUPY_TF32", "1")
+    runtime, _ = runtimes()
+    x, out = runtime.from_host(np.full((1, 1), 1 + 2**-12, "f")), runtime.empty((1, 1), np.dtype("f"))
+    assert runtime.to_host(runtime.gemm(x, x, out, tf32=False)) == np.float32(1 + 2**-12) * np.float32(1 + 2**-12)
+    assert runtime.to_host(runtime.gemm(x, x, out, tf32=True)) == 1
+    assert [call[-1] for call in machine.calls if call[0] == "gemm"] == [0, 3]
+    (handle,) = machine.handles.values()
+    assert (handle.math, handle.pointers) == (1, 1)  # what other users of CuPy had set
+
+
+def test_gemm_of_nothing(machine):
+    runtime, _ = runtimes()
+    a, b = (runtime.empty(shape, np.dtype("f")) for shape in [(3, 0), (0, 4)])
+    out = runtime.from_host(np.full((3, 4), np.nan, "f"))
+    np.testing.assert_array_equal(runtime.to_host(runtime.gemm(a, b, out, False)), np.zeros((3, 4)))
+    assert runtime.gemm(b, runtime.empty((4, 5), np.dtype("f")), runtime.empty((0, 5), np.dtype("f")), False).size == 0
+    assert not [call for call in machine.calls if call[0] == "gemm"]
+
+
+def test_gemm_refuses_what_does_not_fit(machine):
+    runtime, _ = runtimes()
+    x, y, i = (runtime.from_host(np.ones((6, 6), dtype)) for dtype in ("f", "d", "i"))
+    out, empty = runtime.empty((6, 6), np.dtype("f")), runtime.empty((0, 2**31), np.dtype("f"))
+    wrong = [(x, x[:4], out), (x, x, out[:4]), (x, x, out.T), (x[::2, ::2], x[:3], out[:3])]
+    wrong += [(x, y, out), (y, y, out), (i, i, i), (runtime.empty((0, 0), np.dtype("f")), empty, empty)]
+    for a, b, c in wrong:
+        with pytest.raises(KernelError, match=r"gemm on cuda:0: \("):
+            runtime.gemm(a, b, c, False)
+
+
+# ---------------------------------------------------------------- CuPy itself
+
+
+def real(path):
+    """What CuPy has by that name; skipped where CuPy, or the library behind it, is not installed."""
+    found = pytest.importorskip("cupy")
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except ImportError as error:
+            pytest.skip(f"CuPy's {path} needs a library: {str(error).splitlines()[0]}")
+    return found
+
+
+def parameters(callable_):
+    """The names of its parameters: inspect's, or those in the first line of a compiled function's docstring."""
+    try:
+        return [name for name in inspect.signature(callable_).parameters if name not in ("self", "args", "kwargs")]
+    except ValueError:
+        line = next(line for line in callable_.__doc__.splitlines() if "(" in line)
+        inside = re.fullmatch(r"\w+\((.*)\)( -> .*)?", line)[1]
+        names = [part.split("=")[0].split()[-1] for part in inside.split(",") if part.strip()]
+        return [name for name in names if name != "*"]
+
+
+CALLED = [path for path, value in fake_cupy.SURFACE.items() if callable(value)]
+ABSENT = {"ndarray"}  # CuPy's shows (*args, **kwargs)
+
+
+@pytest.mark.parametrize("path", [path for path in CALLED if path not in ABSENT])
+def test_the_stand_in_takes_what_cupy_takes(path):
+    theirs, ours = parameters(real(path)), parameters(fake_cupy.SURFACE[path])
+    if isinstance(fake_cupy.SURFACE[path], type):
+        assert theirs[: len(ours)] == ours or set(ours) <= set(theirs)
+    else:
+        plain = [name.replace("_", "").lower() for name in ours]
+        assert [name.replace("_", "").lower() for name in theirs] == plain
+
+
+@pytest.mark.parametrize("name", ["Stream.record", "Stream.wait_event", "Stream.synchronize", "Event.synchronize"])
+def test_methods_too(name):
+    kind, method = name.split(".")
+    assert parameters(getattr(real(f"cuda.{kind}"), method)) == parameters(getattr(getattr(fake_cupy, kind), method))
+
+
+def test_names_and_numbers():
+    assert real("cuda.runtime.memcpyHostToDevice") == fake_cupy.HOST_TO_DEVICE
+    assert real("cuda.runtime.memcpyDeviceToHost") == fake_cupy.DEVICE_TO_HOST
+    error = real("cuda.runtime.CUDARuntimeError")
+    assert error(minigrad.cuda.OUT_OF_MEMORY).status == 2 and "MemoryAllocation" in str(error(2))
+    assert "PeerAccessAlreadyEnabled" in str(error(minigrad.cuda.PEER_ALREADY_ENABLED))
+    assert isinstance(real("cuda.Event").done, property)
+    for name in ("ptr", "mem", "device_id"):
+        assert hasattr(real("cuda.MemoryPointer"), name)
+    assert hasattr(real("RawKernel"), "name") and "shared_mem" in real("RawKernel").__call__.__doc__
+    for name in ("used_bytes", "total_bytes"):
+        assert hasattr(real("cuda.MemoryPool"), name)
+
+
+def test_cublas_numbers():
+    cublas = real("cuda.cublas")
+    names = [path.rsplit(".", 1)[1] for path in fake_cupy.SURFACE if path.startswith("cuda.cublas.CUBLAS")]
+    assert {name: getattr(cublas, name) for name in names} == {n: fake_cupy.SURFACE[f"cuda.cublas.{n}"] for n in names}
+
+
+def test_cupy_takes_the_arguments_that_launch_passes():
+    """CuPy packs a kernel's arguments before it calls the driver: so it can be asked without one."""
+    error = real("cuda.runtime.CUDARuntimeError")
+    function = real("cuda.Function").__new__(real("cuda.Function"))
+    stream = type("Null", (), {"ptr": 0})()
+    layout = minigrad.gpu.layout_of((2, 3), ((3, 1), (0, 1)))
+    scalars = [np.dtype(name).type(1) for name in minigrad.kernel.C_TYPES]
+    with pytest.raises(error, match="cuda"):  # no driver: but it came that far
+        function((1, 1, 1), (1, 1, 1), (*scalars, layout), 0, stream)
+    with pytest.raises(TypeError, match="size one"):
+        function((1, 1, 1), (1, 1, 1), (np.zeros(2),), 0, stream)
+
+
+def test_a_machine_with_fewer_cards():
+    with fake_cupy.installed(cards=1):
+        with pytest.raises(DeviceError, match="cuda:1: the driver sees 1 device"):
+            Tensor([1.0], device="cuda:1")

@@ -1,0 +1,499 @@
+"""minigrad.gpu: what launch refuses, layouts, moving elements, NumPy's indices and in-place operators on a card."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
+
+import minigrad
+from minigrad import Tensor, gpu
+from minigrad.cudasim.compiler import available
+from minigrad.cudasim.settings import options
+from minigrad.errors import KernelError
+from minigrad.gpu import Strided, arrays, layout_of
+from minigrad.gpu.layout import turn_of
+from minigrad.kernel import LAYOUT
+from minigrad.tensor import wrap
+
+
+@pytest.fixture
+def card(device):
+    """The device under test if it is a card, else an emulated one."""
+    where = minigrad.device(device)
+    if where.is_cpu:
+        if available() is not None:
+            pytest.skip(available())
+        where = minigrad.device("cudasim:0")
+    return where
+
+
+def on(card, values, dtype=None):
+    return Tensor(np.asarray(values, dtype), device=card).data
+
+
+def values_of(card, array):
+    return wrap(array, card).numpy()
+
+
+def numbers(shape, dtype="float64", seed=0):
+    random = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    return random.integers(0, 2 if dtype == "bool" else 100, shape).astype(dtype)
+
+
+# ---------------------------------------------------------------- launch
+
+
+def fill(card, *args, grid=1, block=32, kernel="fill", **types):
+    gpu.launch(card, "copy", kernel, grid, block, *args, **(types or {"FROM": np.float32, "TO": np.float32}))
+
+
+def test_launch_passes_what_the_kernel_takes(card):
+    y, layout = on(card, np.zeros(40, np.float32)), layout_of((40,), ((1,),))
+    fill(card, y, layout, 40, 2.5, grid=2)
+    np.testing.assert_array_equal(values_of(card, y), np.full(40, 2.5))
+    fill(card, y, layout, 40, 1, grid=(2, 1), block=(32, 1, 1))
+    np.testing.assert_array_equal(values_of(card, y), np.ones(40))
+    fill(card, y, layout, 40, 7, grid=0)  # nothing to do
+    np.testing.assert_array_equal(values_of(card, y), np.ones(40))
+
+
+def test_launch_refuses_arguments(card):
+    y, layout = on(card, np.zeros((6, 4), np.float32)), layout_of((24,), ((1,),))
+    good = [y, layout, 24, 1.0]
+    here = f"launch of fill \\(copy.cu\\) on {card}: "
+    for number, wrong, message in [
+        (0, on(card, np.zeros(24)), "y must be float32, it is float64"),
+        (0, y.transpose(1, 0), r"y must be C-contiguous: shape \(4, 6\)"),
+        (0, np.zeros(24, np.float32), f"y must be an array on {card}, got ndarray"),
+        (0, 1.0, f"y must be an array on {card}, got 1.0"),
+        (1, 5, "layout must be one .*, got 5"),
+        (1, np.zeros(2, LAYOUT), "layout must be one"),
+        (1, np.zeros(1, np.int64), "layout must be one"),
+        (2, 2**63, "n = 9223372036854775808 does not fit int64"),
+        (2, 1.5, "n = 1.5 does not fit int64"),
+        (2, "24", "n must be a number, got '24'"),
+        (2, np.zeros(1, np.int64), r"n must be a number, got ndarray \(1,\)"),
+        (3, None, "value must be a number, got None"),
+    ]:
+        args = [*good[:number], wrong, *good[number + 1 :]]
+        with pytest.raises(KernelError, match=here + message):
+            fill(card, *args)
+    fill(card, Strided(y.transpose(1, 0)), *good[1:])
+    with pytest.raises(KernelError, match=here + "3 arguments for 4 parameters: y, layout, n, value"):
+        fill(card, *good[:3])
+    other = minigrad.device(f"{card.kind}:{card.index + 1}")
+    if card.kind == "cudasim":
+        with pytest.raises(KernelError, match=f"y must be an array on {card}, got SimArray"):
+            fill(card, on(other, np.zeros(24, np.float32)), *good[1:])
+
+
+def test_launch_refuses_geometry_and_names(card):
+    args = on(card, np.zeros(24, np.float32)), layout_of((24,), ((1,),)), 24, 1.0
+    for grid, message in [
+        (2**31, "exceeds"),
+        ((1, 65536), "exceeds"),
+        ((1, 1, 65536), "exceeds"),
+        (-1, "grid must be an int or up to three ints >= 0, got -1"),
+        (1.0, "grid must be"),
+        ((1, 1, 1, 1), "grid must be"),
+    ]:
+        with pytest.raises(KernelError, match=message):
+            fill(card, *args, grid=grid)
+    for block in (0, 1025, (32, 33), (1, 1, 65)):
+        with pytest.raises(KernelError, match="must have 1 to 1024 threads, at most 64 along z"):
+            fill(card, *args, block=block)
+    with pytest.raises(KernelError, match="there is no such entry point in kernels/copy.cu"):
+        fill(card, *args, kernel="fil")
+    with pytest.raises(minigrad.DeviceError, match="there is no nothing.cu"):
+        gpu.launch(card, "nothing", "fill", 1, 32)
+    with pytest.raises(KernelError, match="kernels have no element type complex64"):
+        fill(card, *args, FROM=np.complex64, TO=np.float32)
+
+
+# ---------------------------------------------------------------- layouts
+
+
+def axes_of(layout):
+    n = int(layout["axes"][0])
+    return layout["size"][0, :n].tolist(), layout["stride"][0, :, :n].tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "sizes", "steps"),
+    [
+        ((2, 3, 4), ((12, 4, 1),), [24], [[1], [0], [0]]),
+        ((2, 3, 4), ((12, 4, 1), (4, 0, 1)), [2, 3, 4], [[12, 4, 1], [4, 0, 1], [0, 0, 0]]),
+        ((2, 3, 4), ((12, 4, 1), (0, 0, 1)), [6, 4], [[4, 1], [0, 1], [0, 0]]),
+        ((2, 3, 4), ((12, 4, 1), (0, 0, 0), (12, 4, 1)), [24], [[1], [0], [1]]),
+        ((2, 1, 4), ((4, 99, 1),), [8], [[1], [0], [0]]),
+        ((3, 4), ((-4, -1),), [12], [[-1], [0], [0]]),
+        ((3, 4), ((-4, 1),), [3, 4], [[-4, 1], [0, 0], [0, 0]]),
+        ((), ((),), [1], [[0], [0], [0]]),
+        ((1, 1), ((5, 5), (0, 0)), [1], [[0], [0], [0]]),
+    ],
+)
+def test_a_layout_has_as_few_axes_as_can_be(shape, strides, sizes, steps):
+    layout = layout_of(shape, strides)
+    assert axes_of(layout) == (sizes, steps)
+    assert not layout.flags.writeable  # it is kept for the next call
+
+
+def test_more_axes_than_a_layout_has():
+    apart = lambda n: tuple(3**k for k in range(n))  # noqa: E731
+    assert layout_of((2,) * 6, (apart(6),)) is not None and layout_of((2,) * 7, (apart(7),)) is None
+
+
+def test_arrays_of_many_axes_are_walked_over_in_several_launches(card, monkeypatch):
+    launches = spy(monkeypatch)
+    x = numbers((2, 3, 2, 2, 3, 2, 2, 3))
+    turned = (7, 6, 5, 4, 3, 2, 1, 0)
+    y = gpu.contiguous(card, on(card, x).transpose(turned))
+    np.testing.assert_array_equal(values_of(card, y), x.transpose(turned))
+    assert launches == ["copy_strided"] * 3 * 2
+    z = gpu.arithmetic(card, "add", on(card, x), y.transpose(turned), gpu.empty_like(card, y).transpose(turned))
+    np.testing.assert_array_equal(values_of(card, z), x + x)
+    row = numbers((3,), seed=1)
+    z = gpu.arithmetic(card, "add", on(card, row), on(card, x[0]).T, gpu.empty_like(card, y[..., 0]))
+    np.testing.assert_array_equal(values_of(card, z), row + x[0].T)
+
+
+# ---------------------------------------------------------------- moving elements
+
+
+def spy(monkeypatch):
+    """The names of the kernels that gpu.arrays launches from now on."""
+    names = []
+    real = arrays.launch
+    monkeypatch.setattr(arrays, "launch", lambda *args, **more: (names.append(args[2]), real(*args, **more))[1])
+    return names
+
+
+TYPES = ["bool", "int16", "float32", "float64"]
+
+
+@st.composite
+def views(draw, shape):
+    """A function that makes a view of an array of more elements with that shape, the same for NumPy and for a card."""
+    order = draw(st.permutations(range(len(shape))))
+    steps = [draw(st.sampled_from([1, 1, 2, -1])) for _ in shape]
+    stored = tuple(shape[axis] * abs(steps[axis]) for axis in order)
+    back = tuple(np.argsort(order))
+
+    def view(x):
+        x = x.transpose(back) if shape else x
+        return x[tuple(slice(None, None, step) for step in steps)]
+
+    return stored, view
+
+
+@given(st.data())
+@settings(max_examples=80)
+def test_assign_does_what_numpy_does(card, data):
+    shapes = data.draw(mutually_broadcastable_shapes(num_shapes=1, base_shape=data.draw(array_shapes(max_dims=4))))
+    shape = shapes.result_shape
+    (stored_y, view_y), (stored_x, view_x) = data.draw(views(shape)), data.draw(views(shapes.input_shapes[0]))
+    y, x = numbers(stored_y, data.draw(st.sampled_from(TYPES))), numbers(stored_x, data.draw(st.sampled_from(TYPES)), 1)
+    there = on(card, y)
+    gpu.assign(card, view_y(there), view_x(on(card, x)))
+    view_y(y)[...] = view_x(x)
+    np.testing.assert_array_equal(values_of(card, there), y)
+
+
+@pytest.mark.parametrize(
+    "types", [("float32", "float32"), ("float64", "float64"), ("uint8", "uint8"), ("bool", "int64")]
+)
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((70, 45), (1, 0)), ((3, 33, 2, 40), (0, 2, 3, 1)), ((3, 33, 2, 40), (3, 0, 2, 1)), ((16, 5, 16), (2, 1, 0))],
+)
+def test_turned_arrays_go_through_tiles(card, monkeypatch, shape, axes, types):
+    launches = spy(monkeypatch)
+    x = numbers(shape, types[0])
+    y = gpu.converted(card, on(card, x).transpose(axes), types[1])
+    np.testing.assert_array_equal(values_of(card, y), x.transpose(axes).astype(types[1]))
+    assert launches == ["copy_turned"]
+
+
+def test_a_turned_part_of_an_array(card, monkeypatch):
+    launches = spy(monkeypatch)
+    x, y = numbers((50, 90)), numbers((80, 60), seed=1)
+    there = on(card, y)
+    gpu.assign(card, there[5:75, 3:43], on(card, x)[::-1, 7:77][:40].transpose(1, 0))
+    y[5:75, 3:43] = x[::-1, 7:77][:40].T
+    np.testing.assert_array_equal(values_of(card, there), y)
+    assert launches == ["copy_turned"]
+
+
+def test_what_is_too_thin_for_tiles_is_copied_element_by_element(card, monkeypatch):
+    launches = spy(monkeypatch)
+    images = numbers((2, 9, 9, 3))
+    np.testing.assert_array_equal(
+        values_of(card, gpu.contiguous(card, on(card, images).transpose(0, 3, 1, 2))), images.transpose(0, 3, 1, 2)
+    )
+    assert launches == ["copy_strided"]
+    thin = layout_of((40, 15), ((15, 1), (1, 40)))
+    assert turn_of(thin) is None and turn_of(layout_of((40, 16), ((16, 1), (1, 40)))) is not None
+
+
+def test_two_arrays_in_one_order_are_walked_over_as_one_axis(card):
+    x = on(card, numbers((4, 5, 6))).transpose(2, 0, 1)
+    ((layout, n, _),) = gpu.walks(x.shape, x, x)
+    assert axes_of(layout) == ([120], [[1], [1], [0]]) and n == 120
+
+
+def test_fill_converts_as_numpy(card):
+    for dtype, value in itertools.product(TYPES, (0, 1, 2.7, True, np.float32(3))):
+        y = gpu.full(card, (3, 5), value, dtype)
+        np.testing.assert_array_equal(values_of(card, y), np.full((3, 5), value).astype(dtype))
+    y = on(card, np.zeros((40, 9), np.float32))
+    gpu.fill(card, y[3:, ::2], np.nan)
+    expected = np.zeros((40, 9), np.float32)
+    expected[3:, ::2] = np.nan
+    np.testing.assert_array_equal(values_of(card, y), expected)
+    assert gpu.zeros(card, (0, 3), "float32").shape == (0, 3)
+
+
+def test_memory_orders(card):
+    x = on(card, numbers((4, 5, 6))).transpose(2, 0, 1)
+    assert gpu.memory_order(x) == (1, 2, 0)
+    like = gpu.empty_in_order_of(card, x)
+    assert like.shape == x.shape and like.strides == x.strides and like.dtype == x.dtype
+    assert gpu.dense(card, x) is x and gpu.dense(card, x[2:3, :3]) is not x
+    for view in (x[::2], x[:, 1:], x[:, :, ::-1]):
+        made = gpu.dense(card, view)
+        assert gpu.memory_order(made) == (1, 2, 0) and made.transpose(1, 2, 0).flags.c_contiguous
+        np.testing.assert_array_equal(values_of(card, made), values_of(card, view))
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "power"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_integers_wrap_around_as_numpys(card, operation, dtype):
+    ends = np.iinfo(dtype)
+    a = np.array([ends.min, ends.max, ends.max // 2, 3, 5], dtype)[:, None]
+    b = np.array([ends.max, 1, 2, 0, 31], dtype)
+    y = gpu.arithmetic(card, operation, on(card, a), on(card, b), gpu.empty(card, (5, 5), dtype))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(values_of(card, y), getattr(np, operation)(a, b))
+
+
+# ---------------------------------------------------------------- NumPy's indices
+
+
+INDICES = [
+    2,
+    (slice(None), -1),
+    (..., slice(None, None, -2)),
+    (None, 1),
+    [4, 0, 4],
+    ([0, 1], [2, 2]),
+    ([0, 1], slice(1, 3), [2, 2]),
+    (slice(None), [3, 0], ...),
+    (..., [6, 0]),
+    (None, [[1, 2], [3, 4]], 0),
+    (2, [0, 1]),
+    np.array([True, False, True, False, True]),
+    (slice(None), np.arange(4) > 1),
+    np.arange(140).reshape(5, 4, 7) % 3 == 0,
+    (np.bool_(True), 1),
+    (False, ...),
+    np.zeros((0, 2), int),
+    (np.array(1), [0, 1]),
+]
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_take_and_put_with_any_index(card, index):
+    x = numbers((5, 4, 7))
+    for turn in ((0, 1, 2), (2, 0, 1)):
+        there = on(card, x.transpose(np.argsort(turn)).copy()).transpose(turn)
+        np.testing.assert_array_equal(values_of(card, gpu.take(card, there, index)), x[index])
+        expected = x.copy()
+        new = numbers(x[index].shape, "float32", 1)
+        for value in (new, on(card, new), 3, new.ravel()[:1] if new.size else 4):
+            gpu.put(card, there, index, value)
+            expected[index] = values_of(card, value) if gpu.is_array(value) else value
+            np.testing.assert_array_equal(values_of(card, there), expected)
+
+
+def test_the_last_of_several_values_for_one_element_stays(card):
+    x = on(card, np.zeros((4, 3)))
+    gpu.put(card, x, [2, 0, 2, 2], np.arange(12.0).reshape(4, 3))
+    np.testing.assert_array_equal(values_of(card, x), [[3, 4, 5], [0, 0, 0], [9, 10, 11], [0, 0, 0]])
+
+
+def test_sums_of_rows_are_taken_in_order(card):
+    rows = np.random.default_rng(0).integers(0, 40, 700)
+    dy = numbers((700, 3), "float32") * 10 ** numbers((700, 1), "float32", 1)
+    expected = np.zeros((50, 3), np.float32)
+    np.add.at(expected, rows, dy)
+    dx = gpu.sum_rows(card, (50, 3), rows, (3,), on(card, dy))
+    np.testing.assert_array_equal(values_of(card, dx), expected)
+
+
+def test_put_converts_and_broadcasts_as_numpy(card):
+    x = np.zeros((3, 4), np.int32)
+    there = on(card, x)
+    for index, value in [
+        (..., [[1.9], [-2.9], [3.0]]),
+        (1, np.ones((1, 1, 4), np.int64)),
+        ((slice(None), 2), True),
+        ([0, 0], [[5, 6, 7, 8]]),
+    ]:
+        gpu.put(card, there, index, value)
+        x[index] = value
+        np.testing.assert_array_equal(values_of(card, there), x)
+    gpu.put(card, there, slice(None, None, -1), there)  # from itself
+    np.testing.assert_array_equal(values_of(card, there), x[::-1])
+
+
+def test_put_refuses_what_numpy_refuses(card):
+    x = on(card, np.zeros((3, 4), np.uint8))
+    for index, value, error in [
+        (..., np.ones(3), ValueError),
+        (0, np.ones((2, 4)), ValueError),
+        ([0, 1], np.ones((3, 4)), ValueError),
+        (0, 300, OverflowError),
+        (5, 0, IndexError),
+        ([0, 3], 0, IndexError),
+        ("a", 0, IndexError),
+        (np.ones(4, bool), 0, IndexError),
+        ((0, 0, 0), 0, IndexError),
+        (([0], [0], [0]), 0, IndexError),
+    ]:
+        with pytest.raises(error):
+            np.zeros((3, 4), np.uint8)[index] = value
+        with pytest.raises(error):
+            gpu.put(card, x, index, value)
+    assert not values_of(card, x).any()
+
+
+# ---------------------------------------------------------------- in place
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "divide"])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64", "bool"])
+def test_update_does_what_numpy_does(card, operation, dtype):
+    ufunc = getattr(np, operation)
+    for other in [
+        2,
+        -1,
+        0.1,
+        True,
+        300,
+        np.float32(0.1),
+        np.float64(0.1),
+        [1, 2, 3],
+        [0.5, 0.25, 0.1],
+        np.array([[7], [8]], np.int8),
+        np.array([1, 2, 3], np.int64),
+        numbers((2, 3), "float32"),
+        numbers((3,), "float64"),
+        np.array(2.5),
+        np.ones((1, 3), bool),
+        np.ones((3, 2)),
+        np.ones((2, 2, 3)),
+    ]:
+        x = numbers((2, 3), dtype)
+        candidates = [other, on(card, other)] if isinstance(other, np.ndarray) else [other]
+        for candidate in candidates:
+            there = on(card, x)
+            expected, error = x.copy(), None
+            try:
+                with np.errstate(all="ignore"):
+                    ufunc(
+                        expected, np.asarray(other) if isinstance(other, list) else other, expected, casting="same_kind"
+                    )
+            except (TypeError, ValueError, OverflowError) as raised:
+                error = raised
+            if error is None:
+                gpu.update(card, operation, there, candidate)
+            else:
+                with pytest.raises(type(error)):
+                    gpu.update(card, operation, there, candidate)
+                expected = x
+            np.testing.assert_array_equal(values_of(card, there), expected, err_msg=repr(other))
+
+
+def test_update_of_views_and_by_views_of_itself(card):
+    x = numbers((40, 40))
+    there = on(card, x)
+    gpu.update(card, "add", there, there.transpose(1, 0))
+    np.testing.assert_array_equal(values_of(card, there), x + x.T)
+    x = x + x.T
+    gpu.update(card, "multiply", there[::2, 5:], there[1, 5:])
+    x[::2, 5:] *= x[1, 5:].copy()
+    np.testing.assert_array_equal(values_of(card, there), x)
+    gpu.update(card, "subtract", there, there)
+    assert not values_of(card, there).any()
+
+
+def test_in_place_operators_of_tensors(card):
+    x = Tensor(numbers((3, 4), "float32"), device=card)
+    expected = x.numpy().copy()
+    x += 1
+    x *= Tensor(np.float32([1, 2, 3, 4]), device=card)
+    x /= [3.0]
+    x -= np.float32([[1], [2], [3]])
+    expected = np.float32((np.float32(expected + 1) * np.float32([1, 2, 3, 4])) / np.array([3.0])) - np.float32(
+        [[1], [2], [3]]
+    )
+    np.testing.assert_array_equal(x.numpy(), expected)
+    x[1:, [0, 2]] = Tensor(np.float32([5, 6]), device=card)
+    expected[1:, [0, 2]] = [5, 6]
+    x[x > 5.5] = 0
+    expected[expected > 5.5] = 0
+    np.testing.assert_array_equal(x.numpy(), expected)
+
+
+# ---------------------------------------------------------------- beyond 2^31 elements
+
+
+BEYOND = 2**31 + 1000
+
+
+@pytest.fixture
+def large():
+    """uint8 arrays of more than 2^31 elements on the emulator, of which only the pages that are touched take memory."""
+    if available() is not None:
+        pytest.skip(available())
+    where = minigrad.device("cudasim:0")
+    with options(mode="fast", poison=False):
+        try:
+            yield where, lambda: gpu.empty(where, (BEYOND,), np.uint8)
+        except (OSError, MemoryError) as error:
+            pytest.skip(f"no room for sparse arrays: {error}")
+
+
+def last_blocks(per_block):
+    blocks = gpu.blocks(BEYOND, per_block)
+    return options(blocks=range(blocks - 2, blocks))
+
+
+def test_elements_beyond_2_to_the_31(large):
+    where, make = large
+    x, y = make(), make()
+    with last_blocks(256):
+        gpu.fill(where, x, 7)
+        gpu.assign(where, y, x)
+        gpu.arithmetic(where, "add", x, y, x)
+    for array, value in ((x, 14), (y, 7)):
+        tail = values_of(where, array[-200:])
+        np.testing.assert_array_equal(tail, np.full(200, value, np.uint8))
+        assert values_of(where, array[: BEYOND - 2**31]).sum() == 0  # where an index that wrapped around would have led
+    np.testing.assert_array_equal(values_of(where, gpu.take(where, x, [BEYOND - 1, 5])), [14, 0])
+    gpu.put(where, x, [BEYOND - 2], 99)
+    assert values_of(where, x[-3:]).tolist() == [14, 99, 14]
+    with last_blocks(8 * 1024):  # a warp for 1024 elements
+        from minigrad.ops._reduction import Rows
+
+        rows = Rows(where, x, (0,))
+        sums = gpu.empty(where, rows.pieces_shape, np.uint64)
+        args = Strided(x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, 1
+        rows.launch(where, "sum_rows", sums, *args, FROM=np.uint8, TO=np.uint64)
+    last = values_of(where, x[(rows.pieces - 1) * rows.piece :])
+    assert values_of(where, sums)[0, -1] == last.sum(dtype=np.uint64) > 99
