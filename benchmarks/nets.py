@@ -199,14 +199,14 @@ def minigrad_lenet(batch: int, chunks: bool) -> dict[str, Any]:
 # ---------------------------------------------------------------- PyTorch
 
 
-def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5) -> dict[str, Any]:
+def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5, device: str = "cpu") -> dict[str, Any]:
     """AlexNet in PyTorch, eager, or compiled by inductor with the fused SGD."""
     import torch
     import torch.nn.functional as f
 
     state, x, target = start(batch)
-    w = {name: torch.nn.Parameter(torch.from_numpy(array)) for name, array in state.items()}
-    images, labels = torch.from_numpy(x), torch.from_numpy(target)
+    w = {name: torch.nn.Parameter(torch.from_numpy(array).to(device)) for name, array in state.items()}
+    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(target).to(device)
     optimizer = torch.optim.SGD(w.values(), **SGD, **DECAY, fused=compiled)
 
     def conv(name: str, h: Any, **kw: Any) -> Any:
@@ -241,10 +241,10 @@ def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5) -> dict[str,
         **training(
             lambda: f.cross_entropy(net(images, True), labels),
             optimizer,
-            lambda: {name: p.grad.numpy() for name, p in w.items()},
+            lambda: {name: p.grad.cpu().numpy() for name, p in w.items()},
         ),
         "forward": forward,
-        "logits": lambda: (0.0, {"logits": forward().numpy().copy()}),
+        "logits": lambda: (0.0, {"logits": forward().cpu().numpy().copy()}),
     }
 
 
