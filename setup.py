@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "minigrad" / "__init__.py").read_text())[1]
 
 PLOT = ["matplotlib>=3.7"]
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT]
+NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]  # NVIDIA's compiler: it needs no card and no driver
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *NVRTC]
 
 setup(
     name="minigrad",
@@ -23,11 +24,15 @@ setup(
     # the package.  minigrad/kernel.py finds them in both places.
     packages=[*find_packages(include=["minigrad", "minigrad.*"]), "minigrad._kernels"],
     package_dir={"minigrad._kernels": "kernels"},
-    package_data={"minigrad": ["py.typed"], "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "ladder/*.cu"]},
+    package_data={
+        "minigrad": ["py.typed", "cudasim/cpp/*"],
+        "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "budget.json", "ladder/*.cu"],
+    },
     install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4", "threadpoolctl>=3.1"],
     extras_require={
         "cuda12": ["cupy-cuda12x>=13"],
         "cuda13": ["cupy-cuda13x>=13.6"],
+        "nvrtc": NVRTC,
         "plot": PLOT,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.8"],
