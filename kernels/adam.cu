@@ -1,10 +1,10 @@
-// Adam.  w: weight, g: gradient, m and u: sums of past gradients and of their squares; the numbers a and e depend on the
-// step, and come from the host:
+// Adam.  w: weight, g: gradient, m and u: sums of past gradients and of their squares; the numbers a and e depend on
+// the step, and come from the host:
 //
 //     m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
 //
-// minigrad/optim/adam.py.  One pass over all arrays; `update` of common.cuh says what one thread does.  m and u smaller than
-// `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
+// minigrad/optim/adam.py.  One pass over all arrays; `update` of common.cuh says what one thread does.  m and u smaller
+// than `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
 
 struct Adam {
     REAL b1, b2, a, e, wd, tiny_m, tiny_u;

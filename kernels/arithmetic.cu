@@ -1,8 +1,8 @@
-// Arithmetic, element by element: y = a + b, a - b, a * b, a / b, a ^ b, -a.  minigrad/ops/arithmetic.py; gradients that are
-// not made of these are in arithmetic_backward.cu.
+// Arithmetic, element by element: y = a + b, a - b, a * b, a / b, a ^ b, -a.  minigrad/ops/arithmetic.py; gradients
+// that are not made of these are in arithmetic_backward.cu.
 //
-// One thread computes one element at a time.  a and b broadcast: the Layout says where element i lies in y (array 0), a (1)
-// and b (2).  y may be a or b (a += b), so that no pointer is __restrict__.
+// One thread computes one element at a time.  a and b broadcast: the Layout says where element i lies in y (array 0), a
+// (1) and b (2).  y may be a or b (a += b), so that no pointer is __restrict__.
 
 typedef Wrapping<T>::type Number;
 

@@ -3,15 +3,16 @@
 //     y = a / b     db = -dy y / b
 //     y = a ^ b     da = dy b a^(b-1)     db = dy y ln(a)
 //
-// minigrad/ops/arithmetic.py.  One thread computes one element at a time.  a and b broadcast: the Layout says where element
-// i lies in a (array 0) and b (1), or in b alone.  The other arrays have the shape of dy and are contiguous.
+// minigrad/ops/arithmetic.py.  One thread computes one element at a time.  a and b broadcast: the Layout says where
+// element i lies in a (array 0) and b (1), or in b alone.  The other arrays have the shape of dy and are contiguous.
 
 __device__ __forceinline__ REAL raised(REAL a, REAL b) { return b == 2 ? a * a : pow(a, b); }  // as in arithmetic.cu
 
 extern "C" __global__ void divide_backward_b(REAL* __restrict__ db, const REAL* __restrict__ dy,
                                              const REAL* __restrict__ y, const REAL* __restrict__ b, Layout layout,
                                              long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) db[i] = -(dy[i] / b[offset_of(layout, 0, i)] * y[i]);
+    for (long long i = global_thread(); i < n; i += global_threads())
+        db[i] = -(dy[i] / b[offset_of(layout, 0, i)] * y[i]);
 }
 
 // b a^(b-1) is 0 where b is 0, whatever a is: a^0 is always 1.

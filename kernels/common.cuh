@@ -1,5 +1,5 @@
 // What all kernels share; it is put before every kernel file.  REAL (float or double) and other element types come from
-// -D options: minigrad/gpu.py.  Plain CUDA C++ without includes, for NVRTC, nvcc and the emulator alike.
+// -D options: minigrad/gpu.  Plain CUDA C++ without includes, for NVRTC, nvcc and the emulator alike.
 #ifndef REAL
 #define REAL float
 #endif
@@ -31,7 +31,7 @@ __device__ __forceinline__ Place place_of(long long i, int height, int width) {
 // ---------------------------------------------------------------- arrays with strides
 
 // Shapes and strides, in elements, of up to three arrays that are walked together; passed by value.  An array that is
-// repeated along an axis (broadcast) has stride 0 there.  minigrad/gpu.py packs it, with as few axes as can be.
+// repeated along an axis (broadcast) has stride 0 there.  minigrad/gpu/layout.py packs it, with as few axes as can be.
 #define MAX_AXES 6
 struct Layout {
     long long size[MAX_AXES];
@@ -68,8 +68,8 @@ __device__ __forceinline__ Offsets offsets_of(const Layout& layout, long long i)
 
 // ---------------------------------------------------------------- integers
 
-// The type to add, subtract and multiply elements of type ELEMENT in.  NumPy's integers wrap around, while C++ leaves the
-// overflow of signed ones undefined: integers are computed modulo 2^64 and cut to size.  Bools come out as "not 0".
+// The type to add, subtract and multiply elements of type ELEMENT in.  NumPy's integers wrap around, while C++ leaves
+// the overflow of signed ones undefined: integers are computed modulo 2^64 and cut to size.  Bools come out as "not 0".
 template <class ELEMENT>
 struct Wrapping {
     typedef unsigned long long type;
@@ -138,9 +138,9 @@ struct __align__(16) Pack {
     REAL lane[16 / sizeof(REAL)];
 };
 
-// rule(value, g[i]) for every i, where value[k] is changed[k][i]: how the optimisers (sgd.cu, adam.cu) walk over a weight,
-// its gradient and its state.  All are read and written once.  By packs if all arrays begin at a multiple of 16 bytes;
-// what then remains at the end, or else everything, one by one.
+// rule(value, g[i]) for every i, where value[k] is changed[k][i]: how the optimisers (sgd.cu, adam.cu) walk over a
+// weight, its gradient and its state.  All are read and written once.  By packs if all arrays begin at a multiple of 16
+// bytes; what then remains at the end, or else everything, one by one.
 template <int COUNT, class Rule>
 __device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL* g, long long n, const Rule& rule) {
     const int lanes = 16 / sizeof(REAL);

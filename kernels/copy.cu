@@ -1,5 +1,6 @@
-// Moving elements: y = x, element by element, with strides, broadcasting and conversion; and filling.  FROM and TO: element
-// types of x and y.  For assign and fill of minigrad/gpu/arrays.py, and so for the ops astype, concat, copy, pad and shape.
+// Moving elements: y = x, element by element, with strides, broadcasting and conversion; and filling.  FROM and TO:
+// element types of x and y.  For assign and fill of minigrad/gpu/arrays.py, and so for the ops astype, concat, copy,
+// pad and shape.
 
 // One thread moves one element at a time.  The Layout is of y (array 0) and x (array 1).
 extern "C" __global__ void copy_strided(TO* __restrict__ y, const FROM* __restrict__ x, Layout layout, long long n) {
@@ -9,9 +10,9 @@ extern "C" __global__ void copy_strided(TO* __restrict__ y, const FROM* __restri
     }
 }
 
-// Where neighbours in x are no neighbours in y, as in a transposed matrix, the loop above would either read or write with
-// large steps, every element in a memory sector of its own.  Here a tile of x goes through shared memory, so that threads
-// next to each other read neighbours, and write neighbours:
+// Where neighbours in x are no neighbours in y, as in a transposed matrix, the loop above would either read or write
+// with large steps, every element in a memory sector of its own.  Here a tile of x goes through shared memory, so that
+// threads next to each other read neighbours, and write neighbours:
 //
 //     y[outer][row][column] = x[outer][column][row]       neighbours in y: columns; in x: rows
 //

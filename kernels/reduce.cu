@@ -2,11 +2,11 @@
 //
 //     y = sum_i x_i        y = sum_i x_i / n        y = max_i x_i
 //
-// x is read where it lies: `kept` is the Layout of the axes that stay (element o of it is where the row of output o begins)
-// and `reduced` that of the axes that go (element i of it is how far x_i lies from there).  A long row is cut into pieces of
-// at most `piece` elements, every one with an output of its own; the same kernels then reduce the pieces, until there is
-// one.  So a thread adds few numbers one after the other, which is exact enough in float and busy enough for one output of
-// 60 million elements; and the order of all additions depends on the shapes alone.
+// x is read where it lies: `kept` is the Layout of the axes that stay (element o of it is where the row of output o
+// begins) and `reduced` that of the axes that go (element i of it is how far x_i lies from there).  A long row is cut
+// into pieces of at most `piece` elements, every one with an output of its own; the same kernels then reduce the
+// pieces, until there is one.  So a thread adds few numbers one after the other, which is exact enough in float and
+// busy enough for one output of 60 million elements; and the order of all additions depends on the shapes alone.
 //
 // Which kernels?  Threads of a warp should read neighbours:
 //     _rows       neighbours belong to one row: a warp per piece, its lanes side by side in it.     Block (32, 8).
@@ -78,8 +78,8 @@ __device__ __forceinline__ Candidate larger(Candidate a, Candidate b) {
     return b_is_larger || (equal && b.number < a.number) ? b : a;
 }
 
-// The winner of elements start, start + step, ... of a row.  numbers: their numbers in the row that they were chosen from;
-// a null pointer where they are the row itself.
+// The winner of elements start, start + step, ... of a row.  numbers: their numbers in the row that they were chosen
+// from; a null pointer where they are the row itself.
 __device__ __forceinline__ Candidate winner_of(const FROM* __restrict__ x, const long long* __restrict__ numbers,
                                                long long row, const Layout& reduced, long long start, long long stop,
                                                long long step) {

@@ -4,10 +4,10 @@
 //     w <- w - lr (g + wd w)      v <- mu v + g + wd w      v <- mu v - lr g - lr wd w
 //                                 w <- w - lr v             w <- w + v
 //
-// minigrad/optim/sgd.py.  One pass over all arrays; `update` of common.cuh says what one thread does.  Velocities smaller
-// than `tiny` become 0: see tiny_state in minigrad/optim/optimizer.py.  Sums of products are written as fma(a, b, c),
-// a b + c rounded once: a compiler that may choose where to do so can choose differently for 16 bytes at a time and for one
-// element, and the same weight would get other bits at another address.
+// minigrad/optim/sgd.py.  One pass over all arrays; `update` of common.cuh says what one thread does.  Velocities
+// smaller than `tiny` become 0: see tiny_state in minigrad/optim/optimizer.py.  Sums of products are written as fma(a,
+// b, c), a b + c rounded once: a compiler that may choose where to do so can choose differently for 16 bytes at a time
+// and for one element, and the same weight would get other bits at another address.
 
 struct Plain {
     REAL lr, wd;

@@ -84,7 +84,7 @@ DTYPES = {c: np.dtype(name) for name, c in C_TYPES.items()} | {"unsigned": np.dt
 # would break them.  common.cuh makes T of it.
 MACROS = {"T": "TYPE"}
 
-# Bytes of `struct Layout` of common.cuh, filled by gpu.py.
+# Bytes of `struct Layout` of common.cuh, filled by gpu/layout.py.
 LAYOUT = np.dtype([("size", np.int64, 6), ("stride", np.int64, (3, 6)), ("axes", np.int64)])
 
 # `struct Convolution` of conv2d.cu, filled by ops/conv2d.py.

@@ -71,9 +71,9 @@ def test_memory_order_is_kept_where_there_are_no_gaps(machine, monkeypatch):
     values = np.arange(60, dtype="f").reshape(3, 4, 5)
     runtime, other = runtimes()
     assert runtime.from_host(values[:, ::-1].T).strides == (4, 20, 80)  # backwards, but rows are rows
-    one = runtime.from_host(values)[1:2].swapaxes(0, 1)  # an axis of length 1 has any stride
-    np.testing.assert_array_equal(runtime.to_host(one), values[1:2].swapaxes(0, 1))
-    np.testing.assert_array_equal(other.to_host(other.copy_from(runtime, one)), values[1:2].swapaxes(0, 1))
+    one = runtime.from_host(values)[::2][:1].swapaxes(0, 1)  # an axis of length 1 has any stride
+    np.testing.assert_array_equal(runtime.to_host(one), values[:1].swapaxes(0, 1))
+    np.testing.assert_array_equal(other.to_host(other.copy_from(runtime, one)), values[:1].swapaxes(0, 1))
 
 
 def test_what_was_copied_to_a_card_may_change_at_once(machine):

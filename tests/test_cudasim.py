@@ -404,6 +404,20 @@ def test_writes_behind_shared_arrays(mode, array_name, index, shared_mem):
         assert report.kind == "SHARED-OVERRUN"
 
 
+@pytest.mark.parametrize(
+    "symbol, kernel, name",
+    [
+        ("_ZZ5sgemmE2As", "sgemm", "As"),
+        ("_ZZ7convE2xE2As", "convE2x", "As"),
+        ("_ZZ4tileIfEvPT_E1s", "", "s"),
+        ("_ZZ6helperPfE4warp", "", "warp"),
+        ("_ZZ5sgemmE1s_0", "sgemm", "s"),
+    ],
+)
+def test_names_of_shared_arrays(symbol, kernel, name):
+    assert compiler._demangle(symbol) == (kernel, name)
+
+
 @needs_compiler
 def test_static_and_dynamic_shared_memory_must_fit_together():
     code = 'extern "C" __global__ void big(float* y) { __shared__ float s[12000]; s[0] = 1; y[0] = s[0]; }'

@@ -57,6 +57,11 @@ CLEAN = {
         s[t] = (unsigned char)t, h[t] = (short)t;
         __syncthreads();
         y[i] = s[t ^ 1] + h[t ^ 3];""",
+    "bytes of words": """
+        __shared__ unsigned s[64];
+        s[t] = 0x04030201u * (t % 8);
+        __syncthreads();
+        y[i] = ((unsigned char*)s)[4 * (t ^ 1) + 2] + ((unsigned char*)s)[t];""",
     "one element in parts and as a whole": """
         __shared__ float4 s[16];
         ((float*)s)[t] = x[i];
@@ -74,6 +79,30 @@ CLEAN = {
         atomicAdd(&count, 1);
         __syncthreads();
         y[i] = count;""",
+    "set to zero, added to after a barrier": """
+        __shared__ int s;
+        if (t == 0) s = 0;
+        __syncthreads();
+        atomicAdd(&s, t);
+        __syncthreads();
+        if (t == 0) s = s / 2;
+        __syncthreads();
+        atomicMax(&s, 100);
+        __syncthreads();
+        y[i] = s;""",
+    "lanes that have met a different number of times": """
+        __shared__ float s[64];
+        s[t] = x[i];
+        if (t % 32 < 16)
+            for (int k = 0; k < 5; k++) __syncwarp(0x0000ffffu);
+        __syncwarp();
+        float other = s[t ^ 16];
+        if (t % 32 >= 16)
+            for (int k = 0; k < 3; k++) __syncwarp(0xffff0000u);
+        __syncwarp();
+        s[t] = other + 1;
+        __syncwarp();
+        y[i] = s[t ^ 31];""",
     "an element is read, written and read by its own thread": """
         y[i] = x[i];
         y[i] += x[i];
@@ -161,6 +190,12 @@ WRONG = {
         if (t == 40) s = 2; // HERE""",
         ("RACE", (0, 0, 0), (40, 0, 0), "writes byte 0 of {s}, which another thread read at"),
     ),
+    "read by two blocks, written by one of them": (
+        """
+        float other = t == 0 ? y[64] : 0.0f;
+        y[i] = other; // HERE""",
+        ("RACE", (1, 0, 0), (0, 0, 0), "writes byte 256 of {y}, which another block read at"),
+    ),
     "two writers": (
         """
         __shared__ float s[64];
@@ -210,6 +245,39 @@ WRONG = {
             "reads byte 0 of {s}, which thread (0,0,0) of this block wrote at OTHER",
         ),
     ),
+    "set to zero and added to at once": (
+        """
+        __shared__ int s;
+        if (t == 0) s = 0;
+        atomicAdd(&s, 1); // HERE
+        __syncthreads();
+        y[i] = s;""",
+        ("RACE", (0, 0, 0), (1, 0, 0), "updates atomically byte 0 of {s}, which thread (0,0,0) of this block wrote at"),
+    ),
+    "one block sets to zero, another adds": (
+        """
+        if (t > 0 || blockIdx.x == 0) y[i] = 0;
+        if (t == 0 && blockIdx.x == 1) atomicAdd(&y[0], 1.0f); // HERE
+        if (t == 0 && blockIdx.x == 1) y[i] = 0;""",
+        (
+            "RACE",
+            (1, 0, 0),
+            (0, 0, 0),
+            "updates atomically byte 0 of {y}, which thread (0,0,0) of block (0,0,0) wrote at",
+        ),
+    ),
+    "one block sets to zero and adds, another adds": (
+        """
+        if (t > 0 || blockIdx.x == 0) y[i] = 0;
+        if (t == 0) atomicAdd(&y[0], 1.0f); // HERE
+        if (t == 0 && blockIdx.x == 1) y[i] = 0;""",
+        (
+            "RACE",
+            (1, 0, 0),
+            (0, 0, 0),
+            "updates atomically byte 0 of {y}, which thread (0,0,0) of block (0,0,0) wrote at",
+        ),
+    ),
     "a shuffle does not order memory": (
         """
         __shared__ float s[64];
@@ -241,6 +309,28 @@ WRONG = {
         if (t == 5) s[4] = 2; // HERE
         y[i] = s[t];""",
         ("RACE", (0, 0, 0), None, "writes byte 4 of shared array 's'"),
+    ),
+    "a byte of a word that another thread writes": (
+        """
+        __shared__ unsigned s[64];
+        s[t] = t; // OTHER
+        y[i] = ((unsigned char*)s)[4 * (t ^ 1) + 2]; // HERE""",
+        ("RACE", (0, 0, 0), (1, 0, 0), "reads byte 2 of {s}, which thread (0,0,0) of this block wrote at OTHER"),
+    ),
+    "a lane that has met others more often": (
+        """
+        __shared__ float s;
+        if (t == 0) s = 1;
+        __syncthreads();
+        float v = 0;
+        for (int k = 0; k < 5 && t < 16; k++) __syncwarp(0x0000ffffu);
+        for (int k = 0; k < 40 && t >= 16 && t < 32; k++) v += __shfl_sync(0xffff0000u, v, 20);
+        if (t == 0) v = s;
+        if (t == 16) v = s;
+        if (t == 1 || t == 16) __syncwarp(0x00010002u);
+        if (t == 1) s = 2; // HERE
+        y[i] = v;""",
+        ("RACE", (0, 0, 0), (1, 0, 0), "writes byte 0 of {s}"),
     ),
     "nobody wrote it": (
         """

@@ -33,6 +33,8 @@ def test_a_clean_kernel(capsys):
     assert "global load" in out and "bytes read" in out and "kernels/relu.cu:" in out
     assert "kernels/relu.cu: no report, results as NumPy's." in out
     assert out.count("bytes read") == 1  # the counters of the first order
+    main(["kernels/relu.cu"])
+    assert capsys.readouterr().out == out  # which begin at zero
 
 
 def test_one_mode_order_case_and_dtype(capsys):

@@ -16,6 +16,7 @@ from minigrad.errors import KernelError
 from minigrad.gpu import Strided, arrays, layout_of
 from minigrad.gpu.layout import turn_of
 from minigrad.kernel import LAYOUT
+from minigrad.optim import SGD
 from minigrad.tensor import wrap
 
 
@@ -448,6 +449,42 @@ def test_in_place_operators_of_tensors(card):
     x[x > 5.5] = 0
     expected[expected > 5.5] = 0
     np.testing.assert_array_equal(x.numpy(), expected)
+
+
+# ---------------------------------------------------------------- how memory is used
+
+
+TRAFFIC = {
+    "a copy": lambda x: gpu.converted(x.device, x.data, np.float64),
+    "a turned copy": lambda x: gpu.contiguous(x.device, x.data.transpose(1, 0)),
+    "a bias": lambda x: x + x[0],
+    "sums along rows": lambda x: x.reshape(20, -1).sum(1),
+    "sums along columns": lambda x: x.sum(0),
+    "maxima along columns": lambda x: x.max(0),
+    "rows by number": lambda x: x[np.arange(95, -1, -2)],
+    "an update": lambda x: step(SGD([x.requires_grad_()], 0.1, momentum=0.9), x),
+}
+
+
+def step(optimizer, x):
+    x.grad = x.detach()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", TRAFFIC)
+def test_whole_sectors_and_no_bank_conflicts(name):
+    """As the emulator models them: a warp touches no more sectors of memory, or banks twice, than it must."""
+    if available() is not None:
+        pytest.skip(available())
+    where = minigrad.device(f"cudasim:{20 + list(TRAFFIC).index(name)}")  # no other test's traffic
+    x = Tensor(numbers((96, 320), "float32"), device=where)
+    with options(mode="check", counters=True):
+        TRAFFIC[name](x)
+    rows = [row for module in where.runtime.modules() if module.mode == "check" for row in module.counters().rows]
+    rows = [row for row in rows if row.requests > 50]  # without the last bits of a sum
+    assert rows
+    for row in rows:
+        assert row.units <= 1.01 * row.ideal, row
 
 
 # ---------------------------------------------------------------- beyond 2^31 elements

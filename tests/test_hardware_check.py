@@ -9,7 +9,7 @@ import fake_cupy
 import numpy as np
 import pytest
 
-from minigrad import device, kernel
+from minigrad import device, gemm_in_use, kernel
 from minigrad.cudasim.compiler import available
 from minigrad.errors import KernelError
 from minigrad.hardware_check import __main__ as command
@@ -113,11 +113,13 @@ def test_a_kernel_that_is_not_repeatable_is_noticed(monkeypatch):
 
 def test_failing_tests_are_listed(tmp_path):
     file = tmp_path / "test_wrong.py"
-    file.write_text("def test_right():\n    pass\n\n\ndef test_wrong(device):\n    assert device == 'cpu:0', device\n")
-    part = tests.run_tests(
-        device("cudasim:0"), [str(file), "-c", "/dev/null", "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+    file.write_text(
+        "import os\n\n\ndef test_right():\n    pass\n\n\n"
+        "def test_wrong():\n    assert os.environ['MINIGRAD_TEST_DEVICE'] != 'cudasim:0'\n"
     )
-    assert part.failures and "test_wrong" in part.failures[0]
+    options = ["-c", "/dev/null", "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+    part = tests.run_tests(device("cudasim:0"), [str(file), *options])
+    assert len(part.failures) == 1 and "test_wrong" in part.failures[0]
     part = tests.run_tests(device("cudasim:0"), ["tests/there_is_no_such_file.py"])
     assert "pytest ended with 4" in part.failures[0]
 
@@ -181,6 +183,20 @@ def test_cards_are_compared_and_timed(cards, tmp_path, capsys):
         assert row in text, f"{row!r} is not in\n{text}"
     assert "| linear, few rows, cublas | backward |" in text
     assert any(call[0] == "gemm" for call in cards.calls)
+
+
+def test_both_ways_of_multiplying_are_checked_on_a_card(cards):
+    case, before = CASES["linear, few rows"], gemm_in_use()
+    assert list(compare.gemms(device("cuda:0"), case)) == [", cublas", ", minigrad"]
+    assert (
+        list(compare.gemms(device("cuda:0"), CASES["relu"])) == [""] == list(compare.gemms(device("cudasim:0"), case))
+    )
+    for gemm in ("cublas", "minigrad"):
+        cards.calls.clear()
+        with compare.using(f", {gemm}"):
+            compare.run(case, "cuda:0", "small", np.float32)
+        assert any(call[0] == "gemm" for call in cards.calls) == (gemm == "cublas")
+        assert gemm_in_use() == before
 
 
 def test_a_card_that_has_died_ends_the_comparison(cards):

@@ -88,6 +88,24 @@ extern "C" __global__ void sharing(REAL* y) {
         assert 4 <= found["plain"].registers <= 40 and found["plain"].spills == found["plain"].stack == 0
 
 
+def test_spills_of_functions_that_were_not_inlined_count():
+    log = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'one' for 'sm_90'
+ptxas info    : Function properties for one
+ptxas         .     16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads
+ptxas info    : Function properties for helper
+ptxas         .     32 bytes stack frame, 1 bytes spill stores, 2 bytes spill loads
+ptxas info    : Used 32 registers, used 1 barriers, 128 bytes smem, 384 bytes cmem[0]
+ptxas info    : Compiling entry function 'two' for 'sm_90'
+ptxas info    : Function properties for two
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 8 registers, used 0 barriers
+"""
+    one, two = nvrtc._parsed(log)
+    assert one == nvrtc.CompiledKernel("one", registers=32, shared=128, stack=48, spills=15)
+    assert two == nvrtc.CompiledKernel("two", registers=8, shared=0, stack=0, spills=0)
+
+
 def test_a_spill_breaks_the_budget(monkeypatch):
     monkeypatch.setattr(nvrtc, "kernel_names", lambda: ["relu"])
     kernel.replace_source("relu", SPILLING)

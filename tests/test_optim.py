@@ -215,13 +215,19 @@ def test_parameters_without_a_gradient_stay(device, kind, settings):
 
 
 @pytest.mark.parametrize("kind, settings", [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {"betas": (0.9, 0.95)})])
-def test_state_does_not_end_among_the_denormal_numbers(device, kind, settings):
-    params = parameters(device, [(50,)], "float32")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_state_does_not_end_among_the_denormal_numbers(device, kind, settings, dtype):
+    params = parameters(device, [(50,)], dtype)
     o = kind(params, **settings)
     run(o, params, 1)
     params[0].grad[...] = 0
-    tiny = np.finfo(np.float32).tiny
-    for _ in range(2300):
+    tiny = np.finfo(dtype).tiny
+    small = o.state_dict()
+    for array in small["arrays"].values():
+        array *= 1e9 * tiny
+    o.load_state_dict(small)
+    assert all(wrap(array, params[0].device).numpy().all() for array in o._state[0].values())
+    for _ in range(600):
         o.step()
         state = [wrap(array, params[0].device).numpy() for array in o._state[0].values()]
         for array in state:

@@ -152,7 +152,8 @@ def test_integers_in_any_order(dtype, device):
 def test_the_first_maximum_of_a_long_row(special, turn, device):
     values = np.random.default_rng(0).integers(0, 3, (5, 2600)).astype("float32")
     if special is not None:
-        values[0, [2599, 1030, 1029, 700]] = special
+        values[0, [2599, 1030, 1029, 700, 6, 5]] = special  # 6 and 5: lanes that meet late in a warp
+        values[4, [13, 6]] = special  # threads of one column, the second element first
         values[1, 1] = values[2, 2599] = values[3, 0] = special
     x = Tensor(np.ascontiguousarray(values.T).T if turn else values, True, device)
     y = F.max(x, 1)
