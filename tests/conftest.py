@@ -17,6 +17,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 TEST_DEVICE = os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")
 
+# What is tested on any device: the files tests/test_<name>.py.  The others bring their devices along, or have none.
+ANY_DEVICE = frozenset(
+    "arithmetic astype avg_pool2d compare concat conv2d copy cross_entropy dropout gemm gpu init linear lrn "
+    "lrn_within_map matmul max_pool2d nn optim pad pointwise reduce relu shape sigmoid softmax tanh tensor".split()
+)
+
 
 @pytest.fixture
 def device() -> str:
@@ -24,10 +30,13 @@ def device() -> str:
     return str(minigrad.device(TEST_DEVICE))
 
 
-def pytest_collection_modifyitems(items):
-    """Tests of what only the NumPy faces do (memory order, threads, warnings) are skipped on another device."""
+def pytest_collection_modifyitems(config, items):
+    """On another device than the CPU: the tests of ops and optimisers, but for those about the NumPy faces alone."""
     if minigrad.device(TEST_DEVICE).is_cpu:
         return
+    elsewhere = [item for item in items if item.path.stem.removeprefix("test_") not in ANY_DEVICE]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in set(elsewhere)]
     for item in items:
         mark = item.get_closest_marker("cpu_only")
         if mark is not None:

@@ -580,6 +580,12 @@ extern "C" __global__ void fours(const float4* __restrict__ x, float4* __restric
     __syncthreads();
     y[threadIdx.x] = s[63 - threadIdx.x]; // OUT
 }
+extern "C" __global__ void doubles(const double* __restrict__ x, double* __restrict__ y, int n) {
+    __shared__ double s[64];
+    s[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x < 40) y[threadIdx.x] = s[threadIdx.x]; // DOUBLES
+}
 extern "C" __global__ void same(const double* __restrict__ x, double* __restrict__ y, int n) {
     y[threadIdx.x] = x[n]; // SAME
     if (threadIdx.x < 20) atomicAdd((int*)&y[100], 1); // ATOMIC
@@ -630,6 +636,12 @@ def test_wide_accesses():
     assert (row.size, row.requests, row.units_per_request, row.ideal_per_request) == (16, 2, 16, 16)
     row = rows[line_of(TRANSPOSE, "OUT"), "load", "shared"]
     assert (row.size, row.units_per_request, row.ideal_per_request) == (16, 4, 4)
+
+
+def test_doubles_go_half_a_warp_at_a_time():
+    rows, _ = counted("doubles", 1, 64, f64)
+    row = rows[line_of(TRANSPOSE, "DOUBLES"), "load", "shared"]
+    assert (row.requests, row.accesses, row.units, row.ideal) == (2, 40, 3, 3)  # 32 lanes: 2, then 8 lanes: 1
 
 
 def test_one_address_and_atomics():
