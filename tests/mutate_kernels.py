@@ -17,6 +17,7 @@ import random
 import re
 import sys
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,10 @@ def verdict(name: str, source: str) -> str:
     """How a mutant is caught: kinds of reports, "wrong result"; "survives"; "does not compile"."""
     replace_source(name, source)
     with cudasim.options(mode="check", time_limit=SECONDS):
-        for case in cases_of(name):
-            expected = run(case, "cpu:0", "small", np.float32)
+        for case, dtype in product(cases_of(name), (np.float32, np.float64)):
+            expected = run(case, "cpu:0", "small", dtype)
             try:
-                got = run(case, "cudasim:0", "small", np.float32)
+                got = run(case, "cudasim:0", "small", dtype)
             except KernelError as error:
                 if not error.reports and "error:" in str(error):
                     return "does not compile"

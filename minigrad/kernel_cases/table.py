@@ -36,7 +36,7 @@ def _conv2d(name: str, small: Shapes, real: Shapes, **settings: Any) -> Case:
 
 
 def _ladder(step: str) -> Case:
-    small = {"x": (3, 5, 8, 9), "w": (70, 5, 3, 3)}
+    small = {"x": (3, 5, 9, 8), "w": (70, 5, 3, 3)}
     real = {"x": (128, 96, 27, 27), "w": (256, 96, 5, 5)}
     more: dict[str, Any] = {"flops": _conv2d_flops, "tolerance": 3e-5}
 
@@ -89,6 +89,11 @@ def _relations(a: Tensor, b: Tensor) -> Tensor:
     return F.concat([a == b, a != b, a < b, a <= b, a > b, a >= b])
 
 
+def _power_of_0(a: Tensor, b: Tensor) -> Tensor:
+    """Half of the bases are 0; exponents are 0 and 2.5, and have gradients all the same."""
+    return F.power(F.relu(a), b - b.detach() + (b > 0) * 2.5)
+
+
 def _values(x: Tensor) -> Tensor:
     with no_grad():  # then nobody needs to know which number of a window was the largest
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
@@ -117,6 +122,32 @@ def _optimizer(name: str, file: str, rule: Callable[[Tensor], Any], moved: str) 
         return rule(w).step
 
     return Case(name, (file,), function, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, moved, "", prepare=prepare)
+
+
+def _at_step_64(name: str, file: str, rule: Callable[[Tensor], Any]) -> Case:
+    """Which numbers of the state become 0 when tiny ones are flushed: those of gradients around the limits."""
+
+    def function(w: Tensor, g: Tensor) -> Tensor:
+        tiny = np.finfo(w.dtype).tiny
+        scale = np.where(np.arange(w.size) % 2, 1e3 * tiny, np.sqrt(tiny)).reshape(w.shape).astype(w.dtype)
+        w = Tensor(w, True)
+        w.grad = Tensor(g.numpy() * scale, device=w.device)
+        optimizer = rule(w)
+        state = optimizer.state_dict()
+        optimizer.load_state_dict({**state, "settings": {**state["settings"], "steps": [63]}})
+        optimizer.step()
+        signs = [np.sign(array) for array in optimizer.state_dict()["arrays"].values()]
+        return Tensor(np.concatenate(signs), device=w.device)
+
+    return Case(name, (file,), function, {"w": (37, 29), "g": (37, 29)}, {"w": (4096,), "g": (4096,)}, "w", "")
+
+
+def _from_zero(w: Tensor, g: Tensor) -> Tensor:
+    """Adam's first step from w = 0 where gradients are as small as its eps."""
+    w, small = Tensor(w.numpy() * 0, True, w.device), Tensor(g.numpy() * w.dtype.type(1e-8), device=w.device)
+    w.grad = small
+    Adam([w], lr=1.0).step()
+    return w.detach()
 
 
 _ALL = [
@@ -152,9 +183,21 @@ _ALL = [
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
+    _rooms(
+        "avg_pool2d",
+        "avg_pool2d, pixels only",
+        lambda x: F.avg_pool2d(x, 3, 2, padding=1, ceil_mode=True, count_include_pad=False),
+        (2, 5, 22, 18),
+        "dy dx",
+    ),
+    _rooms("lrn", "lrn, many channels", lambda x: F.lrn(x, 9, 2.0, 0.1, 0.75), (1, 71, 5, 7)),
+    _rooms("lrn", "lrn, wide windows", lambda x: F.lrn(x, 75, 2.0, 0.1, 0.75), (1, 71, 5, 7)),
     _rooms("lrn", "lrn", lambda x: F.lrn(x, 5, 2.0, 0.1, 0.75), (2, 13, 9, 17)),
     _rooms("lrn", "lrn, beta 0.6", lambda x: F.lrn(x, 3, 1.0, 0.1, 0.6, groups=2), (2, 10, 5, 7)),
     _rooms("lrn_within_map", "lrn_within_map", lambda x: F.lrn_within_map(x, 5, 1.0, 0.1, 0.75), (2, 3, 37, 35)),
+    _rooms(
+        "lrn_within_map", "lrn_within_map, beta 0.6", lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6), (1, 2, 33, 65)
+    ),
     _elementwise("relu", F.relu, "relu"),
     _elementwise("tanh", F.tanh, "tanh"),
     _elementwise("sigmoid", F.sigmoid, "sigmoid"),
@@ -196,17 +239,45 @@ _ALL = [
         lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
         tolerance=3e-5,
     ),
+    Case(
+        "matmul, long sums",
+        ("gemm",),
+        lambda a, b: F.matmul(a, b),
+        {"a": (33, 3001), "b": (3001, 35)},
+        {"a": (64, 290400), "b": (290400, 64)},
+        "a b y",
+        "dy a b da db",
+        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
+        tolerance=3e-5,
+    ),
+    Case(
+        "matmul, one row and many",
+        ("gemm",),
+        lambda a, b: F.matmul(a, b),
+        {"a": (3, 2, 5000), "b": (5000, 7)},
+        {"a": (8, 4, 9216), "b": (9216, 4096)},
+        "a b y",
+        "dy a b da db",
+        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
+        tolerance=3e-5,
+    ),
     _broadcast("add", F.add, "dy da db"),
     _broadcast("subtract", F.subtract, "dy da db"),
     _broadcast("multiply", F.multiply, "dy a b da db"),
     _broadcast("divide", F.divide, "dy a b da db", "arithmetic_backward", positive=True),
     _broadcast("power", F.power, "dy a b da db", "arithmetic_backward", positive=True),
+    _broadcast("power of 0", _power_of_0, "dy a b da db", "arithmetic_backward"),
+    _elementwise("square", lambda x: F.power(x, 2.0), "arithmetic", "dy x dx"),
+    _elementwise("cube", lambda x: F.power(x, 3.0), "arithmetic_backward", "dy x dx"),
     _elementwise("negative", lambda x: F.negative(x), "arithmetic", "dy dx"),
     _reduction("sum of rows", lambda x: F.sum(x, 1), (5, 1031)),
     _reduction("sum of columns", lambda x: F.sum(x, 0), (71, 67)),
     _reduction("sum", lambda x: F.sum(x), (71, 1067)),
     Case("mean", ("reduce",), lambda x: F.mean(x, (0, 2)), {"x": (3, 5, 307)}, {"x": (128, 96, 3025)}, backward="dx"),
     _reduction("max of rows", lambda x: F.max(x, 1), (7, 301), "dy dx"),
+    _reduction("max of equals", lambda x: F.max(F.relu(x), 1), (7, 301), "dy dx"),
+    _reduction("mean of long rows", lambda x: F.mean(x, 1), (2, 20011)),
+    _reduction("mean of long columns", lambda x: F.mean(x, 0), (20011, 2)),
     _reduction("max of columns", lambda x: F.max(x, 0), (71, 67), "dy dx"),
     _reduction("max", lambda x: F.max(x), (71, 1067), "dx"),
     Case("max of few columns", ("reduce",), lambda x: F.max(x, 0), {"x": (9001, 3)}, {"x": (10**7, 3)}, backward="dx"),
@@ -248,6 +319,10 @@ _ALL = [
         "w w g w w",
     ),
     _optimizer("Adam", "adam", lambda w: Adam([w], lr=0.01), "w w w g w w w"),
+    _at_step_64("SGD, alexnet rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9, update_rule="alexnet")),
+    _at_step_64("SGD, pytorch rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9)),
+    _at_step_64("Adam, step 64", "adam", lambda w: Adam([w], lr=1.0)),
+    Case("Adam, eps", ("adam",), _from_zero, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, "w g w w w", ""),
 ]
 
 _ALL += [
