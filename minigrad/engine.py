@@ -393,7 +393,8 @@ def _checked(node: Function, position: int, target: Target, grad: Array) -> Arra
 
 def _own(target: Target, grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
     """`grad`, or a copy if somebody else may read it: an end keeps its gradient, and adds to it."""
-    twice = sum(grad is other for other in grads) > 1
-    if not isinstance(grad, np.ndarray):
-        return gpu.copied(target.device, grad) if twice or gpu.may_share_memory(grad, dy) else grad
-    return grad.copy() if twice or not grad.flags.writeable or may_share_memory(grad, dy) else grad
+    on_cpu = isinstance(grad, np.ndarray)
+    read_only = on_cpu and not grad.flags.writeable
+    if read_only or may_share_memory(grad, dy) or sum(grad is other for other in grads) > 1:
+        return grad.copy() if on_cpu else gpu.copied(target.device, grad)
+    return grad

@@ -13,7 +13,7 @@ import numpy as np
 from . import gpu, tracing
 from .device import Device, DeviceLike, default_device
 from .device import device as device_named
-from .engine import Array, Function, Version, add_into, is_grad_enabled, may_share_memory, run_backward
+from .engine import Array, Function, Version, add_into, is_grad_enabled, run_backward
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
 from .parallel import next_order
@@ -306,7 +306,8 @@ def apply(function: Function, *tensors: Tensor) -> Tensor:
 
 def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     """`apply` for an op whose output is on `where` whatever the device of its inputs: copy."""
-    if not where.is_cpu:
+    on_cpu = where.is_cpu
+    if not on_cpu:
         _ = where.runtime  # DeviceError where the card cannot be used
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
@@ -320,12 +321,13 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     function.device, function.needs = where, tuple(needs)
     recorder = tracing.recorder
     y = function.forward(*arrays) if recorder is None else recorder.forward(function, arrays)
-    if type(y) is not np.ndarray and where.is_cpu:
+    if on_cpu and type(y) is not np.ndarray:
         y = np.asarray(y)  # NumPy turns 0-d results into scalars
     version = None
     for tensor, array in zip(tensors, arrays):
         # A view of an input shares its version: writing to either changes both.
-        if y is array or may_share_memory(y, array):
+        overlap = y.base is not None and np.may_share_memory(y, array) if on_cpu else gpu.may_share_memory(y, array)
+        if y is array or overlap:
             version = tensor.version
             break
     if not any(needs):
