@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minigrad.cudasim import compiler
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 import alexnet_imagenet  # noqa: E402
@@ -60,7 +62,10 @@ def run(capsys, *arguments):
     return code, out, err
 
 
-@pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:0"])
+emulated = [pytest.mark.slow, pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))]
+
+
+@pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:0", pytest.param("cudasim:0,cudasim:1", marks=emulated)])
 def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     out_folder = tmp_path / "runs"
     code, out, err = run(

@@ -230,6 +230,16 @@ def test_a_turned_part_of_an_array(card, monkeypatch):
     assert launches == ["copy_turned"]
 
 
+def test_turned_arrays_with_gaps(card, monkeypatch):
+    launches = spy(monkeypatch)
+    x, y = numbers((50, 40)), numbers((40, 100), seed=1)
+    there = on(card, y)
+    gpu.assign(card, there[:, ::2], on(card, x).T)
+    y[:, ::2] = x.T
+    np.testing.assert_array_equal(values_of(card, there), y)
+    assert launches == ["copy_strided"]
+
+
 def test_what_is_too_thin_for_tiles_is_copied_element_by_element(card, monkeypatch):
     launches = spy(monkeypatch)
     images = numbers((2, 9, 9, 3))
@@ -271,6 +281,23 @@ def test_memory_orders(card):
         np.testing.assert_array_equal(values_of(card, made), values_of(card, view))
 
 
+def test_what_leaves_a_card_is_dense(card, monkeypatch):
+    """Copies between devices are of one piece of memory: strides are the business of kernels."""
+    moved = []
+    for name in ("to_host", "copy_from"):
+        real = getattr(type(card.runtime), name)
+        monkeypatch.setattr(
+            type(card.runtime), name, lambda self, *args, real=real: (moved.append(args[-1]), real(self, *args))[1]
+        )
+    x = Tensor(numbers((4, 5, 6)), device=card)
+    for view in (x, x[::2], x[:, ::-1].transpose(2, 0, 1), x[0, 0, 0], x[1:1]):
+        for other in ("cpu:1", f"{card.kind}:{card.index + 1}"):
+            y = view.to(other)
+            assert len(moved) == 1 and gpu.dense(card, moved.pop()).strides == y.data.strides
+            np.testing.assert_array_equal(y.numpy(), view.numpy())
+            moved.clear()
+
+
 @pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "power"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
 def test_integers_wrap_around_as_numpys(card, operation, dtype):
@@ -291,6 +318,7 @@ INDICES = [
     (..., slice(None, None, -2)),
     (None, 1),
     [4, 0, 4],
+    [-1, 0, -5],
     ([0, 1], [2, 2]),
     ([0, 1], slice(1, 3), [2, 2]),
     (slice(None), [3, 0], ...),

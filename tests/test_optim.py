@@ -129,6 +129,18 @@ def test_memory_orders_may_differ_between_weight_and_gradient(monkeypatch, devic
 
 
 @EVERY
+def test_memory_order_may_change_on_the_way(device, kind, settings):
+    expected = run(kind(params := parameters(device), **settings), params, 4)
+    params = parameters(device)
+    o = kind(params, **settings)
+    run(o, params, 2)
+    for p in params:
+        p.data = in_fortran_order(p)
+    for a, b in zip(run(o, params, 2, start=2), expected):
+        np.testing.assert_array_equal(a, b)
+
+
+@EVERY
 def test_a_weight_that_is_a_view_with_gaps_is_changed_in_place(device, kind, settings):
     expected = run(kind(params := parameters(device), **settings), params, 3)
     gapped = parameters(device)

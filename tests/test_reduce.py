@@ -82,6 +82,13 @@ def test_any_memory_order(name, device):
             assert gradcheck(lambda x, v=view, axis=axis: REDUCTIONS[name][0](v(x), axis), [x], direction=direction)
 
 
+@every
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_gradients_in_any_memory_order(name, keepdims, device):
+    x = distinct((3, 4, 5), device)
+    assert gradcheck(lambda x: REDUCTIONS[name][0](x, 1, keepdims).T, [x])
+
+
 # ---------------------------------------------------------------- long rows, which are reduced in pieces
 
 
