@@ -75,6 +75,14 @@ def test_the_alexnet_rule_against_a_written_out_loop(device):
         np.testing.assert_allclose(p.numpy(), w, rtol=1e-12, atol=1e-13)
 
 
+@EVERY
+@pytest.mark.parametrize("dtype, rtol", [("float32", 2e-5), ("float64", 1e-13)])
+def test_every_device_does_as_the_processor(device, kind, settings, dtype, rtol):
+    expected = run(kind(params := parameters("cpu:0", dtype=dtype), **settings), params, 5)
+    for a, b in zip(run(kind(params := parameters(device, dtype=dtype), **settings), params, 5), expected):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 100)
+
+
 def test_the_two_rules_agree_until_the_rate_changes():
     both = [parameters(seed=3) for _ in range(2)]
     optimizers = [SGD(p, 0.1, 0.9, 0.02, update_rule=r) for p, r in zip(both, ("pytorch", "alexnet"))]

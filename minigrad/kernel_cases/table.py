@@ -36,7 +36,7 @@ def _conv2d(name: str, small: Shapes, real: Shapes, **settings: Any) -> Case:
 
 
 def _ladder(step: str) -> Case:
-    small = {"x": (3, 5, 9, 8), "w": (70, 5, 3, 3)}
+    small = {"x": (3, 5, 9, 9), "w": (70, 5, 3, 3)}
     real = {"x": (128, 96, 27, 27), "w": (256, 96, 5, 5)}
     more: dict[str, Any] = {"flops": _conv2d_flops, "tolerance": 3e-5}
 
@@ -182,7 +182,14 @@ _ALL = [
     *map(_ladder, bare.LADDER),
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
-    _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
+    _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
+    _rooms(
+        "avg_pool2d",
+        "avg_pool2d, over the edge",
+        lambda x: F.avg_pool2d(x, 3, 2, padding=1, ceil_mode=True),
+        (2, 5, 22, 18),
+        "dy dx",
+    ),
     _rooms(
         "avg_pool2d",
         "avg_pool2d, pixels only",
@@ -254,8 +261,19 @@ _ALL = [
         "matmul, one row and many",
         ("gemm",),
         lambda a, b: F.matmul(a, b),
-        {"a": (3, 2, 5000), "b": (5000, 7)},
+        {"a": (100, 2, 301), "b": (301, 9)},
         {"a": (8, 4, 9216), "b": (9216, 4096)},
+        "a b y",
+        "dy a b da db",
+        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
+        tolerance=3e-5,
+    ),
+    Case(
+        "matmul, few rows of a batch, transposed",
+        ("gemm",),
+        lambda a, b: F.matmul(a, b.transpose(0, 2, 1)),
+        {"a": (3, 2, 2001), "b": (3, 20, 2001)},
+        {"a": (8, 4, 9216), "b": (8, 512, 9216)},
         "a b y",
         "dy a b da db",
         lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
@@ -275,7 +293,9 @@ _ALL = [
     _reduction("sum", lambda x: F.sum(x), (71, 1067)),
     Case("mean", ("reduce",), lambda x: F.mean(x, (0, 2)), {"x": (3, 5, 307)}, {"x": (128, 96, 3025)}, backward="dx"),
     _reduction("max of rows", lambda x: F.max(x, 1), (7, 301), "dy dx"),
-    _reduction("max of equals", lambda x: F.max(F.relu(x), 1), (7, 301), "dy dx"),
+    _reduction("max of equals", lambda x: F.max(-F.relu(x), 1), (7, 301), "dy dx"),
+    _reduction("sum of whole pieces", lambda x: F.sum(x, 1), (3, 2048)),
+    _reduction("max of whole pieces", lambda x: F.max(x, 1), (3, 2048)),
     _reduction("mean of long rows", lambda x: F.mean(x, 1), (2, 20011)),
     _reduction("mean of long columns", lambda x: F.mean(x, 0), (20011, 2)),
     _reduction("max of columns", lambda x: F.max(x, 0), (71, 67), "dy dx"),
@@ -302,6 +322,7 @@ _ALL = [
     _rooms("copy", "split", lambda x: F.concat(F.split(x, 1, 1)[::-1], 2), (2, 3, 7, 5), "dy dx"),
     _rooms("copy", "pad", lambda x: F.pad(x, ((0, 0), (0, 0), (2, 1), (0, 3))), (2, 3, 7, 5), "views"),
     _rooms("copy", "transpose", lambda x: F.transpose(x, 0, 2, 3, 1).flatten(1), (2, 37, 9, 5), "dy dx"),
+    _rooms("copy", "transpose, whole tiles", lambda x: F.transpose(x, 0, 2, 3, 1).flatten(1), (2, 64, 8, 4), "dy dx"),
     _rooms("copy", "astype", lambda x: F.astype(F.astype(x, "float64"), "float32"), (2, 13, 7, 5), "dy dx"),
     Case("getitem", ("shape",), lambda x: x[[5, 0, 5, 2]], {"x": (7, 301)}, {"x": (1000, 4096)}, "y y", "dy dx"),
     Case("assignment", ("shape", "copy"), _assigned, {"x": (7, 301)}, {"x": (1000, 4096)}, "x y", ""),

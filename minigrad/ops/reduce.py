@@ -46,7 +46,6 @@ class Sum(Function):
 
     def backward_gpu(self, dy: Array) -> Array:
         dx = gpu.empty(self.device, self.x_shape, dy.dtype)
-        dy = gpu.contiguous(self.device, dy)
         return gpu.assign(self.device, dx, _with_axes(dy, self.x_shape, self.axes))
 
 
@@ -70,7 +69,7 @@ class Mean(Function):
 
     def backward_gpu(self, dy: Array) -> Array:
         dx = gpu.empty(self.device, self.x_shape, dy.dtype)
-        dy = _with_axes(gpu.contiguous(self.device, dy), self.x_shape, self.axes)
+        dy = _with_axes(dy, self.x_shape, self.axes)
         for layout, elements, arrays in gpu.walks(self.x_shape, dx, dy):
             args = *map(Strided, arrays), layout, elements, self._n()
             grid = gpu.blocks(elements)
