@@ -21,7 +21,6 @@ from .settings import current
 from .streams import Access, Stream
 
 GUARD = 512  # bytes before and after; also the alignment, larger than any real allocator's 256
-_PATTERN = np.full(GUARD // 4, 0x7FA0A0A0, np.uint32).view(np.uint8)  # a signalling NaN: arithmetic changes its bits
 
 
 class Memory:
@@ -38,10 +37,13 @@ class Memory:
         start = GUARD + -(memory.ctypes.data + GUARD) % GUARD
         self.bytes = memory[start : start + nbytes]
         self.guards = memory[start - GUARD : start], memory[start + nbytes : start + nbytes + GUARD]
+        number = next(_numbers)
+        # A signalling NaN, whose bits arithmetic changes; another one for each array, so that copies of it show.
+        self.pattern = np.full(GUARD // 4, 0x7FA00000 + number % (1 << 20), np.uint32).view(np.uint8)
         for guard in self.guards:
-            guard[:] = _PATTERN
+            guard[:] = self.pattern
         self.written = np.zeros(nbytes, np.uint8) if settings.mode == "check" and settings.poison else None
-        self.access = Access(f"memory {next(_numbers)} of {stream.name}")
+        self.access = Access(f"memory {number} of {stream.name}")
         with _lock:
             _in_use[stream.name] = _in_use.get(stream.name, 0) + nbytes
 
@@ -54,8 +56,8 @@ class Memory:
     def check_guards(self, where: str, label: str) -> None:
         """KernelError if a kernel has written beyond the ends."""
         for guard, side in zip(self.guards, ("before", "behind")):
-            if not np.array_equal(guard, _PATTERN):
-                guard[:] = _PATTERN
+            if not np.array_equal(guard, self.pattern):
+                guard[:] = self.pattern
                 raise KernelError(f"{where}:\nOUT-OF-BOUNDS: wrote {side} {label}, into its guard zone")
 
 
