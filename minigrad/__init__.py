@@ -5,8 +5,8 @@
     minigrad.functional.relu(x).sum().backward()
     print(x.grad)
 
-The map: tensor.py (tensors), engine.py (backward), parallel.py (threads), device.py (devices), ops/ (one op
-in each file).
+The map: tensor.py (tensors), engine.py (backward), parallel.py (threads), device.py (devices), gpu/ (kernels are
+launched there), ops/ (one op in each file).
 """
 
 # Submodules first, names second. `minigrad.device` and `minigrad.gradcheck` are the functions, not the
@@ -33,8 +33,10 @@ from .errors import (
     DTypeError,
     GradientError,
     GraphError,
+    KernelError,
     MinigradError,
     MissingDependencyError,
+    OutOfMemoryError,
     ShapeError,
 )
 from .functional import concat, split
@@ -56,8 +58,10 @@ __all__ = [
     "DeviceError",
     "GradientError",
     "GraphError",
+    "KernelError",
     "MinigradError",
     "MissingDependencyError",
+    "OutOfMemoryError",
     "ShapeError",
     "Tensor",
     "allow_tf32",
