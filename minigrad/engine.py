@@ -127,10 +127,10 @@ class Function:
         raise GraphError(f"{self.name}: has no gradient")
 
     def forward_gpu(self, *arrays: Array) -> Array:
-        raise DeviceError(f"{self.name}: no CUDA kernel yet for {self.device}: move the tensor with .to('cpu:0')")
+        raise DeviceError(f"{self.name}: has no GPU face, for {self.device}: move the tensor with .to('cpu:0')")
 
     def backward_gpu(self, dy: Array) -> Any:
-        raise DeviceError(f"{self.name}: no CUDA kernel yet for {self.device}: move the tensor with .to('cpu:0')")
+        raise DeviceError(f"{self.name}: has no GPU face, for {self.device}: move the tensor with .to('cpu:0')")
 
     def watch(self, inputs: Sequence[Any], output: Any) -> None:
         """Note the version of each input or output array that forward kept, in whole or as a view."""
