@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad
-from minigrad import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError, Tensor
+from minigrad import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError, Tensor
 from minigrad.optim import SGD, Adam, ReduceOnPlateau, StepLR, Warmup, WarmupCosine, optimizer
 from minigrad.tensor import wrap
 
@@ -524,3 +524,22 @@ def test_schedules_resume(make):
 def test_refused_schedules(make, message):
     with pytest.raises(ArgumentError, match=message):
         make(two_groups())
+
+
+def test_a_rule_without_a_gpu_face_says_so_on_a_card(device):
+    class Halving(optimizer.Optimizer):
+        def kept(self, group):
+            return {}
+
+        def rule(self, group, step, w, g, t, state):
+            w /= 2
+
+    x = Tensor([2.0, 4.0], True, device)
+    x.sum().backward()
+    halving = Halving([x], lr=0.1)
+    if minigrad.device(device).is_cpu:
+        halving.step()
+        np.testing.assert_array_equal(x.numpy(), [1, 2])
+    else:
+        with pytest.raises(DeviceError, match=f"Halving: has no rule_gpu, for {device}: define it"):
+            halving.step()

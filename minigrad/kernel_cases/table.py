@@ -79,6 +79,13 @@ def _linear(name: str, small: Shapes, rows: int) -> Case:
     return Case(name, ("gemm",), F.linear, small, real, "x weight bias y", backward, flops, tolerance=3e-5)
 
 
+def _matmul(name: str, small: Shapes, real: Shapes, op: Callable[[Tensor, Tensor], Tensor] = F.matmul) -> Case:
+    def flops(inputs: Shapes, y: Shape) -> int:
+        return 2 * math.prod(y) * inputs["a"][-1]
+
+    return Case(name, ("gemm",), op, small, real, "a b y", "dy a b da db", flops, tolerance=3e-5)
+
+
 def _labels(x: Tensor) -> np.ndarray:
     n, classes = x.shape
     return (np.arange(n) * 7 + 3) % classes
@@ -235,49 +242,16 @@ _ALL = [
     ),
     _linear("linear", {"x": (67, 70), "weight": (65, 70), "bias": (65,)}, 128),
     _linear("linear, few rows", {"x": (3, 301), "weight": (37, 301), "bias": (37,)}, 1),
-    Case(
-        "matmul",
-        ("gemm",),
-        lambda a, b: F.matmul(a, b),
-        {"a": (2, 70, 37), "b": (37, 67)},
-        {"a": (1, 4096, 4096), "b": (4096, 4096)},
-        "a b y",
-        "dy a b da db",
-        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
-        tolerance=3e-5,
+    _matmul("matmul", {"a": (2, 70, 37), "b": (37, 67)}, {"a": (1, 4096, 4096), "b": (4096, 4096)}),
+    _matmul("matmul, long sums", {"a": (33, 3001), "b": (3001, 35)}, {"a": (64, 290400), "b": (290400, 64)}),
+    _matmul(
+        "matmul, few rows of a batch", {"a": (20, 2, 301), "b": (20, 301, 9)}, {"a": (8, 4, 9216), "b": (8, 9216, 512)}
     ),
-    Case(
-        "matmul, long sums",
-        ("gemm",),
-        lambda a, b: F.matmul(a, b),
-        {"a": (33, 3001), "b": (3001, 35)},
-        {"a": (64, 290400), "b": (290400, 64)},
-        "a b y",
-        "dy a b da db",
-        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
-        tolerance=3e-5,
-    ),
-    Case(
-        "matmul, few rows of a batch",
-        ("gemm",),
-        lambda a, b: F.matmul(a, b),
-        {"a": (20, 2, 301), "b": (20, 301, 9)},
-        {"a": (8, 4, 9216), "b": (8, 9216, 512)},
-        "a b y",
-        "dy a b da db",
-        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
-        tolerance=3e-5,
-    ),
-    Case(
+    _matmul(
         "matmul, few rows of a batch, transposed",
-        ("gemm",),
-        lambda a, b: F.matmul(a, b.transpose(0, 2, 1)),
         {"a": (3, 2, 2001), "b": (3, 20, 2001)},
         {"a": (8, 4, 9216), "b": (8, 512, 9216)},
-        "a b y",
-        "dy a b da db",
-        lambda inputs, y: 2 * math.prod(y) * inputs["a"][-1],
-        tolerance=3e-5,
+        lambda a, b: F.matmul(a, b.transpose(0, 2, 1)),
     ),
     _broadcast("add", F.add, "dy da db"),
     _broadcast("subtract", F.subtract, "dy da db"),

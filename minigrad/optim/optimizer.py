@@ -18,7 +18,7 @@ import numpy as np
 from .. import gpu, tracing
 from ..device import Device
 from ..engine import Array
-from ..errors import ArgumentError, CheckpointError, DTypeError, GraphError, ShapeError
+from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError
 from ..parallel import on_devices, split
 from ..tensor import Tensor, wrap
 
@@ -97,7 +97,7 @@ class Optimizer:
         self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
     ) -> None:
         """The same for whole arrays on a graphics card, C-contiguous; each state array with its `tiny_state`, or 0."""
-        raise NotImplementedError
+        raise DeviceError(f"{self._name}: has no rule_gpu, for {device}: define it, or keep the parameters on cpu:0")
 
     def kept(self, group: Group) -> dict[str, float]:
         """The state arrays that these settings need, and what each is multiplied by from step to step."""
