@@ -5,6 +5,7 @@ All derive from MinigradError and from the built-in that fits, so `except ValueE
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,3 +63,19 @@ class KernelError(MinigradError, RuntimeError):
 
 class OutOfMemoryError(DeviceError):
     """A device has no room for an array; the message names the op and the sizes."""
+
+
+def printable(name: Any) -> str:
+    r"""A file's, folder's or class's name as any terminal may show it: what would act on one is written as an escape.
+
+    Newlines, ESC, marks that turn the direction of writing, and bytes that are no UTF-8 come out as \n, \x1b,
+    \u202e, \xff.  For messages only: the name itself is what opens the file.  str, bytes, or anything with a path.
+    """
+    text = os.fsdecode(name) if isinstance(name, (bytes, os.PathLike)) else str(name)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # Python's sign for a byte of a file name that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

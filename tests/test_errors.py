@@ -1,0 +1,32 @@
+"""Names in messages, as a terminal may show them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from minigrad.errors import printable
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Büro 猫.jpg", "Büro 猫.jpg"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("abc\u202egpj.exe", r"abc\u202egpj.exe"),
+        (b"caf\xe9.jpg", r"caf\xe9.jpg"),
+        (Path("x/y"), f"x{os.sep}y"),
+        ("\ud800", r"\ud800"),
+        (7, "7"),
+    ],
+)
+def test_printable(name, shown):
+    assert printable(name) == shown
+    assert printable(name).encode("utf-8")  # goes out to any terminal
+
+
+def test_a_name_from_the_disk(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
+    (name,) = os.listdir(tmp_path)
+    assert printable(name) == r"caf\xe9.jpg"
