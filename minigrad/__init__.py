@@ -24,7 +24,6 @@ from .device import (
     manual_seed,
     set_default_devices,
 )
-from .engine import is_grad_enabled, no_grad
 from .errors import (
     ArgumentError,
     CheckpointError,
@@ -40,6 +39,7 @@ from .errors import (
     ShapeError,
 )
 from .functional import concat, split
+from .grad_mode import is_grad_enabled, no_grad
 from .gradcheck import gradcheck
 from .memory import empty_cache, keep_freed_memory, memory_summary, pool_limit, set_pool_limit
 from .ops._gemm import allow_tf32, gemm_in_use, set_gemm, tf32_allowed

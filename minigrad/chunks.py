@@ -29,9 +29,11 @@ from typing import Any
 import numpy as np
 
 from . import tracing
+from .backward import run_backward
 from .device import Chunk, Device, current_chunk
-from .engine import Array, Function, is_grad_enabled, run_backward
+from .engine import Array, Function
 from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from .grad_mode import is_grad_enabled
 from .memory import empty
 from .parallel import add_into, next_order, num_threads, split
 from .tensor import Tensor, wrap

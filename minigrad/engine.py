@@ -1,23 +1,19 @@
 """The engine: what an op is, and how gradients flow back through the ops that were run.
 
 Running an op leaves a node, a `Function` object, that knows the nodes its inputs came from.  The nodes form a graph
-with the loss at one end and the leaves (parameters) at the other.  `run_backward` walks it from the loss:
+with the loss at one end and the leaves (parameters) at the other.  Backward walks it from the loss:
 
     the gradient of a node's output is complete once every node that used this output has sent its part;
     so nodes run newest first: whatever used an output was made after it, and has run already.
 
 Newest first is a valid order at no cost (a creation number and a sort), needs no recursion (a chain of 10,000 ops is
-as good as one of ten), and visits a diamond's top once.  With several devices in the graph, each has a queue of its
-own, and its worker takes the newest node that is ready; a node waits only for the parts of its own gradient.
+as good as one of ten), and visits a diamond's top once.  `walk` does it in one thread; backward.py, for tensors, begins
+it, and has the other way, for graphs that span several devices.
 """
 
 from __future__ import annotations
 
-import heapq
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
-from contextvars import ContextVar, Token
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,32 +21,10 @@ import numpy as np
 from . import gpu, tracing
 from .device import Device
 from .errors import DeviceError, GraphError, OutOfMemoryError
-from .parallel import add_into, added, inside_worker, on_devices
+from .interrupts import hold
+from .parallel import add_into, added
 
 Array = Any  # numpy.ndarray on a CPU device, cupy.ndarray on a GPU
-
-_grad_enabled: ContextVar[bool] = ContextVar("minigrad_grad_enabled", default=True)
-
-
-class no_grad(ContextDecorator):  # noqa: N801 (PyTorch's name)
-    """Inside `with no_grad():`, or a function decorated with it, ops leave no graph and keep nothing alive."""
-
-    def __init__(self) -> None:
-        self._tokens: list[Token[bool]] = []
-
-    def __enter__(self) -> None:
-        self._tokens.append(_grad_enabled.set(False))
-
-    def __exit__(self, *exc: object) -> None:
-        _grad_enabled.reset(self._tokens.pop())
-
-    def _recreate_cm(self) -> no_grad:  # a decorated function may run in several threads: each call its own
-        return type(self)()
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops record a graph here; False inside no_grad."""
-    return _grad_enabled.get()
 
 
 class Version:
@@ -171,34 +145,7 @@ def may_share_memory(a: Array, b: Array) -> bool:
 Deliver = Callable[[Any, Array], None]
 
 
-def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None, since: int | None = None) -> None:
-    """Send `gradient`, that of root's output, back to the leaves; every node is spent afterwards.
-
-    gradient: is only read.
-    deliver: `deliver(leaf, grad)` takes each leaf's complete gradient, instead of `leaf.accumulate_grad(grad)`; the
-    array is the receiver's own, and the order of the calls depends on the graph alone.
-    since: a creation number.  Nodes made before it are not run: they are ends, as leaves are, and the gradient that
-    reaches one goes to `deliver(node, grad)`.
-
-    With `deliver`, all is done in the calling thread, and many threads may be here at a time, each with nodes of its
-    own; ends they may share.
-    """
-    if deliver is not None and since is not None and root.order < since:
-        deliver(root, gradient.copy() if root.device.is_cpu else gpu.copied(root.device, gradient))
-        return
-    nodes, ends = _plan(root, -1 if since is None else since)
-    devices = list(dict.fromkeys(node.device for node in nodes))
-    if len(devices) == 1 or deliver is not None or inside_worker():  # inside a worker there is no other worker
-        _Backward(root, gradient, nodes, ends, deliver or _accumulate)
-    else:
-        _ConcurrentBackward(root, gradient, nodes, ends, devices)
-
-
-def _accumulate(leaf: Any, grad: Array) -> None:
-    leaf.accumulate_grad(grad)
-
-
-def _plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
+def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
     """The nodes to run, newest first, and the ends, with the number of parts of each one's gradient.
 
     Raises before anything runs.
@@ -225,146 +172,46 @@ def _plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
     return nodes, ends
 
 
-class _Backward:
-    """Backward in one thread: nodes run newest first, so a sum is complete when its node's turn comes.
+def walk(root: Function, gradient: Array, nodes: list[Function], ends: dict[Any, int], deliver: Deliver) -> None:
+    """Backward in one thread: run `nodes`, newest first, and deliver the gradient of each end once it is complete.
 
-    That is also the order in which its parts come: newest consumer first.
+    A node's sum is complete when its turn comes; the parts of a sum come newest consumer first, too.  Stops early, with
+    an empty hand, where Ctrl-C is held back in this thread.
     """
-
-    def __init__(self, root: Function, gradient: Array, nodes: list[Function], ends: dict[Any, int], deliver: Deliver):
-        self.ends, self.deliver = ends, deliver
-        self.totals: dict[Any, Array] = {root: gradient}
-        self.owned: set[Any] = set()  # targets whose total is ours to add into, and not somebody's view
+    totals: dict[Any, Array] = {root: gradient}
+    owned: set[Any] = set()  # targets whose total is ours to add into, and not somebody's view
+    with hold() as held:
         for node in nodes:
-            self._run(node, self.totals.pop(node, None))
-
-    def _run(self, node: Function, dy: Array | None) -> None:
-        totals, ends, inputs = self.totals, self.ends, node.inputs
-        grads = _gradients(node, dy)
-        for position, target in enumerate(inputs):
-            if target is None:
-                continue
-            grad = grads[position]
-            if grad is not None:
-                grad = _checked(node, position, target, grad)
-                total = totals.get(target)
-                if total is None:
-                    totals[target] = _own(target, grad, dy, grads) if target in ends else grad
-                elif target in ends or target in self.owned:
-                    add_into(target.device, total, grad)
-                else:
-                    totals[target] = added(target.device, total, grad)
-                    self.owned.add(target)
-            if target in ends:
-                ends[target] -= 1
-                if ends[target] == 0 and target in totals:
-                    self.deliver(target, totals.pop(target))
-        node.release()
-
-
-class _Sum:
-    """The gradient of one tensor while its parts come in from several threads.
-
-    Parts are added newest consumer first, whatever the order in which threads deliver them: floating-point sums
-    depend on their order, and the same program must give the same bits.
-    """
-
-    __slots__ = ("expected", "early", "total", "owned")
-
-    def __init__(self, owned: bool) -> None:
-        self.expected: list[tuple[int, int]] = []  # (order, position) of the consumers, the first to add last
-        self.early: dict[tuple[int, int], Array | None] = {}  # parts that came before their turn
-        self.total: Array | None = None
-        self.owned = owned  # whether total is ours to add into, or may be somebody's view
-
-    def add(self, where: Device, key: tuple[int, int], part: Array | None) -> bool:
-        """Take one part; True when the sum is complete."""
-        self.early[key] = part
-        while self.expected and self.expected[-1] in self.early:
-            part = self.early.pop(self.expected.pop())
-            if part is None:
-                continue
-            if self.total is None:
-                self.total = part
-            elif self.owned:
-                add_into(where, self.total, part)
-            else:
-                self.total, self.owned = added(where, self.total, part), True
-        return not self.expected
-
-
-class _ConcurrentBackward:
-    """Backward with a worker and a queue of ready nodes for each device."""
-
-    def __init__(
-        self, root: Function, gradient: Array, nodes: list[Function], ends: dict[Any, int], devices: list[Device]
-    ):
-        self.ends, self.left = ends, len(nodes)
-        self.sums: dict[Any, _Sum] = {}
-        for node in reversed(nodes):
-            for position in reversed(range(len(node.inputs))):
-                target = node.inputs[position]
-                if target is not None:
-                    waiting = self.sums.setdefault(target, _Sum(target in ends))
-                    waiting.expected.append((node.order, position))
-        self.lock = threading.Condition()
-        self.failed = False
-        self.queues: dict[Device, list[tuple[int, Function, Array | None]]] = {device: [] for device in devices}
-        self._push(root, gradient)
-        on_devices(devices, self._work, devices)
-
-    def _push(self, node: Function, dy: Array | None) -> None:
-        heapq.heappush(self.queues[node.device], (-node.order, node, dy))  # orders differ: nodes are never compared
-
-    def _work(self, device: Device) -> None:
-        """Run ready nodes of this device, newest first, until no node of the whole graph is left."""
-        queue = self.queues[device]
-        while True:
-            with self.lock:
-                with tracing.waited("gradient of another device", device):
-                    self.lock.wait_for(lambda: queue or self.left == 0 or self.failed)
-                if not queue or self.failed:
-                    return
-                _, node, dy = heapq.heappop(queue)
-            try:
-                self._run(node, dy)
-            except BaseException:
-                with self.lock:
-                    self.failed = True
-                    self.lock.notify_all()
-                raise
-            dy = node = None  # type: ignore[assignment]  # waiting must not keep the last gradient alive
-
-    def _run(self, node: Function, dy: Array | None) -> None:
-        grads = _gradients(node, dy)
-        for position, (target, grad) in enumerate(zip(node.inputs, grads)):
-            if target is None:
-                continue
-            if grad is not None:
-                grad = _checked(node, position, target, grad)
-                if target in self.ends:
-                    grad = _own(target, grad, dy, grads)
-            self._send((node.order, position), target, grad)
-        node.release()
-        with self.lock:
-            self.left -= 1
-            if self.left == 0:
-                self.lock.notify_all()
-
-    def _send(self, key: tuple[int, int], target: Any, part: Array | None) -> None:
-        with self.lock:
-            waiting = self.sums[target]
-            if not waiting.add(target.device, key, part):
+            if held.stopping:
                 return
-            total, waiting.total = waiting.total, None
-            if target not in self.ends:
-                self._push(target, total)
-                self.lock.notify_all()
-        if target in self.ends and total is not None:
-            target.accumulate_grad(total)
+            _run(node, totals, owned, ends, deliver)
 
 
-def _gradients(node: Function, dy: Array | None) -> Sequence[Array | None]:
+def _run(node: Function, totals: dict[Any, Array], owned: set[Any], ends: dict[Any, int], deliver: Deliver) -> None:
+    dy = totals.pop(node, None)
+    grads = gradients_of(node, dy)
+    for position, target in enumerate(node.inputs):
+        if target is None:
+            continue
+        grad = grads[position]
+        if grad is not None:
+            grad = checked(node, position, target, grad)
+            total = totals.get(target)
+            if total is None:
+                totals[target] = own(target, grad, dy, grads) if target in ends else grad
+            elif target in ends or target in owned:
+                add_into(target.device, total, grad)
+            else:
+                totals[target] = added(target.device, total, grad)
+                owned.add(target)
+        if target in ends:
+            ends[target] -= 1
+            if ends[target] == 0 and target in totals:
+                deliver(target, totals.pop(target))
+    node.release()
+
+
+def gradients_of(node: Function, dy: Array | None) -> Sequence[Array | None]:
     """What a node's backward returns: a gradient per input.  Nothing flows from a node that nothing flowed to."""
     if dy is None:
         return [None] * len(node.inputs)
@@ -377,7 +224,7 @@ def _gradients(node: Function, dy: Array | None) -> Sequence[Array | None]:
     return grads
 
 
-def _checked(node: Function, position: int, target: Target, grad: Array) -> Array:
+def checked(node: Function, position: int, target: Target, grad: Array) -> Array:
     """The gradient, once it has the shape, dtype and device of the tensor that it belongs to."""
     if type(grad) is not np.ndarray and target.device.is_cpu:
         grad = np.asarray(grad)  # NumPy turns 0-d results into scalars
@@ -391,7 +238,7 @@ def _checked(node: Function, position: int, target: Target, grad: Array) -> Arra
     return grad
 
 
-def _own(target: Target, grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
+def own(target: Target, grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
     """`grad`, or a copy if somebody else may read it: an end keeps its gradient, and adds to it."""
     on_cpu = isinstance(grad, np.ndarray)
     read_only = on_cpu and not grad.flags.writeable

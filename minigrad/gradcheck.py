@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .device import manual_seed
-from .engine import no_grad
 from .errors import ArgumentError, DTypeError, GradientError
+from .grad_mode import no_grad
 from .tensor import Tensor
 
 

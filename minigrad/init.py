@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .engine import no_grad
 from .errors import ArgumentError, DTypeError, ShapeError
+from .grad_mode import no_grad
 from .tensor import Tensor
 
 

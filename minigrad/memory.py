@@ -7,7 +7,8 @@ is asked of the system, and what an op has just let go, still in the cache, is w
 
 Every thread has a pool of its own (and every device has threads of its own: parallel.py): no thread waits for another's
 lock, and no thread gets memory that is warm in the cache of another core.  A pool holds no more than `pool_limit()`
-bytes of free memory; `memory_summary()` shows what is held, `empty_cache()` returns it to the system.
+bytes of free memory; `memory_summary()` shows what is held, `empty_cache()` returns it to the system.  What is given
+back is sorted in when the thread next asks for an array.
 
     y = empty((64, 55, 55, 96), np.float32)        # like np.empty
 """
@@ -21,7 +22,7 @@ import os
 import sys
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,21 @@ class Memory:
 class Loan:
     """Memory of one array.  The array refers to it as its base: when the last view of it goes, so does this."""
 
-    __slots__ = ("__array_interface__", "memory", "pool")
+    __slots__ = ("__array_interface__", "__weakref__", "ticket")
+    __array_interface__: dict[str, Any]
+    ticket: Ticket
 
-    def __init__(self, pool: Pool, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]):
-        self.pool, self.memory = pool, memory
-        self.__array_interface__ = {"version": 3, "data": memory.address, "shape": shape, "typestr": dtype.str}
 
-    def __del__(self) -> None:
-        self.pool.take_back(self.memory)
+class Ticket(weakref.ref):  # type: ignore[type-arg]
+    """Goes with a Loan, and into its pool's `returned` when the Loan goes: its callback is `returned.append`.
+
+    That is C code from end to end.  A `__del__` in Python, or a callback, would be a place where Ctrl-C can strike, and
+    Python drops what is raised in one; and it would need a lock, since arrays die in any thread, in the middle of
+    anything.
+    """
+
+    __slots__ = ("memory",)
+    memory: Memory
 
 
 class Pool:
@@ -70,13 +78,14 @@ class Pool:
     def __init__(self, name: str):
         self.name = name
         self.free: OrderedDict[int, list[Memory]] = OrderedDict()  # most recently used size last
+        self.returned: deque[Ticket] = deque()  # of arrays that are gone; to be sorted into `free`
         self.held = self.used = self.peak = self.reused = self.mapped = 0
-        # Arrays may die in any thread, and in the middle of anything (the garbage collector's choice): reentrant.
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # empty_cache, set_pool_limit and memory_summary come from other threads
 
     def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> np.ndarray:
         size = rounded(size)
         with self.lock:
+            self.settle()
             waiting = self.free.setdefault(size, [])
             self.free.move_to_end(size)
             memory = waiting.pop() if waiting else None  # the last one returned is the warmest
@@ -89,17 +98,23 @@ class Pool:
         if memory is None:
             memory = Memory(size)
             self.mapped += 1
-        return np.asarray(Loan(self, memory, shape, dtype))
+        loan = Loan()
+        loan.__array_interface__ = {"version": 3, "data": memory.address, "shape": shape, "typestr": dtype.str}
+        loan.ticket = ticket = Ticket(loan, self.returned.append)
+        ticket.memory = memory
+        return np.asarray(loan)
 
-    def take_back(self, memory: Memory) -> None:
-        size = memory.size
+    def settle(self) -> None:
+        """Sort in what has been returned, as far as the limit allows."""
+        returned = self.returned
         with self.lock:
-            self.used -= size
-            if size <= _limit:
-                self.free.setdefault(size, []).append(memory)
-                self.held += size
-                if self.held > _limit:
-                    self.shrink(_limit)
+            while returned:
+                memory = returned.popleft().memory
+                self.used -= memory.size
+                self.held += memory.size
+                self.free.setdefault(memory.size, []).append(memory)
+            if self.held > _limit:
+                self.shrink(_limit)
 
     def shrink(self, limit: int) -> None:
         """Return free memory to the system until no more than `limit` bytes of it are left."""
@@ -144,7 +159,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = dtype.itemsize
     for length in shape:
         size *= length
-    if size < SMALLEST:
+    if size < SMALLEST or size > _limit:
         return np.empty(shape, dtype)
     return _pool().lend(shape, dtype, size)
 
@@ -166,13 +181,16 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
 
 def _all_pools() -> list[Pool]:
     with _pools_lock:
-        return sorted(_pools, key=lambda pool: pool.name)
+        pools = sorted(_pools, key=lambda pool: pool.name)
+    for pool in pools:
+        pool.settle()
+    return pools
 
 
 def memory_summary() -> str:
     """A table, one row per thread: MB in arrays that are alive, their peak, MB free for the next; arrays so far.
 
-    Counted are arrays of 128 kB and more that ops made; a tensor made from an array of yours is not.
+    Counted are arrays from 128 kB to pool_limit() that ops made; a tensor made from an array of yours is not.
     """
     lines = [f"{'thread':28}{'in use, MB':>12}{'peak, MB':>12}{'free, MB':>12}{'reused':>12}{'new':>10}"]
     pools = _all_pools()
@@ -189,10 +207,11 @@ def memory_summary() -> str:
 
 def empty_cache() -> int:
     """Return the free memory of all threads to the system; the number of bytes returned."""
-    before = sum(pool.held for pool in _all_pools())
-    for pool in _all_pools():
+    pools = _all_pools()
+    before = sum(pool.held for pool in pools)
+    for pool in pools:
         pool.shrink(0)
-    return before - sum(pool.held for pool in _all_pools())
+    return before - sum(pool.held for pool in pools)
 
 
 def pool_limit() -> int:

@@ -7,6 +7,8 @@ device has threads.  NumPy releases Python's lock inside its loops and BLAS call
 BLAS keeps threads too.  Two of our threads that each call a BLAS of two threads fight for two cores, and spend their
 time waiting for each other; and its threads go on spinning for a while when they have nothing left to do.  So BLAS is
 held to one thread while ours are at work, and only then.
+
+Whatever happens, Ctrl-C too (interrupts.py): when `split` or `on_devices` is left, none of their threads is at work.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from threadpoolctl import ThreadpoolController
 from . import gpu, tracing
 from .device import Device, DeviceLike, device
 from .errors import ArgumentError
+from .interrupts import hold
 from .memory import empty_like
 
 Result = TypeVar("Result")
@@ -65,13 +68,15 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
     """`work(start, stop)` over contiguous pieces of range(n), at the same time; the results in order.
 
     There is one piece per thread of the device, and no piece is smaller than `at_least` (below which a thread costs
-    more than it saves).  The pieces depend on n and the thread count alone, never on timing.
+    more than it saves).  The pieces depend on n and the thread count alone, never on timing.  Ctrl-C waits for the end
+    of all pieces.
     """
+    go_on()
     pieces = max(1, min(num_threads(where), n // at_least))
     if pieces == 1:
         if beside_others():  # whoever began these has seen to BLAS
             return [work(0, n)]
-        with one_blas_thread():
+        with hold(), one_blas_thread():
             return [work(0, n)]
     bounds = [n * i // pieces for i in range(pieces + 1)]
 
@@ -80,12 +85,12 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
         return work(start, stop)
 
     traced = tracing.pieces(piece, where)
-    with one_blas_thread():
-        threads = [_worker(device(where), i) for i in range(1, pieces)]  # piece i always on the same: its data is near
-        futures = [
-            thread.submit(copy_context().run, traced, a, b) for thread, a, b in zip(threads, bounds[1:], bounds[2:])
-        ]
+    futures: list[Future[Result]] = []
+    with hold(), one_blas_thread():
         try:
+            for i in range(1, pieces):  # piece i always on the same thread: its data is near
+                thread = _worker(device(where), i)
+                futures.append(thread.submit(copy_context().run, traced, bounds[i], bounds[i + 1]))
             results = [copy_context().run(piece, bounds[0], bounds[1])]
         finally:
             _wait(futures, "other threads", where)
@@ -127,13 +132,48 @@ def _add(where: Device, a: Any, b: Any, out: Any) -> Any:
 # ---------------------------------------------------------------- several devices at once
 
 
-def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *columns: Sequence[Any]) -> list[Result]:
+class Stopped(BaseException):
+    """Ends what a worker is at, because Ctrl-C waits for it in the calling thread, and takes this one's place there."""
+
+
+class _Crew:
+    """The workers of one call of on_devices, and whether they are to stop early."""
+
+    def __init__(self, when_stopped: Callable[[], None] | None):
+        self.stopped, self.when_stopped = False, when_stopped
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.when_stopped is not None:
+            self.when_stopped()
+
+
+_crew: ContextVar[_Crew | None] = ContextVar("minigrad_crew", default=None)
+
+
+def go_on() -> None:
+    """Raises Stopped on a worker that is to stop early.  Called by every op on the CPU that uses threads, and by every
+    op on a card, before it begins."""
+    crew = _crew.get()
+    if crew is not None and crew.stopped:
+        raise Stopped
+
+
+def on_devices(
+    devices: Sequence[DeviceLike],
+    function: Callable[..., Result],
+    *columns: Sequence[Any],
+    when_stopped: Callable[[], None] | None = None,
+) -> list[Result]:
     """`[function(*args) for args in zip(*columns)]`, call i on the worker of devices[i], all at the same time.
 
         halves = on_devices(["cpu:0", "cpu:1"], lambda column, x: column(x), columns, inputs)
 
     Returns when all calls have ended; the error of the first that failed is raised here, with its own traceback.
     The devices at work share the cores equally.  One device, or a call from inside a worker: done in turn, here.
+
+    Ctrl-C makes the workers stop before their next op, and is raised here when all have.  A function that waits for
+    something else has to be told: `when_stopped` is called then, from any thread.
     """
     places = [device(spec) for spec in devices]
     for column in columns:
@@ -146,26 +186,39 @@ def on_devices(devices: Sequence[DeviceLike], function: Callable[..., Result], *
 
     results: list[Any] = [None] * len(places)
     share = max(1, cores() // sum(lane.is_cpu for lane in lanes) if any(lane.is_cpu for lane in lanes) else 1)
+    crew = _Crew(when_stopped)
 
     def lane_work(lane: Device, clock: Iterator[int]) -> None:
         _inside.set(True)
         _share.set(share)
         _clock.set(clock)
+        _crew.set(crew)
         for i, place in enumerate(places):
             if place is lane:
+                go_on()
                 results[i] = function(*calls[i])
 
     # One caller at a time: the devices of one graph wait for each other, and must not queue behind those of another.
-    with _one_caller, one_blas_thread():
+    with hold() as held, _one_caller, one_blas_thread():
+        held.stop_early(crew.stop)
         start = next_order() + 1
         clocks = [itertools.count(start + i, step=len(lanes)) for i in range(len(lanes))]
-        futures = [
-            _worker(lane).submit(copy_context().run, lane_work, lane, clock) for lane, clock in zip(lanes, clocks)
-        ]
-        _wait(futures, "devices")
+        futures: list[Future[None]] = []
+        try:
+            for lane, clock in zip(lanes, clocks):
+                futures.append(_worker(lane).submit(copy_context().run, lane_work, lane, clock))
+        except BaseException:  # the system gives no more threads: those that have one must not wait for the others
+            crew.stop()
+            raise
+        finally:
+            _wait(futures, "devices")
         next_order(max(map(next, clocks)))  # what follows is newer; other threads may draw numbers meanwhile
-    for future in futures:
-        future.result()
+        errors = [future.exception() for future in futures]
+        for error in errors:
+            if error is not None and not isinstance(error, Stopped):
+                raise error
+        if any(errors):
+            raise Stopped
     return results
 
 
@@ -213,9 +266,9 @@ def next_order(newest: int = 0) -> int:
 _lock = threading.Lock()
 _one_caller = threading.Lock()  # held while on_devices has devices at work
 _workers: dict[tuple[Device, int], ThreadPoolExecutor] = {}
-_blas: ThreadpoolController | None = None
-_blas_users = 0
-_blas_limit: Any = None
+_blas: list[tuple[Callable[[], int], Callable[[int], Any]]] | None = None  # how to ask each BLAS, how to tell it
+_blas_holders: set[object] = set()  # the blocks that want BLAS at one thread
+_blas_before: list[int] | None = None  # the threads it had before the first of them
 
 
 def _worker(where: Device, number: int = 0) -> ThreadPoolExecutor:
@@ -231,34 +284,67 @@ def _worker(where: Device, number: int = 0) -> ThreadPoolExecutor:
 
 
 def _wait(futures: Sequence[Future[Any]], what: str, where: DeviceLike | None = None) -> None:
+    """Until all have ended; an exception that another thread sends to this one meanwhile is raised afterwards."""
+    sent: BaseException | None = None
     with tracing.waited(what, where):
         for future in futures:
-            future.exception()
+            while not future.done():
+                try:
+                    future.exception()
+                except BaseException as error:
+                    sent = error
+    if sent is not None:
+        raise sent
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """BLAS at one thread for the whole process, until the last of the blocks that ask for it ends."""
-    global _blas, _blas_users, _blas_limit
+    """BLAS at one thread for the whole process, until the last of the blocks that ask for it ends.
+
+    The blocks may be of different threads, and end in any order.
+    """
+    global _blas, _blas_before
+    holder = object()
     with _lock:
         if _blas is None:
-            _blas = ThreadpoolController().select(user_api="blas")
-        if _blas_users == 0:
-            _blas_limit = _blas.limit(limits=1)
-        _blas_users += 1
+            _blas = _blas_libraries()
+        if _blas_before is None:
+            _blas_before = [threads() for threads, _ in _blas]
+            for _, set_threads in _blas:
+                set_threads(1)
+        _blas_holders.add(holder)
     try:
         yield
     finally:
         with _lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limit.restore_original_limits()
+            _blas_holders.discard(holder)
+            if not _blas_holders and _blas_before is not None:
+                for (_, set_threads), before in zip(_blas, _blas_before):
+                    set_threads(before)
+                _blas_before = None
+
+
+def _blas_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+    """For each BLAS library in this process, the functions that get and set its number of threads.
+
+    threadpoolctl finds them.  OpenBLAS itself is told directly: from version 3.8 on, threadpoolctl passes on what the
+    first thread says and drops what others say, as long as that thread lives.
+    """
+    found = []
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        set_threads = library.set_num_threads
+        if library.internal_api == "openblas" and library.threading_layer != "openmp":
+            names = (f"{a}openblas_set_num_threads{b}" for a in ("", "scipy_") for b in ("", "64_", "_64"))
+            set_threads = next((getattr(library.dynlib, n) for n in names if hasattr(library.dynlib, n)), set_threads)
+        found.append((library.get_num_threads, set_threads))
+    return found
 
 
 def _forget_threads() -> None:
     """A forked child has none of the parent's threads: start new ones when asked."""
-    global _lock, _one_caller, _blas_users
-    _lock, _one_caller, _blas_users = threading.Lock(), threading.Lock(), 0
+    global _lock, _one_caller
+    _lock, _one_caller = threading.Lock(), threading.Lock()
+    _blas_holders.clear()  # if there were any, the next block to end gives BLAS its threads back
     _workers.clear()
 
 

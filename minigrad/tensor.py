@@ -11,12 +11,14 @@ from typing import Any, Union
 import numpy as np
 
 from . import gpu, tracing
+from .backward import run_backward
 from .device import Device, DeviceLike, default_device
 from .device import device as device_named
-from .engine import Array, Function, Version, add_into, is_grad_enabled, run_backward
+from .engine import Array, Function, Version
 from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .grad_mode import is_grad_enabled
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
-from .parallel import next_order
+from .parallel import add_into, go_on, next_order
 
 TensorLike = Union["Tensor", np.ndarray, float, int, bool, list]
 
@@ -309,6 +311,7 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     on_cpu = where.is_cpu
     if not on_cpu:
         _ = where.runtime  # DeviceError where the card cannot be used
+        go_on()
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
     for tensor in tensors:

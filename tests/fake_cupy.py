@@ -28,7 +28,7 @@ from minigrad import device as device_named
 from minigrad.cudasim import memory as sim_memory
 from minigrad.cudasim.memory import SimArray
 from minigrad.cudasim.runtime import SimRuntime
-from minigrad.cudasim.streams import HOST, Access
+from minigrad.cudasim.streams import HOST, Access, bytes_in_use
 from minigrad.cudasim.streams import Stream as Clocked
 from minigrad.errors import KernelError
 from minigrad.kernel import STRUCTS, Parameter
@@ -55,7 +55,7 @@ class Machine:
         self.local = threading.local()
 
     def in_use(self, card: int) -> int:
-        return sim_memory.bytes_in_use(self.names[card])
+        return bytes_in_use(self.names[card])
 
 
 machine: Machine = None  # type: ignore[assignment]  # while installed

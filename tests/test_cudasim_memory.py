@@ -8,7 +8,7 @@ import pytest
 import minigrad
 from minigrad import gpu
 from minigrad.cudasim import compiler, settings
-from minigrad.cudasim.memory import bytes_in_use
+from minigrad.cudasim.streams import bytes_in_use
 from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
 from minigrad.kernel import kernel_source, replace_source
 

@@ -13,7 +13,8 @@ import pytest
 
 import minigrad.functional as F
 from minigrad import GraphError, ShapeError, Tensor, is_grad_enabled, no_grad, parallel, set_num_threads, tracing
-from minigrad.engine import Function, may_share_memory, run_backward
+from minigrad.backward import run_backward
+from minigrad.engine import Function, may_share_memory
 from minigrad.parallel import added, next_order
 from minigrad.tensor import apply, wrap
 

@@ -13,7 +13,10 @@ PACKAGE = Path(minigrad.__file__).parent
 ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
-TOWER = "errors memory tracing kernel cudasim cuda device gpu parallel engine operators tensor chunks ops functional nn"
+TOWER = (
+    "errors interrupts memory tracing kernel cudasim cuda device gpu parallel grad_mode engine backward operators "
+    "tensor chunks ops functional nn"
+)
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
@@ -21,14 +24,14 @@ ALLOWED = {
     "cudasim": {"errors"},
     "cuda": {"errors"},
     "profiler": {"errors", "tracing", "device", "parallel", "engine"},
-    "gradcheck": {"errors", "device", "parallel", "engine", "tensor"},
-    "optim": {"errors", "memory", "tracing", "device", "gpu", "parallel", "engine", "tensor"},
-    "init": {"errors", "device", "parallel", "engine", "tensor"},
+    "gradcheck": {"errors", "device", "parallel", "grad_mode", "engine", "tensor"},
+    "optim": {"errors", "interrupts", "memory", "tracing", "device", "gpu", "parallel", "engine", "tensor"},
+    "init": {"errors", "device", "parallel", "grad_mode", "engine", "tensor"},
     "checkpoint": {"errors", "device", "parallel", "engine", "tensor"},
     "data": {"errors"},
-    "nn": {"errors", "device", "parallel", "engine", "tensor", "chunks", "functional", "init"},
+    "nn": {"errors", "device", "parallel", "grad_mode", "engine", "tensor", "chunks", "functional", "init"},
     "nvrtc": {"errors", "kernel"},
-    "kernel_cases": {"errors", "kernel", "device", "gpu", "engine", "tensor", "functional", "optim"},
+    "kernel_cases": {"errors", "kernel", "device", "gpu", "grad_mode", "engine", "tensor", "functional", "optim"},
 }
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}

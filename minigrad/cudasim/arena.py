@@ -12,6 +12,8 @@ import ctypes
 import mmap
 import os
 import threading
+import weakref
+from collections import deque
 
 import numpy as np
 
@@ -27,12 +29,20 @@ LARGE = 1 << 20  # bytes from which freed pages go back to the system at once, a
 class Region:
     """Some pages of the arena as a NumPy array sees them; they go back when the last array over them is gone."""
 
-    def __init__(self, arena: Arena, address: int, size: int):
-        self.arena, self.address, self.size = arena, address, size
-        self.__array_interface__ = {"version": 3, "data": (address, False), "shape": (size,), "typestr": "|u1"}
+    __slots__ = ("__array_interface__", "__weakref__", "ticket")
 
-    def __del__(self) -> None:
-        self.arena.take_back(self.address, self.size)
+    def __init__(self, address: int, size: int, returned: deque[Ticket]):
+        self.__array_interface__ = {"version": 3, "data": (address, False), "shape": (size,), "typestr": "|u1"}
+        self.ticket = Ticket(self, returned.append)
+        self.ticket.address, self.ticket.size = address, size
+
+
+class Ticket(weakref.ref):  # type: ignore[type-arg]
+    """Says what has gone, once it has: its callback puts it on a list, in C, where Ctrl-C cannot strike (memory.py)."""
+
+    __slots__ = ("address", "size")
+    address: int
+    size: int
 
 
 class Arena:
@@ -54,12 +64,14 @@ class Arena:
         self.margin = size // 8  # on both sides, never opened
         self.next, self.end = start + self.margin, start + size - self.margin
         self.free: dict[int, list[int]] = {}
-        self.lock = threading.RLock()  # reentrant: the garbage collector may free memory at any point
+        self.returned: deque[Ticket] = deque()
+        self.lock = threading.RLock()
 
     def array(self, size: int) -> np.ndarray:
         """`size` bytes or a little more, zeros or left over; OutOfMemoryError where addresses or pages run out."""
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         with self.lock:
+            self.settle()
             waiting = self.free.get(size)
             if waiting:
                 address = waiting.pop()
@@ -67,14 +79,17 @@ class Arena:
                 address, self.next = self.next, self.next + size + mmap.PAGESIZE  # a closed page between two
         if address + size > self.end or self.libc.mprotect(address, size, _READ_WRITE):
             raise OutOfMemoryError(f"cudasim: the system gave no {size / 1e6:.1f} MB: use a smaller batch")
-        return np.asarray(Region(self, address, size))
+        return np.asarray(Region(address, size, self.returned))
 
-    def take_back(self, address: int, size: int) -> None:
-        if size >= LARGE:
-            self.libc.madvise(address, size, _DONTNEED)
-        self.libc.mprotect(address, size, _NO_ACCESS)
+    def settle(self) -> None:
+        """Close the pages that have been returned."""
         with self.lock:
-            self.free.setdefault(size, []).append(address)
+            while self.returned:
+                gone = self.returned.popleft()
+                if gone.size >= LARGE:
+                    self.libc.madvise(gone.address, gone.size, _DONTNEED)
+                self.libc.mprotect(gone.address, gone.size, _NO_ACCESS)
+                self.free.setdefault(gone.size, []).append(gone.address)
 
 
 _arena: Arena | None = None
@@ -88,3 +103,9 @@ def pages(size: int) -> np.ndarray:
         if _arena is None:
             _arena = Arena()
     return _arena.array(size)
+
+
+def settle() -> None:
+    """Close the pages of arrays that are gone: before every step of a device."""
+    if _arena is not None:
+        _arena.settle()

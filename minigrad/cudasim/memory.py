@@ -10,7 +10,6 @@ Around every piece of memory lie guard zones, which no kernel may write to.  Fre
 from __future__ import annotations
 
 import itertools
-import threading
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from ..errors import DeviceError, KernelError
 from .arena import LARGE, pages
 from .settings import current
-from .streams import Access, Stream
+from .streams import Access, Stream, ticket
 
 GUARD = 512  # bytes before and after; also the alignment, larger than any real allocator's 256
 
@@ -44,14 +43,7 @@ class Memory:
             guard[:] = self.pattern
         self.written = np.zeros(nbytes, np.uint8) if settings.mode == "check" and settings.poison else None
         self.access = Access(f"memory {number} of {stream.name}")
-        with _lock:
-            _in_use[stream.name] = _in_use.get(stream.name, 0) + nbytes
-
-    def __del__(self) -> None:
-        if hasattr(self, "access"):
-            with _lock:
-                _in_use[self.stream.name] -= self.nbytes
-            self.stream.freed(self.access)
+        self.ticket = ticket(self, stream, self.access, nbytes)
 
     def check_guards(self, where: str, label: str) -> None:
         """KernelError if a kernel has written beyond the ends."""
@@ -62,13 +54,6 @@ class Memory:
 
 
 _numbers = itertools.count(1)
-_in_use: dict[str, int] = {}
-_lock = threading.RLock()  # reentrant: the garbage collector may free memory at any point
-
-
-def bytes_in_use(device: str) -> int:
-    """Bytes in arrays of that device that are alive."""
-    return _in_use.get(device, 0)
 
 
 class Pointer:

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..errors import DeviceError, OutOfMemoryError
 from .compiler import available
-from .memory import Memory, SimArray, bytes_in_use
+from .memory import Memory, SimArray
 from .module import Area, Function, RawModule
 from .settings import current
-from .streams import Access, Stream
+from .streams import Access, Stream, bytes_in_use
 
 
 class SimRuntime:

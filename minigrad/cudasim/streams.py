@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
+from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import KernelError
+from . import arena
 
 Clock = dict[int, int]
 
-_lock = threading.RLock()  # clocks and accesses of all streams; reentrant, since memory is freed at any point
+_lock = threading.RLock()  # clocks and accesses of all streams
 _numbers = itertools.count()
 _streams: dict[int, Stream] = {}
 
@@ -38,6 +42,44 @@ class Access:
         self.label = label
         self.write: tuple[int, int] | None = None
         self.reads: Clock = {}
+
+
+class Ticket(weakref.ref):  # type: ignore[type-arg]
+    """Goes with a piece of memory, and onto the list `_gone` when it goes, in C, where Ctrl-C cannot strike."""
+
+    __slots__ = ("access", "nbytes", "stream")
+    access: Access
+    nbytes: int
+    stream: Stream
+
+
+_gone: deque[Ticket] = deque()
+_in_use: dict[str, int] = {}
+
+
+def ticket(memory: Any, stream: Stream, access: Access, nbytes: int) -> Ticket:
+    """For `memory` to hold: tells the stream when it has gone."""
+    new = Ticket(memory, _gone.append)
+    new.access, new.nbytes, new.stream = access, nbytes, stream
+    with _lock:
+        _in_use[stream.name] = _in_use.get(stream.name, 0) + nbytes
+    return new
+
+
+def settle() -> None:
+    """Note what memory has gone since the last step of any stream: before the next one."""
+    with _lock:
+        while _gone:
+            gone = _gone.popleft()
+            _in_use[gone.stream.name] -= gone.nbytes
+            gone.stream.freed(gone.access)
+    arena.settle()
+
+
+def bytes_in_use(device: str) -> int:
+    """Bytes in arrays of that device that are alive."""
+    settle()
+    return _in_use.get(device, 0)
 
 
 class Stream:
@@ -57,6 +99,7 @@ class Stream:
 
     def wait(self, event: Clock) -> None:
         """What this stream is given from now on comes after the event."""
+        settle()
         with _lock:
             for number, step in event.items():
                 self.clock[number] = max(self.clock.get(number, 0), step)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..engine import no_grad
+from ..grad_mode import no_grad
 from ..optim import SGD, Adam
 from ..tensor import Tensor
 from . import bare

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..device import DeviceLike
 from ..device import device as device_named
-from ..engine import Version, no_grad
+from ..engine import Version
 from ..errors import CheckpointError, GraphError
+from ..grad_mode import no_grad
 from ..tensor import Tensor, TensorLike
 
 Self = TypeVar("Self", bound="Module")

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..chunks import whole_batches
-from ..engine import no_grad
 from ..errors import ArgumentError
+from ..grad_mode import no_grad
 from ..tensor import Tensor
 from .layers import Conv2d, Linear
 from .module import Module

@@ -19,6 +19,7 @@ from .. import gpu, tracing
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError
+from ..interrupts import hold
 from ..parallel import on_devices, split
 from ..tensor import Tensor, wrap
 
@@ -106,7 +107,8 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient; those without one (frozen, unused) are left as they are.
 
-        Parameters of different devices are updated at the same time.
+        Parameters of different devices are updated at the same time.  Ctrl-C waits for the end of the step: it never
+        leaves some of the weights changed and others not.
         """
         todo: dict[Device, list[tuple[int, Group]]] = {}
         numbered = iter(range(len(self._params)))
@@ -117,7 +119,8 @@ class Optimizer:
                     _check_gradient(self._name, i, p)
                     todo.setdefault(p.device, []).append((i, group))
         if todo:
-            on_devices(list(todo), self._step_on, list(todo), list(todo.values()))
+            with hold(finish=True):
+                on_devices(list(todo), self._step_on, list(todo), list(todo.values()))
 
     def _step_on(self, device: Device, todo: list[tuple[int, Group]]) -> None:
         with tracing.region(f"{self._name} step", device):
