@@ -198,3 +198,28 @@ def cupy_for(index: int) -> ModuleType:
     if index >= count:
         raise DeviceError(f"{name}: the driver sees {count} device(s), numbered from 0: use cuda:0 .. or cpu:0")
     return cupy
+
+
+# ---------------------------------------------------------------- fork
+
+_forking = threading.Lock()
+_held: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Wait until no thread draws numbers or makes a runtime: the child would find their locks taken, for ever."""
+    _forking.acquire()
+    _held[:] = [_lock, *(known.generator.bit_generator.lock for known in list(_devices.values()))]
+    for lock in _held:
+        lock.acquire()
+
+
+def _after_fork() -> None:
+    for lock in _held:
+        lock.release()
+    _held.clear()
+    _forking.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -22,10 +22,15 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 class no_grad:  # noqa: N801 (PyTorch's name)
     """Inside `with no_grad():`, or a function decorated with `@no_grad()`, ops leave no graph and keep nothing alive.
 
+    `@no_grad` without brackets does the same.
+
     A decorated generator or coroutine function records nothing whenever its own lines run, and changes nothing for the
     lines that run between them.  ArgumentError for what has no lines of its own to run so: a class, an asynchronous
     generator.
     """
+
+    def __new__(cls, function: Any = None) -> Any:
+        return super().__new__(cls) if function is None else cls()(function)
 
     def __init__(self) -> None:
         self._before: list[bool] = []

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_info
 
 import minigrad
 import minigrad.functional as F
-from minigrad import Tensor, nn, optim
+from minigrad import Tensor, nn, optim, parallel
 
 FAULTS = ("threads", "gradients", "weights", "blas", "handler", "next step", "swallowed")
 HANG_S = 60
@@ -74,8 +74,7 @@ class Storm:
         rng = np.random.default_rng(0)
         self.images, self.labels = rng.standard_normal((images, 3, 25, 25)).astype("f"), rng.integers(0, 10, images)
         self.net = Net(devices, chunks, width)
-        self.weights = self.net.parameters()
-        self.weights = list(self.weights)
+        self.weights = list(self.net.parameters())
         self.optimizer = optim.SGD(self.weights, 0.01, momentum=0.9)
         self.forward_backward()
         self.optimizer.step()
@@ -111,10 +110,12 @@ class Storm:
     def state(self) -> list[np.ndarray]:
         return [*self.now(), *(np.zeros(0) if p.grad is None else p.grad.numpy().copy() for p in self.weights)]
 
-    def trial(self, random_moment: float) -> list[str]:
-        """The faults that one interrupt leaves."""
+    def trial(self, random_moment: float, fresh: bool) -> list[str]:
+        """The faults that one interrupt leaves.  fresh: the workers' threads have to be started anew."""
         self.reset()
         self.net.zero_grad()
+        if fresh:
+            parallel._workers.clear()
         ignored: list[object] = []
         sys.unraisablehook = ignored.append
         came = False
@@ -182,9 +183,9 @@ def storm(kind: str, trials: int, seed: int = 0) -> Counter[str]:
     """How many of the trials left each fault; "any": how many left one."""
     weather, moments = Storm(*KINDS[kind]), random.Random(seed)
     counts: Counter[str] = Counter()
-    for _ in range(trials):
+    for number in range(trials):
         faulthandler.dump_traceback_later(HANG_S, exit=True)
-        faults = weather.trial(moments.random())
+        faults = weather.trial(moments.random(), fresh=number % 4 == 0)
         counts.update([*faults, *["any"] * bool(faults)])
     faulthandler.cancel_dump_traceback_later()
     return counts

@@ -175,3 +175,45 @@ def test_gradients_live_with_their_tensors():
     assert str(a.grad.device) == "cpu:0" and str(b.grad.device) == "cpu:1"
     np.testing.assert_array_equal(a.grad.numpy(), [4, 5])
     np.testing.assert_array_equal(b.grad.numpy(), [1, 2])
+
+
+# ---------------------------------------------------------------- fork
+
+FORKS = """
+import os, signal, sys, threading, time
+import minigrad
+from minigrad import Tensor, init
+
+weights, mine = (Tensor([[0.0] * 300] * 300) for _ in range(2))
+
+def draw():
+    while True:
+        init.normal_(weights)
+
+threading.Thread(target=draw, daemon=True).start()
+hung = 0
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        init.normal_(mine)
+        os._exit(0)
+    patience = time.monotonic() + 5
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        time.sleep(0.002)
+        if time.monotonic() > patience:
+            hung += 1
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            break
+    if hung:
+        break
+sys.stdout.write(f"{hung} hung")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_another_thread_draws_can_draw():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0 hung", done.stderr

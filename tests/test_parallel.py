@@ -1,6 +1,7 @@
 """Work on several devices at once, and the work of one op on several threads."""
 
 import itertools
+import os
 import random
 import threading
 import time
@@ -460,6 +461,60 @@ def test_blas_gets_its_threads_back_after_an_error():
     with pytest.raises(ZeroDivisionError):
         split(minigrad.device("cpu:0"), 2, lambda a, b: 1 / 0)
     assert blas_threads() == 2
+
+
+@pytest.mark.usefixtures("blas_with_two_threads")
+def test_blas_gets_its_threads_back_from_whoever_leaves_last():
+    """Two threads that hold BLAS, and leave crosswise; the one that came first lives on."""
+    here, there, on = threading.Event(), threading.Event(), threading.Event()
+    seen = []
+
+    def first():
+        with parallel.one_blas_thread():
+            here.set()
+            there.wait(20)
+        seen.append(blas_threads())
+        on.set()
+        here.clear()
+        there.wait(20)
+
+    def second():
+        here.wait(20)
+        with parallel.one_blas_thread():
+            there.set()
+            on.wait(20)
+            seen.append(blas_threads())
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1, 1] and blas_threads() == 2
+
+
+@pytest.mark.usefixtures("blas_with_two_threads")
+def test_blas_is_held_for_a_thread_of_the_users_own_too():
+    """While another thread, this one, has set BLAS's number of threads itself."""
+    seen = []
+    thread = threading.Thread(
+        target=lambda: seen.extend(split(minigrad.device("cpu:0"), 1, lambda i, j: blas_threads()))
+    )
+    thread.start()
+    thread.join()
+    assert seen == [1] and blas_threads() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.usefixtures("blas_with_two_threads")
+def test_a_child_forked_while_blas_is_held_gets_it_back():
+    with parallel.one_blas_thread():
+        child = os.fork()
+        if child == 0:
+            split(minigrad.device("cpu:0"), 1, lambda i, j: None)
+            os._exit(0 if blas_threads() == 2 else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0 and blas_threads() == 2
 
 
 def test_a_piece_and_a_device_know_that_others_are_at_work():

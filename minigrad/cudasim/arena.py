@@ -109,3 +109,11 @@ def settle() -> None:
     """Close the pages of arrays that are gone: before every step of a device."""
     if _arena is not None:
         _arena.settle()
+
+
+def after_fork() -> None:
+    """New locks for a forked child."""
+    global _lock
+    _lock = threading.Lock()
+    if _arena is not None:
+        _arena.lock = threading.RLock()

@@ -17,6 +17,7 @@ Source: Lamport 1978, "Time, clocks, and the ordering of events in a distributed
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import weakref
 from collections import deque
@@ -156,3 +157,14 @@ class Stream:
 
 
 HOST = Stream("host")
+
+
+def _after_fork() -> None:
+    """The parent's locks may be held by threads that a forked child does not have."""
+    global _lock
+    _lock = threading.RLock()
+    arena.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
