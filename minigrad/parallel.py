@@ -17,7 +17,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
@@ -290,7 +290,10 @@ def _wait(futures: Sequence[Future[Any]], what: str, where: DeviceLike | None = 
         for future in futures:
             while not future.done():
                 try:
-                    future.exception()
+                    # A thread that waits for ever never learns of a signal that the system gave to another thread.
+                    future.exception(timeout=0.1)
+                except TimeoutError:
+                    pass
                 except BaseException as error:
                     sent = error
     if sent is not None:

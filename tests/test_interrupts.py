@@ -84,15 +84,15 @@ def test_a_handler_set_by_a_handler_stays():
 
 
 def test_who_is_to_be_told_is_told_but_not_where_the_block_is_to_be_finished():
-    told = []
+    told, stopping = [], []
     for finish in (False, True):
         with pytest.raises(KeyboardInterrupt):
             with hold(finish) as held:
                 held.stop_early(lambda: told.append("before"))
                 interrupt()
                 held.stop_early(lambda: told.append("after"))
-                assert held.stopping is not finish
-    assert told == ["before", "after"]
+                stopping.append(held.stopping)
+    assert told == ["before", "after"] and stopping == [True, False]
 
 
 def test_other_threads_have_nothing_to_hold():
@@ -214,6 +214,33 @@ def test_a_broken_backward_gives_no_gradient_to_anybody(devices, action):
     assert early.grad is None and late.grad.numpy().tolist() == [5, 5, 5, 5]
     (early * 3 + late * 2).sum().backward()
     assert early.grad.numpy().tolist() == [3] * 4 and late.grad.numpy().tolist() == [7] * 4
+
+
+@pytest.mark.parametrize("devices", [["cpu:0"], TWO])
+def test_a_backward_stops_early(devices):
+    ran = []
+    x = Tensor(np.ones(4), requires_grad=True)
+    y = x.to(devices[-1]) * 2
+    for _ in range(50):
+        y = broken(y, lambda: (ran.append(1), time.sleep(0.01)))
+    y = broken(y.to("cpu:0"), lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        y.sum().backward()
+    assert len(ran) < 40 and x.grad is None
+
+
+def test_blas_gets_its_threads_back_where_the_limit_is_being_set(monkeypatch):
+    threads = [2]
+
+    def set_threads(count):
+        interrupt()
+        threads[0] = count
+
+    monkeypatch.setattr(parallel, "_blas", [(lambda: threads[0], set_threads)])
+    for call in (lambda: on_devices(TWO, lambda: None), lambda: parallel.split(minigrad.device("cpu:0"), 1, max)):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert threads == [2] and parallel._blas_before is None
 
 
 @pytest.mark.parametrize("devices", [["cpu:0"], TWO])
