@@ -23,7 +23,9 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -116,7 +118,7 @@ class Storm:
         self.net.zero_grad()
         if fresh:
             parallel._workers.clear()
-        ignored: list[object] = []
+        ignored: list[Any] = []
         sys.unraisablehook = ignored.append
         came = False
         sender = threading.Thread(target=interrupt_after, args=(random_moment * self.step_s,))
@@ -153,6 +155,9 @@ class Storm:
             faults.append("next step")
         if not came or ignored:
             faults.append("swallowed")
+        for what in ignored:
+            trace = traceback.format_exception(what.exc_value)
+            print(f"swallowed in {what.object}:", *trace, sep="\n", file=sys.stderr)
         return faults
 
 
