@@ -107,7 +107,9 @@ def check_channels_last(shape: tuple[int, ...], what: str) -> None:
     are possible, as for (3, 3, 3), the last axis is taken for the channels.
     """
     pixels = shape[-3:]
-    first = len(pixels) == 3 and pixels[0] in (1, 3) and pixels[2] not in (1, 3)
+    first = len(pixels) == 3 and (
+        0 < pixels[0] <= 4 < pixels[2] or (pixels[0] in (1, 3) and pixels[2] not in (1, 3))  # not (3, H, 4) either
+    )
     if len(pixels) == 3 and 0 not in pixels and pixels[2] <= 4 and not first:
         return
     cure = "check the axes"
