@@ -80,6 +80,17 @@ def test_missing_file(tmp_path):
         read_idx(tmp_path / "gone")
 
 
+def test_paths_that_cannot_be_files(tmp_path):
+    for path, message in (
+        (tmp_path, "IsADirectoryError: Is a directory"),
+        ("x" * 300, "OSError: File name too long"),
+        ("a\0b", "'a.x00b' cannot be read .ValueError: embedded null byte"),
+        (b"\xff\n", r"'\\xff\\n' cannot be read .FileNotFoundError"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_idx(path)
+
+
 def write_mnist(folder, joint="-", zipped=True, train_labels=6) -> dict[str, np.ndarray]:
     """Four small files as the real ones are named; returns what they hold."""
     arrays = {}
@@ -123,4 +134,19 @@ def test_load_mnist_says_what_is_wrong(tmp_path):
     write_mnist(tmp_path, zipped=False)
     (tmp_path / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match=r"must hold uint8 in 1 dimensions, got uint8 \(6, 4, 4\)"):
+        load_mnist(tmp_path)
+
+
+def test_load_mnist_of_a_folder_it_cannot_use(tmp_path):
+    with pytest.raises(DataError, match="load_mnist: cannot list 'x+' .OSError: File name too long"):
+        load_mnist("x" * 300)
+    write_mnist(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").unlink()
+    (tmp_path / "train-images-idx3-ubyte").mkdir()  # some archives pack each file into a folder of its name
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte' cannot be read .IsADirectoryError"):
+        load_mnist(tmp_path)
+    write_mnist(tmp_path)
+    assert load_mnist(tmp_path).train_images.shape == (6, 4, 4)  # a file of that name is preferred
+    (tmp_path / "train-labels-idx1-ubyte.gz").rename(tmp_path / "\x1b[2J\n")
+    with pytest.raises(DataError, match=r"found \\x1b\[2J\\n, t10k"):
         load_mnist(tmp_path)

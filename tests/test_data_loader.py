@@ -17,6 +17,7 @@ from minigrad.data import (
     TenViews,
     TrainViews,
     UnreadableImageError,
+    compute_stats,
 )
 from minigrad.errors import ArgumentError, DataError
 
@@ -320,3 +321,65 @@ def test_image_array_and_loader_refuse_bad_input():
     odd.image = lambda k: np.zeros((4 + k, 4, 3), np.uint8)
     with pytest.raises(DataError, match=r"image 1 gave \(5, 4, 3\) after \(4, 4, 3\)"):
         list(Loader(odd, 4))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 1, 8, 9), (2, 3, 8, 4), (2, 8, 9, 5), (2, 0, 9, 3), (2, 8, 0)])
+def test_image_array_refuses_other_axes(shape):
+    with pytest.raises(DataError, match=r"ImageArray: images must have the shape \(..., H, W, C\)"):
+        ImageArray(np.zeros(shape, np.uint8), [0, 1])
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 9, 1), (2, 8, 9, 3), (2, 8, 9, 4), (2, 3, 3, 3), (2, 3, 9, 1), (2, 3, 9)])
+def test_image_array_takes_all_that_may_be_channels_last(shape):
+    images = np.arange(np.prod(shape)).astype(np.uint8).reshape(shape)
+    (batch,) = Loader(ImageArray(images, [0, 1]), 2, workers=0)
+    last = images if images.ndim == 4 else images[..., None]
+    assert np.array_equal(batch.images, last.transpose(0, 3, 1, 2))
+
+
+def test_channels_first_is_told_with_the_cure():
+    images = np.zeros((2, 3, 8, 9), np.uint8)
+    for channels in (images, images[:, :1], np.zeros((2, 4, 8, 9), np.uint8)):
+        with pytest.raises(DataError, match=r"looks channels-first: turn it with \.transpose\(0, 2, 3, 1\)$"):
+            ImageArray(channels, [0, 1])
+    assert ImageArray(images.transpose(0, 2, 3, 1), [0, 1]).image(0).shape == (8, 9, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_channels_first_from_a_dataset_or_a_transform(workers):
+    class Own:
+        labels = np.zeros(4, np.int64)
+
+        def __len__(self):
+            return 4
+
+        def image(self, index):
+            return np.zeros((3, 12, 12), np.uint8)
+
+    def to_tensor(image, rng):
+        return np.moveaxis(image, -1, 0).astype(np.float32) / 255
+
+    with pytest.raises(DataError, match=r"Loader: an image of Own must .* got \(3, 12, 12\); .*transpose\(1, 2, 0\)"):
+        list(Loader(Own(), 2, TrainViews(9), workers=workers))
+    with pytest.raises(DataError, match=r"compute_stats: an image must .* got \(3, 12, 12\)"):
+        compute_stats(Own(), workers=workers)
+    with pytest.raises(
+        DataError, match=r"what the transform to_tensor returns must .* got \(3, 12, 12\); .*\(1, 2, 0\)"
+    ):
+        list(Loader(pictures(), 2, to_tensor, workers=workers))
+    for transform, shape in (
+        (lambda image, rng: np.float32(image[None].transpose(0, 3, 1, 2)), r"\(1, 3, 12, 12\); .*\(0, 2, 3, 1\)"),
+        (lambda image, rng: image[..., 0] * 1.0, r"\(12, 12\); check the axes"),
+        (lambda image, rng: None, r"\(\); check the axes"),
+    ):
+        with pytest.raises(DataError, match=f"transform <lambda> returns must .* got {shape}"):
+            list(Loader(pictures(), 2, transform, workers=workers))
+    (batch,) = Loader(pictures(2), 2, lambda image, rng: image.tolist(), workers=workers)
+    assert np.array_equal(batch.images, pictures(2).images.transpose(0, 3, 1, 2))
+
+
+def test_an_epoch_without_images_names_a_few_in_one_line():
+    with pytest.warns(UserWarning), pytest.raises(DataError) as caught:
+        list(Loader(Jittery(9, broken=tuple(range(9))), 2))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("image-3.jpg: broken on purpose; image-4.jpg: broken on purpose and 4 more")

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minigrad.errors import DataError
+from minigrad.errors import DataError, printable
 
 __all__ = ["CLASSES", "make_demo_set", "render"]
 
@@ -354,8 +354,8 @@ def _check_ours(root: Path) -> dict | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no record, or not one that we wrote
     raise DataError(
-        f"make_demo_set: {root} exists and is not a demo set, or holds other files too, so it is left as it is. "
-        f"Choose another folder, or empty this one yourself."
+        f"make_demo_set: {printable(root)} exists and is not a demo set, or holds other files too, so it is left as it "
+        f"is. Choose another folder, or empty this one yourself."
     )
 
 

@@ -1,11 +1,25 @@
 """Image folders: the layout of ILSVRC and torchvision, `train/<class>/*.JPEG` and `val/<class>/*.JPEG`.
 
 Only names are read here; pixels are decoded one image at a time by `ImageFolder.image`.
+
+What counts, in one rule: every file below a class folder whose name ends in one of EXTENSIONS (.jpg, .jpeg, .jpe,
+.jfif, .png, .gif, .bmp, .webp; in any case) is an image of that class. Passed over are
+
+- names that begin with a dot, and folders that systems and programs leave behind (SYSTEM_FOLDERS);
+- links to folders that lead back into the dataset: to a folder above, or into a split (train, val, test), where they
+  would show a picture under two classes or to both training and test; other links to folders are followed;
+- files with other endings;
+- pictures that lie beside the class folders, as they have no class.
+
+A warning for each kind counts them and names some. Silent are only dot files that are no pictures, Thumbs.db and
+desktop.ini. A folder that cannot be listed, or a link beside the class folders that leads nowhere, is a DataError:
+a class would be missing.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,25 +27,34 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, DataError, printable
 
+from .decode import EXTENSIONS
+from .files import reason
 from .prepare import prepare_image
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
+SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "System Volume Information")
+_SYSTEM_FOLDERS = {name.lower() for name in SYSTEM_FOLDERS}
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 # Folder names accepted for each split, in the order in which they are tried.
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
+# Other names that people give them, in any case: never taken, but pointed at where the split is missing.
+_OTHER_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "test", "testing"),
+    "test": ("test", "testing"),
+}
 
 
 class ImageFolder:
     """The images of one split of a folder tree, with labels from the class folders' names.
 
     Layout: `root/train/<class>/...jpg` and `root/val/<class>/...jpg` (`test` serves where there is no `val`).
-    Files end in .jpg, .jpeg or .png in any case; folders inside a class folder are searched too, symbolic
-    links are followed, names that start with a dot are passed over.  Classes are the *sorted* names of the
-    folders of `train` (for ILSVRC: sorted wnids, the order of torchvision, Caffe and the ONNX zoo; not
-    ILSVRC2012_ID).  Every split is numbered by the classes of `train`, so a class absent from `val` does not
-    shift the others.
+    Folders inside a class folder are searched too; the rule above says what is passed over, and warnings say
+    what was.  Classes are the *sorted* names of the folders of `train` (for ILSVRC: sorted wnids, the order of
+    torchvision, Caffe and the ONNX zoo; not ILSVRC2012_ID).  Every split is numbered by the classes of `train`,
+    so a class absent from `val` does not shift the others.
 
     Args:
         root: the folder that holds `train` and `val`.
@@ -48,7 +71,8 @@ class ImageFolder:
         empty_classes: class folders without an image; they keep their label, and a warning names them.
 
     Raises:
-        DataError: no such folder, no class folders, no images, or classes that `train` does not have.
+        DataError: no such folder, one that cannot be read, no class folders, no images, or classes that `train`
+            does not have.
         ArgumentError: an unknown split, or a limit, size or seed out of range.
     """
 
@@ -68,18 +92,30 @@ class ImageFolder:
             if value is not None and value < least:
                 raise ArgumentError(f"ImageFolder: {name} must be at least {least}, got {value}")
         self.root, self.split, self.size = Path(root), split, size
-        if not self.root.is_dir():
-            what = "it is a file" if self.root.exists() else "it does not exist"
+        try:
+            self._list(limit, seed, classes)
+        except OSError as error:
+            where = root if error.filename is None else error.filename
             raise DataError(
-                f"ImageFolder: '{root}' should be a folder with train/ and val/ inside, but {what}. Check the path."
-            )
-        self.folder = _split_folder(self.root, split)
-        found = _class_folders(self.folder)
+                f"ImageFolder: cannot read '{printable(where)}': {reason(error)}. Check the path, its permissions "
+                "and the disk, or take it out of the dataset."
+            ) from error
+
+    def _list(self, limit: int | None, seed: int, classes: Sequence[str] | None) -> None:
+        """Fill in classes, paths and labels.  Raises OSError for what cannot be read."""
+        _check_root(self.root)
+        self.folder = _split_folder(self.root, self.split)
+        tree = _Tree(self.root, self.folder)
+        found = tree.class_folders()
         self.classes = tuple(found) if classes is None else tuple(classes)
         if len(set(self.classes)) != len(self.classes):
             raise ArgumentError(f"ImageFolder: the names in classes must differ, got {_some(self.classes)}")
-        if classes is None and split in ("val", "test"):
-            self.classes = tuple(_class_folders(_split_folder(self.root, "train")))
+        one_folder = []
+        if classes is None and self.split in ("val", "test"):
+            train = _split_folder(self.root, "train")
+            self.classes = tuple(_Tree(self.root, train).class_folders())
+            if os.path.samefile(train, self.folder):
+                one_folder = [f"'{printable(self.folder)}' is '{printable(train)}': it tests on what was trained on"]
         self._check_subset(found)
 
         number = {name: k for k, name in enumerate(self.classes)}
@@ -87,7 +123,7 @@ class ImageFolder:
         labels: list[int] = []
         empty = []
         for name in found:
-            paths = _image_files(self.folder / name)
+            paths = tree.images(self.folder / name)
             if not paths:
                 empty.append(name)
             if limit is not None and len(paths) > limit:
@@ -98,24 +134,24 @@ class ImageFolder:
             labels += [number[name]] * len(paths)
         self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
         self.empty_classes = tuple(empty)
+        notes = one_folder + tree.notes()
         if not self.paths:
             raise DataError(
                 f"ImageFolder: looked for {', '.join(EXTENSIONS)} files in the {len(found)} "
-                f"class folders of '{self.folder}' ({_some(found)}), found none. "
-                "Put the images there, one folder per class."
+                f"class folders of '{printable(self.folder)}' ({_some(found)}), found none"
+                f"{''.join(f'; {note}' for note in notes)}. Put the images there, one folder per class."
             )
         if empty:
-            warnings.warn(
-                f"ImageFolder: {len(empty)} class folders of '{self.folder}' hold no image: {_some(empty)}",
-                stacklevel=2,
-            )
+            notes.append(f"{len(empty)} class folders of '{printable(self.folder)}' hold no image: {_some(empty)}")
+        for note in notes:
+            warnings.warn(f"ImageFolder: {note}", stacklevel=3)  # where the ImageFolder is made
 
     def _check_subset(self, found: Sequence[str]) -> None:
         """Refuse class folders that have no label."""
         odd = sorted(set(found) - set(self.classes))
         if odd:
             raise DataError(
-                f"ImageFolder: every class in '{self.folder}' must be one of the {len(self.classes)} known "
+                f"ImageFolder: every class in '{printable(self.folder)}' must be one of the {len(self.classes)} known "
                 f"({_some(self.classes)}), but {len(odd)} of its folders are not: {_some(odd, 50)}. "
                 "Rename or remove those folders, or add them to the training set."
             )
@@ -124,11 +160,142 @@ class ImageFolder:
         return len(self.paths)
 
     def __repr__(self) -> str:
-        return f"ImageFolder('{self.folder}', {len(self)} images, {len(self.classes)} classes)"
+        return f"ImageFolder('{printable(self.folder)}', {len(self)} images, {len(self.classes)} classes)"
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Decode image `index` to uint8 RGB (size, size, 3); raises UnreadableImageError (a DataError)."""
         return prepare_image(self.paths[index], self.size)
+
+
+class _Tree:
+    """The class folders of one split and their images, by the rule above, and notes on what it passes over."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder
+        splits = [root / name for name in _SPLIT_FOLDERS if os.path.lexists(root / name)]
+        self._root = os.path.realpath(root)
+        self._splits = {os.path.realpath(path) for path in (folder, *splits)}
+        self._passed: dict[str, tuple[int, list[str]]] = {}  # kind: how many, and the first few
+
+    def class_folders(self) -> list[str]:
+        """Sorted names of the class folders; a DataError where there are none."""
+        names, beside = self._entries(os.fspath(self.folder), top=True)
+        if not names:
+            hint = (
+                "Move each image into the folder of its class"
+                if beside
+                else "Unpack the dataset there, one folder per class"
+            )
+            raise DataError(
+                f"ImageFolder: looked for class folders in '{printable(self.folder)}', "
+                f"found {_contents(self.folder)}. {hint}."
+            )
+        for name in beside:
+            self._pass("beside", self.folder / name)
+        return names
+
+    def images(self, folder: Path) -> list[str]:
+        """Paths of the images below a class folder, in the order of torchvision: folder by folder, each sorted."""
+        paths: list[str] = []
+        seen = set()
+        ahead = [os.fspath(folder)]
+        while ahead:
+            here = ahead.pop()
+            real = os.path.realpath(here)  # two links may lead to one folder, or in a circle outside the dataset
+            if real not in seen:
+                seen.add(real)
+                folders, files = self._entries(here)
+                paths += [os.path.join(here, name) for name in files]
+                ahead += [os.path.join(here, name) for name in reversed(folders)]
+        return paths
+
+    def notes(self) -> list[str]:
+        """One line for each kind of thing that was passed over."""
+        below = f"below '{printable(self.folder)}'"
+        told = {
+            "name": f"folders or pictures {below} passed over for their names, hidden or a system's",
+            "link": f"links {below} not followed, as they lead back into the dataset",
+            "beside": f"pictures {below} passed over, as they lie beside the class folders and have no class",
+        }
+        lines = [
+            f"{self._passed[kind][0]} {text}: {_some(self._passed[kind][1], 5, self._passed[kind][0])}"
+            for kind, text in told.items()
+            if kind in self._passed
+        ]
+        endings = {kind: passed for kind, passed in sorted(self._passed.items()) if kind not in told}
+        if endings:
+            each = [f"{n} {kind or 'without an ending'} ({_some(names, 2, n)})" for kind, (n, names) in endings.items()]
+            count = sum(n for n, _ in endings.values())
+            lines.append(f"{count} files {below} passed over for their endings: {_some(each)}")
+        return lines
+
+    def _entries(self, here: str, top: bool = False) -> tuple[list[str], list[str]]:
+        """Sorted names of the folders and of the images in `here`; the rest is noted."""
+        folders, files = [], []
+        with os.scandir(here) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+        for entry in entries:
+            name, lower = entry.name, entry.name.lower()
+            if _is_folder(entry):
+                if name.startswith(".") or lower in _SYSTEM_FOLDERS:
+                    self._pass("name", entry.path)
+                elif entry.is_symlink() and self._leads_back(entry.path):
+                    self._pass("link", entry.path)
+                else:
+                    folders.append(name)
+            elif lower.endswith(EXTENSIONS):
+                if name.startswith("."):
+                    self._pass("name", entry.path)
+                else:
+                    files.append(name)
+            elif top:  # a link that leads nowhere was a class once: without it the others would be renumbered
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    raise DataError(
+                        f"ImageFolder: '{printable(entry.path)}' is a link to '{printable(os.readlink(entry.path))}', "
+                        "which cannot be reached. Bring that back, or remove the link."
+                    )
+            elif not name.startswith(".") and lower not in _SYSTEM_FILES:
+                ending = os.path.splitext(lower)[1]
+                # Names like x.0001, x.0002 would be as many kinds as files.
+                self._pass(ending if ending in self._passed or len(self._passed) < 100 else "others", entry.path)
+        return folders, files
+
+    def _leads_back(self, link: str) -> bool:
+        target = os.path.realpath(link)
+        return _within(self._root, target) or any(_within(target, s) or _within(s, target) for s in self._splits)
+
+    def _pass(self, kind: str, path: str | os.PathLike[str]) -> None:
+        count, names = self._passed.get(kind, (0, []))
+        if len(names) < 5:
+            names.append(os.path.relpath(path, self.folder))
+        self._passed[kind] = (count + 1, names)
+
+
+def _within(path: str, folder: str) -> bool:
+    """Whether a real path is that real folder, or below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()  # follows symbolic links
+    except OSError:  # a link that leads in a circle, or to where we may not look
+        return False
+
+
+def _check_root(root: Path) -> None:
+    """Raise DataError where there is no such folder, OSError where one cannot tell."""
+    try:
+        if stat.S_ISDIR(os.stat(root).st_mode):
+            return
+        what = "it is a file"
+    except (FileNotFoundError, NotADirectoryError):
+        what = "it does not exist"
+    except ValueError:
+        what = "a path cannot hold the character 0"
+    raise DataError(
+        f"ImageFolder: '{printable(root)}' should be a folder with train/ and val/ inside, but {what}. Check the path."
+    )
 
 
 def _split_folder(root: Path, split: str | None) -> Path:
@@ -139,65 +306,44 @@ def _split_folder(root: Path, split: str | None) -> Path:
         if (root / name).is_dir():
             return root / name
     wanted = " or ".join(f"{name}/" for name in _SPLIT_FOLDERS[split])
-    if root.name in ("train", "val", "test") and _subfolders(root):
-        advice = f"This looks like a split itself: pass its parent, '{root.resolve().parent}'"
-    elif any(_image_files(folder) for folder in _subfolders(root)[:3] if folder.name not in ("train", "val", "test")):
-        advice = "Its folders hold images, like those of a split: move them into train/, or pass split=None"
-    else:
+    folders = _subfolders(root)
+    any_split = {name for names in _OTHER_NAMES.values() for name in names}
+    misnamed = [path.name for path in folders if path.name.lower() in _OTHER_NAMES[split]]
+    beside = [path.name for path in folders if path.name.lower() in any_split]
+    if misnamed:
+        advice = f"Rename {printable(misnamed[0])}/ to {split}/"
+    elif beside or not any(_holds_images(folder) for folder in folders[:3]):
         advice = f"Pass the folder that holds {wanted}, with one folder per class inside it"
-    raise DataError(f"ImageFolder: looked for {wanted} in '{root}', found {_contents(root)}. {advice}.")
+    elif root.name.lower() in any_split:
+        advice = f"This looks like a split itself: pass its parent, '{printable(root.resolve().parent)}'"
+    else:
+        advice = f"Its folders hold images, like those of a split: move them into {split}/, or pass split=None"
+    raise DataError(f"ImageFolder: looked for {wanted} in '{printable(root)}', found {_contents(root)}. {advice}.")
 
 
 def _subfolders(folder: Path) -> list[Path]:
     """The visible folders in `folder`, sorted by name."""
-    with os.scandir(folder) as entries:  # is_dir follows symbolic links
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return [folder / name for name in sorted(names)]
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith(".")]
+    return [folder / name for name in sorted(names) if name.lower() not in _SYSTEM_FOLDERS]
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """Sorted names of the class folders; a DataError where there are none."""
-    names = [path.name for path in _subfolders(folder)]
-    if not names:
-        hint = (
-            "Move each image into the folder of its class"
-            if _image_files(folder)
-            else "Unpack the dataset there, one folder per class"
-        )
-        raise DataError(f"ImageFolder: looked for class folders in '{folder}', found {_contents(folder)}. {hint}.")
-    return names
+def _holds_images(folder: Path) -> bool:
+    """Whether an image lies somewhere below, as far as one can look: for an error message."""
+    return any(name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names)
 
 
-def _image_files(folder: Path) -> list[str]:
-    """Paths of the images below `folder`, in the order of torchvision: folder by folder, each sorted."""
-    paths: list[str] = []
-    seen = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        # A link to a parent would be walked for ever: each real folder is entered once.
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [
-            os.path.join(here, name)
-            for name in sorted(files)
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    return paths
-
-
-def _some(names: Iterable[str], most: int = 10) -> str:
-    """'a, b, c', cut after `most` names."""
+def _some(names: Iterable[str], most: int = 10, count: int | None = None) -> str:
+    """'a, b, c', cut after `most` of `count` names, as any terminal may show them."""
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    more = (len(names) if count is None else count) - min(len(names), most)
+    return ", ".join(map(printable, names[:most])) + (f" and {more} more" if more else "")
 
 
 def _contents(folder: Path) -> str:
     """What a folder holds, for an error message."""
     with os.scandir(folder) as entries:
-        listed = sorted((entry.name, entry.is_dir()) for entry in entries)
+        listed = sorted((entry.name, _is_folder(entry)) for entry in entries)
     folders = [name + "/" for name, is_dir in listed if is_dir]
     files = [name for name, is_dir in listed if not is_dir]
     parts = [

@@ -17,7 +17,9 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.errors import DataError
+from minigrad.errors import DataError, printable
+
+from .files import open_regular, reason
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -35,20 +37,23 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Read an idx file into an array of its shape, in native byte order.
 
     Element types: uint8, int8, int16, int32, float32, float64.  Gzip is recognised by content, not by name.
-    Raises DataError for a missing file, a wrong magic number, or a length that the header does not announce.
+    Raises DataError for a file that is missing, not readable or not a regular file, a wrong magic number, or a length
+    that the header does not announce.
     """
-    name = f"read_idx: '{os.fspath(path)}'"
+    name = f"read_idx: '{printable(path)}'"
     try:
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             if zipped:
                 with gzip.open(raw) as unzipped:
                     return _parse(cast(IO[bytes], unzipped), name)
             return _parse(raw, name)
-    except (OSError, EOFError, zlib.error) as error:
+    except DataError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:  # ValueError: a 0 in the path
         raise DataError(
-            f"{name} cannot be read ({type(error).__name__}: {error}). Check the path, or download the file again."
+            f"{name} cannot be read ({reason(error)}). Check the path, or download the file again."
         ) from error
 
 
@@ -98,12 +103,12 @@ def load_mnist(folder: str | os.PathLike[str]) -> Mnist:
         for path, array, rank in ((image_path, images, 3), (label_path, labels, 1)):
             if array.dtype != np.uint8 or array.ndim != rank:
                 raise DataError(
-                    f"load_mnist: '{path}' must hold uint8 in {rank} dimensions, "
+                    f"load_mnist: '{printable(path)}' must hold uint8 in {rank} dimensions, "
                     f"got {array.dtype} {array.shape}. Check that files were not renamed."
                 )
         if len(images) != len(labels):
             raise DataError(
-                f"load_mnist: '{image_path}' has {len(images)} images but '{label_path}' has "
+                f"load_mnist: '{printable(image_path)}' has {len(images)} images but '{printable(label_path)}' has "
                 f"{len(labels)} labels. Take both files from one dataset."
             )
         pairs += [images, labels.astype(np.int64)]
@@ -113,14 +118,22 @@ def load_mnist(folder: str | os.PathLike[str]) -> Mnist:
 def _find(folder: Path, part: str, kind: str, rank: int) -> Path:
     names = [f"{part}-{kind}{joint}idx{rank}-ubyte{end}" for end in ("", ".gz") for joint in "-."]
     for name in names:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
-    found = (
-        (", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing")
-        if folder.is_dir()
-        else "no such folder"
-    )
+    found = "no such folder"
+    try:
+        present = sorted(os.listdir(folder))
+        for name in names:
+            if name in present:  # a folder, a pipe, a broken link: read_idx says which
+                return folder / name
+        found = ", ".join(map(printable, present[:10])) or "nothing"
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"load_mnist: cannot list '{printable(folder)}' ({reason(error)}). Check the path and its permissions."
+        ) from error
     raise DataError(
-        f"load_mnist: looked for {' or '.join(names)} in '{folder}', found {found}. "
+        f"load_mnist: looked for {' or '.join(names)} in '{printable(folder)}', found {found}. "
         "Pass the folder that holds the four files of the dataset."
     )

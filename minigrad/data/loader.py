@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from minigrad.errors import ArgumentError, DataError
 
 from .augment import CenterView, Image, View, channels_first
-from .prepare import ImageSource, Report, UnreadableImageError
+from .prepare import ImageSource, Report, UnreadableImageError, check_channels_last
 
 # First word of every seed, because SeedSequence takes [s, e] and [s, e, 0] for the same: without it, image 0
 # would be augmented by the very numbers that shuffled its epoch.
@@ -44,12 +44,13 @@ _Part = tuple[Batch | None, list[UnreadableImageError]]
 class ImageArray:
     """Images that are in memory already, as a dataset for Loader and compute_stats.
 
-    Args: images uint8 (N, H, W, C), or (N, H, W) for grey; labels integers (N,); classes: optional names.
-    Raises DataError for other shapes or types, or counts that differ.
+    Args: images uint8 (N, H, W, C) with 1 to 4 channels, or (N, H, W) for grey; labels integers (N,); classes:
+    optional names.  Three axes are always N grey images: give a single colour image as (1, H, W, 3).
+    Raises DataError for other shapes or types, channels-first images among them, or counts that differ.
     """
 
     def __init__(self, images: NDArray[np.uint8], labels: ArrayLike, classes: Sequence[str] = ()) -> None:
-        raw = np.asarray(labels)
+        images, raw = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or raw.dtype.kind not in "iu":
             raise DataError(
                 "ImageArray: need images uint8 (N, H, W) or (N, H, W, C) and integer labels, "
@@ -60,6 +61,8 @@ class ImageArray:
                 f"ImageArray: need one label per image, got {len(images)} images and labels of shape {raw.shape}"
             )
         self.images = images[..., None] if images.ndim == 3 else images
+        if len(images):  # none are no batch, as Loader says
+            check_channels_last(self.images.shape, "ImageArray: images")
         self.labels: NDArray[np.int64] = raw.astype(np.int64)
         self.classes = tuple(classes)
 
@@ -114,7 +117,8 @@ class Loader:
         dataset: ImageFolder, ImageArray, or anything with labels, len() and image(index).
         batch_size: images per batch; the last batch has the rest, unless drop_last.
         transform: called with (uint8 (H, W, C), generator), returns float32 (..., H, W, C): TrainViews,
-            CenterView, TenViews, or your own.  None: the whole image as float32.
+            CenterView, TenViews, or your own.  None: the whole image as float32.  The channels are the last axis, 1 to
+            4 of them, in what goes in and what comes out: channels-first is a DataError where it can be told.
         shuffle: a new order each epoch, from (seed, epoch).
         workers: threads that prepare batches ahead; 0 prepares each in the caller when it is asked for.
         prefetch: batches in preparation or ready while the caller works on another; None: workers + 1.
@@ -217,7 +221,7 @@ class Loader:
         finally:
             parts.close()
         if not readable and start_batch == 0:
-            raise DataError(f"Loader: not one image of epoch {epoch} could be read. {self.report}")
+            raise DataError(f"Loader: not one image of epoch {epoch} could be read. {self.report.summary()}")
 
     def _prepared(self, epoch: int, start_batch: int) -> Generator[_Part, None, None]:
         """Yield _make_batch of every batch, in order, with up to `prefetch` of them under way."""
@@ -255,8 +259,13 @@ class Loader:
             except UnreadableImageError as error:
                 unreadable.append(error)
                 continue
-            view = self.transform(image, np.random.default_rng([_AUGMENT, self.seed, epoch, index]))
             if images is None:
+                source = self.dataset.source if isinstance(self.dataset, CachedImages) else self.dataset
+                check_channels_last(np.shape(image), f"Loader: an image of {type(source).__name__}")
+            view = np.asarray(self.transform(image, np.random.default_rng([_AUGMENT, self.seed, epoch, index])))
+            if images is None:
+                name = getattr(self.transform, "__name__", type(self.transform).__name__)
+                check_channels_last(view.shape, f"Loader: what the transform {name} returns")
                 images = np.empty((len(indices), *view.shape), dtype=np.float32)
             if view.shape != images.shape[1:]:
                 raise DataError(

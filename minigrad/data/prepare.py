@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, DataError, printable
 
-# What web crawls hold under the name .jpg or .png.  A closed list keeps Pillow's rarer decoders (EPS runs
-# Ghostscript) away from files nobody has looked at.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+from . import decode
+from .files import open_regular, reason
 
 
 class RgbPCA(NamedTuple):
@@ -68,9 +67,9 @@ class ImageSource(Protocol):
 class UnreadableImageError(DataError):
     """One image file that cannot be decoded; has .path and .reason (both str)."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"cannot read image '{os.fspath(path)}': {reason}. Replace or remove the file.")
-        self.path, self.reason = os.fspath(path), reason
+    def __init__(self, path: str | os.PathLike[str], reason: str, cure: str = "Replace or remove the file.") -> None:
+        self.path, self.reason = os.fsdecode(path), reason
+        super().__init__(f"cannot read image '{printable(path)}': {printable(reason)}. {cure}")
 
 
 class Report:
@@ -85,53 +84,79 @@ class Report:
         if error.path not in self._seen:
             self._seen.add(error.path)
             self.skipped.append((error.path, error.reason))
-            warnings.warn(f"skipped image '{error.path}': {error.reason}", stacklevel=2)
+            warnings.warn(f"skipped image '{printable(error.path)}': {printable(error.reason)}", stacklevel=2)
 
     def __len__(self) -> int:
         return len(self.skipped)
 
     def __str__(self) -> str:
-        lines = [f"  {path}: {reason}" for path, reason in self.skipped]
+        lines = [f"  {printable(path)}: {printable(reason)}" for path, reason in self.skipped]
         return "\n".join([f"{len(self)} unreadable images skipped", *lines])
+
+    def summary(self, most: int = 5) -> str:
+        """The first `most` of them in one line, for an error message."""
+        lines = str(self).split("\n")
+        more = f" and {len(self) - most} more" if len(self) > most else ""
+        return f"{lines[0]}: {'; '.join(line.strip() for line in lines[1 : 1 + most])}{more}"
+
+
+def check_channels_last(shape: tuple[int, ...], what: str) -> None:
+    """Raise DataError where `shape` cannot be (..., H, W, C) with 1 to 4 channels; `what` says whose shape it is.
+
+    Channels-first pictures would pass through everything and come out with columns for channels.  Where both readings
+    are possible, as for (3, 3, 3), the last axis is taken for the channels.
+    """
+    pixels = shape[-3:]
+    first = len(pixels) == 3 and (
+        0 < pixels[0] <= 4 < pixels[2] or (pixels[0] in (1, 3) and pixels[2] not in (1, 3))  # not (3, H, 4) either
+    )
+    if len(pixels) == 3 and 0 not in pixels and pixels[2] <= 4 and not first:
+        return
+    cure = "check the axes"
+    if first:
+        axes = (*range(len(shape) - 3), *(len(shape) + k for k in (-2, -1, -3)))
+        cure = f"it looks channels-first: turn it with .transpose{axes}"
+    raise DataError(f"{what} must have the shape (..., H, W, C), with 1 to 4 channels C, got {shape}; {cure}")
 
 
 def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = True) -> NDArray[np.uint8]:
     """Decode a file, scale its shorter side to `size`, cut the central square: uint8 RGB (size, size, 3).
 
-    Smaller images are enlarged.  Grey is repeated in three channels; CMYK (Adobe's inverted CMYK too) goes
-    through Pillow's plain conversion without colour profiles; 16-bit samples keep their high byte; the first
-    frame of an animation counts; transparency is laid on white, because pictures with transparency are drawn
-    for light pages: on black dark line art would vanish, and dropping alpha shows colours nobody ever saw.
+    JPEG, PNG, GIF, BMP and WebP are told apart by content, not by name.  Smaller images are enlarged.  Grey is
+    repeated in three channels; CMYK (Adobe's inverted CMYK too) goes through Pillow's plain conversion without
+    colour profiles; 16-bit samples keep their high byte; the first frame of an animation counts; transparency is
+    laid on white, because pictures with transparency are drawn for light pages: on black dark line art would
+    vanish, and dropping alpha shows colours nobody ever saw.
 
     `draft` lets libjpeg shrink a large JPEG by 2, 4 or 8 while it decodes: 4000 x 3000 pixels take 19 ms in
     place of 240.  It is used only while 2 * `size` pixels remain on the shorter side, so that the bilinear
     filter still does the last halving, and changes pixels by 0.4 grey levels on average and 18 at worst
     (measured on 183 ImageNet photographs at size 64); photographs below 4 * `size` are not affected.
 
-    Raises UnreadableImageError (file missing, truncated, not an image, or too large: above 179 million pixels
-    Pillow refuses it as a decompression bomb), ArgumentError for size < 1.
+    Memory is bounded: a picture of more than PIL.Image.MAX_IMAGE_PIXELS (89 million, 9459 x 9459) is refused, and
+    a JPEG that `draft` shrinks beyond twice as many, unless it is progressive: libjpeg keeps all of those.  So
+    is a file of more than 512 MiB.  Only regular files, and links to them, are opened.
+
+    Raises UnreadableImageError (file missing, not readable, not a regular file, truncated, not an image, too
+    large), ArgumentError for a size below 1 or not an integer.
     """
-    if size < 1:
-        raise ArgumentError(f"prepare_image: size must be at least 1, got {size}")
+    if not isinstance(size, int | np.integer) or size < 1:
+        what = "at least 1" if isinstance(size, int | np.integer) else "an integer"
+        raise ArgumentError(f"prepare_image: size must be {what}, got {size!r}")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_regular(path) as file:
+            image = decode.open_image(file)
             width, height = image.size
             box = (0.0, 0.0, float(width), float(height))
             if draft:
                 # box is the picture's extent after the shrink, exact even where a side is no multiple of 8.
                 box = (image.draft(None, (2 * size, 2 * size)) or ("", box))[1]
-            return _resize_and_crop(_to_rgb(image), (width, height), box, size)
+            decode.check_size(image, (width, height))
+            return _resize_and_crop(decode.to_rgb(image, file), (width, height), box, size)
     except Exception as error:  # on broken files Pillow raises almost anything: OSError, SyntaxError...
-        raise UnreadableImageError(path, f"{type(error).__name__}: {error}") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey ("I;16", in older Pillows "I"): convert() may clip it at 255
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        if isinstance(error, OSError) and error.errno:  # the file may be good, but the system does not give it
+            raise UnreadableImageError(path, reason(error), "Check the path, its permissions and the disk.") from error
+        raise UnreadableImageError(path, reason(error)) from error
 
 
 def _resize_and_crop(
@@ -219,7 +244,7 @@ def compute_stats(
     all of any number.  `str(stats)` says which it was.  Unreadable files go to `report`.  `workers` threads
     decode (0: the caller).  The result is the same, to the bit, for any number of workers.
 
-    Raises DataError where no image can be read or shapes differ; ArgumentError for a bad argument.
+    Raises DataError where no image can be read, shapes differ or are no (H, W, C); ArgumentError for a bad argument.
     """
     if workers < 0 or seed < 0 or (max_images is not None and max_images < 1):
         raise ArgumentError(
@@ -233,21 +258,22 @@ def compute_stats(
     products: NDArray[np.float64] | None = None
     count = 0
     for image in _decoded(images, indices, workers, report):
-        # Sums of integers below 2**53 = 9e15 are exact in float64, and over ImageNet they stay below 5.5e15:
-        # no rounding to be magnified by the subtraction in the covariance, no dependence on the order.
-        pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
         if total is None or products is None:
+            check_channels_last(image.shape, "compute_stats: an image")
             total, products = np.zeros(image.shape), np.zeros((image.shape[-1],) * 2)
         if image.shape != total.shape:
             raise DataError(
                 f"compute_stats: images must share one shape, got {image.shape} after "
                 f"{total.shape}; prepare them to one size"
             )
+        # Sums of integers below 2**53 = 9e15 are exact in float64, and over ImageNet they stay below 5.5e15:
+        # no rounding to be magnified by the subtraction in the covariance, no dependence on the order.
+        pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
         total += image
         products += pixels.T @ pixels
         count += 1
     if total is None or products is None:
-        raise DataError(f"compute_stats: none of {len(indices)} images could be read. {report}")
+        raise DataError(f"compute_stats: none of {len(indices)} images could be read. {report.summary()}")
     mean_image = total / count
     mean = mean_image.mean(axis=(0, 1))
     covariance = products / (count * mean_image[..., 0].size) - np.outer(mean, mean)
