@@ -211,9 +211,9 @@ class Tensor(Operators):
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         self._check_in_place("assignment to elements", value)
         if self.device.is_cpu:
-            self.data[bare_index(index)] = self._bare(value)
+            self.data[gpu.plain_index(index)] = self._bare(value)
         else:
-            gpu.put(self.device, self.data, bare_index(index), self._bare(value))
+            gpu.put(self.device, self.data, index, self._bare(value))
         self.mark_modified()
 
     def copy_(self, source: TensorLike) -> Tensor:
@@ -356,12 +356,3 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
             f"Tensor: expected float32, float64, integers or bool, got {array.dtype}: convert with dtype= or astype"
         )
     return array
-
-
-def bare_index(index: Any) -> Any:
-    """An index as NumPy takes it: tensors in it become arrays."""
-    if isinstance(index, tuple):
-        return tuple(bare_index(part) for part in index)
-    return (
-        index.data if isinstance(index, Tensor) and index.ndim else int(index) if isinstance(index, Tensor) else index
-    )
