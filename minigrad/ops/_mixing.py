@@ -20,7 +20,7 @@ from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import OPS, Tensor, wrap
-from ._reduction import summed
+from ._reduction import added_up, summed
 
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -84,7 +84,7 @@ def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of an operand of that shape: an element used several times gets the sum over its uses."""
-    return grad if grad.shape == shape else grad.sum(axis=_repeated(grad, shape)).reshape(shape)
+    return grad if grad.shape == shape else added_up(grad, _repeated(grad, shape)).reshape(shape)
 
 
 def unbroadcast_gpu(device: Device, grad: Array, shape: tuple[int, ...]) -> Array:
