@@ -13,7 +13,8 @@ PACKAGE = Path(minigrad.__file__).parent
 ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
-TOWER = "errors memory tracing kernel cudasim cuda device gpu parallel engine operators tensor chunks ops functional nn"
+TOWER = "errors memory casting tracing kernel cudasim cuda device gpu parallel engine operators tensor chunks ops "
+TOWER += "functional nn"
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {

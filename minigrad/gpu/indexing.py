@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..casting import cast
 from ..device import Device
 from ..errors import DTypeError
 from . import arrays
@@ -172,7 +173,8 @@ def _write(device: Device, x: Array, values: Any) -> None:
     """x[...] = values."""
     if not is_array(values):
         host = np.empty(np.shape(values), x.dtype)
-        host[...] = values  # NumPy converts, and refuses what it refuses
+        # NumPy refuses what it refuses, and converts Python's numbers.
+        host[...] = cast(np.asarray(values), x.dtype) if isinstance(values, (np.ndarray, np.generic)) else values
         if host.size == 1:
             arrays.fill(device, x, host.reshape(())[()])
             return
