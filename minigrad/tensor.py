@@ -120,7 +120,7 @@ class Tensor(Operators):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
-        return array.astype(dtype or array.dtype) if copy or dtype not in (None, array.dtype) else array
+        return cast(array, dtype or array.dtype) if copy or dtype not in (None, array.dtype) else array
 
     def item(self) -> Any:
         """The one value of a tensor of size 1 as a Python number; ShapeError for any other size."""
