@@ -122,7 +122,7 @@ def test_every_edge_of_every_pair_of_types(a, b, device):
         into, copied = Tensor(np.zeros_like(expected), device=device), Tensor(np.zeros_like(expected), device=device)
         into[::-1] = x[::-1]
         found = [x.astype(b), x.T.astype(b).T, into, copied.copy_(x)]
-        found += [Tensor(x, dtype=b), Tensor(values, dtype=b, device=device)]
+        found += [Tensor(x, dtype=b), Tensor(values, dtype=b, device=device), Tensor(np.asarray(x, b), device=device)]
     for y in found:
         assert y.dtype == b
         np.testing.assert_array_equal(y.numpy(), expected)

@@ -48,9 +48,9 @@ class AvgPool2d(Function, name="avg_pool2d"):
         def work(some: slice) -> None:
             k = some.stop - some.start
             t, pixels = empty((k, oh, w * c), x.dtype), x[some].reshape(k, h, w * c)
-            add_parts(t, [(i, rows) for _, i, rows in self.rows], lambda rows: pixels[:, rows])
+            _add_parts(t, [(i, rows) for _, i, rows in self.rows], lambda rows: pixels[:, rows])
             sums, t = y[some].reshape(k * oh, ow, c), t.reshape(k * oh, w, c)
-            add_parts(sums, [(j, cols) for _, j, cols in self.cols], lambda cols: copied(t, cols))
+            _add_parts(sums, [(j, cols) for _, j, cols in self.cols], lambda cols: copied(t, cols))
             y[some] /= self.divisor
 
         in_blocks(self.device, x.shape, work)
@@ -76,7 +76,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
             share = np.divide(dy[some], self.divisor, out=empty((k, oh, ow, c), dy.dtype))
             t = empty((k, oh, w * c), dy.dtype)
             self.spread(share.reshape(k * oh, ow, c), t.reshape(k * oh, w, c))
-            add_parts(dx[some].reshape(k, h, w * c), [(rows, i) for _, i, rows in self.rows], lambda i: t[:, i])
+            _add_parts(dx[some].reshape(k, h, w * c), [(rows, i) for _, i, rows in self.rows], lambda i: t[:, i])
 
         in_blocks(self.device, dx.shape, work)
         return first(dx)
@@ -96,7 +96,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
                 for _, j, w in self.cols
                 if w.start % s == phase
             ]
-            add_parts(sums, seen, lambda j: share[:, j])
+            _add_parts(sums, seen, lambda j: share[:, j])
             columns[...] = runs(sums)
 
     def forward_gpu(self, x: Array) -> Array:
@@ -122,7 +122,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
         gpu.launch(self.device, "avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
 
 
-def add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice], Array]) -> None:
+def _add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice], Array]) -> None:
     """y[:, to] = the sum of part(source) over all places (to, source), no more than DEPTH one after the other."""
     if len(places) <= DEPTH:
         y[...] = 0
@@ -130,8 +130,8 @@ def add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice
             y[:, to] += part(source)
         return
     half, more = len(places) // 2, empty(y.shape, y.dtype)
-    add_parts(y, places[:half], part)
-    add_parts(more, places[half:], part)
+    _add_parts(y, places[:half], part)
+    _add_parts(more, places[half:], part)
     y += more
 
 
