@@ -29,6 +29,7 @@ from .layout import Shape
 
 
 Index = tuple[Any, ...]  # what plain_index returns
+_INDICES = "only integers, slices, ..., None and arrays of integers or booleans are indices"
 
 
 def plain_index(index: Any) -> Index:
@@ -66,9 +67,6 @@ def _plain(part: Any) -> Any:
         return operator.index(part)
     seen = f"{array.dtype} {array.shape}" if hasattr(part, "dtype") else f"{part!r:.60}"
     raise IndexError(f"{_INDICES}, got {seen}")
-
-
-_INDICES = "only integers, slices, ..., None and arrays of integers or booleans are indices"
 
 
 def view(x: Array, index: Index) -> Array | None:

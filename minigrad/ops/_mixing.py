@@ -66,9 +66,8 @@ def constant(op: str, value: Any, other: Tensor) -> Tensor:
     elif dtype.kind == "b" and not isinstance(value, (bool, np.bool_)):
         dtype = _INT64
     try:
-        number = np.asarray(
-            value.item() if isinstance(value, np.generic) else value, dtype
-        )  # NumPy's would wrap around
+        # As a Python number: one of NumPy's would wrap around.
+        number = np.asarray(value.item() if isinstance(value, np.generic) else value, dtype)
         return wrap(number if where.is_cpu else gpu.upload(where, number), where)
     except OverflowError:
         raise ArgumentError(f"{op}: {value} is out of range for {dtype}: convert the tensor first") from None
