@@ -41,8 +41,11 @@ extern "C" __global__ void avg_pool2d_forward(const REAL* __restrict__ x, REAL* 
         const REAL* map = x + at.map * height * width;
         int row_stop = stop_of(rows, at.row), col_stop = stop_of(cols, at.col);
         REAL sum = 0;
-        for (int row = start_of(rows, at.row); row < row_stop; row++)
-            for (int col = start_of(cols, at.col); col < col_stop; col++) sum += map[row * width + col];
+        for (int row = start_of(rows, at.row); row < row_stop; row++) {
+            REAL of_row = 0;  // a sum of its own: all taps of a large window, one after the other, would lose digits
+            for (int col = start_of(cols, at.col); col < col_stop; col++) of_row += map[row * width + col];
+            sum += of_row;
+        }
         y[o] = sum / divisor(rows, cols, at.row, at.col, count_include_pad);
     }
 }
@@ -68,9 +71,12 @@ extern "C" __global__ void avg_pool2d_backward(const REAL* __restrict__ dy, REAL
         const REAL* map = dy + at.map * windows_down * windows_across;
         int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);
         REAL sum = 0;
-        for (int i = first_window(rows, at.row); i <= last_row; i++)
+        for (int i = first_window(rows, at.row); i <= last_row; i++) {
+            REAL of_row = 0;
             for (int j = first_window(cols, at.col); j <= last_col; j++)
-                sum += map[i * windows_across + j] / divisor(rows, cols, i, j, count_include_pad);
+                of_row += map[i * windows_across + j] / divisor(rows, cols, i, j, count_include_pad);
+            sum += of_row;
+        }
         dx[pixel] = sum;
     }
 }

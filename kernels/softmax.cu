@@ -46,11 +46,18 @@ __device__ __forceinline__ REAL max_of(const REAL* __restrict__ x, Line line) {
     return line.most(most);
 }
 
-// sum(exp(s)) of a line.
-template <class Line>
-__device__ __forceinline__ REAL sum_of_exp(const REAL* __restrict__ x, REAL most, Line line) {
+// The sum of term(i) over the elements i of a line.  A thread adds PIECE of them at most one after the other, and then
+// the sums of these: with a long line, small terms would be lost beside the sum of all that came before them.
+#define PIECE 128
+
+template <class Line, class Term>
+__device__ __forceinline__ REAL sum_of(Line line, Term term) {
     REAL total = 0;
-    for (long long i = line.first; i < line.end; i += line.step) total += exp(x[i] - most);
+    for (long long i = line.first; i < line.end;) {
+        REAL piece = 0;
+        for (int k = 0; k < PIECE && i < line.end; k++, i += line.step) piece += term(i);
+        total += piece;
+    }
     return line.sum(total);
 }
 
@@ -59,7 +66,7 @@ extern "C" __global__ void softmax_forward(const REAL* __restrict__ x, REAL* __r
     __shared__ REAL warps[WARP];
     along_axis(lines, length, inner, warps, [=](auto line) {
         REAL most = max_of(x, line);
-        REAL total = sum_of_exp(x, most, line);
+        REAL total = sum_of(line, [=](long long i) { return exp(x[i] - most); });
         for (long long i = line.first; i < line.end; i += line.step) y[i] = exp(x[i] - most) / total;
     });
 }
@@ -69,9 +76,7 @@ extern "C" __global__ void softmax_backward(const REAL* __restrict__ dy, const R
                                             long long inner) {
     __shared__ REAL warps[WARP];
     along_axis(lines, length, inner, warps, [=](auto line) {
-        REAL total = 0;
-        for (long long i = line.first; i < line.end; i += line.step) total += dy[i] * y[i];
-        total = line.sum(total);
+        REAL total = sum_of(line, [=](long long i) { return dy[i] * y[i]; });
         for (long long i = line.first; i < line.end; i += line.step) dx[i] = y[i] * (dy[i] - total);
     });
 }
@@ -81,7 +86,7 @@ extern "C" __global__ void log_softmax_forward(const REAL* __restrict__ x, REAL*
     __shared__ REAL warps[WARP];
     along_axis(lines, length, inner, warps, [=](auto line) {
         REAL most = max_of(x, line);
-        REAL log_total = log(sum_of_exp(x, most, line));
+        REAL log_total = log(sum_of(line, [=](long long i) { return exp(x[i] - most); }));
         for (long long i = line.first; i < line.end; i += line.step) y[i] = x[i] - most - log_total;
     });
 }
@@ -91,9 +96,7 @@ extern "C" __global__ void log_softmax_backward(const REAL* __restrict__ dy, con
                                                 long long inner) {
     __shared__ REAL warps[WARP];
     along_axis(lines, length, inner, warps, [=](auto line) {
-        REAL total = 0;
-        for (long long i = line.first; i < line.end; i += line.step) total += dy[i];
-        total = line.sum(total);
+        REAL total = sum_of(line, [=](long long i) { return dy[i]; });
         for (long long i = line.first; i < line.end; i += line.step) dx[i] = dy[i] - exp(y[i]) * total;
     });
 }

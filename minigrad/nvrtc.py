@@ -39,6 +39,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "TAP": ("unsigned char",),
 }
 CONVERSIONS = (("float", "float"), ("double", "double"), ("bool", "long long"))  # FROM, TO
+TO_INTEGERS = (("float", "unsigned char"), ("double", "long long"))  # for copy.cu alone, which has a rule for these
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def variants(name: str) -> list[dict[str, str]]:
     names = open_types(name)
     pairs: list[dict[str, str]] = [{}]
     if "FROM" in names or "TO" in names:
-        pairs = [dict(zip(("FROM", "TO"), pair)) for pair in CONVERSIONS]
+        conversions = CONVERSIONS + (TO_INTEGERS if name == "copy" else ())
+        pairs = [dict(zip(("FROM", "TO"), pair)) for pair in conversions]
         names = [name for name in names if name not in ("FROM", "TO")]
     unknown = [name for name in names if name not in TYPES]
     if unknown:

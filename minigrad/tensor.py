@@ -12,10 +12,11 @@ import numpy as np
 
 from . import gpu, tracing
 from .backward import run_backward
+from .casting import cast
 from .device import Device, DeviceLike, default_device
 from .device import device as device_named
 from .engine import Array, Function, Version
-from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from .grad_mode import is_grad_enabled
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
 from .parallel import add_into, go_on, next_order
@@ -35,7 +36,8 @@ class Tensor(Operators):
     arrays are refused (DTypeError).
     requires_grad: whether backward() should leave a gradient in `.grad` (floating-point tensors only).
     device: a name such as "cpu:1" or a Device; the first of default_devices() by default.
-    dtype: converts to that type.
+    dtype: converts to that type, arrays and tensors as `astype` does.  Python's numbers must be in its range: 300 or
+    NaN as a uint8 is an ArgumentError.
 
     `.data` is the bare array.  Writing into it behind the tensor's back escapes the check that backward sees what
     forward saw: change tensors with `t[...] = `, `+=` and the like, or call `mark_modified()` afterwards.
@@ -120,7 +122,7 @@ class Tensor(Operators):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
-        return array.astype(dtype or array.dtype) if copy or dtype not in (None, array.dtype) else array
+        return cast(array, dtype or array.dtype) if copy or dtype not in (None, array.dtype) else array
 
     def item(self) -> Any:
         """The one value of a tensor of size 1 as a Python number; ShapeError for any other size."""
@@ -213,15 +215,15 @@ class Tensor(Operators):
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         self._check_in_place("assignment to elements", value)
         if self.device.is_cpu:
-            self.data[bare_index(index)] = self._bare(value)
+            self.data[gpu.plain_index(index)] = self._converted(value)
         else:
-            gpu.put(self.device, self.data, bare_index(index), self._bare(value))
+            gpu.put(self.device, self.data, index, self._converted(value))
         self.mark_modified()
 
     def copy_(self, source: TensorLike) -> Tensor:
         """Overwrite the values with those of `source` (same shape), in place; returns self."""
         self._check_in_place("copy_", source)
-        values = self._bare(source)
+        values = self._converted(source)
         if np.shape(values) != self.shape:
             raise ShapeError(f"copy_: source must have shape {self.shape}, it has {np.shape(values)}")
         if self.device.is_cpu:
@@ -265,6 +267,13 @@ class Tensor(Operators):
         if value.device is not self.device:
             raise DeviceError(f"in-place change of a tensor on {self.device} from {value.device}: use .to() first")
         return value.data
+
+    def _converted(self, value: TensorLike) -> Any:
+        """A value to be assigned, as an array: of this tensor's element type, or on its card, which will convert it."""
+        bare = self._bare(value)
+        if isinstance(bare, int) and self.dtype.kind == "f":
+            bare = float(bare)  # of any size
+        return bare if gpu.is_array(bare) else _as_array(bare, self.dtype)
 
 
 # ---------------------------------------------------------------- making tensors, running ops
@@ -351,7 +360,7 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     except ValueError as error:
         raise ShapeError(f"Tensor: data is not rectangular: {error}") from None
     if dtype is not None and array.dtype.kind in "fiub":
-        return array.astype(dtype, copy=False)
+        return array if array.dtype == dtype else _fitting(array, dtype, isinstance(data, (np.ndarray, np.generic)))
     if array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python floats carry no precision of their own
     if array.dtype not in _DTYPES:
@@ -361,10 +370,13 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     return array
 
 
-def bare_index(index: Any) -> Any:
-    """An index as NumPy takes it: tensors in it become arrays."""
-    if isinstance(index, tuple):
-        return tuple(bare_index(part) for part in index)
-    return (
-        index.data if isinstance(index, Tensor) and index.ndim else int(index) if isinstance(index, Tensor) else index
-    )
+def _fitting(array: np.ndarray, dtype: Any, typed: bool) -> np.ndarray:
+    """`array` with another element type; Python's numbers (not typed) must be in its range if it is one of integers."""
+    if typed or np.dtype(dtype).kind not in "iu":
+        return cast(array, dtype)
+    with np.errstate(invalid="ignore"):
+        y = cast(array, dtype)
+    beyond = y != (np.trunc(array) if array.dtype.kind == "f" else array)
+    if beyond.any():
+        raise ArgumentError(f"Tensor: {array[beyond][0]} is out of range for {y.dtype}: take another dtype")
+    return y

@@ -307,3 +307,18 @@ def test_nothing_is_kept_that_no_gradient_needs(device):
     assert kept(x * c) == ["b"] and kept(c * x) == ["a"]
     assert kept(x / c) == ["b"]
     assert kept(x * 2) == [] and kept(x / 2) == []
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_of_repeated_operands_are_summed_in_pieces(name, transposed, device):
+    """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
+    dy = np.ones((5000, 3), np.float32)
+    dy[0] = 2.0**24
+    dy = np.asfortranarray(dy) if transposed else dy
+    for order in (1, -1):
+        a, b = (Tensor(np.ones(shape, np.float32), True, device) for shape in [(5000, 3), (3,)][::order])
+        getattr(F, name)(a, b).backward(Tensor(dy, device=device))
+        grad = (b if order == 1 else a).grad.numpy()
+        expected = {"subtract": -order, "divide": -order, "power": (1 - order) / 2}.get(name, 1) * (2.0**24 + 4999)
+        np.testing.assert_allclose(grad, expected, rtol=0, atol=160)

@@ -263,3 +263,22 @@ def test_refused_inputs(device):
         avg_pool2d(Tensor(np.zeros((1, 4, 4)), device=device), 2)
     with pytest.raises(DTypeError, match="avg_pool2d: .*int64"):
         avg_pool2d(Tensor(np.zeros((1, 1, 4, 4), np.int64), device=device), 2)
+
+
+@pytest.mark.parametrize("kernel", [(70, 72), (5040, 1), (1, 5040)])
+def test_large_windows_are_summed_in_pieces(kernel, device):
+    """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
+    if not minigrad.device(device).is_cpu and kernel != (70, 72):
+        pytest.skip("the kernels sum row by row")
+    x = np.ones((1, 2, *kernel), np.float32)
+    x[..., 0, 0] = 2.0**24
+    y = avg_pool2d(Tensor(x, device=device), kernel)
+    np.testing.assert_allclose(y.numpy().astype("float64") * 5040, 2.0**24 + 5039, rtol=0, atol=160)
+    # The middle pixel is seen by windows at all places.
+    h, w = kernel
+    x = Tensor(np.ones((1, 1, 2 * h - 1, 2 * w - 1), np.float32), True, device)
+    y = avg_pool2d(x, kernel, stride=1)
+    dy = np.ones(y.shape, np.float32)
+    dy[..., 0, 0] = 2.0**24
+    y.backward(Tensor(dy * 5040, device=device))
+    np.testing.assert_allclose(x.grad.numpy()[0, 0, h - 1, w - 1], 2.0**24 + 5039, rtol=0, atol=160)

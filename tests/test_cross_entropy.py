@@ -225,3 +225,11 @@ def test_refused_input(device):
         F.cross_entropy(Tensor([[1]], device=device), [0])
     with pytest.raises(DeviceError, match="cross_entropy: logits on .*, target on cpu:1"):
         F.cross_entropy(x, Tensor([0] * 4, device="cpu:1"))
+
+
+def test_small_probabilities_are_not_lost_beside_a_large_one(device):
+    """1 + 2^-25 is 1 in float32: one addition after the other would lose all but the first."""
+    logits = np.full((6000, 2), np.log(2.0**-25), np.float32)
+    logits[0] = 0
+    loss = F.cross_entropy(Tensor(logits, device=device).T, [0, 0])
+    np.testing.assert_allclose(loss.item(), np.log(np.exp(logits[:, 0].astype("float64")).sum()), rtol=0.03)

@@ -419,6 +419,7 @@ def test_update_does_what_numpy_does(card, operation, dtype):
         np.float64(0.1),
         [1, 2, 3],
         [0.5, 0.25, 0.1],
+        (1, 2, 3),
         np.array([[7], [8]], np.int8),
         np.array([1, 2, 3], np.int64),
         numbers((2, 3), "float32"),
@@ -436,7 +437,10 @@ def test_update_does_what_numpy_does(card, operation, dtype):
             try:
                 with np.errstate(all="ignore"):
                     ufunc(
-                        expected, np.asarray(other) if isinstance(other, list) else other, expected, casting="same_kind"
+                        expected,
+                        np.asarray(other) if isinstance(other, (list, tuple)) else other,
+                        expected,
+                        casting="same_kind",
                     )
             except (TypeError, ValueError, OverflowError) as raised:
                 error = raised

@@ -173,7 +173,8 @@ def test_kernels_that_do_not_compile_and_warnings():
 
 def test_types_that_a_kernel_leaves_open(monkeypatch):
     assert nvrtc.variants("relu") == [{"REAL": "float"}, {"REAL": "double"}]
-    assert [tuple(types.values()) for types in nvrtc.variants("copy")] == list(nvrtc.CONVERSIONS)
+    pairs = {name: [tuple(types.values()) for types in nvrtc.variants(name)] for name in ("copy", "reduce")}
+    assert pairs == {"copy": [*nvrtc.CONVERSIONS, *nvrtc.TO_INTEGERS], "reduce": list(nvrtc.CONVERSIONS)}
     kernel.replace_source("relu", 'extern "C" __global__ void f(const STRANGE* __restrict__ x, long long n) {}')
     try:
         assert kernel.open_types("relu") == ["STRANGE"]

@@ -174,3 +174,12 @@ def test_a_second_thread_only_for_what_is_worth_it(monkeypatch, device):
     for n, inputs, outputs in [(64, 400, 120), (1, 4000, 4000), (128, 50, 1000), (128, 50, 900)]:
         F.linear(tensor((n, inputs), device, np.float32), tensor((outputs, inputs), device, np.float32))
     assert pieces == [2, 1]  # the first two are not even offered
+
+
+def test_the_gradient_of_the_bias_is_summed_in_pieces(device):
+    """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
+    x, w, b = (Tensor(np.ones(shape, np.float32), True, device) for shape in [(5000, 2), (3, 2), (3,)])
+    dy = np.ones((5000, 3), np.float32)
+    dy[0] = 2.0**24
+    F.linear(x, w, b).backward(Tensor(dy, device=device))
+    np.testing.assert_allclose(b.grad.numpy(), 2.0**24 + 4999, rtol=0, atol=160)

@@ -154,3 +154,12 @@ def test_refused():
         Tensor(np.ones((2, 2), bool)) @ Tensor(np.ones((2, 2), bool))
     with pytest.raises(DTypeError, match="matmul: one of a, b must be a Tensor"):
         F.matmul(np.ones((2, 2)), np.ones((2, 2)))
+
+
+def test_gradients_of_a_repeated_matrix_are_summed_in_pieces(device):
+    """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
+    a, b = Tensor(np.ones((1, 2, 2), np.float32), True, device), Tensor(np.ones((5000, 2, 1), np.float32), True, device)
+    dy = np.ones((5000, 2, 1), np.float32)
+    dy[0] = 2.0**24
+    (a @ b).backward(Tensor(dy, device=device))
+    np.testing.assert_allclose(a.grad.numpy(), 2.0**24 + 4999, rtol=0, atol=160)

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gradcheck
+from minigrad.tensor import wrap
 
 REDUCTIONS = {"sum": (F.sum, np.sum), "mean": (F.mean, np.mean), "max": (F.max, np.max)}
 every = pytest.mark.parametrize("name", REDUCTIONS)
@@ -123,8 +125,46 @@ def test_sums_in_single_precision_are_as_good_as_numpys(name, turn, device):
     values = np.random.default_rng(0).uniform(0, 1, (2, 200_000)).astype("float32")
     x = Tensor(np.ascontiguousarray(values.T).T if turn else values, device=device)
     exact = getattr(values.astype("float64"), name)(axis=1)
-    limit = 3e-5 if turn and x.device.is_cpu else 3e-7  # NumPy adds columns one after the other
-    np.testing.assert_allclose(REDUCTIONS[name][0](x, 1).numpy(), exact, rtol=limit)
+    np.testing.assert_allclose(REDUCTIONS[name][0](x, 1).numpy(), exact, rtol=3e-7)
+
+
+@pytest.mark.cpu_only("takes long on an emulated card")
+def test_more_ones_than_single_precision_counts_one_by_one(device):
+    n = 2**24 + 1000
+    x = Tensor(np.ones((n, 2), np.float32), device=device)
+    np.testing.assert_array_equal(F.sum(x, 0).numpy(), n)
+    np.testing.assert_array_equal(F.mean(x, 0).numpy(), 1)
+
+
+LARGE = 2.0**24  # float32 has no number between this and LARGE + 2
+
+
+@given(data=st.data())
+def test_a_large_number_does_not_swallow_the_others(data, device):
+    """In any memory order: what is added to a large number one by one is lost, but for its own piece of the sum."""
+    shape = data.draw(
+        st.sampled_from([(3000, 2), (2, 3000), (700, 3, 5), (5, 700, 3), (9, 5, 7, 20), (6000,), (40, 1, 150)])
+    )
+    axes = data.draw(st.sets(st.sampled_from(range(len(shape))), min_size=1).map(sorted).map(tuple))
+    order = data.draw(st.permutations(range(len(shape))))
+    memory = np.ones([2 * shape[axis] for axis in order], np.float32)
+    values = memory.transpose(np.argsort(order))
+    steps = data.draw(st.tuples(*[st.sampled_from([1, 1, 2, -1])] * len(shape)))
+    values = values[tuple(slice(None, None, 2) if k == 2 else slice(n) for k, n in zip(steps, shape))]
+    values = values[tuple(slice(None, None, min(k, 1)) for k in steps)]
+    first = tuple(data.draw(st.sampled_from([0, -1])) if axis in axes else slice(None) for axis in range(len(shape)))
+    values[first] = LARGE
+    outputs = [1 if axis in axes else n for axis, n in enumerate(shape)]
+    scale = 2.0 ** (np.arange(np.prod(outputs)) % 31).reshape(outputs)  # so that no output is like its neighbours
+    values *= scale.astype(np.float32)
+    x = wrap(values, minigrad.device(device)) if minigrad.device(device).is_cpu else Tensor(values, device=device)
+    n = int(np.prod([shape[axis] for axis in axes]))
+    for keepdims in (True, False):
+        y = F.sum(x, axes, keepdims)
+        expected = scale if keepdims else scale.squeeze(axes)
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y.numpy() / expected, LARGE + n - 1, rtol=0, atol=160)
+    np.testing.assert_allclose(F.mean(x, axes).numpy() / expected, (LARGE + n - 1) / n, rtol=0, atol=160 / n)
 
 
 def test_more_axes_than_a_kernel_takes(device):

@@ -1,5 +1,7 @@
 """reshape, flatten, transpose, indexing."""
 
+import array
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -174,12 +176,138 @@ def test_repeated_elements_are_summed_in_order(device):
     np.testing.assert_array_equal(x.grad.numpy(), expected)
 
 
-def test_an_index_array_changed_after_forward_does_not_matter(device):
-    x, i = normal((5,), device), np.array([1, 3])
-    y, z = x[i], x[i,]
-    i[:] = 0
-    (y + z).backward(np.ones(2))
-    np.testing.assert_array_equal(x.grad.numpy(), [0, 2, 0, 2, 0])
+class Holder:
+    """Not an array, but NumPy asks it for one."""
+
+    def __init__(self, values):
+        self.values = np.array(values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+# All that NumPy takes for an array of integers: each of these makes one of a list.
+DRESSES = {
+    "list": list,
+    "tuple": tuple,
+    "int64": np.array,
+    "int8": lambda rows: np.array(rows, np.int8),
+    "uint8": lambda rows: np.array(rows, np.int64).astype(np.uint8) if min(rows, default=0) >= 0 else np.array(rows),
+    "strided": lambda rows: np.repeat(np.array(rows, np.int64), 2)[::2],
+    "__array__": lambda rows: Holder(np.array(rows, np.int64)),
+    "buffer": lambda rows: array.array("q", rows),
+    "memoryview": lambda rows: memoryview(np.array(rows, np.int64)),
+    "tensor": lambda rows: Tensor(np.array(rows, np.int32), device="cpu:0"),
+    "list of tensors": lambda rows: [Tensor(row, device="cpu:0") for row in rows],
+    "list of scalars": lambda rows: [np.int16(row) for row in rows],
+}
+
+
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES)
+@pytest.mark.parametrize("wrap", [lambda i: (i, slice(None)), lambda i: (..., i), lambda i: (i, 1), lambda i: (i, i)])
+def test_repeated_elements_sum_their_gradients_however_they_are_named(dress, wrap, device):
+    x, rows = normal((3, 4), device), [0, 0, 1, -2, 0]
+    plain = wrap(np.array(rows))
+    y = x[wrap(dress(rows))]
+    np.testing.assert_array_equal(y.numpy(), x.numpy()[plain])
+    dy = np.random.default_rng(1).integers(1, 9, y.shape).astype("float64")
+    y.backward(dy)
+    expected = np.zeros((3, 4))
+    np.add.at(expected, plain, dy)
+    np.testing.assert_array_equal(x.grad.numpy(), expected)
+
+
+@given(data=st.data())
+def test_any_index_at_all(data, device):
+    """Values, gradients and assignment as NumPy has them, for parts of all kinds next to each other."""
+    shape = data.draw(array_shapes(min_dims=1, max_dims=4, max_side=5))
+    picks = data.draw(st.sampled_from([(), (1,), (3,), (2, 3), (2, 1)]))
+    given_parts, plain = [], []
+    for n in shape[: data.draw(st.integers(1, len(shape)))]:
+        kind = data.draw(st.sampled_from(["int", "slice", "none", "array", "array", "mask", "mask of one"]))
+        if kind == "none":
+            part = None
+        elif kind == "slice":
+            part = slice(*data.draw(st.tuples(*[st.integers(-n, n)] * 2)), data.draw(st.sampled_from([None, 2, -1])))
+        elif kind == "int" or (kind == "array" and not picks):
+            part = data.draw(st.integers(-n, n - 1))
+        elif kind == "array":
+            part = np.array(data.draw(st.lists(st.integers(-n, n - 1), min_size=6, max_size=6)))
+            part = part[: int(np.prod(picks))].reshape(picks)
+        elif kind == "mask":
+            part = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+        else:
+            part = data.draw(st.booleans())
+        plain.append(part)
+        dressed = part
+        if isinstance(part, np.ndarray):
+            dress = st.sampled_from([lambda p: p, lambda p: p.tolist(), Tensor, Holder, lambda p: memoryview(p)])
+            dressed = data.draw(dress)(part)
+        elif type(part) is int:
+            dressed = data.draw(st.sampled_from([int, np.int8, np.array, Tensor]))(part)
+        given_parts.append(dressed)
+    index, plain = tuple(given_parts), tuple(plain)
+    x = normal(shape, device)
+    try:
+        expected = x.numpy()[plain]
+    except IndexError:
+        for face in (lambda: x[index], lambda: x.detach().__setitem__(index, 0)):
+            with pytest.raises(IndexError):
+                face()
+        return
+    y = x[index]
+    np.testing.assert_array_equal(y.numpy(), expected)
+    dy = np.random.default_rng(1).integers(1, 9, y.shape).astype("float64")
+    y.backward(dy)
+    dx = np.zeros(shape)
+    np.add.at(dx, plain, dy)
+    np.testing.assert_array_equal(x.grad.numpy(), dx)
+    z, changed = x.detach(), x.numpy().copy()
+    z[index] = dy
+    changed[plain] = dy
+    np.testing.assert_array_equal(z.numpy(), changed)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "uint64"])
+def test_small_integers_reach_far_rows(dtype, device):
+    x = normal((300, 2), device)
+    rows = np.array([5, 100, 5], dtype)
+    y = x[rows]
+    np.testing.assert_array_equal(y.numpy(), x.numpy()[rows])
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy()[[5, 100, 6]], [[2, 2], [1, 1], [0, 0]])
+    z = x.detach()
+    z[rows] = 7.0
+    np.testing.assert_array_equal(z.numpy()[[5, 100]], 7)
+
+
+def test_slices_with_tensors_for_bounds(device):
+    x, i, j = normal((5,), device), Tensor(1, device=device), Tensor(3, device=device)
+    y = x[i:j]
+    i += 1
+    j += 1
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 1, 1, 0, 0])
+
+
+def test_0d_tensors_index_as_0d_arrays(device):
+    x = normal((3, 4), device)
+    for value in (True, False):
+        mask = Tensor(value, device=device)
+        np.testing.assert_array_equal(x[mask].numpy(), x.numpy()[np.array(value)])
+    with pytest.raises(IndexError, match=r"getitem: only integers.*got float32 \(\) \(x \(3, 4\)\)"):
+        x[Tensor(1.7, device=device)]
+
+
+def test_an_index_changed_after_forward_does_not_matter(device):
+    x, i, t, h, m = (
+        normal((5,), device), np.array([1, 3]), Tensor([1, 3], device=device), Holder([1, 3]), np.arange(5) % 2 == 1,
+    )  # fmt: skip
+    y = x[i] + x[i,] + x[t] + x[h] + x[m] + x[memoryview(i)]
+    i[:], h.values[:], m[:] = 0, 0, False
+    t[...] = 0
+    y.backward(np.ones(2))
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 6, 0, 6, 0])
 
 
 @given(data=st.data())
@@ -224,5 +352,12 @@ def test_indexing_refused(device):
         x["a"]
     with pytest.raises(IndexError, match="getitem: boolean index did not match"):
         x[np.ones(4, bool)]
+    with pytest.raises(DTypeError, match="index: the bounds of a slice must be integers or None, got slice"):
+        x[1.5:]
+    for index in (np.array([2**64 - 1], np.uint64), np.uint64(2**63), 2**70, -4, [3], np.zeros(0), [[0], [1, 2]], 1.0):
+        with pytest.raises(IndexError, match="getitem: "):
+            x[index]
+        with pytest.raises(IndexError):
+            x.detach()[index] = 0
     with pytest.raises(DTypeError, match="getitem: x must be a Tensor"):
         F.getitem([1, 2], 0)

@@ -163,3 +163,23 @@ def test_refused_input(device, f):
         f(Tensor(np.zeros((2, 3), np.int64), device=device))
     with pytest.raises(DTypeError, match=f"{name}: x must be a Tensor, got list"):
         f([1.0])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_small_probabilities_are_not_lost_beside_a_large_one(axis, device):
+    """1 + 2^-25 is 1 in float32: one addition after the other would lose all but the first."""
+    logits = np.full((6000, 2), np.log(2.0**-25), np.float32)
+    logits[0] = 0
+    x = Tensor(logits if axis == 0 else logits.T.copy(), True, device)
+    total = np.exp(logits[:, 0].astype("float64")).sum()
+    first = (0, slice(None)) if axis == 0 else (slice(None), 0)
+    np.testing.assert_allclose(1 - F.softmax(x, axis).numpy()[first], 1 - 1 / total, rtol=0.03)
+    np.testing.assert_allclose(F.log_softmax(x, axis).numpy()[first], -np.log(total), rtol=0.03)
+    # dx of the first: dy - e^y * sum(dy), sum(dy) being 6000 less 2^24; and y * (dy - sum(dy * y)), both being 1.
+    dy = np.ones((6000, 2), np.float32)
+    for f in (F.log_softmax, F.softmax):
+        dy[0] = -(2.0**24) if f is F.log_softmax else 1
+        expected = -(2.0**24) * (1 - 1 / total) - 5999 / total if f is F.log_softmax else 0
+        x.grad = None
+        f(x, axis).backward(Tensor(dy if axis == 0 else dy.T.copy(), device=device))
+        np.testing.assert_allclose(x.grad.numpy()[first], expected, rtol=0.03, atol=1e-5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minigrad import Tensor, nn
+from minigrad import Tensor, nn, no_grad
 from minigrad.errors import ArgumentError
 
 
@@ -64,3 +64,16 @@ def test_refuses_a_layer_without_bias(device):
     model = nn.Sequential(nn.Linear(5, 3, bias=False, device=device))
     with pytest.raises(ArgumentError, match="no bias"):
         nn.standardize_outputs(model, Tensor(np.zeros((4, 5), "f"), device=device))
+
+
+def test_many_outputs_are_averaged_in_pieces(device):
+    """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
+    model = nn.Sequential(nn.Linear(1, 2, device=device))
+    with no_grad():
+        model[0].weight[...] = 1.0
+    x = np.ones((5000, 1), "f")
+    x[0] = 2.0**24
+    nn.standardize_outputs(model, Tensor(x, device=device))
+    w, b = model[0].weight.numpy()[:, 0], model[0].bias.numpy()
+    np.testing.assert_allclose(-b / w, x.mean(dtype="float64"), rtol=5e-5)
+    np.testing.assert_allclose(1 / w, x.std(dtype="float64"), rtol=5e-5)

@@ -32,7 +32,7 @@ from .arrays import (
     upload,
     zeros,
 )
-from .indexing import host_index, put, rows_of, sum_rows, take, take_rows, update, view
+from .indexing import plain_index, put, rows_of, sum_rows, take, take_rows, update, view
 from .launching import MOST_BLOCKS, THREADS, Array, Strided, blocks, c_type, launch
 from .layout import MAX_AXES, Shape, layout_of, strides_of, walks
 
@@ -57,12 +57,12 @@ __all__ = [
     "empty_like",
     "fill",
     "full",
-    "host_index",
     "is_array",
     "launch",
     "layout_of",
     "may_share_memory",
     "memory_order",
+    "plain_index",
     "put",
     "reshaped",
     "rows_of",

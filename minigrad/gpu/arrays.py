@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..casting import cast
 from ..device import Device
 from .launching import THREADS, Array, Strided, blocks, launch
 from .layout import TILE, Shape, turn_of, walks
@@ -61,7 +62,7 @@ def copied(device: Device, x: Array) -> Array:
 
 
 def converted(device: Device, x: Array, dtype: Any) -> Array:
-    """A C-contiguous copy of x with another element type, as C converts."""
+    """A C-contiguous copy of x with another element type, as casting.cast converts."""
     return assign(device, empty_like(device, x, dtype), x)
 
 
@@ -79,7 +80,7 @@ def assign(device: Device, y: Array, x: Array) -> Array:
 
 def fill(device: Device, y: Array, value: Any) -> Array:
     """y[...] = value, a number; returns y."""
-    value = np.asarray(value).astype(y.dtype)  # as NumPy converts
+    value = cast(np.asarray(value), y.dtype)
     for layout, n, (to,) in walks(y.shape, y):
         launch(device, "copy", "fill", blocks(n), THREADS, Strided(to), layout, n, value[()], TO=y.dtype, FROM=y.dtype)
     return y

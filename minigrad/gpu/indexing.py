@@ -1,4 +1,4 @@
-"""NumPy's indices and in-place operators, for arrays on a card.
+"""NumPy's indices, brought to a plain form for every device; and, with in-place operators, for arrays on a card.
 
 Ints and slices are views, made without a kernel.  Where arrays of integers or masks are among the indices, the host
 works out which rows are meant, and a kernel moves them (kernels/shape.cu).  A row is what the index leaves whole:
@@ -12,11 +12,14 @@ Rows are numbered as they lie in a C-contiguous x.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
+from ..casting import cast
 from ..device import Device
+from ..errors import DTypeError
 from . import arrays
 from .arrays import arithmetic, assign, contiguous, converted, copied, is_array, may_share_memory, upload
 from .launching import THREADS, Array, blocks, launch
@@ -25,36 +28,68 @@ from .layout import Shape
 # ---------------------------------------------------------------- what an index means
 
 
-def host_index(device: Device, index: Any) -> Any:
-    """The index, with arrays that lie on the card brought to the host."""
-    if isinstance(index, tuple):
-        return tuple(host_index(device, part) for part in index)
-    return device.runtime.to_host(index) if is_array(index) else index
+Index = tuple[Any, ...]  # what plain_index returns
+_INDICES = "only integers, slices, ..., None and arrays of integers or booleans are indices"
 
 
-def view(x: Array, index: Any) -> Array | None:
+def plain_index(index: Any) -> Index:
+    """What NumPy makes of any index: ints, slices of ints, None, ... and arrays of int64 or bool.
+
+    The arrays are copies on the host: tensors (of any device), lists, tuples within the index, buffers and all else
+    that NumPy takes as an array become one, so that nobody else needs to know what may stand for an array, and a later
+    change of it does not change the index.
+    IndexError for what is no index, DTypeError for slices with other bounds than integers.
+    """
+    return tuple(map(_plain, index)) if isinstance(index, tuple) else (_plain(index),)
+
+
+def _plain(part: Any) -> Any:
+    if part is None or part is Ellipsis or type(part) is int:
+        return part
+    if isinstance(part, slice):
+        try:
+            return slice(*(n if n is None else operator.index(n) for n in (part.start, part.stop, part.step)))
+        except TypeError:
+            raise DTypeError(f"index: the bounds of a slice must be integers or None, got {part}") from None
+    try:
+        array = np.asarray(part)
+    except (TypeError, ValueError):  # a ragged list, say
+        raise IndexError(f"{_INDICES}, got {part!r:.60}") from None
+    if array.dtype.kind == "b":
+        return array.copy()
+    if array.size == 0 and not hasattr(part, "dtype"):  # an empty list, of no type
+        return array.astype(np.int64)
+    if array.dtype.kind in "iu":
+        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+            raise IndexError(f"index {array.max()} is out of bounds for any axis")  # NumPy would take it for negative
+        return array.astype(np.int64) if array.ndim else int(array)
+    if array.ndim == 0 and hasattr(part, "__index__") and not hasattr(part, "dtype"):
+        return operator.index(part)
+    seen = f"{array.dtype} {array.shape}" if hasattr(part, "dtype") else f"{part!r:.60}"
+    raise IndexError(f"{_INDICES}, got {seen}")
+
+
+def view(x: Array, index: Index) -> Array | None:
     """x[index] where ints, slices, None and ... are all there is; None for other indices.  IndexError as NumPy's."""
-    for part in index if isinstance(index, tuple) else (index,):
-        integer = isinstance(part, (int, np.integer)) and not isinstance(part, bool)
-        if not (integer or part is None or part is Ellipsis or isinstance(part, slice)):
-            return None
+    if any(isinstance(part, np.ndarray) for part in index):
+        return None
     np.broadcast_to(np.int8(0), x.shape)[index]  # takes no memory, and refuses what NumPy refuses
     return x[index]
 
 
-def rows_of(index: Any, shape: Shape) -> tuple[np.ndarray, Shape]:
+def rows_of(index: Index, shape: Shape) -> tuple[np.ndarray, Shape]:
     """(numbers of the rows that x[index] picks, shape of a row) for an x of that shape; IndexError as NumPy's.
 
     x[index] has the shape of the numbers, followed by that of a row.
     """
-    parts = list(index) if isinstance(index, tuple) else [index]
+    parts = list(index)
     if parts and parts[-1] is Ellipsis:
         parts.pop()
     used = len(shape) if any(part is Ellipsis for part in parts) else sum(map(_axes_used, parts))
     front = shape[:used]  # an index with too many parts keeps them, for NumPy to refuse
     numbers = np.broadcast_to(np.int64(0), front)[tuple(parts)]
-    if len(parts) == 1 and np.asarray(parts[0]).dtype.kind in "iu":  # by far the most frequent: x[rows]
-        given = np.asarray(parts[0])
+    if len(parts) == 1 and parts[0].dtype != bool:  # by far the most frequent: x[rows]
+        given = parts[0]
         return np.array(np.where(given < 0, given + shape[0], given), np.int64, order="C"), shape[1:]
     for axis, n in enumerate(front):
         rows_each = math.prod(front[axis + 1 :])
@@ -65,11 +100,9 @@ def rows_of(index: Any, shape: Shape) -> tuple[np.ndarray, Shape]:
 
 def _axes_used(part: Any) -> int:
     """How many axes of x one part of an index takes."""
-    if part is None or isinstance(part, (bool, np.bool_)):
+    if part is None:
         return 0
-    if isinstance(part, (list, np.ndarray)) and np.asarray(part).dtype == bool:
-        return np.ndim(part)
-    return 1
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype == bool else 1
 
 
 # ---------------------------------------------------------------- taking rows, and their gradient
@@ -77,7 +110,7 @@ def _axes_used(part: Any) -> int:
 
 def take(device: Device, x: Array, index: Any) -> Array:
     """x[index] with NumPy's rules; a view where ints and slices are all there is."""
-    index = host_index(device, index)
+    index = plain_index(index)
     picked = view(x, index)
     return take_rows(device, x, *rows_of(index, x.shape)) if picked is None else picked
 
@@ -115,7 +148,7 @@ def put(device: Device, x: Array, index: Any, values: Any) -> None:
 
     Where an index picks an element twice, the last value stays.  Errors are NumPy's.
     """
-    index = host_index(device, index)
+    index = plain_index(index)
     picked = view(x, index)
     if picked is not None:
         _write(device, picked, values)
@@ -138,7 +171,8 @@ def _write(device: Device, x: Array, values: Any) -> None:
     """x[...] = values."""
     if not is_array(values):
         host = np.empty(np.shape(values), x.dtype)
-        host[...] = values  # NumPy converts, and refuses what it refuses
+        # NumPy refuses what it refuses, and converts Python's numbers.
+        host[...] = cast(np.asarray(values), x.dtype) if isinstance(values, (np.ndarray, np.generic)) else values
         if host.size == 1:
             arrays.fill(device, x, host.reshape(())[()])
             return
@@ -158,7 +192,8 @@ def update(device: Device, operation: str, x: Array, other: Any) -> None:
     ValueError where the shapes do not fit.
     """
     ufunc = getattr(np, operation)
-    other = np.asarray(other) if isinstance(other, list) else other
+    if not is_array(other) and not isinstance(other, (int, float, np.generic)):
+        other = np.asarray(other)  # a list, a tuple
     # Rehearsed with one element on the host: NumPy says what it would compute in, or refuses.
     sample = np.ones(1, other.dtype) if is_array(other) or isinstance(other, np.ndarray) else other
     with np.errstate(all="ignore"):

@@ -106,6 +106,12 @@ def _values(x: Tensor) -> Tensor:
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+def _integers(x: Tensor) -> Tensor:
+    """Floats of all sizes, also far beyond what the integers hold."""
+    far = x * Tensor(2.0 ** (np.arange(x.shape[-1]) % 80), device=x.device, dtype=x.dtype)
+    return F.concat([F.astype(F.astype(far, to), "int64") for to in ("uint8", "int32", "int64", "uint64")])
+
+
 def _assigned(x: Tensor) -> Tensor:
     y = x * 1.0
     with no_grad():
@@ -298,6 +304,7 @@ _ALL = [
     _rooms("copy", "transpose", lambda x: F.transpose(x, 0, 2, 3, 1).flatten(1), (2, 37, 9, 5), "dy dx"),
     _rooms("copy", "transpose, whole tiles", lambda x: F.transpose(x, 0, 2, 3, 1).flatten(1), (2, 64, 8, 4), "dy dx"),
     _rooms("copy", "astype", lambda x: F.astype(F.astype(x, "float64"), "float32"), (2, 13, 7, 5), "dy dx"),
+    Case("integers of floats", ("copy", "arithmetic"), _integers, {"x": (7, 301)}, {"x": (1000, 4096)}, "x y", ""),
     Case("getitem", ("shape",), lambda x: x[[5, 0, 5, 2]], {"x": (7, 301)}, {"x": (1000, 4096)}, "y y", "dy dx"),
     Case("assignment", ("shape", "copy"), _assigned, {"x": (7, 301)}, {"x": (1000, 4096)}, "x y", ""),
     _optimizer("SGD", "sgd", lambda w: SGD([w], lr=0.01, weight_decay=5e-4), "w g w"),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import functional as F
 from ..chunks import whole_batches
 from ..errors import ArgumentError
 from ..grad_mode import no_grad
@@ -64,9 +65,11 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
 
 
 def _standardize(layer: Any, z: Tensor, std: float) -> None:
-    others, outputs = (0, *range(2, z.ndim)), z.numpy()
-    mean, sd = outputs.mean(others), outputs.std(others)
+    others = (0, *range(2, z.ndim))
+    mean = F.mean(z, others, keepdims=True)
+    centred = z - mean
+    sd = np.sqrt(F.mean(centred * centred, others).numpy())
     scale = np.where(sd > 0, std / np.where(sd > 0, sd, 1), 1).astype(z.dtype)
     layer.weight *= Tensor(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)), device=z.device)
-    layer.bias -= Tensor(mean, device=z.device)
+    layer.bias -= mean.flatten()
     layer.bias *= Tensor(scale, device=z.device)

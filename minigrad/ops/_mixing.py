@@ -20,7 +20,7 @@ from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import OPS, Tensor, wrap
-from ._reduction import summed
+from ._reduction import added_up, summed
 
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -66,7 +66,8 @@ def constant(op: str, value: Any, other: Tensor) -> Tensor:
     elif dtype.kind == "b" and not isinstance(value, (bool, np.bool_)):
         dtype = _INT64
     try:
-        number = np.asarray(value, dtype)
+        # As a Python number: one of NumPy's would wrap around.
+        number = np.asarray(value.item() if isinstance(value, np.generic) else value, dtype)
         return wrap(number if where.is_cpu else gpu.upload(where, number), where)
     except OverflowError:
         raise ArgumentError(f"{op}: {value} is out of range for {dtype}: convert the tensor first") from None
@@ -84,7 +85,7 @@ def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of an operand of that shape: an element used several times gets the sum over its uses."""
-    return grad if grad.shape == shape else grad.sum(axis=_repeated(grad, shape)).reshape(shape)
+    return grad if grad.shape == shape else added_up(grad, _repeated(grad, shape)).reshape(shape)
 
 
 def unbroadcast_gpu(device: Device, grad: Array, shape: tuple[int, ...]) -> Array:

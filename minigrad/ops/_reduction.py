@@ -1,4 +1,9 @@
-"""How arrays on a card are reduced over some of their axes: what the host does for kernels/reduce.cu."""
+"""How arrays are summed over some of their axes; and, on a card, what the host does for kernels/reduce.cu.
+
+A sum of many numbers of one type is only as good as the order of its additions: 2^24 ones, added to one float32 one
+after the other, stay at 2^24 from there on.  So no sum here adds more than a hundred or so before it adds their sums.
+NumPy does it by itself along neighbours in memory, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,63 @@ from ..engine import Array
 
 Axes = tuple[int, ...]
 Shape = tuple[int, ...]
+
+# ---------------------------------------------------------------- on the CPU
+
+DEPTH = 128  # numbers added one after the other, as in NumPy's own sums along neighbours
+WIDTH = 1024  # elements at a time: the loops of NumPy are short of work with less (measured)
+
+
+def added_up(x: Array, axes: Axes, keepdims: bool = False) -> Any:
+    """x.sum(axes, keepdims=keepdims), the additions of floats in pieces wherever the elements lie."""
+    if x.size <= DEPTH or x.dtype.kind != "f":
+        return x.sum(axes, keepdims=keepdims)
+    n = math.prod([x.shape[axis] for axis in axes])
+    if n <= DEPTH or n == x.size and x.flags.forc:
+        return x.sum(axes, keepdims=keepdims)
+    # Axes in the order of memory; those next to each other that stay, or that go, become one where they are one run.
+    order = sorted((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: -abs(x.strides[axis]))
+    sizes: list[int] = []
+    goes: list[bool] = []
+    for before, axis in zip([None, *order], order):
+        run = before is not None and x.strides[before] == x.shape[axis] * x.strides[axis]
+        if run and goes[-1] == (axis in axes):
+            sizes[-1] *= x.shape[axis]
+        else:
+            sizes.append(x.shape[axis])
+            goes.append(axis in axes)
+    y = x.transpose(*order, *(axis for axis in range(x.ndim) if x.shape[axis] == 1)).reshape(sizes)
+    if goes[-1] and sizes[-1] >= DEPTH:  # long runs first; short ones, which are slow, when little else is left
+        y = y.sum(-1)
+        goes.pop()
+    while any(goes):
+        axis = goes.index(True)
+        y = _summed_along(y, axis)
+        goes.pop(axis)
+    kept = [axis for axis in order if axis not in axes]
+    y = y.reshape([x.shape[axis] for axis in kept]).transpose(np.argsort(kept))
+    ones = [1 if axis in axes else n for axis, n in enumerate(x.shape) if keepdims or axis not in axes]
+    return y.reshape(ones)
+
+
+def _summed_along(x: Array, axis: int) -> Array:
+    """x.sum(axis), in pieces unless the axis is the last: the one of neighbours."""
+    n, inner = x.shape[axis], x.shape[axis + 1 :]
+    if n <= DEPTH or not inner:
+        return x.sum(axis)
+    # Of rows that follow each other in memory, some are taken for one, as wide as the loops should be.
+    adjacent = all(x.strides[i] == x.shape[i + 1] * x.strides[i + 1] for i in range(axis, x.ndim - 1))
+    rows = max(1, min(WIDTH // math.prod(inner), n // DEPTH)) if adjacent else 1
+    whole = n - n % (DEPTH * rows)
+    before: tuple[slice, ...] = (slice(None),) * axis
+    head, rest = x[before + (slice(whole),)], x[before + (slice(whole, None),)]
+    wide = (rows * math.prod(inner),) if adjacent else inner
+    sums = head.reshape(*x.shape[:axis], -1, DEPTH, *wide).sum(axis + 1).reshape(*x.shape[:axis], -1, *inner)
+    y = _summed_along(sums, axis)
+    return y + _summed_along(rest, axis) if whole < n else y
+
+
+# ---------------------------------------------------------------- on a card
 
 WARP, TALL = 32, 8  # the block of all kernels there
 ROW_PIECE = 32 * WARP  # what a warp takes of a row: 32 elements a lane

@@ -4,7 +4,14 @@
     dx = dy, rounded to the old type
 
 Between float32 and float64 the gradient passes through, converted back; integers and booleans have no
-gradient. float64 to integers truncates, and NaN or out-of-range values become what NumPy makes of them.
+gradient. Numbers that the new type does not have become, on every device,
+
+    to float32              the nearest that it has; infinity beyond the largest
+    to bool                 x != 0: NaN is True
+    integers to integers    x modulo 2^bits: the last bits of x
+    floats to integers      the same of x without its fraction; of NaN and infinities, 0
+
+so that -1.0 is 255 as a uint8, and 300.7 is 44. minigrad/casting.py tells why.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
+from ..casting import cast
 from ..engine import Array, Function
 from ..errors import DTypeError
 from ..tensor import _DTYPES, Tensor, apply, op
@@ -26,10 +34,10 @@ class AsType(Function):
 
     def forward_cpu(self, x: Array) -> Array:
         self.back = x.dtype
-        return x.astype(self.to)
+        return cast(x, self.to)
 
     def backward_cpu(self, dy: Array) -> Array:
-        return dy.astype(self.back)
+        return cast(dy, self.back)
 
     def forward_gpu(self, x: Array) -> Array:
         self.back = x.dtype
@@ -43,6 +51,8 @@ class AsType(Function):
 def astype(x: Tensor, dtype: Any) -> Tensor:
     """x converted to `dtype`: float32, float64, an integer type or bool (DTypeError for any other).
 
+    Numbers out of range: floats become infinite; integers wrap around (300 is 44 as a uint8), and so do floats without
+    their fraction where they become integers; NaN and infinities become 0 there, on the CPU with NumPy's warning.
     The memory order is kept on the CPU.  x itself when it is of that type already.
     """
     check_tensors("astype", x=x)

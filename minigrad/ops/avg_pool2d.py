@@ -13,6 +13,7 @@ window clipped to the image, that is count_include_pad=False.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
 from ._pooling import by_axis, copied, in_blocks, taps_of_both_axes
+from ._reduction import DEPTH
 from ._runs import runs
 from ._windows import channels_last, first
 
@@ -45,14 +47,10 @@ class AvgPool2d(Function, name="avg_pool2d"):
 
         def work(some: slice) -> None:
             k = some.stop - some.start
-            t = empty((k, oh, w * c), x.dtype)
-            t[...] = 0
-            for _, i, rows in self.rows:
-                t[:, i] += x[some].reshape(k, h, w * c)[:, rows]
+            t, pixels = empty((k, oh, w * c), x.dtype), x[some].reshape(k, h, w * c)
+            _add_parts(t, [(i, rows) for _, i, rows in self.rows], lambda rows: pixels[:, rows])
             sums, t = y[some].reshape(k * oh, ow, c), t.reshape(k * oh, w, c)
-            sums[...] = 0
-            for _, j, cols in self.cols:
-                sums[:, j] += copied(t, cols)
+            _add_parts(sums, [(j, cols) for _, j, cols in self.cols], lambda cols: copied(t, cols))
             y[some] /= self.divisor
 
         in_blocks(self.device, x.shape, work)
@@ -78,10 +76,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
             share = np.divide(dy[some], self.divisor, out=empty((k, oh, ow, c), dy.dtype))
             t = empty((k, oh, w * c), dy.dtype)
             self.spread(share.reshape(k * oh, ow, c), t.reshape(k * oh, w, c))
-            pixels = dx[some].reshape(k, h, w * c)
-            pixels[...] = 0
-            for _, i, rows in self.rows:
-                pixels[:, rows] += t[:, i]
+            _add_parts(dx[some].reshape(k, h, w * c), [(rows, i) for _, i, rows in self.rows], lambda i: t[:, i])
 
         in_blocks(self.device, dx.shape, work)
         return first(dx)
@@ -96,10 +91,12 @@ class AvgPool2d(Function, name="avg_pool2d"):
         for phase in range(min(s, t.shape[1])):
             columns = runs(t)[:, phase::s]
             sums = empty((*columns.shape, t.shape[2]), t.dtype)
-            sums[...] = 0
-            for _, j, w in self.cols:
-                if w.start % s == phase:
-                    sums[:, w.start // s :][:, : j.stop - j.start] += share[:, j]
+            seen = [
+                (slice(w.start // s, w.start // s + j.stop - j.start), j)
+                for _, j, w in self.cols
+                if w.start % s == phase
+            ]
+            _add_parts(sums, seen, lambda j: share[:, j])
             columns[...] = runs(sums)
 
     def forward_gpu(self, x: Array) -> Array:
@@ -123,6 +120,19 @@ class AvgPool2d(Function, name="avg_pool2d"):
         """`kernel` with one thread per element of `out`."""
         grid, settings = gpu.blocks(out.size), (*self.axes, self.count_include_pad)
         gpu.launch(self.device, "avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
+
+
+def _add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice], Array]) -> None:
+    """y[:, to] = the sum of part(source) over all places (to, source), no more than DEPTH one after the other."""
+    if len(places) <= DEPTH:
+        y[...] = 0
+        for to, source in places:
+            y[:, to] += part(source)
+        return
+    half, more = len(places) // 2, empty(y.shape, y.dtype)
+    _add_parts(y, places[:half], part)
+    _add_parts(more, places[half:], part)
+    y += more
 
 
 @op

@@ -52,6 +52,7 @@ from ..memory import empty
 from ..parallel import add_into, split
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
+from ._reduction import added_up
 from ._windows import channels_last, first, last, output_shape, small_buffers
 
 # Bytes of `cols` at a time.  BLAS packs what it reads into the second-level cache by itself, so a tile need only stay
@@ -104,7 +105,7 @@ class Conv2d(Function):
                 for pixels, g, out, cols in self.patches(last(x)[start:stop], oh, ow):
                     dw[g] += self.weight_product(dyi[pixels, out], cols, part)
             if any(self.needs[2:]):
-                db = np.ones(len(dyi), dyi.dtype) @ dyi  # the sum over pixels; measured faster than dyi.sum(0)
+                db = added_up(dyi, (0,))
             if dx is not None:
                 self.add_to_windows(dx[start:stop], dyi, w, oh, ow)
             return dw, db

@@ -24,6 +24,7 @@ from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
+from ._reduction import added_up
 
 REDUCTIONS = ("mean", "sum", "none")
 WARP = 32  # threads
@@ -40,7 +41,7 @@ class CrossEntropy(Function, name="cross_entropy"):
             s = np.subtract(x, x.max(axis=1, keepdims=True, initial=-np.inf), out=empty_like(x))
             true = s[self.rows, self.t]
             self.p = np.exp(s, out=s)
-            total = self.p.sum(axis=1)
+            total = added_up(self.p, (1,))
             self.p /= total[:, None]
             loss = np.log(total) - true
             if self.reduction == "none":

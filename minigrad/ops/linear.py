@@ -29,6 +29,7 @@ from ..parallel import split
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
 from ._gemm import column_sums, product
+from ._reduction import added_up
 
 SMALL = 3 << 20  # multiply-adds below which a second thread costs more than it saves (measured)
 
@@ -49,7 +50,7 @@ class Linear(Function):
         dy = _rows(dy)
         dx = _product(self.device, dy, self.w).reshape(self.x.shape) if needs_x else None
         dw = _product(self.device, dy.T, _rows(self.x)) if needs_w else None
-        db = [dy.sum(axis=0) if needed else None for needed in needs_b]
+        db = [added_up(dy, (0,)) if needed else None for needed in needs_b]
         return dx, dw, *db
 
     def forward_gpu(self, x: Array, w: Array, b: Array | None = None) -> Array:

@@ -23,7 +23,7 @@ from ..errors import ArgumentError, ShapeError
 from ..gpu import THREADS, Strided
 from ..tensor import OPS, Tensor, apply, op
 from ._checks import check_tensors, normalized_axis
-from ._reduction import largest, summed
+from ._reduction import added_up, largest, summed
 
 Axes = tuple[int, ...]
 
@@ -34,7 +34,7 @@ class Sum(Function):
 
     def forward_cpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return x.sum(axis=self.axes, keepdims=self.keepdims)
+        return added_up(x, self.axes, self.keepdims)
 
     def backward_cpu(self, dy: Array) -> Array:
         return np.broadcast_to(_with_axes(dy, self.x_shape, self.axes), self.x_shape)
@@ -55,7 +55,9 @@ class Mean(Function):
 
     def forward_cpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return x.mean(axis=self.axes, keepdims=self.keepdims)
+        if not self._n():
+            return x.mean(axis=self.axes, keepdims=self.keepdims)  # NaN, and the warning
+        return added_up(x, self.axes, self.keepdims) / x.dtype.type(self._n())
 
     def backward_cpu(self, dy: Array) -> Array:
         n = self._n() or 1  # of 0 elements none gets a share

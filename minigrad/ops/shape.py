@@ -17,7 +17,7 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
-from ..tensor import Tensor, apply, bare_index, op
+from ..tensor import Tensor, apply, op
 from ._checks import check_tensors, integer, normalized_axis
 
 
@@ -54,16 +54,12 @@ class Transpose(Function):
 
 
 class GetItem(Function):
-    def __init__(self, index: Any):
-        self.index = index
+    def __init__(self, index: tuple[Any, ...]):
+        self.index = index  # a plain one: its arrays are its own, and backward sees the index of today
 
     def forward_cpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        y = x[self.index]
-        if any(self.needs):  # backward must see the index of today
-            parts = self.index if isinstance(self.index, tuple) else (self.index,)
-            self.index = tuple(np.array(p) if isinstance(p, (np.ndarray, list)) else p for p in parts)
-        return y
+        return x[self.index]
 
     def backward_cpu(self, dy: Array) -> Array:
         dx = np.zeros(self.x_shape, dy.dtype)
@@ -75,7 +71,6 @@ class GetItem(Function):
 
     def forward_gpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        self.index = gpu.host_index(self.device, self.index)
         y = gpu.view(x, self.index)
         self.is_view = y is not None
         if self.is_view:
@@ -133,10 +128,11 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 def getitem(x: Tensor, index: Any) -> Tensor:
     """x[index] with NumPy's rules: ints, slices, None, ..., integer arrays, boolean masks, tuples of them.
 
-    Ints and slices alone give a view.  IndexError for what is out of range or no index.
+    An array may be a tensor, a list or anything else that NumPy takes as one; it is copied.  Ints and slices alone give
+    a view.  IndexError for what is out of range or no index, DTypeError for slices with bounds that are no integers.
     """
     check_tensors("getitem", x=x)
     try:
-        return apply(GetItem(bare_index(index)), x)
+        return apply(GetItem(gpu.plain_index(index)), x)
     except IndexError as error:
         raise IndexError(f"getitem: {error} (x {x.shape})") from None

@@ -23,6 +23,7 @@ from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, normalized_axis
+from ._reduction import added_up
 
 WARP = 32  # threads
 
@@ -34,12 +35,12 @@ class Softmax(Function):
     def forward_cpu(self, x: Array) -> Array:
         self.y = _shifted(x, self.axis)
         np.exp(self.y, out=self.y)
-        self.y /= self.y.sum(axis=self.axis, keepdims=True)
+        self.y /= added_up(self.y, (self.axis,), keepdims=True)
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
         dx = np.multiply(dy, self.y, out=empty_like(self.y))
-        np.subtract(dy, dx.sum(axis=self.axis, keepdims=True), out=dx)
+        np.subtract(dy, added_up(dx, (self.axis,), keepdims=True), out=dx)
         dx *= self.y
         return dx
 
@@ -63,13 +64,13 @@ class LogSoftmax(Function, name="log_softmax"):
     def forward_cpu(self, x: Array) -> Array:
         self.y = _shifted(x, self.axis)
         with np.errstate(divide="ignore"):  # the sum over an empty axis is 0, and nothing is subtracted from
-            total = np.exp(self.y, out=empty_like(x)).sum(axis=self.axis, keepdims=True)
+            total = added_up(np.exp(self.y, out=empty_like(x)), (self.axis,), keepdims=True)
             self.y -= np.log(total, out=total)
         return self.y
 
     def backward_cpu(self, dy: Array) -> Array:
         dx = np.exp(self.y, out=empty_like(self.y))
-        dx *= dy.sum(axis=self.axis, keepdims=True)
+        dx *= added_up(dy, (self.axis,), keepdims=True)
         return np.subtract(dy, dx, out=dx)
 
     def forward_gpu(self, x: Array) -> Array:
