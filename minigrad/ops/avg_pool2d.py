@@ -140,8 +140,9 @@ def avg_pool2d(
     OH = floor((H + padding - kernel_size) / stride) + 1.
     kernel_size, stride: an int or (vertical, horizontal); stride is kernel_size when left out.
     padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)), of zeros.
-    ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
-    trailing padding or beyond is dropped.  The overhang does not count in the divisor.
+    ceil_mode: round OH up, so that the last window may overhang the image (also the only one, over an image that is
+    smaller); a window that would start in the trailing padding or beyond is dropped.  The overhang does not count in
+    the divisor.
     count_include_pad: divide by the window's area within the padded image; if False, within the image.  False
     is what the original AlexNet code does.
 

@@ -190,8 +190,8 @@ def max_pool2d(
     OH = floor((H + padding - dilation*(kernel_size - 1) - 1) / stride) + 1.
     kernel_size, stride, dilation: an int or (vertical, horizontal); stride is kernel_size when left out.
     padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)).  Padding never wins.
-    ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
-    trailing padding or beyond is dropped.
+    ceil_mode: round OH up, so that the last window may overhang the image (also the only one, over an image that is
+    smaller); a window that would start in the trailing padding or beyond is dropped.
 
     Ties go to the first maximum (row by row) and NaN wins over every number, as in PyTorch; of several NaN
     the first takes the gradient, in PyTorch the last.
