@@ -629,3 +629,18 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
     np.testing.assert_allclose(dw.host[rows, rows, 0, 0], expected[rows, rows], atol=2e-3)
     if db is not None:
         np.testing.assert_allclose(db.host[-1], dy1[-1].sum(dtype="d"), atol=1e-3)
+
+
+def test_a_stride_beyond_the_image_and_a_dilation_of_one_tap_are_any_number(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 5, 4)), requires_grad=True, device=device)
+    w = Tensor(np.random.default_rng(1).standard_normal((2, 3, 3, 1)), requires_grad=True, device=device)
+    results = []
+    for stride, dilation in ((6, 1), ((2**40, 2**62), (1, 2**40))):
+        x.grad = w.grad = None
+        y = F.conv2d(x, w, None, stride, 1, dilation)
+        y.sum().backward()
+        results.append((y.numpy(), x.grad.numpy(), w.grad.numpy()))
+    for one, other in zip(*results):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ArgumentError, match="padding must be an integer >= 0, and at most 2147483647, got 4294967296"):
+        F.conv2d(x, w, None, 1, 2**32)

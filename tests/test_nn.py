@@ -372,7 +372,7 @@ def test_training_step_by_step_against_pytorch(device):
             r"Conv2d: kernel_size must be an int or \(vertical, horizontal\)",
         ),
         (lambda: nn.Linear(True, 4), "Linear: in_features must be an integer >= 1, got True"),
-        (lambda: nn.LRN(n=0), "LRN: n must be an integer >= 1, got 0"),
+        (lambda: nn.LRN(n=0), "lrn: n must be an integer >= 1, got 0"),
         (lambda: nn.Dropout(2), "dropout: p, the probability of dropping, must be between 0 and 1, got 2"),
         (lambda: nn.Dropout(form="torch"), "form must be 'inverted' or 'paper'"),
         (lambda: nn.CrossEntropyLoss("max"), "reduction must be 'mean', 'sum' or 'none', got 'max'"),

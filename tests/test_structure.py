@@ -13,7 +13,8 @@ PACKAGE = Path(minigrad.__file__).parent
 ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
-TOWER = "errors memory tracing kernel cudasim cuda device gpu parallel engine operators tensor chunks ops functional nn"
+TOWER = """errors arguments memory tracing kernel cudasim cuda device gpu parallel engine operators tensor chunks
+    ops functional nn"""
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
@@ -22,11 +23,11 @@ ALLOWED = {
     "cuda": {"errors"},
     "profiler": {"errors", "tracing", "device", "parallel", "engine"},
     "gradcheck": {"errors", "device", "parallel", "engine", "tensor"},
-    "optim": {"errors", "memory", "tracing", "device", "gpu", "parallel", "engine", "tensor"},
-    "init": {"errors", "device", "parallel", "engine", "tensor"},
+    "optim": {"errors", "arguments", "memory", "tracing", "device", "gpu", "parallel", "engine", "tensor"},
+    "init": {"errors", "arguments", "device", "parallel", "engine", "tensor"},
     "checkpoint": {"errors", "device", "parallel", "engine", "tensor"},
     "data": {"errors"},
-    "nn": {"errors", "device", "parallel", "engine", "tensor", "chunks", "functional", "init"},
+    "nn": {"errors", "arguments", "device", "parallel", "engine", "tensor", "chunks", "functional", "init"},
     "nvrtc": {"errors", "kernel"},
     "kernel_cases": {"errors", "kernel", "device", "gpu", "engine", "tensor", "functional", "optim"},
 }

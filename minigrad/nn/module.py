@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..arguments import flag
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version, no_grad
@@ -37,7 +38,7 @@ class Parameter(Tensor):
         dtype: Any = None,
     ):
         super().__init__(data, requires_grad=True, device=device, dtype=dtype)
-        self.requires_grad = requires_grad
+        self.requires_grad = flag("Parameter", "requires_grad", requires_grad)
 
 
 class Module:
@@ -130,6 +131,7 @@ class Module:
 
     def train(self: Self, mode: bool = True) -> Self:
         """Set `training` here and below: dropout drops while training; returns self."""
+        mode = flag(f"{type(self).__name__}.train", "mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -199,6 +201,11 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
 
     CheckpointError lists every missing, unexpected and misshapen name.
     """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"load_state_dict: {model} takes a dictionary of arrays by name, as state_dict() returns, "
+            f"got {type(state).__name__}"
+        )
     values = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
     wrong = [f"missing: {name} {p.shape}" for name, p in expected.items() if name not in values]
     for name, value in values.items():

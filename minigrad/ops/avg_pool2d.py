@@ -22,7 +22,7 @@ from ..engine import Array, Function
 from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
-from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
+from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of, pair
 from ._pooling import by_axis, copied, in_blocks, taps_of_both_axes
 from ._runs import runs
 from ._windows import channels_last, first
@@ -154,4 +154,6 @@ def avg_pool2d(
     kernel = pair("avg_pool2d", "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair("avg_pool2d", "stride", stride, 1)
     pads = padding_of("avg_pool2d", padding)
-    return apply(AvgPool2d(kernel, strides, pads, bool(ceil_mode), bool(count_include_pad)), x)
+    ceil_mode = flag("avg_pool2d", "ceil_mode", ceil_mode)
+    count_include_pad = flag("avg_pool2d", "count_include_pad", count_include_pad)
+    return apply(AvgPool2d(kernel, strides, pads, ceil_mode, count_include_pad), x)

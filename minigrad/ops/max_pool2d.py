@@ -26,7 +26,7 @@ from ..engine import Array, Function
 from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
-from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
+from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of, pair
 from ._pooling import by_axis, copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
 from ._windows import channels_last, first
 
@@ -204,4 +204,5 @@ def max_pool2d(
     kernel = pair("max_pool2d", "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair("max_pool2d", "stride", stride, 1)
     dilations = pair("max_pool2d", "dilation", dilation, 1)
-    return apply(MaxPool2d(kernel, strides, padding_of("max_pool2d", padding), dilations, bool(ceil_mode)), x)
+    pads, ceil_mode = padding_of("max_pool2d", padding), flag("max_pool2d", "ceil_mode", ceil_mode)
+    return apply(MaxPool2d(kernel, strides, pads, dilations, ceil_mode), x)

@@ -62,7 +62,7 @@ class GetItem(Function):
         y = x[self.index]
         if any(self.needs):  # backward must see the index of today
             parts = self.index if isinstance(self.index, tuple) else (self.index,)
-            self.index = tuple(np.array(p) if isinstance(p, (np.ndarray, list)) else p for p in parts)
+            self.index = tuple(_copied(part) if isinstance(part, (np.ndarray, list)) else part for part in parts)
         return y
 
     def backward_cpu(self, dy: Array) -> Array:
@@ -91,6 +91,12 @@ class GetItem(Function):
         return dx
 
 
+def _copied(part: Any) -> Array:
+    """An array or a list in an index, as an array; of no elements, NumPy would make floats of a list."""
+    index = np.array(part)
+    return index if isinstance(part, np.ndarray) or index.size else index.astype(np.intp)
+
+
 @op
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x with another shape of the same size, elements in row-major order; one axis may be -1: what remains.
@@ -113,7 +119,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 def flatten(x: Tensor, start_dim: int = 0) -> Tensor:
     """The axes from start_dim on as one axis: flatten(x, 1) turns (N, C, H, W) into (N, C H W)."""
     check_tensors("flatten", x=x)
-    start = normalized_axis("flatten", start_dim, max(x.ndim, 1))
+    start = normalized_axis("flatten", start_dim, max(x.ndim, 1), "start_dim")
     return apply(Reshape((*x.shape[:start], math.prod(x.shape[start:]))), x)
 
 
