@@ -35,7 +35,7 @@ def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     _check("uniform_", tensor)
     low, high = number("uniform_", "low", low), number("uniform_", "high", high)
     if high < low:
-        raise ArgumentError(f"uniform_: high must be >= low, got low {low!r}, high {high!r}")
+        raise ArgumentError(f"uniform_: high must be >= low, got low {low:g}, high {high:g}")
     values = tensor.device.generator.random(tensor.shape, tensor.dtype)
     values *= high - low
     values += low

@@ -295,7 +295,7 @@ def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:
         raise ArgumentError(f"{name}: params must be a list of tensors or of groups, got {type(params).__name__}")
     if not any(isinstance(item, Mapping) for item in items):
         return [{"params": items}]
-    groups = []
+    groups: list[Mapping[str, Any]] = []
     for item in items:
         group = {**item, "params": _as_list(item.get("params"))} if isinstance(item, Mapping) else {"params": None}
         if group["params"] is None:
