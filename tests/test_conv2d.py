@@ -640,6 +640,8 @@ def test_a_stride_beyond_the_image_and_a_dilation_of_one_tap_are_any_number(devi
         y = F.conv2d(x, w, None, stride, 1, dilation)
         y.sum().backward()
         results.append((y.numpy(), x.grad.numpy(), w.grad.numpy()))
+    expected = conv2d_reference(x.numpy(), w.numpy(), stride=6, padding=1)
+    np.testing.assert_allclose(results[0][0], expected, rtol=1e-12, atol=1e-12)
     for one, other in zip(*results):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ArgumentError, match="padding must be an integer >= 0, and at most 2147483647, got 4294967296"):

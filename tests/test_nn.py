@@ -241,6 +241,7 @@ def test_what_holds_parts_found_elsewhere_is_no_matter():
     net.teacher = lambda: teacher  # no part of it
     teacher = nn.Linear(3, 3)
     assert list(net.state_dict()) == ["fc.weight", "fc.bias"]
+    assert list(net.children()) == [net.fc]
 
 
 def test_parts_of_the_class_are_refused():
