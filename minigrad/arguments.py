@@ -64,13 +64,13 @@ def one_of(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
-def pair(op: str, name: str, value: Any, minimum: int) -> Pair:
+def pair(op: str, name: str, value: Any, minimum: int, maximum: int = _MOST) -> Pair:
     """An int, or two of them as (vertical, horizontal)."""
     if not isinstance(value, (tuple, list)):
-        return (integer(op, name, value, minimum),) * 2
+        return (integer(op, name, value, minimum, maximum),) * 2
     if len(value) != 2:
         raise ArgumentError(f"{op}: {name} must be an int or (vertical, horizontal), got {_seen(value)}")
-    return integer(op, name, value[0], minimum), integer(op, name, value[1], minimum)
+    return integer(op, name, value[0], minimum, maximum), integer(op, name, value[1], minimum, maximum)
 
 
 def padding_of(op: str, value: Any) -> Padding:
@@ -85,18 +85,16 @@ def padding_of(op: str, value: Any) -> Padding:
             raise ArgumentError(
                 f"{op}: padding must be an int, (ph, pw) or ((top, bottom), (left, right)), got {_seen(value)}"
             )
-        (top, bottom), (left, right) = value
-    else:
-        top, left = bottom, right = pair(op, "padding", value, 0)
-    top, bottom, left, right = (integer(op, "padding", n, 0, _MOST_PADDING) for n in (top, bottom, left, right))
-    return (top, bottom), (left, right)
+        down, across = (pair(op, "padding", part, 0, _MOST_PADDING) for part in value)
+        return down, across
+    ph, pw = pair(op, "padding", value, 0, _MOST_PADDING)
+    return (ph, ph), (pw, pw)
 
 
 def _seen(value: Any) -> str:
-    """The value as messages show it, whatever it is: an int may have more digits than Python prints, and an array
-    more lines than a message."""
+    """The value as messages show it, long or not."""
     try:
         text = repr(value)
     except ValueError:
-        text = f"an integer of {value.bit_length()} bits"
+        text = f"{type(value).__name__} of more digits than Python prints"
     return text if len(text) <= 200 else f"{text[:200]}... ({type(value).__name__})"
