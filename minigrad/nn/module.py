@@ -281,6 +281,8 @@ def _look(name: str, value: Any, why: str = "", inside: tuple[int, ...] = ()) ->
     elif isinstance(value, _UNORDERED) or (isinstance(value, np.ndarray) and value.dtype == object):
         rule = f"is a {kind}, in which parameters and modules have no names: keep them in a list, a tuple or a dict"
         for item in value.flat if isinstance(value, np.ndarray) else value:
+            if type(item) in _PLAIN:
+                continue
             yield from _look(name, item, why or rule, inside)
     elif isinstance(value, Iterator) and type(value).__module__ == "builtins":
         if not why:
