@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .arguments import number
 from .errors import ArgumentError, DTypeError, ShapeError
 from .grad_mode import no_grad
 from .tensor import Tensor
@@ -19,7 +20,8 @@ from .tensor import Tensor
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 0.01) -> Tensor:
     """Values from the normal distribution; the default is the paper's."""
-    _check("normal_", tensor, mean=mean, std=std)
+    _check("normal_", tensor)
+    mean, std = number("normal_", "mean", mean), number("normal_", "std", std)
     if std < 0:
         raise ArgumentError(f"normal_: std must be >= 0, got {std!r}")
     values = tensor.device.generator.standard_normal(tensor.shape, tensor.dtype)
@@ -30,9 +32,10 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 0.01) -> Tensor:
 
 def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Values evenly spread over [low, high)."""
-    _check("uniform_", tensor, low=low, high=high)
+    _check("uniform_", tensor)
+    low, high = number("uniform_", "low", low), number("uniform_", "high", high)
     if high < low:
-        raise ArgumentError(f"uniform_: high must be >= low, got low {low!r}, high {high!r}")
+        raise ArgumentError(f"uniform_: high must be >= low, got low {low:g}, high {high:g}")
     values = tensor.device.generator.random(tensor.shape, tensor.dtype)
     values *= high - low
     values += low
@@ -41,8 +44,8 @@ def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """Every element the same."""
-    _check("constant_", tensor, value=value)
-    return _fill(tensor, value)
+    _check("constant_", tensor)
+    return _fill(tensor, number("constant_", "value", value))
 
 
 def zeros_(tensor: Tensor) -> Tensor:
@@ -68,13 +71,10 @@ def fan_in(name: str, tensor: Tensor) -> int:
     return math.prod(tensor.shape[1:])
 
 
-def _check(name: str, tensor: Any, **numbers: float) -> None:
+def _check(name: str, tensor: Any) -> None:
     if not isinstance(tensor, Tensor) or tensor.dtype.kind != "f":
         seen = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise DTypeError(f"{name}: tensor must be a floating-point Tensor, got {seen}")
-    for what, number in numbers.items():
-        if not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise ArgumentError(f"{name}: {what} must be a finite number, got {number!r}")
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:

@@ -353,8 +353,13 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
 
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     """The NumPy array that a tensor of `data` will hold: the dtype rules of Tensor's docstring."""
-    if dtype is not None and np.dtype(dtype) not in _DTYPES:
-        raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {np.dtype(dtype)}")
+    if dtype is not None:
+        try:
+            wanted = np.dtype(dtype)
+        except TypeError:
+            raise DTypeError(f"Tensor: dtype must name an element type, got {dtype!r}") from None
+        if wanted not in _DTYPES:
+            raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {wanted}")
     try:
         array = np.asarray(data)
     except ValueError as error:

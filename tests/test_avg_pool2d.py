@@ -1,5 +1,7 @@
 """avg_pool2d against naive loops, PyTorch and onnxruntime, its divisors; gradients by differences."""
 
+import itertools
+
 import numpy as np
 import pytest
 from far import last_images_of_many
@@ -23,6 +25,7 @@ CASES = [  # shape, kernel, stride, padding, ceil_mode
     ((1, 2, 5, 5), (1, 1), (3, 2), NO_PADDING, False),
     ((1, 2, 6, 5), (6, 5), (1, 1), NO_PADDING, False),
     ((3, 2, 1, 1), (1, 1), (1, 1), NO_PADDING, False),
+    ((2, 3, 2, 3), (3, 5), (2, 3), ((0, 0), (1, 0)), True),  # windows larger than the image
 ]
 LARGE = [  # some blocks of threads each
     ((3, 4, 13, 11), (3, 3), (2, 2), NO_PADDING, False),
@@ -214,6 +217,42 @@ def test_matches_pytorch(device, configuration, seed):
     ours, dx = run(x, device, *rest, dy=dy)
     np.testing.assert_allclose(ours, y.detach().numpy(), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_every_small_window_as_pytorch(device, ceil_mode, count_include_pad):
+    """Values, gradients and refusals along one axis of few pixels, with every window, stride and padding."""
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    for size, kernel, stride in itertools.product(range(1, 7), range(1, 6), range(1, 5)):
+        x = normal(1, 1, size, 3)
+        for padding in range(kernel // 2 + 1):
+            rest = (kernel, 2), (stride, 2), (padding, 1), ceil_mode, count_include_pad
+            theirs = torch.tensor(x, requires_grad=True)
+            try:
+                expected = torch.nn.functional.avg_pool2d(theirs, *rest)
+            except RuntimeError:
+                with pytest.raises(ShapeError, match="avg_pool2d: .*does not fit"):
+                    avg_pool2d(Tensor(x, device=device), *rest)
+                continue
+            dy = normal(*expected.shape, seed=1)
+            expected.backward(torch.tensor(dy))
+            y, dx = run(x, device, *rest, dy=dy)
+            np.testing.assert_allclose(y, expected.detach().numpy(), 1e-12, 1e-12, err_msg=f"{size}, {rest}")
+            np.testing.assert_allclose(dx, theirs.grad.numpy(), 1e-12, 1e-12, err_msg=f"{size}, {rest}")
+
+
+@pytest.mark.parametrize(
+    "shape, kernel, stride, pads",
+    [((1, 2, 2, 2), [3, 3], [2, 2], [0] * 4), ((1, 1, 1, 3), [4, 5], [3, 2], [0, 0, 1, 1])],
+)
+def test_a_window_larger_than_the_image_as_onnxruntime(device, shape, kernel, stride, pads):
+    x = normal(*shape).astype(np.float32)
+    expected = onnx_run("AveragePool", x, kernel_shape=kernel, strides=stride, pads=pads, ceil_mode=1)
+    padding = tuple(zip(pads[:2], pads[2:]))
+    y = avg_pool2d(Tensor(x, device=device), tuple(kernel), tuple(stride), padding, True, False).numpy()
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(y, x.mean((2, 3), keepdims=True), rtol=1e-6, atol=1e-7)
 
 
 @settings(max_examples=60)

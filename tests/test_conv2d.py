@@ -639,3 +639,20 @@ def test_the_gradient_of_the_bias_is_summed_in_pieces(order, device):
     dy[0, :, 0, 0] = 2.0**27
     F.conv2d(x, w, b).backward(Tensor(dy, device=device))
     np.testing.assert_allclose(b.grad.numpy(), 2.0**27 + 4999, rtol=0, atol=300)
+
+
+def test_a_stride_beyond_the_image_and_a_dilation_of_one_tap_are_any_number(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 5, 4)), requires_grad=True, device=device)
+    w = Tensor(np.random.default_rng(1).standard_normal((2, 3, 3, 1)), requires_grad=True, device=device)
+    results = []
+    for stride, dilation in ((6, 1), ((2**40, 2**62), (1, 2**40))):
+        x.grad = w.grad = None
+        y = F.conv2d(x, w, None, stride, 1, dilation)
+        y.sum().backward()
+        results.append((y.numpy(), x.grad.numpy(), w.grad.numpy()))
+    expected = conv2d_reference(x.numpy(), w.numpy(), stride=6, padding=1)
+    np.testing.assert_allclose(results[0][0], expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(*results):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ArgumentError, match="padding must be an integer >= 0, and at most 2147483647, got 4294967296"):
+        F.conv2d(x, w, None, 1, 2**32)

@@ -1,5 +1,7 @@
 """max_pool2d against naive loops, PyTorch and onnxruntime; ties, NaN, padding; gradients by differences."""
 
+import itertools
+
 import numpy as np
 import pytest
 from far import last_images_of_many
@@ -40,6 +42,7 @@ CASES = [  # shape, kernel, stride, padding, dilation, ceil_mode
     ((1, 1, 18, 17), (17, 16), (1, 1), ((8, 8), (8, 8)), (1, 1), False),  # 272 taps: more than a byte counts
     ((3, 4, 13, 11), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # 360 outputs and 1716 pixels: some blocks each
     ((2, 3, 12, 13), (3, 2), (1, 2), ((2, 1), (0, 1)), (2, 3), True),
+    ((2, 3, 2, 3), (3, 5), (2, 3), ((0, 0), (1, 0)), (1, 1), True),  # windows larger than the image
 ]
 
 
@@ -256,6 +259,43 @@ def test_matches_pytorch(device, configuration, ties, seed):
     ours, dx = run(x, device, *rest, dy=dy)
     np.testing.assert_array_equal(ours, y.detach().numpy())
     np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_every_small_window_as_pytorch(device, ceil_mode):
+    """Values, gradients and refusals along one axis of few pixels, with every window, stride, padding and dilation."""
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    for size, kernel, stride, dilation in itertools.product(range(1, 7), range(1, 6), range(1, 5), range(1, 4)):
+        x = distinct(1, 1, size, 3)
+        for padding in range(kernel // 2 + 1):
+            rest = (kernel, 2), (stride, 1), (padding, 0), (dilation, 2), ceil_mode
+            theirs = torch.tensor(x, requires_grad=True)
+            try:
+                expected = torch.nn.functional.max_pool2d(theirs, *rest)
+            except RuntimeError:
+                expected = None
+            if expected is None or torch.isinf(expected).any():  # -inf: of a window that sees nothing but padding
+                with pytest.raises(ShapeError, match="max_pool2d: .*(does not fit|would see padding only)"):
+                    max_pool2d(Tensor(x, device=device), *rest)
+                continue
+            dy = distinct(*expected.shape)
+            expected.backward(torch.tensor(dy))
+            y, dx = run(x, device, *rest, dy=dy)
+            np.testing.assert_array_equal(y, expected.detach().numpy(), err_msg=f"{size}, {rest}")
+            np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-12, err_msg=f"{size}, {rest}")
+
+
+@pytest.mark.parametrize(
+    "shape, kernel, stride, pads",
+    [((1, 2, 2, 2), [3, 3], [2, 2], [0] * 4), ((1, 1, 1, 3), [4, 5], [3, 2], [0, 0, 1, 1])],
+)
+def test_a_window_larger_than_the_image_as_onnxruntime(device, shape, kernel, stride, pads):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected = onnx_run("MaxPool", x, kernel_shape=kernel, strides=stride, pads=pads, ceil_mode=1)
+    padding = tuple(zip(pads[:2], pads[2:]))
+    y = max_pool2d(Tensor(x, device=device), tuple(kernel), tuple(stride), padding, ceil_mode=True).numpy()
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(y, x.max((2, 3), keepdims=True))
 
 
 @settings(max_examples=60)

@@ -1,5 +1,6 @@
 """Modules and layers: names, state, devices, switches, printing; against functions, PyTorch, differences."""
 
+import collections
 import copy
 import pickle
 
@@ -80,6 +81,184 @@ def test_shared_parts_count_once_and_cycles_end():
     net.c.tied, net.c.parent = net.a.weight, net
     assert [name for name, _ in net.named_parameters()] == ["a.weight", "a.bias"]
     assert [name for name, _ in net.named_modules()] == ["", "a", "c"]
+
+
+class Block(nn.Module):
+    """Layers and parameters in containers of every kind that is walked."""
+
+    def __init__(self):
+        self.rows = [[nn.Linear(2, 3)], (nn.Linear(3, 4), [nn.Dropout(0.5)])]
+        self.named = {"key": nn.Linear(4, 5), "scales": {1: nn.Parameter(np.ones(5, "f")), "x": [nn.ReLU()]}}
+        self.queue = collections.deque([nn.Linear(5, 1)])
+        self.options = {"sizes": [1, 2, {3}], "table": np.ones(3), "mask": Tensor([1.0]), None: "any key will do"}
+
+    def forward(self, x):
+        x = self.rows[1][0](self.rows[0][0](x))
+        return self.queue[0](self.named["scales"]["x"][0](self.named["key"](x) * self.named["scales"][1]))
+
+
+IN_CONTAINERS = [
+    "named.scales.1", "rows.0.0.weight", "rows.0.0.bias", "rows.1.0.weight", "rows.1.0.bias",
+    "named.key.weight", "named.key.bias", "queue.0.weight", "queue.0.bias",
+]  # fmt: skip
+
+
+def test_parts_in_containers_in_containers_are_found():
+    net = Block()
+    assert list(net.state_dict()) == [name for name, _ in net.named_parameters()] == IN_CONTAINERS
+    assert [name for name, _ in net.named_children()] == [
+        "rows.0.0", "rows.1.0", "rows.1.1.0", "named.key", "named.scales.x.0", "queue.0",
+    ]  # fmt: skip
+    assert net.num_parameters() == 9 + 16 + 25 + 5 + 6 and "  rows.1.1.0: Dropout" in str(net)
+    net.eval()
+    assert not net.rows[1][1][0].training and not net.queue[0].training
+    x = Tensor(np.ones((3, 2), "f"))
+    net(x).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    before = net.state_dict()
+    optim.SGD(net.parameters(), 0.1).step()
+    assert all((value != before[name]).any() for name, value in net.state_dict().items())
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+    other = Block()
+    other.load_state_dict(net.state_dict())
+    np.testing.assert_array_equal(other(x).numpy(), net(x).numpy())
+    other.to("cpu:1")
+    np.testing.assert_array_equal(other(Tensor(x, device="cpu:1")).numpy(), net(x).numpy())
+
+
+def test_names_in_containers_are_those_of_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    ours, theirs = nn.Module(), torch.nn.Module()
+    ours.layers = [[nn.Linear(1, 1), nn.Linear(1, 1)], [nn.Linear(1, 1)]]
+    ours.blocks = {"key": nn.Linear(1, 1), "more": {"b": nn.Linear(1, 1)}}
+    ours.weights = [nn.Parameter([1.0]), nn.Parameter([2.0])]
+    lists, linear = torch.nn.ModuleList, lambda: torch.nn.Linear(1, 1)
+    theirs.layers = lists([lists([linear(), linear()]), lists([linear()])])
+    theirs.blocks = torch.nn.ModuleDict({"key": linear(), "more": torch.nn.ModuleDict({"b": linear()})})
+    theirs.weights = torch.nn.ParameterList([torch.ones(1), torch.ones(1)])
+    assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
+
+
+def test_containers_may_share_and_hold_themselves():
+    net, fc = nn.Module(), nn.Linear(2, 2)
+    net.layers = [fc, {"again": fc}]
+    net.layers.append(net.layers)
+    net.names = {"fc": fc, "net": net}
+    net.names["names"] = net.names
+    assert list(net.state_dict()) == ["layers.0.weight", "layers.0.bias"] and net.num_parameters() == 6
+    assert [name for name, _ in net.named_modules()] == ["", "layers.0"]
+
+
+class Holder:
+    def __init__(self, *parts):
+        self.parts, self.note = parts, "a plain object"
+
+
+class Slotted:
+    __slots__ = ("empty", "part")
+
+
+def slotted(part):
+    holder = Slotted()
+    holder.part = part
+    return holder
+
+
+def objects(*parts):
+    array = np.empty(len(parts), object)
+    array[:] = parts
+    return array
+
+
+@pytest.mark.parametrize("part", [lambda: nn.Dropout(), lambda: nn.Parameter([1.0])], ids=["module", "parameter"])
+@pytest.mark.parametrize(
+    "hold, message",
+    [
+        (lambda x: {x}, "held is a set, in which parameters and modules have no names"),
+        (lambda x: [[frozenset([x])]], "held.0.0 is a frozenset, in which"),
+        (lambda x: {"a": x}.values(), "held is a dict_values, in which"),
+        (lambda x: objects(x), "held is a ndarray, in which"),
+        (lambda x: {x: "fast"}, "held is a dict with a Module as a key: keep it as a value too"),
+        (lambda x: (y for y in [x]), "held is a generator, which can be looked through only once: make it a list"),
+        (lambda x: map(str, [x]), "held is a map, which can be looked"),
+        (lambda x: {"a": iter([x])}, "held.a is a list_iterator, which can be looked"),
+        (lambda x: Holder(1, x), "held.parts.1 is a .* in a Holder, which is no Module"),
+        (lambda x: {"a": Holder([x])}, "held.a.parts.0.0 is a .* in a Holder, which is no Module"),
+        (lambda x: slotted(x), "held.part is a .* in a Slotted, which is no Module"),
+        (lambda x: collections.UserDict(a=x), "held.data.a is a .* in a UserDict"),
+        (lambda x: {"a.b": x}, "held has a key 'a.b' that cannot be part of a name"),
+        (lambda x: {"": x}, "held has a key '' that cannot"),
+        (lambda x: [{(1, 2): x}], r"held.0 has a key \(1, 2\) that cannot"),
+        (lambda x: {True: [x]}, "held has a key True that cannot"),
+    ],
+)
+def test_what_is_held_out_of_sight_is_refused(hold, message, part):
+    def net():
+        net = nn.Module()
+        net.inner = nn.Module()
+        net.inner.held = hold(part())
+        return net
+
+    for walk in (
+        nn.Module.named_parameters, nn.Module.parameters, nn.Module.named_modules, nn.Module.eval, nn.Module.state_dict,
+        nn.Module.zero_grad, nn.Module.num_parameters, lambda m: m.to("cpu:1"), lambda m: m.load_state_dict({}), str,
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError, match=r"^Module: (inner\.)?" + message):
+            walk(net())
+
+
+def test_two_parts_of_one_name_are_refused():
+    net = nn.Module()
+    net.blocks = {0: nn.Linear(1, 1), "0": nn.Linear(1, 1)}
+    with pytest.raises(ArgumentError, match="Module: two Linears have the name 'blocks.0'"):
+        net.parameters()
+    net.blocks = {0: nn.Parameter([1.0]), "0": nn.Parameter([1.0])}
+    with pytest.raises(ArgumentError, match="Module: two Parameters have the name 'blocks.0'"):
+        net.parameters()
+    net.blocks = nn.Module()
+    net.blocks.fc = nn.Linear(1, 1)
+    setattr(net, "blocks.fc", nn.Linear(1, 1))
+    with pytest.raises(ArgumentError, match="two Linears have the name 'blocks.fc'"):
+        net.state_dict()
+
+
+def test_a_tensor_that_wants_a_gradient_is_to_be_a_parameter():
+    net = nn.Module()
+    for net.held in (Tensor([1.0], requires_grad=True), {"a": [Tensor([1.0], requires_grad=True)]}):
+        with pytest.raises(ArgumentError, match=r"held.* is a Tensor that requires a gradient, but no Parameter"):
+            net.parameters()
+    x = Tensor([1.0], requires_grad=True)
+    net.held = [x * 2, x.detach(), Tensor([1])]  # an activation that was kept, and constants
+    assert list(net.parameters()) == []
+
+
+def test_what_holds_parts_found_elsewhere_is_no_matter():
+    net = nn.Module()
+    net.fc = nn.Linear(2, 2)
+    net.optimizer = optim.SGD(net.parameters(), 0.1)
+    net.trainer, net.by_layer, net.done = Holder(net, net.fc), {net.fc: 0.1}, {net.fc.weight}
+    net.teacher = lambda: teacher  # no part of it
+    teacher = nn.Linear(3, 3)
+    assert list(net.state_dict()) == ["fc.weight", "fc.bias"]
+    assert list(net.children()) == [net.fc]
+
+
+def test_parts_of_the_class_are_refused():
+    with pytest.raises(ArgumentError, match="Shared.layers.0 is a Linear of the class, .*: set it in __init__"):
+
+        class Shared(nn.Module):
+            layers = [nn.Linear(2, 2)]
+
+    with pytest.raises(ArgumentError, match="Slots: parameters and modules in __slots__ are not found"):
+
+        class Slots(nn.Module):
+            __slots__ = ("fc",)
+
+    class Net(nn.Module):
+        kind, sizes, act = nn.Linear, {"a": [1, 2]}, F.relu
+
+    assert list(Net().parameters()) == []
 
 
 def test_replacing_and_deleting_attributes():
@@ -372,7 +551,7 @@ def test_training_step_by_step_against_pytorch(device):
             r"Conv2d: kernel_size must be an int or \(vertical, horizontal\)",
         ),
         (lambda: nn.Linear(True, 4), "Linear: in_features must be an integer >= 1, got True"),
-        (lambda: nn.LRN(n=0), "LRN: n must be an integer >= 1, got 0"),
+        (lambda: nn.LRN(n=0), "lrn: n must be an integer >= 1, got 0"),
         (lambda: nn.Dropout(2), "dropout: p, the probability of dropping, must be between 0 and 1, got 2"),
         (lambda: nn.Dropout(form="torch"), "form must be 'inverted' or 'paper'"),
         (lambda: nn.CrossEntropyLoss("max"), "reduction must be 'mean', 'sum' or 'none', got 'max'"),

@@ -76,7 +76,11 @@ def test_refused():
         F.pad(x, ((0, 1.0), (0, 0)))
     with pytest.raises(ArgumentError, match="pad: value must be a number, got 'x'"):
         F.pad(x, ((0, 0), (0, 0)), "x")
-    with pytest.raises(ArgumentError, match="pad: value must be an integer for a int64 tensor, got 0.5"):
+    with pytest.raises(ArgumentError, match="pad: value must be an integer for a int64 tensor, .* got 0.5"):
         F.pad(Tensor([1]), ((0, 1),), 0.5)
+    for dtype, value in [("int8", 128), ("uint8", -1), ("bool", 2), ("int64", 10**30), ("int32", np.nan)]:
+        with pytest.raises(ArgumentError, match=f"pad: value must be an integer for a {dtype} tensor"):
+            F.pad(Tensor([1], dtype=dtype), ((0, 1),), value)
+    assert F.pad(Tensor([1], dtype="uint8"), ((0, 1),), 255).numpy().tolist() == [1, 255]
     with pytest.raises(DTypeError, match="pad: x must be a Tensor"):
         F.pad([1], ((0, 1),))

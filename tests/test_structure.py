@@ -14,8 +14,8 @@ ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
-    "errors interrupts memory casting tracing kernel cudasim cuda device gpu parallel grad_mode engine backward "
-    "operators tensor chunks ops functional nn"
+    "errors arguments interrupts memory casting tracing kernel cudasim cuda device gpu parallel grad_mode engine "
+    "backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
@@ -25,11 +25,33 @@ ALLOWED = {
     "cuda": {"errors"},
     "profiler": {"errors", "tracing", "device", "parallel", "engine"},
     "gradcheck": {"errors", "device", "parallel", "grad_mode", "engine", "tensor"},
-    "optim": {"errors", "interrupts", "memory", "tracing", "device", "gpu", "parallel", "engine", "tensor"},
-    "init": {"errors", "device", "parallel", "grad_mode", "engine", "tensor"},
+    "optim": {
+        "errors",
+        "arguments",
+        "interrupts",
+        "memory",
+        "tracing",
+        "device",
+        "gpu",
+        "parallel",
+        "engine",
+        "tensor",
+    },
+    "init": {"errors", "arguments", "device", "parallel", "grad_mode", "engine", "tensor"},
     "checkpoint": {"errors", "device", "parallel", "engine", "tensor"},
     "data": {"errors"},
-    "nn": {"errors", "device", "parallel", "grad_mode", "engine", "tensor", "chunks", "functional", "init"},
+    "nn": {
+        "errors",
+        "arguments",
+        "device",
+        "parallel",
+        "grad_mode",
+        "engine",
+        "tensor",
+        "chunks",
+        "functional",
+        "init",
+    },
     "nvrtc": {"errors", "kernel"},
     "kernel_cases": {"errors", "kernel", "device", "gpu", "grad_mode", "engine", "tensor", "functional", "optim"},
 }

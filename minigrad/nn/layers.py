@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import functional as F
 from .. import init
+from ..arguments import flag, integer, padding_of, pair
 from ..device import DeviceLike
 from ..errors import ArgumentError
 from ..tensor import Tensor
@@ -23,14 +24,14 @@ Size = int | tuple[int, int]
 
 
 def _parameter(shape: tuple[int, ...], device: DeviceLike | None, dtype: Any) -> Parameter:
-    return Parameter(np.zeros(shape, np.float32 if dtype is None else dtype), device=device)
+    return Parameter(np.zeros(shape, np.float32), device=device, dtype=dtype)
 
 
 class Conv2d(Module):
     """Convolution of (N, in_channels, H, W) with `weight` (out_channels, in_channels / groups, kh, kw) and `bias`.
 
-    kernel_size and stride: an int or (vertical, horizontal); padding also ((top, bottom), (left, right)).
-    ArgumentError for settings out of range; see functional.conv2d.
+    kernel_size, stride and dilation: an int or (vertical, horizontal); padding also ((top, bottom), (left, right)).
+    ArgumentError for settings out of range, PyTorch's padding="same" too; see functional.conv2d.
     """
 
     def __init__(
@@ -46,24 +47,22 @@ class Conv2d(Module):
         device: DeviceLike | None = None,
         dtype: Any = None,
     ):
-        _at_least_one("Conv2d", "in_channels", in_channels)
-        _at_least_one("Conv2d", "out_channels", out_channels)
-        _at_least_one("Conv2d", "groups", groups)
-        window = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else (kernel_size,) * 2
-        if len(window) != 2:
-            raise ArgumentError(f"Conv2d: kernel_size must be an int or (vertical, horizontal), got {window}")
-        kh, kw = window
-        _at_least_one("Conv2d", "kernel_size", kh)
-        _at_least_one("Conv2d", "kernel_size", kw)
+        in_channels = integer("Conv2d", "in_channels", in_channels, 1)
+        out_channels = integer("Conv2d", "out_channels", out_channels, 1)
+        groups = integer("Conv2d", "groups", groups, 1)
+        kh, kw = pair("Conv2d", "kernel_size", kernel_size, 1)
+        pair("Conv2d", "stride", stride, 1)
+        pair("Conv2d", "dilation", dilation, 1)
+        padding_of("Conv2d", padding)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
                 f"Conv2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}"
             )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         # A kernel is stored like an image, channels last: conv2d then reads it as a matrix without a copy.
-        memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32 if dtype is None else dtype)
-        self.weight = Parameter(memory.transpose(0, 3, 1, 2), device=device)
-        self.bias = _parameter((out_channels,), device, dtype) if bias else None
+        memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32)
+        self.weight = Parameter(memory.transpose(0, 3, 1, 2), device=device, dtype=dtype)
+        self.bias = _parameter((out_channels,), device, dtype) if flag("Conv2d", "bias", bias) else None
         init.he_normal_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,10 +86,10 @@ class Linear(Module):
         device: DeviceLike | None = None,
         dtype: Any = None,
     ):
-        _at_least_one("Linear", "in_features", in_features)
-        _at_least_one("Linear", "out_features", out_features)
+        in_features = integer("Linear", "in_features", in_features, 1)
+        out_features = integer("Linear", "out_features", out_features, 1)
         self.weight = _parameter((out_features, in_features), device, dtype)
-        self.bias = _parameter((out_features,), device, dtype) if bias else None
+        self.bias = _parameter((out_features,), device, dtype) if flag("Linear", "bias", bias) else None
         init.he_normal_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,8 +122,12 @@ class Sigmoid(Module):
 
 class _Pool2d(Module):
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Any = 0, ceil_mode: bool = False):
-        self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, ceil_mode
+        layer = type(self).__name__
+        self.kernel_size, self.padding, self.ceil_mode = kernel_size, padding, flag(layer, "ceil_mode", ceil_mode)
         self.stride = kernel_size if stride is None else stride
+        pair(layer, "kernel_size", kernel_size, 1)
+        pair(layer, "stride", self.stride, 1)
+        padding_of(layer, padding)
 
     def settings(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(self, padding=0, ceil_mode=False)
@@ -152,7 +155,7 @@ class AvgPool2d(_Pool2d):
         count_include_pad: bool = True,
     ):
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = flag("AvgPool2d", "count_include_pad", count_include_pad)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
@@ -168,8 +171,7 @@ class LRN(Module):
     """
 
     def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1):
-        _at_least_one("LRN", "n", n)
-        _at_least_one("LRN", "groups", groups)
+        F.lrn(_no_image(), n, k, alpha, beta, groups)  # refuses what the layer would refuse later
         self.n, self.k, self.alpha, self.beta, self.groups = n, k, alpha, beta, groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ class LRNWithinMap(Module):
     """Response normalisation within each channel, over n x n pixels: see functional.lrn_within_map."""
 
     def __init__(self, n: int = 5, k: float = 1.0, alpha: float = 4e-5, beta: float = 0.75):
-        _at_least_one("LRNWithinMap", "n", n)
+        F.lrn_within_map(_no_image(), n, k, alpha, beta)  # refuses what the layer would refuse later
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,7 +199,7 @@ class Dropout(Module):
     """Each element times 0 with probability p while `training`; form: see functional.dropout."""
 
     def __init__(self, p: float = 0.5, form: str = "inverted"):
-        F.dropout(Tensor(0.0), p, False, form)  # refuses what the layer would refuse later
+        F.dropout(_no_image(), p, False, form)  # refuses what the layer would refuse later
         self.p, self.form = p, form
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,7 +213,7 @@ class Flatten(Module):
     """Axes from `start_dim` on become one: images (N, C, H, W) become rows (N, C * H * W), channels first."""
 
     def __init__(self, start_dim: int = 1):
-        self.start_dim = start_dim
+        self.start_dim = integer("Flatten", "start_dim", start_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.flatten(x, self.start_dim)
@@ -265,7 +267,7 @@ class CrossEntropyLoss(Module):
     """functional.cross_entropy(logits, target), with reduction "mean", "sum" or "none"."""
 
     def __init__(self, reduction: str = "mean"):
-        F.cross_entropy(Tensor([[0.0]]), [0], reduction)  # refuses what the layer would refuse later
+        F.cross_entropy(Tensor([[0.0]], device="cpu:0"), [0], reduction)  # refuses what the layer would refuse later
         self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
@@ -275,9 +277,9 @@ class CrossEntropyLoss(Module):
         return f"reduction={self.reduction!r}"
 
 
-def _at_least_one(layer: str, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{layer}: {name} must be an integer >= 1, got {value!r}")
+def _no_image() -> Tensor:
+    """What a function is called with for its checks of settings alone: (0, 0, 1, 1), so every number of groups fits."""
+    return Tensor(np.zeros((0, 0, 1, 1), np.float32), device="cpu:0")
 
 
 def _unusual(layer: Module, **usual: Any) -> str:

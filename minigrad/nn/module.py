@@ -1,21 +1,29 @@
 """Modules: trees of parameters with a forward function.
 
 There is no registry: the parameters and submodules of a module are those among its attributes, in the order
-in which they were set (a list or tuple of them counts too).  So `vars(module)` shows what there is, and a
-subclass has no `super().__init__()` to forget.
+in which they were set, and those in lists, tuples, deques and dicts among them, to any depth.  So `vars(module)` shows
+what there is, and a subclass has no `super().__init__()` to forget.
+
+What is held where it would not be found (in a set, a generator, an object that is no Module, as an attribute of the
+class) would be neither trained nor saved, and nobody would see it.  So it is refused, with a word, by all that walks
+the tree: parameters(), modules(), train(), state_dict(), ....  Not looked into are functions, methods, and objects
+inside of objects: `self.teacher = lambda: net` is how to hold a net that is not a part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, MappingView
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ..arguments import flag
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
-from ..errors import CheckpointError, GraphError
+from ..errors import ArgumentError, CheckpointError, GraphError
 from ..grad_mode import no_grad
 from ..tensor import Tensor, TensorLike
 
@@ -38,7 +46,7 @@ class Parameter(Tensor):
         dtype: Any = None,
     ):
         super().__init__(data, requires_grad=True, device=device, dtype=dtype)
-        self.requires_grad = requires_grad
+        self.requires_grad = flag("Parameter", "requires_grad", requires_grad)
 
 
 class Module:
@@ -54,9 +62,27 @@ class Module:
 
     Calling a module calls its forward.  A parameter or module that appears in several places is one thing: it
     is listed, saved and counted once, under its first name.
+
+    Lists, tuples, deques and dicts of parameters and modules count as attributes do, in each other to any depth; what
+    they hold is named by places and keys: "layers.0.1.weight", "blocks.key.weight".  Keys are non-empty strings
+    without a dot, or integers.
+
+    ArgumentError from all that walks over parameters or modules, where one is held out of its sight (see this
+    module's docstring), has another's name, or is a Tensor that requires a gradient but no Parameter.
     """
 
     training = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if vars(cls).get("__slots__"):
+            raise ArgumentError(f"{cls.__name__}: parameters and modules in __slots__ are not found: leave it out")
+        for name, value in vars(cls).items():
+            for path, member, _ in _look(f"{cls.__name__}.{name}", value):
+                raise ArgumentError(
+                    f"{path} is a {type(member).__name__} of the class, the same for all its instances, and would be "
+                    "neither trained nor saved: set it in __init__, as an attribute of self"
+                )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: define forward")
@@ -79,49 +105,74 @@ class Module:
 
     # ---------------------------------------------------------------- walking the tree
 
-    def _members(self) -> Iterator[tuple[str, Parameter | Module]]:
+    def _members(self) -> Iterator[tuple[str, Any, str]]:
+        """(name, parameter or module held directly, "") and (path, what is held out of sight, why it is)."""
         for name, value in vars(self).items():
-            if isinstance(value, (Parameter, Module)):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                for i, item in enumerate(value):
-                    if isinstance(item, (Parameter, Module)):
-                        yield f"{name}.{i}", item
+            if isinstance(value, (Parameter, Module)):  # as _look does, but at once: Sequential's forward comes here
+                yield name, value, ""
+            elif type(value) not in _PLAIN:
+                yield from _look(name, value)
+
+    def _tree(self) -> tuple[dict[str, Module], dict[str, Parameter]]:
+        """Dotted name -> module, this one included, and dotted name -> parameter, each once; refuses the rest."""
+        modules: dict[str, Module] = {}
+        parameters: dict[str, Parameter] = {}
+        out_of_sight: list[tuple[str, Any, str]] = []
+        seen: set[int] = set()
+
+        def enter(named: dict[str, Any], name: str, member: Any) -> None:
+            if name in named:
+                raise ArgumentError(
+                    f"{type(self).__name__}: two {type(member).__name__}s have the name {name!r}: rename an attribute "
+                    "or a key (1 and '1' are one name)"
+                )
+            seen.add(id(member))
+            named[name] = member
+
+        def visit(prefix: str, module: Module) -> None:
+            enter(modules, prefix, module)
+            children = []
+            for name, member, why in module._members():
+                name = f"{prefix}.{name}" if prefix else name
+                if why:
+                    out_of_sight.append((name, member, why))
+                elif isinstance(member, Module):
+                    children.append((name, member))
+                elif id(member) not in seen:
+                    enter(parameters, name, member)
+            for name, child in children:
+                if id(child) not in seen:
+                    visit(name, child)
+
+        visit("", self)
+        for path, member, why in out_of_sight:
+            if id(member) not in seen:  # an optimiser, say, holds what is found elsewhere
+                raise ArgumentError(f"{type(self).__name__}: {path} {why}")
+        return modules, parameters
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the submodules held directly."""
-        return ((name, member) for name, member in self._members() if isinstance(member, Module))
+        return ((name, member) for name, member, why in self._members() if isinstance(member, Module) and not why)
 
     def children(self) -> Iterator[Module]:
         """The submodules held directly."""
         return (module for _, module in self.named_children())
 
-    def named_modules(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
         """(dotted name, module) of this module, named "", and of all below it, each once."""
-        seen = set() if seen is None else seen
-        if id(self) in seen:
-            return
-        seen.add(id(self))
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name, seen)
+        return iter(self._tree()[0].items())
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it, each once."""
-        return (module for _, module in self.named_modules())
+        return iter(self._tree()[0].values())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter) of this module and all below it, each once: "features.conv1.weight"."""
-        seen: set[int] = set()
-        for prefix, module in self.named_modules():
-            for name, member in module._members():
-                if isinstance(member, Parameter) and id(member) not in seen:
-                    seen.add(id(member))
-                    yield (f"{prefix}.{name}" if prefix else name), member
+        return iter(self._tree()[1].items())
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters of this module and all below it, each once."""
-        return (parameter for _, parameter in self.named_parameters())
+        return iter(self._tree()[1].values())
 
     def num_parameters(self) -> int:
         """How many numbers there are to train, frozen ones included."""
@@ -131,6 +182,7 @@ class Module:
 
     def train(self: Self, mode: bool = True) -> Self:
         """Set `training` here and below: dropout drops while training; returns self."""
+        mode = flag(f"{type(self).__name__}.train", "mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -195,11 +247,82 @@ class Module:
         return lines
 
 
+_KEYED: Any = (dict, MappingProxyType)
+_ORDERED: Any = (list, tuple, deque, *_KEYED)
+_UNORDERED: Any = (set, frozenset, MappingView)
+_IN_AN_OBJECT = "in an object"
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None), np.float32, np.float64, np.int64))
+
+
+def _look(name: str, value: Any, why: str = "", inside: tuple[int, ...] = ()) -> Iterator[tuple[str, Any, str]]:
+    """(dotted name, member, why it would not be found) of each parameter and module that a value is or holds.
+
+    why: "" in what is walked; else what a message says after the name.  inside: what the value is held by.
+    """
+    kind = type(value).__name__
+    inside = (*inside, id(value))
+    if isinstance(value, (Parameter, Module)):
+        yield name, value, why
+    elif isinstance(value, Tensor):
+        if value.requires_grad and value.is_leaf and not why:
+            rule = "is a Tensor that requires a gradient, but no Parameter, and would be neither trained nor saved"
+            yield name, value, f"{rule}: make it an nn.Parameter, or use .detach() or requires_grad_(False)"
+    elif id(value) in inside[:-1]:  # a list in itself
+        return
+    elif isinstance(value, _ORDERED):
+        for key, item in enumerate(value) if not isinstance(value, _KEYED) else value.items():
+            if type(item) not in _PLAIN:
+                bad = "" if type(key) is int else _unfit(key)
+                in_sight = not bad and why in ("", _IN_AN_OBJECT)  # else the reason is that of what holds the item
+                yield from _look(f"{name}.{key}" if in_sight else name, item, why or bad, inside)
+            if type(key) not in _PLAIN:
+                yield from _look(
+                    name, key, why or f"is a {kind} with a Module as a key: keep it as a value too", inside
+                )
+    elif isinstance(value, _UNORDERED) or (isinstance(value, np.ndarray) and value.dtype == object):
+        rule = f"is a {kind}, in which parameters and modules have no names: keep them in a list, a tuple or a dict"
+        for item in value.flat if isinstance(value, np.ndarray) else value:
+            if type(item) in _PLAIN:
+                continue
+            yield from _look(name, item, why or rule, inside)
+    elif isinstance(value, Iterator) and type(value).__module__ == "builtins":
+        if not why:
+            yield name, value, f"is a {kind}, which can be looked through only once: make it a list"
+    elif not why and type(value).__module__ != "builtins" and not isinstance(value, type):
+        for attribute, held in _attributes(value):
+            for path, member, _ in _look(f"{name}.{attribute}", held, _IN_AN_OBJECT, inside):
+                rule = f"is a {type(member).__name__} in a {kind}, which is no Module, and would be neither trained nor"
+                yield path, member, f"{rule} saved: derive it from Module, or keep what it holds in a list or a dict"
+
+
+def _unfit(key: Any) -> str:
+    """What is wrong with a key that is to be part of a name; "" for nothing."""
+    string, integer = isinstance(key, str), isinstance(key, (int, np.integer)) and not isinstance(key, bool)
+    if integer or (string and key and "." not in key):
+        return ""
+    return f"has a key {key!r} that cannot be part of a name: take a string without a dot, or an integer"
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of an object's attributes, those in slots too."""
+    yield from getattr(value, "__dict__", {}).items()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name != "__dict__" and hasattr(value, name):
+                yield name, getattr(value, name)
+
+
 def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """`state` as NumPy arrays, once its names and shapes are those of `expected` (arrays or tensors by name).
 
     CheckpointError lists every missing, unexpected and misshapen name.
     """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"load_state_dict: {model} takes a dictionary of arrays by name, as state_dict() returns, "
+            f"got {type(state).__name__}"
+        )
     values = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
     wrong = [f"missing: {name} {p.shape}" for name, p in expected.items() if name not in values]
     for name, value in values.items():

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..arguments import number
 from ..chunks import whole_batches
 from ..errors import ArgumentError
 from ..grad_mode import no_grad
@@ -33,11 +34,20 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
 
     images: what the model is called with; a hundred typical ones are enough.
     std: the spread that each layer's outputs get, by layer; layers not named get 1.  Dropout is off meanwhile.
-    A unit whose output does not vary is left as it is.  ArgumentError for a layer without bias.
+    A unit whose output does not vary is left as it is.
+    ArgumentError for a layer without bias, a std that is no number > 0, or one for what is no such layer of the model.
     """
+    if not isinstance(model, Module):
+        raise ArgumentError(f"standardize_outputs: model must be a Module, got {type(model).__name__}")
     wanted = std if isinstance(std, Mapping) else {}
     default = 1.0 if isinstance(std, Mapping) else std
+    for spread in (default, *wanted.values()):
+        if number("standardize_outputs", "std", spread) <= 0:
+            raise ArgumentError(f"standardize_outputs: std must be > 0, got {spread!r}")
     layers: list[Any] = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
+    for layer in wanted:
+        if layer not in layers:
+            raise ArgumentError(f"standardize_outputs: std names what is no Conv2d or Linear of the model: {layer!r}")
     for layer in layers:
         if layer.bias is None:
             raise ArgumentError(f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DTypeError, ShapeError
+from ..arguments import Padding, Pair, flag, integer, is_number, one_of, padding_of, pair  # noqa: F401 (for the rooms)
+from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor
-
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
 _FLOATING = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -24,10 +21,10 @@ def check_tensors(op: str, **named: Any) -> None:
 
 
 def check_floating(op: str, **named: Any) -> None:
-    """Every argument (None excepted) is a Tensor, and all are float32 or all float64."""
+    """Every argument (a bias of None excepted) is a Tensor, and all are float32 or all float64."""
     dtype = None
-    for value in named.values():  # this runs in every call of an op: nothing is built until something is wrong
-        if value is None:
+    for name, value in named.items():  # this runs in every call of an op: nothing is built until something is wrong
+        if value is None and name == "bias":
             continue
         if not isinstance(value, Tensor):
             break
@@ -36,7 +33,7 @@ def check_floating(op: str, **named: Any) -> None:
             break
     else:
         return
-    given = {name: value for name, value in named.items() if value is not None}
+    given = {name: value for name, value in named.items() if value is not None or name != "bias"}
     check_tensors(op, **given)
     seen = ", ".join(f"{name} {value.dtype}" for name, value in given.items())
     rule = "expects floating-point input" if len(given) == 1 else "inputs must be all float32 or all float64"
@@ -49,47 +46,9 @@ def check_rank(op: str, name: str, x: Tensor, ndim: int, axes: str) -> None:
         raise ShapeError(f"{op}: {name} must have {ndim} axes {axes}, it has {x.ndim}: {x.shape}")
 
 
-def integer(op: str, name: str, value: Any, minimum: int) -> int:
-    """`value` as an int >= minimum; ArgumentError otherwise (booleans and 2.0 are not integers)."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < minimum:
-        raise ArgumentError(f"{op}: {name} must be an integer >= {minimum}, got {value!r}")
-    return number
-
-
-def pair(op: str, name: str, value: Any, minimum: int) -> Pair:
-    """An int, or two of them as (vertical, horizontal)."""
-    if not isinstance(value, (tuple, list)):
-        return (integer(op, name, value, minimum),) * 2
-    if len(value) != 2:
-        raise ArgumentError(f"{op}: {name} must be an int or (vertical, horizontal), got {value!r}")
-    return integer(op, name, value[0], minimum), integer(op, name, value[1], minimum)
-
-
-def padding_of(op: str, value: Any) -> Padding:
-    """int, (ph, pw) or ((top, bottom), (left, right)) as the last form."""
-    if isinstance(value, (tuple, list)) and any(isinstance(part, (tuple, list)) for part in value):
-        if len(value) != 2 or any(not isinstance(part, (tuple, list)) or len(part) != 2 for part in value):
-            raise ArgumentError(
-                f"{op}: padding must be an int, (ph, pw) or ((top, bottom), (left, right)), got {value!r}"
-            )
-        (top, bottom), (left, right) = value
-        return (
-            (integer(op, "padding", top, 0), integer(op, "padding", bottom, 0)),
-            (integer(op, "padding", left, 0), integer(op, "padding", right, 0)),
-        )
-    ph, pw = pair(op, "padding", value, 0)
-    return (ph, ph), (pw, pw)
-
-
-def normalized_axis(op: str, axis: Any, ndim: int) -> int:
+def normalized_axis(op: str, axis: Any, ndim: int, name: str = "axis") -> int:
     """`axis` counted from the front; ShapeError where x has no such axis."""
-    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
-        raise ArgumentError(f"{op}: axis must be an integer, got {axis!r}")
-    number = operator.index(axis)
+    number = integer(op, name, axis)
     if not -ndim <= number < ndim:
-        raise ShapeError(f"{op}: axis {number} is out of range for a tensor with {ndim} axes")
+        raise ShapeError(f"{op}: {name} {number} is out of range for a tensor with {ndim} axes")
     return number % ndim

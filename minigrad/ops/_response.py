@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import integer, number
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
 from ..memory import empty
 from ..parallel import beside_others, split
-from ._checks import integer
 from ._runs import runs
 
 
@@ -121,13 +121,9 @@ def check_response(op: str, n: Any, k: Any, alpha: Any, beta: Any) -> tuple[int,
     n = integer(op, "n", n, 1)
     if n % 2 == 0:
         raise ArgumentError(f"{op}: n must be odd, got {n}: even windows have no middle, use {n + 1}")
-    named = {"k": k, "alpha": alpha, "beta": beta}
-    for name, value in named.items():
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            raise ArgumentError(f"{op}: {name} must be a finite number, got {value!r}")
+    k, alpha, beta = number(op, "k", k), number(op, "alpha", alpha), number(op, "beta", beta)
     if k <= 0:
         raise ArgumentError(f"{op}: k must be > 0, got {k}: where all x are 0, s would be 0 and y undefined")
     if alpha < 0:
         raise ArgumentError(f"{op}: alpha must be >= 0, got {alpha}: s would turn negative for large x")
-    return n, float(k), float(alpha), float(beta)
+    return n, k, alpha, beta

@@ -42,13 +42,12 @@ def channels_last(x: Array) -> Array:
 def output_size(size: int, window: int, stride: int, padding: Pair, dilation: int = 1, ceil_mode: bool = False) -> int:
     """The number of windows along one axis: floor((size + padding - reach) / stride) + 1, reach = dilated window.
 
-    With ceil_mode the quotient is rounded up, so that the last window may overhang, but a window that would start
-    beyond the image and its leading padding is dropped (PyTorch's rule).  Zero or less: the window does not fit.
+    With ceil_mode the quotient is rounded up, so that the last window may overhang (be it the only one), but a window
+    that would start beyond the image and its leading padding is dropped (PyTorch's rule).  Zero or less: the window
+    does not fit.
     """
     reach = dilation * (window - 1) + 1
-    room = size + sum(padding) - reach
-    if room < 0:
-        return 0
+    room = size + sum(padding) - reach  # negative where a single window would overhang already
     count = -(-room // stride) + 1 if ceil_mode else room // stride + 1
     if ceil_mode and (count - 1) * stride >= size + padding[0]:
         count -= 1

@@ -23,7 +23,7 @@ from ..engine import Array, Function
 from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
-from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
+from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of, pair
 from ._pooling import by_axis, copied, in_blocks, taps_of_both_axes
 from ._reduction import DEPTH
 from ._runs import runs
@@ -150,8 +150,9 @@ def avg_pool2d(
     OH = floor((H + padding - kernel_size) / stride) + 1.
     kernel_size, stride: an int or (vertical, horizontal); stride is kernel_size when left out.
     padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)), of zeros.
-    ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
-    trailing padding or beyond is dropped.  The overhang does not count in the divisor.
+    ceil_mode: round OH up, so that the last window may overhang the image (also the only one, over an image that is
+    smaller); a window that would start in the trailing padding or beyond is dropped.  The overhang does not count in
+    the divisor.
     count_include_pad: divide by the window's area within the padded image; if False, within the image.  False
     is what the original AlexNet code does.
 
@@ -163,4 +164,6 @@ def avg_pool2d(
     kernel = pair("avg_pool2d", "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair("avg_pool2d", "stride", stride, 1)
     pads = padding_of("avg_pool2d", padding)
-    return apply(AvgPool2d(kernel, strides, pads, bool(ceil_mode), bool(count_include_pad)), x)
+    ceil_mode = flag("avg_pool2d", "ceil_mode", ceil_mode)
+    count_include_pad = flag("avg_pool2d", "count_include_pad", count_include_pad)
+    return apply(AvgPool2d(kernel, strides, pads, ceil_mode, count_include_pad), x)

@@ -337,10 +337,11 @@ def conv2d(
         raise ShapeError(f"conv2d: weight must have kernels, in a multiple of groups={groups}, it has {o}: {seen}")
     if bias is not None and bias.shape != (o,):
         raise ShapeError(f"conv2d: bias must have shape ({o},), one number per output channel, it has {bias.shape}")
-    settings = (
-        pair("conv2d", "stride", stride, 1),
-        padding_of("conv2d", padding),
-        pair("conv2d", "dilation", dilation, 1),
-    )
-    output_shape("conv2d", x.shape, (kh, kw), *settings)  # refuses what does not fit, before anything is computed
-    return apply(Conv2d(*settings, groups), *(t for t in (x, weight, bias) if t is not None))
+    (sh, sw), (dh, dw) = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
+    (top, bottom), (left, right) = pads = padding_of("conv2d", padding)
+    # Refuses what does not fit, before anything is computed.
+    output_shape("conv2d", x.shape, (kh, kw), (sh, sw), pads, (dh, dw))
+    # A stride larger than the image, or the dilation of a single tap, may be any number: it gets one that kernels take.
+    strides = min(sh, top + x.shape[2] + bottom), min(sw, left + x.shape[3] + right)
+    dilations = dh if kh > 1 else 1, dw if kw > 1 else 1
+    return apply(Conv2d(strides, pads, dilations, groups), *(t for t in (x, weight, bias) if t is not None))

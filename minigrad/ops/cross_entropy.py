@@ -23,7 +23,7 @@ from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
-from ._checks import check_floating, check_rank
+from ._checks import check_floating, check_rank, one_of
 from ._reduction import added_up
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -108,8 +108,7 @@ def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tenso
     """
     check_floating("cross_entropy", logits=logits)
     check_rank("cross_entropy", "logits", logits, 2, "(N, C)")
-    if reduction not in REDUCTIONS:
-        raise ArgumentError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    reduction = one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
     return apply(CrossEntropy(_checked_labels(target, logits), reduction), logits)
 
 

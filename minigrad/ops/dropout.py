@@ -34,7 +34,7 @@ from ..errors import ArgumentError
 from ..gpu import THREADS
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
-from ._checks import check_floating
+from ._checks import check_floating, flag, is_number, one_of
 
 FORMS = ("inverted", "paper")
 BLOCK = 256  # bits that Philox makes of one value of its counter
@@ -138,10 +138,9 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, form: str = "inver
     Source: Krizhevsky, Sutskever, Hinton 2012, section 4.2.
     """
     check_floating("dropout", x=x)
-    if isinstance(p, bool) or not isinstance(p, (int, float, np.number)) or not 0 <= p <= 1:
+    if not is_number(p) or not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p, the probability of dropping, must be between 0 and 1, got {p!r}")
-    if form not in FORMS:
-        raise ArgumentError(f"dropout: form must be 'inverted' or 'paper', got {form!r}")
+    training, form = flag("dropout", "training", training), one_of("dropout", "form", form, FORMS)
     if p == 0 or (form == "inverted" and not training):
         return x
     return apply(Dropout(float(p), training, form), x)

@@ -26,7 +26,7 @@ from ..engine import Array, Function
 from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
-from ._checks import Padding, Pair, check_floating, check_rank, padding_of, pair
+from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of, pair
 from ._pooling import by_axis, copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
 from ._windows import channels_last, first
 
@@ -190,8 +190,8 @@ def max_pool2d(
     OH = floor((H + padding - dilation*(kernel_size - 1) - 1) / stride) + 1.
     kernel_size, stride, dilation: an int or (vertical, horizontal); stride is kernel_size when left out.
     padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)).  Padding never wins.
-    ceil_mode: round OH up, so that the last window may overhang the image; a window that would start in the
-    trailing padding or beyond is dropped.
+    ceil_mode: round OH up, so that the last window may overhang the image (also the only one, over an image that is
+    smaller); a window that would start in the trailing padding or beyond is dropped.
 
     Ties go to the first maximum (row by row) and NaN wins over every number, as in PyTorch; of several NaN
     the first takes the gradient, in PyTorch the last.
@@ -204,4 +204,5 @@ def max_pool2d(
     kernel = pair("max_pool2d", "kernel_size", kernel_size, 1)
     strides = kernel if stride is None else pair("max_pool2d", "stride", stride, 1)
     dilations = pair("max_pool2d", "dilation", dilation, 1)
-    return apply(MaxPool2d(kernel, strides, padding_of("max_pool2d", padding), dilations, bool(ceil_mode)), x)
+    pads, ceil_mode = padding_of("max_pool2d", padding), flag("max_pool2d", "ceil_mode", ceil_mode)
+    return apply(MaxPool2d(kernel, strides, pads, dilations, ceil_mode), x)

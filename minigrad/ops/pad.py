@@ -19,7 +19,7 @@ from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor, apply, op
-from ._checks import check_tensors, integer
+from ._checks import check_tensors, integer, is_number
 
 
 class Pad(Function):
@@ -62,8 +62,14 @@ def pad(x: Tensor, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Te
     if len(padding) != x.ndim:
         raise ShapeError(f"pad: x {x.shape} has {x.ndim} axes, padding names {len(padding)}")
     pairs = [(integer("pad", "before", b, 0), integer("pad", "after", a, 0)) for b, a in padding]
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+    if not is_number(value) and not isinstance(value, (float, np.floating)):  # NaN and infinity will do
         raise ArgumentError(f"pad: value must be a number, got {value!r}")
-    if x.dtype.kind != "f" and value != int(value):
-        raise ArgumentError(f"pad: value must be an integer for a {x.dtype} tensor, got {value!r}")
+    if x.dtype.kind != "f" and not _has(x.dtype, value):
+        raise ArgumentError(f"pad: value must be an integer for a {x.dtype} tensor, within its range, got {value!r}")
     return apply(Pad(pairs, value), x)
+
+
+def _has(dtype: np.dtype[Any], value: Any) -> bool:
+    """Whether the number is a value of this type, of integers or booleans."""
+    lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return lowest <= value <= highest and value == int(value)  # not so for NaN

@@ -22,7 +22,7 @@ from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
 from ..gpu import THREADS, Strided
 from ..tensor import OPS, Tensor, apply, op
-from ._checks import check_tensors, normalized_axis
+from ._checks import check_tensors, flag, normalized_axis
 from ._reduction import added_up, largest, summed
 
 Axes = tuple[int, ...]
@@ -123,7 +123,7 @@ def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     Floats keep their type; integers and booleans are summed as NumPy sums them, in 64 bits.
     """
     check_tensors("sum", x=x)
-    return apply(Sum(_axes("sum", axis, x.ndim), bool(keepdims)), x)
+    return apply(Sum(_axes("sum", axis, x.ndim), flag("sum", "keepdims", keepdims)), x)
 
 
 @op
@@ -134,7 +134,7 @@ def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     """
     check_tensors("mean", x=x)
     floating = x if x.dtype.kind == "f" else OPS["astype"](x, np.float32)
-    return apply(Mean(_axes("mean", axis, x.ndim), bool(keepdims)), floating)
+    return apply(Mean(_axes("mean", axis, x.ndim), flag("mean", "keepdims", keepdims)), floating)
 
 
 @op
@@ -144,7 +144,7 @@ def max(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     axes = _axes("max", axis, x.ndim)
     if math.prod(x.shape[i] for i in axes) == 0:
         raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}")
-    return apply(Max(axes, bool(keepdims)), x)
+    return apply(Max(axes, flag("max", "keepdims", keepdims)), x)
 
 
 def _axes(op: str, axis: Any, ndim: int) -> Axes:

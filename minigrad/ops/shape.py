@@ -108,7 +108,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 def flatten(x: Tensor, start_dim: int = 0) -> Tensor:
     """The axes from start_dim on as one axis: flatten(x, 1) turns (N, C, H, W) into (N, C H W)."""
     check_tensors("flatten", x=x)
-    start = normalized_axis("flatten", start_dim, max(x.ndim, 1))
+    start = normalized_axis("flatten", start_dim, max(x.ndim, 1), "start_dim")
     return apply(Reshape((*x.shape[:start], math.prod(x.shape[start:]))), x)
 
 

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
+from ..arguments import is_number
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
 from ..gpu import THREADS
-from .optimizer import Group, Optimizer, Parameters, _is_number
+from .optimizer import Group, Optimizer, Parameters
 
 
 class Adam(Optimizer):
@@ -51,7 +52,7 @@ class Adam(Optimizer):
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         super()._check_settings(settings)
         betas = settings["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(map(_is_number, betas)):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(map(is_number, betas)):
             raise ArgumentError(f"Adam: betas must be two numbers, got {betas!r}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ArgumentError(f"Adam: betas must be at least 0 and less than 1, got {betas!r}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import gpu, tracing
+from ..arguments import is_number
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError
@@ -65,7 +66,7 @@ class Optimizer:
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         for name in ("lr", "weight_decay", "eps"):
             value = settings.get(name, 0.0)
-            if not _is_number(value) or value < 0:
+            if not is_number(value) or value < 0:
                 raise ArgumentError(f"{self._name}: {name} must be a finite number >= 0, got {value!r}")
 
     def _check_params(self) -> None:
@@ -197,7 +198,7 @@ class Optimizer:
             for i, (p, state) in enumerate(zip(self._params, self._state))
             for name, array in state.items()
         }
-        groups = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
+        groups = [{k: _plain(v) for k, v in group.items() if k != "params"} for group in self.param_groups]
         return {"arrays": arrays, "settings": {"groups": groups, "steps": list(self._steps)}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -282,16 +283,36 @@ def tiny_state(dtype: np.dtype[Any], decay: float) -> float:
     return float(np.finfo(dtype).tiny) * min(1e8, max(decay, 1e-3) ** -FLUSH_EVERY)
 
 
+def _plain(setting: Any) -> Any:
+    """A NumPy number as Python's, which JSON can hold."""
+    if isinstance(setting, (tuple, list)):
+        return tuple(map(_plain, setting))
+    return setting.item() if isinstance(setting, np.generic) else setting
+
+
 def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:
     if isinstance(params, Tensor):
         raise ArgumentError(f"{name}: params must be a list of tensors or of groups, got one tensor: put it in a list")
-    items = list(params)
+    items = _as_list(params)
+    if items is None:
+        raise ArgumentError(f"{name}: params must be a list of tensors or of groups, got {type(params).__name__}")
     if not any(isinstance(item, Mapping) for item in items):
         return [{"params": items}]
+    groups: list[Mapping[str, Any]] = []
     for item in items:
-        if not isinstance(item, Mapping) or "params" not in item or isinstance(item["params"], Tensor):
+        group = {**item, "params": _as_list(item.get("params"))} if isinstance(item, Mapping) else {"params": None}
+        if group["params"] is None:
             raise ArgumentError(f"{name}: each group must be a dictionary with a list under 'params', got {item!r}")
-    return [{**item, "params": list(item["params"])} for item in items]
+        groups.append(group)
+    return groups
+
+
+def _as_list(params: Any) -> list[Any] | None:
+    """None for what is no collection; a tensor is one parameter, not its elements."""
+    try:
+        return None if isinstance(params, Tensor) else list(params)
+    except TypeError:
+        return None
 
 
 def _check_gradient(name: str, i: int, p: Tensor) -> None:
@@ -304,7 +325,3 @@ def _check_gradient(name: str, i: int, p: Tensor) -> None:
             f"{name}: parameter {i} is {p.dtype} {p.shape} on {p.device}, "
             f"its gradient {grad.dtype} {grad.shape} on {grad.device}"
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..arguments import integer, is_number
 from ..errors import ArgumentError, CheckpointError
-from .optimizer import Optimizer, _is_number
+from .optimizer import Optimizer
 
 
 class Schedule:
@@ -21,7 +22,7 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Optimizer):
-        self.optimizer = optimizer
+        self.optimizer = _optimizer(self, optimizer)
         self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self.count = 0
         self._write(self.factor(0))
@@ -56,7 +57,7 @@ class StepLR(Schedule):
     """Multiply the rate by gamma after every step_size steps."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
-        self.step_size = _at_least("StepLR", "step_size", step_size, 1)
+        self.step_size = integer("StepLR", "step_size", step_size, 1)
         self.gamma = _positive("StepLR", "gamma", gamma)
         super().__init__(optimizer)
 
@@ -68,7 +69,7 @@ class Warmup(Schedule):
     """Rise linearly to the full rate over `warmup` steps (1/warmup, 2/warmup, ...), then leave it alone."""
 
     def __init__(self, optimizer: Optimizer, warmup: int):
-        self.warmup = _at_least("Warmup", "warmup", warmup, 0)
+        self.warmup = integer("Warmup", "warmup", warmup, 0)
         super().__init__(optimizer)
 
     def factor(self, count: int) -> float:
@@ -83,9 +84,9 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, warmup: int, total: int, final: float = 0.0):
-        self.warmup = _at_least("WarmupCosine", "warmup", warmup, 0)
-        self.total = _at_least("WarmupCosine", "total", total, self.warmup + 1)
-        if not _is_number(final) or not 0 <= final <= 1:
+        self.warmup = integer("WarmupCosine", "warmup", warmup, 0)
+        self.total = integer("WarmupCosine", "total", total, self.warmup + 1)
+        if not is_number(final) or not 0 <= final <= 1:
             raise ArgumentError(f"WarmupCosine: final must be a fraction between 0 and 1, got {final!r}")
         self.final = float(final)
         super().__init__(optimizer)
@@ -116,20 +117,23 @@ class ReduceOnPlateau:
         threshold: float = 0.0,
         min_lr: float = 0.0,
     ):
-        self.optimizer = optimizer
+        self.optimizer = _optimizer(self, optimizer)
         self.factor = _positive("ReduceOnPlateau", "factor", factor)
         if self.factor >= 1:
             raise ArgumentError(f"ReduceOnPlateau: factor must be less than 1, got {factor!r}")
-        self.patience = _at_least("ReduceOnPlateau", "patience", patience, 0)
+        self.patience = integer("ReduceOnPlateau", "patience", patience, 0)
         for name, value in (("threshold", threshold), ("min_lr", min_lr)):
-            if not _is_number(value) or value < 0:
+            if not is_number(value) or value < 0:
                 raise ArgumentError(f"ReduceOnPlateau: {name} must be a finite number >= 0, got {value!r}")
         self.threshold, self.min_lr = float(threshold), float(min_lr)
         self.best, self.bad_epochs, self.reductions = math.inf, 0, 0
 
     def step(self, measure: float) -> bool:
-        """Take this epoch's measure; True if the rates were reduced."""
-        measure = float(measure)
+        """Take this epoch's measure, a number or what float() makes one of; True if the rates were reduced."""
+        try:
+            measure = float(None if isinstance(measure, (str, bytes, bool)) else measure)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            raise ArgumentError(f"ReduceOnPlateau: measure must be a number, got {measure!r}") from None
         if measure < self.best - self.threshold:
             self.best, self.bad_epochs = measure, 0
             return False
@@ -165,13 +169,15 @@ def _check_keys(schedule: Schedule | ReduceOnPlateau, state: Mapping[str, Any]) 
         )
 
 
-def _at_least(name: str, what: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ArgumentError(f"{name}: {what} must be an integer >= {minimum}, got {value!r}")
-    return value
+def _optimizer(schedule: Schedule | ReduceOnPlateau, optimizer: Any) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(
+            f"{type(schedule).__name__}: optimizer must be an Optimizer such as SGD, got {type(optimizer).__name__}"
+        )
+    return optimizer
 
 
 def _positive(name: str, what: str, value: Any) -> float:
-    if not _is_number(value) or value <= 0:
+    if not is_number(value) or value <= 0:
         raise ArgumentError(f"{name}: {what} must be a finite number > 0, got {value!r}")
     return float(value)

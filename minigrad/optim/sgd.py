@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
+from ..arguments import is_number, one_of
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
 from ..gpu import THREADS
-from .optimizer import Group, Optimizer, Parameters, _is_number
+from .optimizer import Group, Optimizer, Parameters
 
 UPDATE_RULES = ("pytorch", "alexnet")
 
@@ -59,10 +60,9 @@ class SGD(Optimizer):
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         super()._check_settings(settings)
         momentum, update_rule = settings["momentum"], settings["update_rule"]
-        if not _is_number(momentum) or not 0 <= momentum < 1:
+        if not is_number(momentum) or not 0 <= momentum < 1:
             raise ArgumentError(f"SGD: momentum must be at least 0 and less than 1, got {momentum!r}")
-        if update_rule not in UPDATE_RULES:
-            raise ArgumentError(f"SGD: update_rule must be 'pytorch' or 'alexnet', got {update_rule!r}")
+        one_of("SGD", "update_rule", update_rule, UPDATE_RULES)
 
     def kept(self, group: Group) -> dict[str, float]:
         return {"velocity": group["momentum"]} if group["momentum"] else {}
