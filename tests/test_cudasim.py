@@ -897,8 +897,8 @@ def test_endless_loops_are_ended_with_their_line(mode, name, capsys):
     [
         ("volatile int a[8]; volatile int* p = a; for (int i = 0; i < 3000000; i++) p[i] = 7; // LINE", True),
         ("volatile int a[8]; volatile int* p = a; for (int i = 0; i < 200; i++) p[i] = 7; // LINE", False),
-        ("__shared__ int s[64]; int* p = s; s[z] = 1; for (int i = 0; i < 30000000; i++) p[i] = 7; // LINE", True),
-        ("__shared__ int s[64]; int* p = s; s[z] = 1; for (int i = 0; i < 30000000; i++) p[-i] = 7; // LINE", True),
+        ("__shared__ int s[64]; int* p = s; s[z] = 1; for (int i = 0; i < 200000; i++) p[i] = 7; // LINE", True),
+        ("__shared__ int s[64]; int* p = s; s[z] = 1; for (int i = 0; i < 200000; i++) p[-i] = 7; // LINE", True),
         ("volatile int a[1000000]; a[z] = 1; // LINE", False),
     ],
 )

