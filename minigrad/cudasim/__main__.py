@@ -24,7 +24,7 @@ from .runtime import SimRuntime
 from .settings import MODES, ORDERS, options, seconds
 
 DEVICE = "cudasim:0"
-TIME_LIMIT = 10.0  # seconds: the small cases' launches take less than one
+TIME_LIMIT = 10.0  # seconds: the longest launch of a small case takes one, in check mode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
