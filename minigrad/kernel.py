@@ -6,6 +6,7 @@ reads them there; a wheel carries a copy inside the package.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from .errors import DeviceError, KernelError
 
 _PACKAGE = Path(__file__).resolve().parent
-_replaced: dict[str, str] = {}  # texts that stand in for files of kernels/: replace_source
+_replaced: dict[str, tuple[str, str | None]] = {}  # what stands in for files of kernels/: replace_source
 
 
 def kernel_folder() -> Path:
@@ -38,7 +39,7 @@ def kernel_names() -> list[str]:
 def kernel_source(name: str) -> str:
     """The text of kernels/<name>.cu; DeviceError names the kernels there are."""
     if name in _replaced:
-        return _replaced[name]
+        return _replaced[name][0]
     path = kernel_folder() / f"{name}.cu"
     if not path.is_file():
         known = ", ".join(kernel_names()) or "none yet"
@@ -46,20 +47,35 @@ def kernel_source(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def replace_source(name: str, text: str | None) -> None:
-    """Let `text` stand in for kernels/<name>.cu in this process (None: the file again): for trying a changed kernel."""
+def replace_source(name: str, text: str | None, file: str | None = None) -> None:
+    """Let `text` stand in for kernels/<name>.cu in this process (None: the file again): for trying a changed kernel.
+
+    file: what messages call it, where it is not kernels/<name>.cu.
+    """
     if text is None:
         _replaced.pop(name, None)
     else:
-        _replaced[name] = text
+        _replaced[name] = text, file
     full_source.cache_clear()
+
+
+def kernel_file(name: str) -> str:
+    """What messages call the source of that name: kernels/<name>.cu, or a file elsewhere by its own path."""
+    stand_in = _replaced.get(name, ("", None))[1]
+    return stand_in or (f"{name}.cu" if os.path.isabs(name) else f"kernels/{name}.cu")
+
+
+def line_marker(file: str) -> str:
+    """`#line 1 "file"`: the next line is the file's first.  What C would not take as it is becomes an octal escape."""
+    plain = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03o}" for b in os.fsencode(file))
+    return f'#line 1 "{plain}"'
 
 
 @cache
 def full_source(name: str) -> str:
     """What the compiler gets: common.cuh, then kernels/<name>.cu, with markers so that messages name file and line."""
     header = (kernel_folder() / "common.cuh").read_text(encoding="utf-8")
-    return f'#line 1 "kernels/common.cuh"\n{header}\n#line 1 "kernels/{name}.cu"\n{kernel_source(name)}\n'
+    return f"{line_marker('kernels/common.cuh')}\n{header}\n{line_marker(kernel_file(name))}\n{kernel_source(name)}\n"
 
 
 # ---------------------------------------------------------------- entry points

@@ -4,9 +4,11 @@ import ctypes
 import math
 import os
 import re
+import resource
 import signal
 import threading
 import time
+from functools import cache
 
 import numpy as np
 import pytest
@@ -42,6 +44,19 @@ def faults(call, *args, **kwargs):
 
 
 # ---------------------------------------------------------------- settings
+
+
+def test_the_time_limit_from_outside(monkeypatch):
+    for text, seconds in ((None, 600), ("7.5", 7.5), ("inf", math.inf)):
+        monkeypatch.setattr(settings, "_current", None)
+        if text:
+            monkeypatch.setenv("MINIGRAD_CUDASIM_TIME_LIMIT", text)
+        assert settings.current().time_limit == seconds
+    for text in ("", "soon", "0", "-3", "nan"):
+        monkeypatch.setattr(settings, "_current", None)
+        monkeypatch.setenv("MINIGRAD_CUDASIM_TIME_LIMIT", text)
+        with pytest.raises(ArgumentError, match=f"a time limit is a positive number of seconds, got '{text}'"):
+            settings.current()
 
 
 def test_settings_change_and_come_back():
@@ -826,6 +841,123 @@ def test_ctrl_c_ends_a_launch(mode):
         signal.signal(signal.SIGINT, before)
     launch(m, "good", 1, 8, y)
     np.testing.assert_array_equal(y, range(8))
+
+
+# What must be ended, and its line.  A kernel of 64 threads; x and y are zeros, z is 0.
+ENDLESS = {
+    "reads": "int s = 0; for (int i = 0; i < 3; i += z) s += x[threadIdx.x]; y[threadIdx.x] = s; // LINE",
+    "reads, step 0": "int s = 0; for (int i = 0; i < 3; i += 0) s += x[threadIdx.x]; // LINE\n y[threadIdx.x] = s;",
+    "writes": "for (int i = 0; i < 3; i += z) y[threadIdx.x] = i; // LINE",
+    "nothing": "if (threadIdx.x == 3)\n while (true); // LINE\n y[threadIdx.x] = 1;",
+    "nothing, for": "for (int i = z; i < 10; i += z); // LINE\n y[threadIdx.x] = 1;",
+    "arithmetic": "unsigned a = threadIdx.x + 1;\n while (a != 0) a *= 3; // LINE\n y[threadIdx.x] = 1;",
+    "mathematics": "double s = 1;\n while (s < 2) s = sqrt(s * 0.5); // LINE\n y[threadIdx.x] = (int)s;",
+    "barrier": "while (x[0] == 0) __syncthreads(); // LINE\n y[threadIdx.x] = 1;",
+    "shuffle": "int v = 1; while (v) v = __shfl_xor_sync(~0u, v, 1); // LINE\n y[threadIdx.x] = 1;",
+    "printf": 'while (x[0] == 0) printf("%d", threadIdx.x); // LINE',
+    "atomic": "while (x[0] == 0) atomicAdd(y, 1); // LINE",
+    "lock": "while (atomicCAS(y, 0, 1) != 0); // LINE\n y[1] = 1; __syncthreads(); atomicExch(y, 0);",
+    "flag": "if (threadIdx.x == 0) while (y[0] == 0); // LINE\n if (threadIdx.x == 1) y[0] = 1; __syncthreads();",
+    "one of a barrier": "if (threadIdx.x == 7) while (x[0] == 0); // LINE\n __syncthreads(); y[threadIdx.x] = 1;",
+}
+THREAD = {"nothing": 3, "lock": 1, "one of a barrier": 7, "barrier": None, "shuffle": None}  # 0 else; None: any
+
+
+def endless_source():
+    return "\n".join(
+        f'extern "C" __global__ void k{i}(int* y, const int* x, int z) {{\n{body.replace("LINE", name)}\n}}'
+        for i, (name, body) in enumerate(ENDLESS.items())
+    )
+
+
+@cache
+def endless(mode):
+    return module(endless_source(), mode)
+
+
+@needs_compiler
+@modes
+@pytest.mark.parametrize("name", ENDLESS)
+def test_endless_loops_are_ended_with_their_line(mode, name, capsys):
+    """In any kind of loop, with counters, and without filling the memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    x, y, kernel = array(np.zeros(64), i32), array(np.zeros(64), i32), f"k{list(ENDLESS).index(name)}"
+    with options(time_limit=0.1, counters=mode == "check"):
+        report = faults(launch, endless(mode), kernel, 1, 64, y, x, i32(0))[-1]
+    line, thread = line_of(endless_source(), name), THREAD.get(name, 0)
+    assert (report.kind, report.file, report.line) == ("TIME-LIMIT", "kernels/test.cu", line), report
+    assert report.block == (0, 0, 0) and (thread is None or report.thread == (thread, 0, 0)), report
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+@needs_compiler
+@pytest.mark.parametrize("waits", ["", "__syncthreads();"])
+@pytest.mark.parametrize(
+    "work, line",
+    [
+        ("volatile int a[8]; volatile int* p = a; for (int i = 0; i < 3000000; i++) p[i] = 7; // LINE", True),
+        ("volatile int a[8]; volatile int* p = a; for (int i = 0; i < 200; i++) p[i] = 7; // LINE", False),
+        ("__shared__ int s[64]; int* p = s; s[z] = 1; for (int i = 0; i < 200000; i++) p[i] = 7; // LINE", True),
+        ("__shared__ int s[64]; int* p = s; s[z] = 1; for (int i = 0; i < 200000; i++) p[-i] = 7; // LINE", True),
+        ("volatile int a[1000000]; a[z] = 1; // LINE", False),
+    ],
+)
+def test_wild_writes_of_fast_mode_do_not_end_the_process(waits, work, line):
+    """Beyond local and shared arrays lie the emulator's own: a process of its own, which must live on."""
+    code = f"""
+    extern "C" __global__ void k(int* y, int z) {{
+        {work}
+        {waits}
+        y[threadIdx.x] = 1;
+    }}
+    extern "C" __global__ void good(int* y) {{ y[threadIdx.x] = threadIdx.x; }}"""
+    child = os.fork()
+    if child == 0:
+        try:
+            m, y = module(code), array(np.zeros(64), i32)
+            for _ in range(2):
+                (report,) = faults(launch, m, "k", 1, 64, y, i32(0))
+                assert report.kind in ("FAULT", "STACK-OVERFLOW") and report.thread == (0, 0, 0), report
+                assert not line or report.line == line_of(code, "LINE"), report
+                launch(m, "good", 1, 64, y)
+                assert (y == np.arange(64)).all()
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@needs_compiler
+@pytest.mark.parametrize("helper", [False, True])
+@modes
+def test_shared_arrays_too_large_for_a_block_do_not_compile(mode, helper):
+    array_of = "__shared__ int s[1ull << {}]; s[threadIdx.x] = 1; __syncthreads(); y[threadIdx.x] = s[threadIdx.x];"
+    for bits in (14, 38):  # the last is more than a library could hold
+        body = array_of.format(bits)
+        code = f'extern "C" __global__ void k(int* y) {{ {body} }}'
+        if helper:
+            code = f'__device__ void f(int* y) {{ {body} }}\nextern "C" __global__ void k(int* y) {{ f(y); }}'
+        with pytest.raises(KernelError, match=rf"shared array 's'.* has {4 << bits} bytes; a block has 49152"):
+            module(code, mode)
+
+
+@needs_compiler
+def test_a_handler_that_is_set_during_a_launch_stays():
+    m, before = module(FAULTY), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=lambda: faults(launch, m, "forever", 2, 8, array(np.zeros(8), i32)))
+    try:
+        with options(time_limit=0.3):
+            thread.start()
+            time.sleep(0.1)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            thread.join()
+        os.kill(os.getpid(), signal.SIGINT)  # the one of before would see it
+        action = ctypes.create_string_buffer(256)
+        assert ctypes.CDLL(None).sigaction(int(signal.SIGINT), None, action) == 0
+        assert int.from_bytes(action.raw[:8], "little") == int(signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @needs_compiler

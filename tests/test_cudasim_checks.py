@@ -8,7 +8,7 @@ from test_cudasim import faults, line_of, module
 from minigrad.cudasim import compiler
 from minigrad.cudasim.module import Area
 from minigrad.cudasim.settings import ORDERS, options
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, KernelError
 
 pytestmark = pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
 f32, f64, i32 = np.float32, np.float64, np.int32
@@ -680,3 +680,56 @@ def test_counters_add_up_until_they_are_reset():
 def test_counters_need_check_mode():
     with pytest.raises(ArgumentError, match="check mode"):
         module(TRANSPOSE, "fast", options=("-DWIDTH=32",)).counters()
+
+
+def test_counters_say_what_they_had_no_room_for():
+    code = """
+    extern "C" __global__ void read(const volatile int* __restrict__ x, int n) {
+        for (int i = 0; i < n; i++) (void)x[0];
+    }"""
+    m, x = module(code, "check"), array([1], i32)
+    most = 1 << 18
+    with options(counters=True):
+        for n, missing in ((most, 0), (most + 17, 17), (1, 17)):
+            launch(m, "read", 1, 1, x, i32(n))
+            assert m.counters().not_counted == missing
+    (row,) = m.counters().rows
+    assert row.accesses == 2 * most + 1 and "Not complete: 17 accesses" in str(m.counters())
+    m.counters().reset()
+    assert m.counters().not_counted == 0 and "Not complete" not in str(m.counters())
+
+
+def test_a_launch_that_was_ended_leaves_nothing_to_count():
+    code = """
+    extern "C" __global__ void read(const volatile int* __restrict__ x, int n) {
+        for (int i = 0; i != n; i++) (void)x[0];
+    }"""
+    m, x = module(code, "check"), array([1], i32)
+    with options(counters=True, time_limit=0.1):
+        faults(launch, m, "read", 1, 1, x, i32(-1))
+        launch(m, "read", 1, 1, x, i32(3))
+    assert [row.accesses for row in m.counters().rows] == [3]
+
+
+def test_very_many_faults_make_a_short_message():
+    stores = "\n".join(f"y[{i}] = threadIdx.x;" for i in range(100))
+    code = f'extern "C" __global__ void k(int* y) {{\n{stores}\n}}'
+    with pytest.raises(KernelError) as caught:
+        launch(module(code, "check"), "k", 100, 64, array(np.zeros(100), i32))
+    lines = str(caught.value).split("\n")
+    assert len(caught.value.reports) == 8 and len(lines) == 10 and len(str(caught.value)) < 2000
+    assert lines[-1].startswith(f"In all {100 * (100 * 64 - 1)} times something was found.")
+
+
+def test_races_of_very_many_blocks():
+    """The beginnings of a million blocks are kept, not of all."""
+    code = """
+    extern "C" __global__ void k(int* y) {
+        if (blockIdx.x == 0) y[0] = 1;
+        if (blockIdx.x == 1200000) y[1] = 1;
+        if (blockIdx.x == 1200001) y[0] = 2;
+        if (blockIdx.x == 1200001) y[1] = 2;
+    }"""
+    found = faults(launch, module(code, "check"), "k", 1200002, 1, array([0, 0], i32))
+    assert ["of an earlier block wrote" in r.text for r in found] == [True, False]
+    assert "of block (1200000,0,0) wrote" in found[1].text

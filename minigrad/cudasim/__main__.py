@@ -4,6 +4,7 @@ python -m minigrad.cudasim kernels/lrn.cu                      three thread orde
 python -m minigrad.cudasim my/lrn.cu                           your own file in place of kernels/lrn.cu
 python -m minigrad.cudasim kernels/lrn.cu --source other.cu    the same, with another name
 python -m minigrad.cudasim kernels/lrn.cu --mode fast          without the checks
+python -m minigrad.cudasim my/lrn.cu --time-limit 60           a launch that takes longer is ended; 10 s if not said
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from ..device import device
-from ..errors import MinigradError
-from ..kernel import kernel_folder, kernel_names, replace_source
+from ..errors import ArgumentError, MinigradError, printable
+from ..kernel import kernel_file, kernel_folder, kernel_names, replace_source
 from ..kernel_cases import Case, cases_of, differences, run
 from .runtime import SimRuntime
-from .settings import MODES, ORDERS, options
+from .settings import MODES, ORDERS, options, seconds
 
 DEVICE = "cudasim:0"
+TIME_LIMIT = 10.0  # seconds: the longest launch of a small case takes one, in check mode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=MODES, default="check", help="check (the default) or fast")
     parser.add_argument("--order", choices=ORDERS, help="in which threads run (default: one order after the other)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=TIME_LIMIT,
+        metavar="SECONDS",
+        help="for each launch (default: %(default)g)",
+    )
     asked = parser.parse_args(arguments)
     try:
-        name, source = _found(asked.kernel, asked.source)
+        name, source, file = _found(asked.kernel, asked.source)
         cases = [case for case in cases_of(name) if asked.case in (None, case.name)]
         _ = device(DEVICE).runtime  # or an error that says what is missing
     except (MinigradError, OSError) as error:
@@ -50,34 +59,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     orders = (asked.order,) if asked.order else ORDERS
     try:
-        replace_source(name, source)
-        wrong = sum(_try(name, case, asked.mode, orders, asked.dtype) for case in cases)
+        replace_source(name, source, file)
+        shown = printable(kernel_file(name))
+        with options(time_limit=asked.time_limit):
+            wrong = sum(_try(name, case, asked.mode, orders, asked.dtype) for case in cases)
     except MinigradError as error:
-        print(f"\n{error}\n\nkernels/{name}.cu: a fault.")
+        print(f"\n{error}\n\n{shown}: a fault.")
         return 1
     finally:
         replace_source(name, None)
     if wrong:
-        print(f"\nkernels/{name}.cu: {wrong} wrong results.")
+        print(f"\n{shown}: {wrong} wrong results.")
         return 1
     checks = "no report, " if asked.mode == "check" else ""
-    print(f"\nkernels/{name}.cu: {checks}results as NumPy's.  Emulated: nothing is said about speed.")
+    print(f"\n{shown}: {checks}results as NumPy's.  Emulated: nothing is said about speed.")
     return 0
 
 
-def _found(path: str, source: Path | None) -> tuple[str, str | None]:
-    """The name of the kernel file, and the text that stands in for it (None: itself)."""
+def _seconds(text: str) -> float:
+    try:
+        return seconds(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _found(path: str, source: Path | None) -> tuple[str, str | None, str | None]:
+    """The name of the kernel file, the text that stands in for it (None: itself), and the file that this is from."""
     file = Path(path)
-    name = next((n for n in kernel_names() if n in (path, file.as_posix().removesuffix(".cu"))), None)
-    if name is None and file.resolve().is_relative_to(kernel_folder()):
+    if file.resolve().is_relative_to(kernel_folder()):
         name = file.resolve().relative_to(kernel_folder()).with_suffix("").as_posix()
-    elif name is None:
+    elif file.is_file():
         name = next((n for n in kernel_names() if n.rsplit("/")[-1] == file.stem), file.stem)
-        if source is None and file.exists():
-            source = file
+        source = source or file
+    else:
+        name = file.as_posix().removesuffix(".cu").removeprefix("kernels/")
     if name not in kernel_names():
-        raise MinigradError(f"{path}: there is no kernel file of that name; there are {', '.join(kernel_names())}")
-    return name, None if source is None else source.read_text(encoding="utf-8")
+        raise MinigradError(
+            f"{printable(path)}: there is no kernel file of that name; there are {', '.join(kernel_names())}"
+        )
+    if source is None:
+        return name, None, None
+    try:
+        return name, source.read_text(encoding="utf-8"), str(source)
+    except UnicodeDecodeError as error:
+        raise MinigradError(f"{printable(source)}: is no text in UTF-8: {error}") from None
 
 
 def _try(name: str, case: Case, mode: str, orders: Sequence[str], dtype: str) -> int:
@@ -94,7 +119,7 @@ def _try(name: str, case: Case, mode: str, orders: Sequence[str], dtype: str) ->
             print(f"  {mode}, threads {order}: distance from NumPy, in units of the tolerance: {found}")
             wrong += sum(not value <= 1 for value in far.values())
             if count:
-                _print_counters(f"kernels/{name}.cu")
+                _print_counters(kernel_file(name))
     return wrong
 
 

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from ..errors import DeviceError, KernelError
+from ..errors import DeviceError, KernelError, printable
 from . import source as kernel_source
 
 CPP = Path(__file__).resolve().parent / "cpp"
@@ -30,28 +30,36 @@ RUNTIME = {
 }
 
 _COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-fno-stack-protector")
+# Lines for loops without a body, too.
+_LINES = ("-g1", "-gstatement-frontiers")
 _RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall")
 # nvcc merges a * b + c into one instruction, as -ffp-contract=fast does, and casts pointers freely.
-_KERNEL_COMMON = (*_COMMON, "-w", "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native")
+# C++ lets a compiler take every loop for one that ends, and leave it out: here a loop that never ends must be found.
+# Large frames touch each of their pages, so that none leaps over the guard page of a stack.  A call leaves its return
+# address, by which reports know its line (no sibling calls).
+_KERNEL_COMMON = (
+    *(*_COMMON, *_LINES, "-w", "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
+    *("-fno-finite-loops", "-fstack-clash-protection", "-fno-optimize-sibling-calls"),
+)
 _KERNEL_FLAGS = {
-    "fast": (*_KERNEL_COMMON, "-O3", "-g1", "-fno-trapping-math"),
+    "fast": (*_KERNEL_COMMON, "-O3", "-fno-trapping-math"),
     # The sanitizers' calls go to our own functions of these names, in checks.cpp.  A float4 must stay one access of 16
-    # bytes (no sra), a loop over floats must not become one of wider accesses (no vectorize), and a call must leave its
-    # return address (no sibling calls).
+    # bytes (no sra), and a loop over floats must not become one of wider accesses (no vectorize).
     "check": (
         *_KERNEL_COMMON,
         "-O1",
-        "-g1",
         "-fsanitize=thread,bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow",
         "-fno-tree-sra",
         "-fno-tree-vectorize",
         "-fno-tree-slp-vectorize",
         "-fno-tree-loop-distribute-patterns",
-        "-fno-optimize-sibling-calls",
         "-DCUDASIM_CHECK",
     ),
 }
 REDZONE = 128  # CS_REDZONE of interface.hpp
+MAX_SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
+_SHARED_GUARD = 1 << 20  # bytes on both sides of a module's shared memory that nobody may touch: shared_memory.cpp
+_DYNAMIC_BYTES = 256 * 1024 + 4096
 
 
 def available() -> str | None:
@@ -72,9 +80,9 @@ def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast"
     """
     kernel_source.check_rules(source)
     _require_compiler()
-    text = _complete(source, options)
-    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode))
-    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode))
+    text, files = _complete(source, options)
+    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode), Path(__file__).read_text(encoding="utf-8"))
+    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, files))
     if copy == 0:
         return library
     return _cached(f"{key}.{copy}.so", lambda folder: Path(shutil.copyfile(library, folder / "copy.so")))
@@ -97,8 +105,9 @@ def compile_host() -> Path:
 # ---------------------------------------------------------------- one library
 
 
-def _complete(source: str, options: Sequence[str]) -> str:
+def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     """What g++ gets: the source with dynamic shared memory as pointers, and the table of its entry points behind it.
+    Also the names of its files, which have numbers there.
 
     -D options become lines before it: as options of g++ they would reach cuda.hpp too.
     """
@@ -106,10 +115,10 @@ def _complete(source: str, options: Sequence[str]) -> str:
     definitions = "".join(f"#define {name} {value if equals else 1}\n" for name, equals, value in defined)
     entries = kernel_source.entries(definitions + source)
     table = [f"    {'CS_KERNEL_WAITS' if entry.waits else 'CS_KERNEL'}({entry.name})," for entry in entries]
-    return "\n".join(
+    numbered, files = kernel_source.with_numbered_files(source)
+    text = "\n".join(
         [
-            definitions + '#line 1 "kernel.cu"',
-            kernel_source.with_dynamic_shared(source),
+            definitions + kernel_source.with_dynamic_shared(numbered),
             '#line 1 "cudasim"',
             'extern "C" {',
             "extern const CsKernel cs_kernels[] = {",
@@ -120,42 +129,58 @@ def _complete(source: str, options: Sequence[str]) -> str:
             "",
         ]
     )
+    return text, files
 
 
-def _build(folder: Path, text: str, mode: str) -> Path:
-    (folder / "kernel.cpp").write_text(text)
+def _build(folder: Path, text: str, mode: str, files: Sequence[str]) -> Path:
+    (folder / "kernel.cpp").write_text(text, encoding="utf-8")
     compiler = ("g++", *_KERNEL_FLAGS[mode], "-include", str(CPP / "cuda.hpp"))
-    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=_compile_error)
+    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=partial(_compile_error, files))
     (folder / "redzones.s").write_text(with_redzones((folder / "kernel.s").read_text()))
     library = folder / "kernel.so"
     _run("g++", "-shared", "-Wl,-Bsymbolic", folder / "redzones.s", _runtime(mode), "-o", library)
     return library
 
 
-def _compile_error(messages: str) -> Exception:
+def _compile_error(files: Sequence[str], messages: str) -> Exception:
     lines = [line for line in messages.splitlines() if re.search(r"\berror:|\bnote:", line)] or messages.splitlines()
-    return KernelError("the kernel does not compile:\n" + "\n".join(lines[:20]))
+    number = re.compile(kernel_source.numbered_file(r"(\d+)"))
+    named = [number.sub(lambda match: printable(files[int(match[1])]), line[:1000]) for line in lines[:20]]
+    return KernelError("the kernel does not compile:\n" + "\n".join(named))
 
 
-# A static variable of a function, as g++ writes it: in one line, or with a section of its own.
+# A static variable of a function, as g++ writes it: in one line, or, of a template, with a section of its own.
 _LOCAL = re.compile(r"^\t\.local\t(_ZZ\w+)\n\t\.comm\t\1,(\d+),(\d+)$", re.MULTILINE)
+_SHARED_SECTION = "cudasim_shared"
 _IN_SECTION = re.compile(r"^(_ZZ\w+):\n\t\.zero\t(\d+)$", re.MULTILINE)
 
 
 def with_redzones(assembly: str) -> str:
-    """g++'s assembly with REDZONE bytes behind every __shared__ array, and with a table of these arrays."""
+    """g++'s assembly with all shared memory in one place, and with a table of the __shared__ arrays.
+
+    Every array has REDZONE bytes behind it.  Before the first and behind the last, dynamic shared memory, are guards.
+    KernelError for an array that no block has room for.
+    """
     arrays: list[tuple[str, int]] = []
+    section = f'\t.pushsection\t{_SHARED_SECTION},"aw",@nobits'
 
-    def local(match: re.Match[str]) -> str:
-        symbol, size, align = match[1], int(match[2]), int(match[3])
+    def moved(symbol: str, size: int, align: int) -> str:
+        if size > MAX_SHARED:
+            kernel, name = _demangle(symbol)
+            where = f" of {kernel}" if kernel else ""
+            raise KernelError(f"shared array '{name}'{where} has {size} bytes; a block has {MAX_SHARED}")
         arrays.append((symbol, size))
-        return f"\t.local\t{symbol}\n\t.comm\t{symbol},{size + REDZONE},{align}"
+        return f"{section}\n\t.balign\t{align}\n{symbol}:\n\t.zero\t{size + REDZONE}\n\t.popsection"
 
-    def in_section(match: re.Match[str]) -> str:
-        arrays.append((match[1], int(match[2])))
-        return f"{match[1]}:\n\t.zero\t{int(match[2]) + REDZONE}"
+    assembly = _IN_SECTION.sub(lambda match: moved(match[1], int(match[2]), 1024), assembly)
+    assembly = _LOCAL.sub(lambda match: moved(match[1], int(match[2]), int(match[3])), assembly)
 
-    assembly = _IN_SECTION.sub(in_section, _LOCAL.sub(local, assembly))
+    def place(symbol: str, size: int) -> str:
+        visible = f"\t.globl\t{symbol}\n\t.hidden\t{symbol}"
+        return f"{section}\n\t.balign\t1024\n{visible}\n{symbol}:\n\t.zero\t{size}\n\t.popsection\n"
+
+    assembly = place("cs_guard_before", _SHARED_GUARD) + assembly
+    assembly += place("cs_dynamic_memory", _DYNAMIC_BYTES) + place("cs_guard_behind", _SHARED_GUARD)
     lines = [
         '\t.section\t.data.rel.ro,"aw"',
         "\t.balign\t16",
@@ -225,7 +250,7 @@ def _require_compiler() -> None:
 
 def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None) -> str:
     words = [str(word) for word in command]
-    result = subprocess.run(words, capture_output=True, text=True)
+    result = subprocess.run(words, capture_output=True, text=True, errors="replace")
     if result.returncode:
         if failure:
             raise failure(result.stderr)

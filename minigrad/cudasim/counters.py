@@ -6,6 +6,7 @@ import ctypes
 from ctypes import c_uint8, c_uint32, c_uint64
 from dataclasses import dataclass
 
+from ..errors import printable
 from .reports import Lines
 
 OPERATIONS = ("load", "store", "atomic")
@@ -58,6 +59,7 @@ class Counters:
     """What the launches of a module with options(counters=True) did to memory.
 
     rows: one Row for each source line, kind of access, memory and size, in the order of the source.
+    not_counted: accesses that are in no row: only so many requests are kept between two barriers.
     """
 
     def __init__(self, library: ctypes.CDLL, lines: Lines):
@@ -76,12 +78,14 @@ class Counters:
             row.requests += c.requests
             row.units += c.units
             row.ideal += c.ideal_units
+        library.cs_not_counted.restype = c_uint64
+        self.not_counted = int(library.cs_not_counted())
         self.rows = [merged[key] for key in sorted(merged) if merged[key].requests]
 
     def reset(self) -> None:
         """Start again from zero."""
         self._library.cs_reset_counts()
-        self.rows = []
+        self.rows, self.not_counted = [], 0
 
     def _total(self, memory: str, *operations: str) -> int:
         return sum(row.accesses * row.size for row in self.rows if row.memory == memory and row.operation in operations)
@@ -108,9 +112,15 @@ class Counters:
         for row in self.rows:
             access, unit = f"{row.memory} {row.operation}", "wavefront" if row.memory == "shared" else "sector"
             per_request = f"{row.units_per_request:.2f}", f"{row.ideal_per_request:.2f}"
-            cells.append((f"{row.file}:{row.line}", access, str(row.size), str(row.requests), *per_request, unit))
+            cells.append(
+                (f"{printable(row.file)}:{row.line}", access, str(row.size), str(row.requests), *per_request, unit)
+            )
         widths = [max(map(len, column)) for column in zip(*cells)]
         formats = [f"{{:{'<' if i in (0, 1, 6) else '>'}{width}}}" for i, width in enumerate(widths)]
         table = ["  ".join(formats).format(*line).rstrip() for line in cells]
         totals = f"global memory: {self.bytes_read} bytes read, {self.bytes_written} written, {self.bytes_moved} moved"
+        if self.not_counted:
+            totals += (
+                f"\nNot complete: {self.not_counted} accesses came when no more could be kept, and are not counted."
+            )
         return "\n".join([*table, totals])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,12 @@ import numpy as np
 from ..errors import ArgumentError, KernelError
 from . import native, settings
 from . import source as kernel_source
-from .compiler import compile_kernels
+from .compiler import MAX_SHARED, compile_kernels
 from .counters import Counters
 from .reports import Lines, Report, Triple
 
 MAX_THREADS = 1024
 PER_LINE = 8  # a line may be many instructions; of the reports of one kind and line the first is shown
-MAX_SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
 SIGNALS = {
     signal.SIGSEGV: "memory access that the operating system refused",
     signal.SIGBUS: "memory access that the operating system refused",
@@ -63,6 +64,7 @@ class RawModule:
         if mode not in settings.MODES:
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
+        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy))
         self.path = compile_kernels(code, tuple(options), mode, copy)
         self.library = native.load(self.path)
         self.lock = _locks.setdefault(str(self.path), threading.Lock())
@@ -71,7 +73,7 @@ class RawModule:
         begin, end = ctypes.c_uint64(), ctypes.c_uint64()
         self.library.cs_image(begin, end)
         self.image = begin.value, end.value
-        self.lines = Lines(self.path, begin.value)
+        self.lines = Lines(self.path, begin.value, kernel_source.with_numbered_files(code)[1])
         self._functions = {
             entry.name: Function(self, number, entry) for number, entry in enumerate(kernel_source.entries(code))
         }
@@ -137,7 +139,7 @@ class Function:
             reports = self._unwritten(areas)
         if reports:
             title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
-            raise KernelError("\n".join([title, *map(str, reports)]), reports)
+            raise KernelError("\n".join([title, *map(str, reports), *call.left_out(reports)]), reports)
 
     def _check_launch(self, grid: Triple, block: Triple, params: Sequence[bytes], shared_mem: int) -> None:
         def refuse(rule: str) -> None:
@@ -184,6 +186,7 @@ class _Call:
         shared_mem: int,
     ):
         self.function, self.module, self.areas = function, function.module, areas
+        self.arguments = grid, block, params, areas, shared_mem
         self.options = settings.current()
         self.blocks = self.options.blocks or range(grid[0] * grid[1] * grid[2])
         if self.blocks[-1] >= grid[0] * grid[1] * grid[2]:
@@ -221,12 +224,22 @@ class _Call:
             output, number = self.module.take_output(), self.module.library.cs_block_number()
             first, first_reports = fault, self._raw_reports()
             self.launch.one_by_one = 1
-            fault = self._enter(range(number, number + 1), min(2.0, self.options.time_limit))
+            fault = self._enter(range(number, number + 1), self.options.time_limit)
             self.module.take_output()
             sys.stdout.write(output)
             if not self._failed(fault):  # the block, run again on what it had changed, went well
                 return self._collect(first, first_reports)
         return self._collect(fault, self._raw_reports())
+
+    def left_out(self, reports: list[Report]) -> list[str]:
+        """What to say where more was found than is reported; nothing otherwise."""
+        found = int(self.launch.n_found)
+        if found <= len(reports):
+            return []
+        return [
+            f"In all {found} times something was found.  Of each kind and line the first is listed, and at most "
+            f"{self.options.max_reports}."
+        ]
 
     def _failed(self, fault: native.Fault) -> bool:
         return fault.end != native.FINISHED or self.launch.n_reports > 0
@@ -242,10 +255,12 @@ class _Call:
     def _enter(self, blocks: range, time_limit: float) -> native.Fault:
         launch, fault, library = self.launch, native.Fault(), self.module.library
         launch.first_block, launch.blocks, launch.block_step = blocks.start, len(blocks), blocks.step
-        launch.n_reports = 0
+        launch.n_reports = launch.n_found = 0
         control = ctypes.addressof(ctypes.c_char.in_dll(library, "cs_control"))
         entry = ctypes.cast(library.cs_launch, ctypes.c_void_p)
         end = native.guarded()(entry, launch, control, *self.module.image, time_limit, fault)
+        if end != native.FINISHED:
+            library.cs_clean_up()
         if end < 0:
             raise MemoryError("cudasim: no memory for the stacks of a block's threads")
         if end == native.INTERRUPTED:
@@ -280,14 +295,42 @@ class _Call:
 
     def _report_fault(self, fault: native.Fault, line: tuple[str, int]) -> Report:
         if fault.end == native.TIME_LIMIT:
-            text = f"the kernel ran longer than the time limit of {self.options.time_limit:g} s and was ended here"
+            text = (
+                f"the kernel ran longer than the time limit of {self.options.time_limit:g} s and was ended here: it "
+                "never ends, needs longer, or waits for what a thread that does not run meanwhile would write"
+            )
+            if self.module.mode == "fast" and _is_empty_loop(fault.trace[0] - 1, self.module.image):
+                line = self._line_in_check_mode() or (self.function.entry.file, self.function.entry.line)
             return Report("TIME-LIMIT", *line, *self._where(), text)
         if fault.stack_overflow:
             return Report("STACK-OVERFLOW", *line, *self._where(), "the thread's local variables do not fit its stack")
         text = SIGNALS.get(fault.signal) or signal.strsignal(fault.signal) or f"signal {fault.signal}"
-        if fault.known_address:
-            text += f" at address {fault.address:#x}{_nearest(self.areas, fault.address)}"
+        if fault.behind_stack:
+            text += ": an index that leads out of the thread's local variables"
+        elif fault.known_address:
+            areas = [*self.areas, *self._shared_areas()]
+            text += f" at address {fault.address:#x}{_nearest(areas, fault.address)}"
         return Report("FAULT", *line, *self._where(), text)
+
+    def _line_in_check_mode(self) -> tuple[str, int] | None:
+        """The line of an endless loop of which the compiler has left nothing: by the same block, run with checks."""
+        module, number = self.module.in_check_mode(), self.module.library.cs_block_number()
+        with module.lock:
+            again = _Call(module.get_function(self.function.name), *self.arguments)
+            fault = again._enter(range(number, number + 1), self.options.time_limit)
+            module.take_output()
+            if fault.end != native.TIME_LIMIT or again._where() != self._where():
+                return None
+            found = again._collect(fault, [])[-1]
+        return found.file, found.line
+
+    def _shared_areas(self) -> Iterator[Area]:
+        library = self.module.library
+        for array in _shared_arrays(library):
+            if array.kernel in (b"", self.function.name.encode()):
+                yield Area(array.address, array.bytes, True, label=f"shared array '{array.name.decode()}'")
+        if self.launch.shared_bytes:
+            yield Area(library.cs_dynamic_shared(), self.launch.shared_bytes, True, label="shared array 'dynamic'")
 
 
 def _shared_arrays(library: ctypes.CDLL) -> Iterator[native.Shared]:
@@ -296,6 +339,17 @@ def _shared_arrays(library: ctypes.CDLL) -> Iterator[native.Shared]:
         if not array:
             return
         yield array.contents
+
+
+# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
+_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
+
+
+def _is_empty_loop(address: int, image: tuple[int, int]) -> bool:
+    code = _EMPTY_LOOPS.get(platform.machine())
+    if code is None or not image[0] <= address < image[1] - len(code):
+        return False
+    return ctypes.string_at(address, len(code)) == code
 
 
 def _triple(values: Any) -> Triple:

@@ -83,6 +83,7 @@ class Launch(ctypes.Structure):
         ("reports", POINTER(NativeReport)),
         ("max_reports", c_uint64),
         ("n_reports", c_uint64),
+        ("n_found", c_uint64),
         ("stacks", c_void_p),
     ]
 
@@ -93,8 +94,9 @@ class Fault(ctypes.Structure):
     _fields_ = [
         ("end", c_uint32),
         ("signal", c_uint32),
-        ("stack_overflow", c_uint32),
         ("known_address", c_uint32),
+        ("stack_overflow", c_uint32),
+        ("behind_stack", c_uint32),
         ("address", c_uint64),
         ("trace", c_uint64 * 16),
     ]
@@ -112,6 +114,7 @@ def load(path: Any) -> ctypes.CDLL:
     library.cs_image.argtypes = [POINTER(c_uint64), POINTER(c_uint64)]
     library.cs_where.argtypes = [POINTER(c_uint32), POINTER(c_uint32)]
     library.cs_block_number.restype = c_uint64
+    library.cs_dynamic_shared.restype = c_uint64
     return library
 
 

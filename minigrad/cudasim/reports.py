@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from .compiler import CPP
+from ..errors import printable
+from .source import numbered_file
 
 # The kinds of reports.
 KINDS = {
@@ -40,7 +42,7 @@ KINDS = {
 
 Triple = tuple[int, int, int]
 Line = tuple[str, int]
-_OUR_FILES = {path.name for path in CPP.iterdir()}
+_PLACE = re.compile(r"(?:.*/)?" + numbered_file(r"(\d+)") + r":(\d+)")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Report:
     text: str
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: " if self.file else ""
+        where = f"{printable(self.file)}:{self.line}: " if self.file else ""
         who = "".join(
             f" {name} ({','.join(map(str, index))})"
             for name, index in (("block", self.block), ("thread", self.thread))
@@ -69,36 +71,33 @@ class Report:
 
 
 class Lines:
-    """File and line of the instructions of one library."""
+    """File and line of the instructions of one library.  files: the names of the kernel's files, by their numbers."""
 
-    def __init__(self, library: Path, base: int):
-        self.library, self.base = str(library), base
+    def __init__(self, library: Path, base: int, files: Sequence[str]):
+        self.library, self.base, self.files = str(library), base, files
 
     def find(self, addresses: Iterable[int]) -> dict[int, Line]:
         """The source line of each return address (the address behind a call); those that are not known are left out."""
         wanted = sorted({address for address in addresses if address > self.base})
         offsets = [address - self.base - 1 for address in wanted]
         found = _lookup(self.library, tuple(offsets)) if offsets else []
-        return {address: line for address, line in zip(wanted, found) if line}
+        return {address: (self.files[place[0]], place[1]) for address, place in zip(wanted, found) if place}
 
 
 @lru_cache(maxsize=256)
-def _lookup(library: str, offsets: tuple[int, ...]) -> list[Line | None]:
-    """addr2line: for each offset the innermost line that is not in a file of the emulator."""
+def _lookup(library: str, offsets: tuple[int, ...]) -> list[tuple[int, int] | None]:
+    """addr2line: for each offset the innermost line of the kernel's files, with the file's number.
+
+    The other lines are the emulator's, and those of the C++ library that it uses.
+    """
     command = ["addr2line", "-i", "-a", "-e", library, *map(hex, offsets)]
-    output = subprocess.run(command, capture_output=True, text=True).stdout
-    found: list[Line | None] = []
+    output = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
+    found: list[tuple[int, int] | None] = []
     for text in output.splitlines():
         if text.startswith("0x"):
             found.append(None)
             continue
-        file, _, line = text.split(" (discriminator")[0].rpartition(":")
-        if found and found[-1] is None and line.isdigit() and line != "0" and Path(file).name not in _OUR_FILES:
-            found[-1] = _shortened(file), int(line)
+        place = _PLACE.match(text)
+        if found and found[-1] is None and place and int(place[2]):
+            found[-1] = int(place[1]), int(place[2])
     return found + [None] * (len(offsets) - len(found))
-
-
-def _shortened(file: str) -> str:
-    """The name given by #line: the compiler may have put its folder before it."""
-    position = file.rfind("kernels/")
-    return file[position:] if position >= 0 else Path(file).name

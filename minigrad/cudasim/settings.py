@@ -28,7 +28,7 @@ class Settings:
     counters: in check mode, count memory traffic line by line: RawModule.counters().
     max_reports: how many different faults of a launch are listed.
     blocks: run only these blocks of the grid, counted x first; None for all.
-    time_limit: seconds after which a launch is ended.
+    time_limit: seconds of the processor's time after which a launch is ended; math.inf for never.
     poison: fill shared memory, and memory fresh from an allocation, with NaNs.
     memory_limit: bytes that each emulated device has; None: as much as the host.
     """
@@ -65,14 +65,26 @@ _current: Settings | None = None
 
 
 def current() -> Settings:
-    """The settings at work.  At first mode and order come from MINIGRAD_CUDASIM_MODE and MINIGRAD_CUDASIM_ORDER."""
+    """The settings at work.
+
+    At first MINIGRAD_CUDASIM_MODE, MINIGRAD_CUDASIM_ORDER and MINIGRAD_CUDASIM_TIME_LIMIT say mode, order, time_limit.
+    """
     global _current
     if _current is None:
         _current = Settings(
-            mode=os.environ.get("MINIGRAD_CUDASIM_MODE", "fast"),
-            order=os.environ.get("MINIGRAD_CUDASIM_ORDER", "forward"),
+            mode=os.environ.get("MINIGRAD_CUDASIM_MODE", Settings.mode),
+            order=os.environ.get("MINIGRAD_CUDASIM_ORDER", Settings.order),
+            time_limit=seconds(os.environ.get("MINIGRAD_CUDASIM_TIME_LIMIT", Settings.time_limit)),
         )
     return _current
+
+
+def seconds(limit: object) -> float:
+    """A time limit from outside; ArgumentError for what is no number of seconds."""
+    try:
+        return Settings(time_limit=float(str(limit))).time_limit
+    except ValueError:  # an ArgumentError is one, too
+        raise ArgumentError(f"cudasim: a time limit is a positive number of seconds, got {limit!r}") from None
 
 
 @contextmanager

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
-from ..errors import KernelError
+from ..errors import KernelError, printable
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
-_MARKER = re.compile(r'^[ \t]*#[ \t]*(?:line[ \t]+)?(\d+)[ \t]+"([^"]*)"[ \t]*$')
+_MARKER = re.compile(
+    r"^(?P<before>[ \t]*#[ \t]*(?:line[ \t]+)?(?P<line>\d+))"
+    r'(?:[ \t]+"(?P<file>(?:[^"\\\n]|\\.)*)"(?:[ \t]+\d+)*)?[ \t]*$',
+    re.MULTILINE,
+)
+UNNAMED = "kernel.cu"  # what a source is called before its first marker with a name
 _ENTRY = re.compile(
     r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+'
     r"(?:__launch_bounds__\s*\([^)]*\)\s*)?(?P<name>\w+)\s*\("
@@ -63,14 +69,49 @@ def without_comments(text: str, *, strings: bool = False) -> str:
 
 def position(text: str, offset: int) -> tuple[str, int]:
     """File and line of a character, by the #line markers before it."""
-    file, line = "kernel.cu", 1
+    file, line = UNNAMED, 1
     for content in text[:offset].split("\n")[:-1]:
         marker = _MARKER.match(content)
         if marker:
-            file, line = marker[2], int(marker[1])
+            file, line = _file(marker, file), int(marker["line"])
         else:
             line += 1
     return file, line
+
+
+def _file(marker: re.Match[str], before: str) -> str:
+    """The name in a #line marker, as C reads it; one without a name goes on with the file before."""
+    if marker["file"] is None:
+        return before
+    code = re.sub(rb"\\([0-7]{1,3}|.)", _character, os.fsencode(marker["file"]))
+    return os.fsdecode(code)
+
+
+def _character(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 8) & 255]) if escape[1].isdigit() else escape[1]
+
+
+def with_numbered_files(text: str) -> tuple[str, list[str]]:
+    """The text with `minigrad-file-0` and so on for the names in its #line markers, and the names.
+
+    So a name may hold what compilers and debuggers trip over: quotes, newlines, bytes that are no UTF-8.
+    """
+    names: list[str] = [UNNAMED]
+
+    def numbered(marker: re.Match[str]) -> str:
+        if marker["file"] is None:
+            return marker[0]
+        name = _file(marker, "")
+        if name not in names:
+            names.append(name)
+        return f'{marker["before"]} "{numbered_file(names.index(name))}"'
+
+    numbered_text = _MARKER.sub(numbered, text)
+    return f'#line 1 "{numbered_file(0)}"\n{numbered_text}', names
+
+
+def numbered_file(number: int | str) -> str:
+    return f"minigrad-file-{number}"
 
 
 def check_rules(text: str) -> None:
@@ -80,7 +121,7 @@ def check_rules(text: str) -> None:
     for pattern, advice in _RULES:
         for match in re.finditer(pattern, code):
             file, line = position(text, match.start())
-            broken.append(f"{file}:{line}: not allowed in kernels: {advice}")
+            broken.append(f"{printable(file)}:{line}: not allowed in kernels: {advice}")
     if broken:
         raise KernelError("\n".join(broken))
 
@@ -95,7 +136,7 @@ def entries(text: str) -> list[Entry]:
     ]
     if not found:
         file, line = position(text, len(text))
-        raise KernelError(f'{file}:{line}: no entry point: write extern "C" __global__ void name(...)')
+        raise KernelError(f'{printable(file)}:{line}: no entry point: write extern "C" __global__ void name(...)')
     return found
 
 

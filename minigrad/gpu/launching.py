@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..device import Device
-from ..errors import KernelError
-from ..kernel import C_TYPES, MACROS, Parameter, entry_points, full_source
+from ..errors import KernelError, printable
+from ..kernel import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 
@@ -56,7 +56,7 @@ def launch(
     try:
         parameters = _parameters(source, options)[kernel]
     except KeyError:
-        raise KernelError(f"{where}: there is no such entry point in kernels/{file}.cu") from None
+        raise KernelError(f"{where}: there is no such entry point in {printable(kernel_file(file))}") from None
     if len(args) != len(parameters):
         names = ", ".join(p.name for p in parameters)
         raise KernelError(f"{where}: {len(args)} arguments for {len(parameters)} parameters: {names}")

@@ -21,6 +21,7 @@ static const CsArea* last_area;           // the next access is likely to be the
 static cs_u32 launch_phase;               // the first of this launch
 static char* launch_frame;                // where on the thread's own stack the launch began
 constexpr cs_u64 KEEP_BYTES = 1 << 20;    // of cells, between launches
+constexpr size_t MOST_STARTS = 1 << 20;   // of blocks whose beginnings are remembered
 
 struct BlockStart {
     cs_u32 phase;
@@ -42,6 +43,7 @@ static std::string thread_name(cs_u32 number) {
 static std::string block_name(cs_u32 phase) {  // the last block that began no later
     auto after = std::upper_bound(block_starts.begin(), block_starts.end(), phase,
                                   [](cs_u32 phase, const BlockStart& start) { return phase < start.phase; });
+    if (after == block_starts.begin()) return "an earlier block";  // of very many: forgotten
     const cs_u32* size = run.launch->grid_size;
     cs_u64 number = after[-1].number;
     return "block " + triple(number % size[0], number / size[0] % size[1], number / size[0] / size[1]);
@@ -164,18 +166,12 @@ static bool holds(const CsArea& area, cs_u64 address, cs_u32 bytes) {
     leave();
 }
 
-static bool near_shared_memory(cs_u64 address) {
-    for (const CsArea& area : shared_areas)
-        if (address - area.address < area.bytes + CS_REDZONE) return true;
-    return false;
-}
-
 static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     cs_u64 i = 0;
     while (i < shared_areas.size() && !holds(shared_areas[i], address, bytes)) i++;
     if (i == shared_areas.size()) {
-        // Constant tables lie in the module too: of reads only those close to shared memory are known to be wrong.
-        if (kind == Kind::read && !near_shared_memory(address)) return;
+        // Constant tables lie in the module too.
+        if (kind == Kind::read && !in_shared_memory(address)) return;
         report_outside("OOB-SHARED", shared_areas.data(), shared_areas.size(), address, bytes, kind, pc);
     }
     const CsArea& area = shared_areas[i];
@@ -246,7 +242,7 @@ static bool is_coordinates(cs_u64 address) {
 
 static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     if (!cs_control.active || !run.current || on_own_stack(address) || is_coordinates(address)) return;
-    Busy busy;
+    Busy busy(pc);
     bool shared = in_module(address);
     (shared ? check_shared : check_global)(address, bytes, kind, pc);
     if (run.launch->count) count_access(pc, address, bytes, kind, shared);
@@ -263,10 +259,16 @@ void checks_begin_launch() {
     Busy busy;
     const CsLaunch& launch = *run.launch;
     launch_frame = (char*)__builtin_frame_address(0);
+    if (run.phase >= 1u << 31) {  // begin again, with nothing remembered
+        for (Piece& piece : global_pieces) piece.release(0);
+        for (Piece& piece : shared_pieces) piece.release(0);
+        run.phase = 0;
+    }
     launch_phase = run.phase + 1;
     last_area = nullptr;
     block_starts.clear();
     for (WarpClocks& warp : clocks) warp.reset();
+    counters_begin_launch();
 
     shared_areas.clear();
     shared_labels.clear();
@@ -294,6 +296,7 @@ void checks_begin_launch() {
 
 void checks_begin_block() {
     Busy busy;
+    if (block_starts.size() == MOST_STARTS) block_starts.erase(block_starts.begin(), block_starts.begin() + MOST_STARTS / 2);
     block_starts.push_back({run.phase, run.block_number});
 }
 
@@ -302,6 +305,10 @@ void checks_end_phase() {
     for (cs_u32 i = 0; i < run.n_warps; i++)
         if (clocks[i].used) clocks[i].reset();
     counters_end_phase();
+    if (run.phase == ~0u) {
+        report("EMULATOR", nullptr, nullptr, "more than 2^31 blocks and barriers in one launch: run it in fast mode");
+        leave();
+    }
 }
 
 void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask); }

@@ -5,6 +5,9 @@
 // busiest bank has different words.  Here the lanes run one after another, so their requests are put together again:
 // the k-th time that an instruction is executed, in a phase between two barriers, is one request of all lanes that got
 // so far. Where lanes skip an instruction that others execute, that is an approximation.
+//
+// A phase of many requests, or one that never ends, would fill the memory: MOST_REQUESTS are kept, and counters.py says
+// how many accesses came after them.
 #include "runtime.hpp"
 #include <algorithm>
 #include <cstring>
@@ -32,7 +35,12 @@ struct Counts {
     cs_u64 units, ideal_units;  // sectors, or wavefronts
 };
 
+constexpr cs_u64 MOST_REQUESTS = 1 << 18;   // of all warps together: 66 MiB
+constexpr size_t KEEP_REQUESTS = 1 << 10;  // room that an instruction of a warp keeps from phase to phase
+
 static std::unordered_map<const void*, Counts> all_counts;
+static cs_u64 kept_requests;  // in this phase
+static cs_u64 not_counted;    // accesses
 static std::unordered_map<const void*, Trace> traces[CS_MAX_THREADS / 32];
 
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared) {
@@ -44,7 +52,14 @@ void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool 
     cs_u32 lane = run.current->number % 32;
     Trace& trace = traces[run.current->number / 32][pc];
     cs_u32 k = trace.executed[lane]++;
-    if (k >= trace.requests.size()) trace.requests.push_back({});
+    if (k >= trace.requests.size()) {
+        if (kept_requests == MOST_REQUESTS) {
+            not_counted++;
+            return;
+        }
+        kept_requests++;
+        trace.requests.push_back({});
+    }
     trace.requests[k].lanes |= 1u << lane;
     trace.requests[k].address[lane] = address;
 }
@@ -78,8 +93,14 @@ static void add_shared(Counts& counts, const Request& request) {
     }
 }
 
+void counters_begin_launch() {  // the one before may have been ended within a phase
+    for (auto& warp : traces) warp.clear();
+    kept_requests = 0;
+}
+
 void counters_end_phase() {
     if (!run.launch->count) return;
+    kept_requests = 0;
     for (cs_u32 warp = 0; warp < run.n_warps; warp++)
         for (auto& [pc, trace] : traces[warp]) {
             Counts& counts = all_counts[pc];
@@ -89,6 +110,7 @@ void counters_end_phase() {
                 (counts.shared ? add_shared : add_global)(counts, request);
             }
             trace.requests.clear();
+            if (trace.requests.capacity() > KEEP_REQUESTS) trace.requests.shrink_to_fit();
             memset(trace.executed, 0, sizeof trace.executed);
         }
 }
@@ -103,8 +125,12 @@ cs_u64 cs_counts(Counts* out, cs_u64 room) {
     return all_counts.size();
 }
 
+// Accesses that found no room.
+cs_u64 cs_not_counted() { return not_counted; }
+
 void cs_reset_counts() {
     all_counts.clear();
+    not_counted = 0;
     for (auto& warp : traces) warp.clear();
 }
 }

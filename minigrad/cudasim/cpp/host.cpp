@@ -3,7 +3,8 @@
 // While a launch is at work in a thread, faults of that thread (a wild address, a division by zero, abort) lead back to
 // guarded() with a note of what happened, instead of to the process's own handlers; so do the time limit and Ctrl-C.
 // Where no launch is at work in the thread that a signal hits, the handlers of before get it.  It also owns the stacks
-// of the fibers, so that all modules share them.
+// that kernels run on, so that all modules share them.  No kernel runs on the stack of the Python thread that launches
+// it: one that writes beyond its local variables would hit what the process needs to go on.
 #include "interface.hpp"
 #include <atomic>
 #include <cerrno>
@@ -33,6 +34,10 @@ struct Guard {
     cs_u64 image_begin, image_end;
     double deadline;
     char* stacks;
+    void (*launch)(CsLaunch*);
+    CsLaunch* work;
+    cs_u64 float_mode;
+    ucontext_t here, there;  // the Python thread's stack, and the launch's
     sigjmp_buf way_out;
 };
 
@@ -42,15 +47,24 @@ thread_local unsigned interrupts_before;
 
 double now() {
     timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// ---------------------------------------------------------------- memory: stacks of fibers
+// ---------------------------------------------------------------- memory: stacks of fibers, and one of the launch
 
 std::mutex mutex;
-std::vector<char*> free_stacks;  // sets of CS_MAX_THREADS stacks that no launch uses now
-constexpr size_t ALL_STACKS = (size_t)CS_MAX_THREADS * CS_STACK_BYTES;
+std::vector<char*> free_stacks;  // sets of stacks that no launch uses now
+constexpr size_t FIBER_STACKS = (size_t)CS_MAX_THREADS * CS_STACK_BYTES;
+constexpr size_t LAUNCH_STACK = 1 << 20;  // behind those of the fibers; threads that never wait run on it too
+constexpr size_t LAST_GUARD = 1 << 16;    // behind all of them
+constexpr size_t ALL_STACKS = FIBER_STACKS + LAUNCH_STACK + LAST_GUARD;
+
+// Which of the stacks an address lies in; each begins with its guard page.
+cs_u64 stack_number(cs_u64 offset) {
+    if (offset < FIBER_STACKS) return offset / CS_STACK_BYTES;
+    return CS_MAX_THREADS + (offset >= FIBER_STACKS + LAUNCH_STACK);
+}
 
 char* map(size_t bytes) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -68,8 +82,9 @@ __attribute__((noinline)) char* take_stacks() {
     }
     char* stacks = map(ALL_STACKS);  // pages that no fiber has touched cost nothing
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    for (int i = 0; stacks && i < CS_MAX_THREADS; i++)
+    for (int i = 0; stacks && i <= CS_MAX_THREADS; i++)
         mprotect(stacks + (size_t)i * CS_STACK_BYTES, page, PROT_NONE);  // the guard page
+    if (stacks) mprotect(stacks + FIBER_STACKS + LAUNCH_STACK, LAST_GUARD, PROT_NONE);
     return stacks;
 }
 
@@ -154,16 +169,19 @@ cs_u64 stack_pointer(const ucontext_t& context) {
 void trace(CsFault& fault, const ucontext_t& context) {
     auto in_module = [](cs_u64 address) { return address > guard->image_begin && address < guard->image_end; };
     int n = 0;
-    cs_u64 pc = program_counter(context), stack = stack_pointer(context);
+    cs_u64 pc = program_counter(context), stack = stack_pointer(context), last_call = guard->control->pc;
     if (in_module(pc)) fault.trace[n++] = pc + 1;  // like a return address: behind the instruction
-    if (!stack || fault.stack_overflow) return;
+    // Where the instruction is the runtime's, the kernel's last call of it is the one that it is at work for.
+    if (in_module(pc) || guard->control->busy) fault.trace[n++] = last_call;
     cs_u64 in_stacks = stack - (cs_u64)guard->stacks, end = stack + 4096;
-    if (in_stacks < ALL_STACKS) {
-        cs_u64 top = (cs_u64)guard->stacks + (in_stacks / CS_STACK_BYTES + 1) * CS_STACK_BYTES;
+    if (in_stacks < ALL_STACKS && !fault.stack_overflow) {
+        cs_u64 top = (cs_u64)guard->stacks + FIBER_STACKS + LAUNCH_STACK;
+        if (in_stacks < FIBER_STACKS) top = (cs_u64)guard->stacks + (in_stacks / CS_STACK_BYTES + 1) * CS_STACK_BYTES;
         if (top < end) end = top;  // above it is the guard page of the next
+        for (const cs_u64* word = (const cs_u64*)stack; (cs_u64)word < end && n < CS_TRACE - 1; word++)
+            if (in_module(*word)) fault.trace[n++] = *word;
     }
-    for (const cs_u64* word = (const cs_u64*)stack; (cs_u64)word < end && n < CS_TRACE; word++)
-        if (in_module(*word)) fault.trace[n++] = *word;
+    fault.trace[n] = last_call;
 }
 
 [[noreturn]] void end_launch(cs_u32 end, int signal) {
@@ -178,10 +196,10 @@ void on_fault(int signal, siginfo_t* info, void* context_pointer) {
     CsFault& fault = *guard->fault;
     fault.known_address = (signal == SIGSEGV || signal == SIGBUS) && info->si_code > 0 && info->si_code != SI_KERNEL;
     fault.address = fault.known_address ? (cs_u64)info->si_addr : 0;
-    // Of the stacks of fibers only the guard pages fault; a thread's own stack ends close to where it has come to.
-    bool in_stacks = fault.address - (cs_u64)guard->stacks < ALL_STACKS;
-    bool near_stack = fault.address + 65536 - stack_pointer(context) < 2 * 65536;
-    fault.stack_overflow = fault.known_address && (in_stacks || near_stack);
+    // Of the stacks only the guard pages fault: the one below the own stack by an overflow, the one above it by an index.
+    cs_u64 at = fault.address - (cs_u64)guard->stacks, stack = stack_pointer(context) - (cs_u64)guard->stacks;
+    fault.stack_overflow = fault.known_address && at < ALL_STACKS && stack_number(at) <= stack_number(stack);
+    fault.behind_stack = fault.known_address && at < ALL_STACKS && !fault.stack_overflow;
     trace(fault, context);
     end_launch(CS_SIGNAL, signal);
 }
@@ -231,7 +249,9 @@ void exit() {
     std::lock_guard<std::mutex> lock(mutex);
     if (--launches) return;
     for (int signal : FAULTS) sigaction(signal, &before[signal], nullptr);
-    if (handles_interrupt) sigaction(SIGINT, &before[SIGINT], nullptr);
+    struct sigaction current;  // the program may have set another one during the launch: it stays
+    sigaction(SIGINT, nullptr, &current);
+    if (handles_interrupt && current.sa_sigaction == on_interrupt) sigaction(SIGINT, &before[SIGINT], nullptr);
     // A tick may still be on its way: it finds a handler that ignores it.
 }
 
@@ -257,6 +277,11 @@ cs_u64 float_mode() { return 0; }
 void set_float_mode(cs_u64) {}
 #endif
 
+void on_stack_of_launch() {
+    if (guard->work->flush_to_zero) set_float_mode(guard->float_mode | FLUSH);
+    guard->launch(guard->work);
+}
+
 }  // namespace
 
 extern "C" {
@@ -271,6 +296,7 @@ __attribute__((visibility("default"))) int cs_guarded(void (*launch)(CsLaunch*),
     memset(fault, 0, sizeof *fault);
     control->active = 1;
     control->busy = control->stop = 0;
+    control->pc = 0;
     work->stacks = stacks;
 
     stack_t signal_stack = {}, signal_stack_before;
@@ -280,13 +306,17 @@ __attribute__((visibility("default"))) int cs_guarded(void (*launch)(CsLaunch*),
     cs_u64 mode = float_mode();
     enter();
 
-    Guard here = {control, fault, image_begin, image_end, now() + time_limit, stacks, {}};
+    Guard here = {control, fault, image_begin, image_end, now() + time_limit, stacks, launch, work, mode, {}, {}, {}};
+    getcontext(&here.there);
+    here.there.uc_stack.ss_sp = stacks + FIBER_STACKS;
+    here.there.uc_stack.ss_size = LAUNCH_STACK;
+    here.there.uc_link = &here.here;
+    makecontext(&here.there, on_stack_of_launch, 0);
     interrupts_before = interrupts;
     if (sigsetjmp(here.way_out, 1) == 0) {
         guard = &here;
         tick(true);
-        if (work->flush_to_zero) set_float_mode(mode | FLUSH);
-        launch(work);
+        swapcontext(&here.here, &here.there);
     }
     guard = nullptr;
     control->active = 0;

@@ -23,6 +23,9 @@ struct CsPlace {
 
 // A static __shared__ array.  The builder writes a table of them, and CS_REDZONE bytes behind each array.
 #define CS_REDZONE 128
+#define CS_SHARED_GUARD (1024 * 1024)
+#define CS_MOST_DYNAMIC (256 * 1024)
+#define CS_CANARY 4096  // bytes behind dynamic shared memory
 struct CsShared {
     char* address;
     cs_u64 bytes;
@@ -67,7 +70,8 @@ struct CsLaunch {
     cs_u64 n_areas;
     CsReport* reports;
     cs_u64 max_reports, n_reports;
-    char* stacks;  // filled in by host.cpp: CS_STACK_BYTES for each of 1024 threads
+    cs_u64 n_found;  // how often something was found: also what made no report of its own
+    char* stacks;    // filled in by host.cpp: CS_STACK_BYTES for each of 1024 threads
 };
 
 #define CS_MAX_THREADS 1024
@@ -78,7 +82,8 @@ enum CsEnd { CS_FINISHED, CS_SIGNAL, CS_TIME_LIMIT, CS_INTERRUPTED };
 #define CS_TRACE 16
 struct CsFault {
     cs_u32 end;  // CsEnd
-    cs_u32 signal, stack_overflow, known_address;
+    cs_u32 signal, known_address;
+    cs_u32 stack_overflow, behind_stack;  // below the thread's own stack, above it
     cs_u64 address;          // of the memory that the instruction wanted
     cs_u64 trace[CS_TRACE];  // the instruction, and what called it; 0: no more
 };
@@ -88,4 +93,5 @@ struct CsControl {
     volatile cs_u32 active;  // a launch is at work
     volatile cs_u32 busy;    // the runtime is at work: do not jump out of it, ask it to stop
     volatile cs_u32 stop;
+    volatile cs_u64 pc;  // where the kernel called the runtime last
 };

@@ -6,4 +6,4 @@ void checks_begin_block() {}
 void checks_end_launch() {}
 void checks_syncwarp(cs_u32, cs_u32) {}
 void checks_end_phase() {}
-extern "C" void cs_note_atomic(const void*, int, const void*) {}
+extern "C" void cs_note_atomic(const void*, int, const void* pc) { cs_control.pc = (cs_u64)pc; }

@@ -12,6 +12,7 @@ __attribute__((visibility("default"))) CsControl cs_control;
 
 void report(const char* kind, const void* pc, const void* other_pc, const char* format, ...) {
     CsLaunch& launch = *run.launch;
+    launch.n_found++;
     for (cs_u64 i = 0; i < launch.n_reports; i++)
         if (launch.reports[i].pc == (cs_u64)pc && !strcmp(launch.reports[i].kind, kind)) return;
     if (launch.n_reports >= launch.max_reports) return;
@@ -42,7 +43,7 @@ static cs_u64 length;
 static const char FULL[] = "\n[printf: more than 1 MiB in one launch, the rest is lost]\n";
 
 extern "C" __attribute__((format(printf, 1, 2))) int cs_printf(const char* format, ...) {
-    Busy busy;
+    Busy busy(__builtin_return_address(0));
     va_list arguments;
     va_start(arguments, format);
     cs_u64 room = MOST_TEXT - length;

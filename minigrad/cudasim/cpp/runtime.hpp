@@ -16,6 +16,8 @@ extern const CsKernel cs_kernels[];
 extern const cs_u32 cs_n_kernels;
 extern const CsShared cs_shared_arrays[];
 extern const cs_u64 cs_n_shared_arrays;
+// All shared memory lies between two guards, that no access may reach; dynamic shared memory comes last.
+extern char cs_guard_before[CS_SHARED_GUARD], cs_dynamic_memory[CS_MOST_DYNAMIC + CS_CANARY], cs_guard_behind[CS_SHARED_GUARD];
 // Names that the linker makes: where the module begins and ends in memory, and where cs_here of cuda.hpp lies.
 extern char __ehdr_start, _end, __start_cudasim_here, __stop_cudasim_here;
 }
@@ -82,9 +84,13 @@ void report(const char* kind, const void* pc, const void* other_pc, const char* 
 // Ends the launch: nothing sensible can follow.
 [[noreturn]] void leave();
 
-// While one exists, the time limit and Ctrl-C wait.
+// While one exists, the time limit and Ctrl-C wait.  pc: of the kernel's call, where the runtime is at work for a thread.
 struct Busy {
     Busy() { cs_control.busy = 1; }
+    explicit Busy(const void* pc) {
+        cs_control.pc = (cs_u64)pc;
+        cs_control.busy = 1;
+    }
     ~Busy() {
         cs_control.busy = 0;
         if (__builtin_expect(cs_control.stop, 0)) leave();
@@ -94,6 +100,7 @@ struct Busy {
 // ---------------------------------------------------------------- shared memory: shared_memory.cpp
 
 char* dynamic_shared();
+bool in_shared_memory(cs_u64 address);  // or in the guards around it
 bool belongs_to_kernel(const CsShared& array);  // to the one at work
 void shared_memory_begin_launch();
 void shared_memory_begin_block();
@@ -109,4 +116,5 @@ void checks_syncwarp(cs_u32 warp, cs_u32 mask);
 
 enum class Kind : cs_u8 { read, write, atomic };
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared);  // counters.cpp
+void counters_begin_launch();
 void counters_end_phase();

@@ -43,6 +43,7 @@ static void run_block(cs_u64 number) {
     run.place.block[1] = (cs_u32)(number / launch.grid_size[0] % launch.grid_size[1]);
     run.place.block[2] = (cs_u32)(number / launch.grid_size[0] / launch.grid_size[1]);
     run.first_phase = ++run.phase;
+    cs_control.pc = 0;
     shared_memory_begin_block();
     checks_begin_block();
     for (cs_u32 i = 0; i < run.n_warps; i++) warps[i].waiting = 0;
@@ -126,6 +127,9 @@ void cs_launch(CsLaunch* launch) {
     }
     checks_end_launch();
 }
+
+// Gives back what a launch that was ended from outside has left.
+void cs_clean_up() { checks_end_launch(); }
 
 // Where the launch was when it was stopped from outside: 1 if the thread is known.
 int cs_where(cs_u32* block, cs_u32* thread) {

@@ -21,7 +21,8 @@ void WarpClocks::synchronize(cs_u32 mask) {
         if (mask >> lane & 1) {
             memcpy(known[lane], joined, sizeof joined);
             if (++known[lane][lane] > 0xffff) {
-                report("EMULATOR", nullptr, nullptr, "more than 65535 __syncwarps of a lane without a barrier");
+                report("EMULATOR", (const void*)cs_control.pc, nullptr,
+                       "more than 65535 __syncwarps of a lane without a barrier");
                 leave();
             }
         }
@@ -32,7 +33,7 @@ void WarpClocks::synchronize(cs_u32 mask) {
 static Cell* map(cs_u64 bytes) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
-        report("EMULATOR", nullptr, nullptr, "no memory for check mode: it needs up to 8 times that of the arrays");
+        report("EMULATOR", nullptr, nullptr, "no memory for check mode: it needs up to 8 times that of the arrays, 32 times for bytes");
         leave();
     }
     return (Cell*)p;

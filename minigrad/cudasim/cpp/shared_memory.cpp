@@ -1,18 +1,35 @@
 // The shared memory of a block: its arrays, the poison in them before a block begins, the canaries behind them.
+//
+// A static array lies in the module, close to what the emulator itself works with: guards around all of them end a
+// thread that walks far out of one before it gets there.
 #include "runtime.hpp"
+#include <cstdint>
 #include <cstring>
+#include <sys/mman.h>
+#include <unistd.h>
 
-constexpr cs_u64 MOST_DYNAMIC = 256 * 1024;
-constexpr cs_u64 CANARY_BYTES = 4096;
 constexpr unsigned char CANARY = 0xEE;
 constexpr unsigned char POISON = 0xFF;  // a NaN in every floating point type, -1 as an integer
 
-alignas(1024) static char dynamic[MOST_DYNAMIC + CANARY_BYTES];
-static unsigned char canary[CANARY_BYTES];
+static unsigned char canary[CS_CANARY];
 
-char* dynamic_shared() { return dynamic; }
+static void close_guard(char* begin) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)begin + page - 1) / page * page;
+    mprotect((void*)from, ((uintptr_t)begin + CS_SHARED_GUARD) / page * page - from, PROT_NONE);
+}
 
-extern "C" void* cs_dynamic_shared() { return dynamic; }
+__attribute__((constructor)) static void close_guards() {
+    close_guard(cs_guard_before);
+    close_guard(cs_guard_behind);
+}
+
+char* dynamic_shared() { return cs_dynamic_memory; }
+
+extern "C" __attribute__((visibility("default"))) void* cs_dynamic_shared() { return cs_dynamic_memory; }
+
+bool in_shared_memory(cs_u64 address) {
+    return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
+}
 
 bool belongs_to_kernel(const CsShared& array) { return !*array.kernel || !strcmp(array.kernel, run.kernel->name); }
 
@@ -20,7 +37,7 @@ void shared_memory_begin_launch() {
     memset(canary, CANARY, sizeof canary);
     for (cs_u64 i = 0; i < cs_n_shared_arrays; i++)
         memset(cs_shared_arrays[i].address + cs_shared_arrays[i].bytes, CANARY, CS_REDZONE);
-    memset(dynamic + run.launch->shared_bytes, CANARY, CANARY_BYTES);
+    memset(cs_dynamic_memory + run.launch->shared_bytes, CANARY, CS_CANARY);
 }
 
 void shared_memory_begin_block() {
@@ -28,7 +45,7 @@ void shared_memory_begin_block() {
     for (cs_u64 i = 0; i < cs_n_shared_arrays; i++)
         if (belongs_to_kernel(cs_shared_arrays[i]))
             memset(cs_shared_arrays[i].address, POISON, cs_shared_arrays[i].bytes);
-    memset(dynamic, POISON, run.launch->shared_bytes);
+    memset(cs_dynamic_memory, POISON, run.launch->shared_bytes);
 }
 
 static void check_canary(const char* end, cs_u64 bytes, const char* name, cs_u64 size) {
@@ -45,7 +62,7 @@ void shared_memory_end_block() {
         const CsShared& array = cs_shared_arrays[i];
         if (belongs_to_kernel(array)) check_canary(array.address + array.bytes, CS_REDZONE, array.name, array.bytes);
     }
-    check_canary(dynamic + run.launch->shared_bytes, CANARY_BYTES, "dynamic", run.launch->shared_bytes);
+    check_canary(cs_dynamic_memory + run.launch->shared_bytes, CS_CANARY, "dynamic", run.launch->shared_bytes);
 }
 
 extern "C" __attribute__((visibility("default"))) const CsShared* cs_shared_array(cs_u64 number) {

@@ -22,6 +22,7 @@ void reset_barrier() { barrier = {}; }
 extern "C" unsigned cs_barrier(unsigned site, int predicate) {
     const void* pc = __builtin_return_address(0);
     must_be_fiber(pc);
+    cs_control.pc = (cs_u64)pc;
     Fiber& self = *run.current;
     if (barrier.arrived == 0) {
         barrier.site = site;
@@ -79,6 +80,7 @@ static bool complete(cs_u32 number, int op, cs_u32 mask) {
 extern "C" unsigned long long cs_warp(int op, unsigned mask, unsigned long long value, unsigned source) {
     const void* pc = __builtin_return_address(0);
     must_be_fiber(pc);
+    cs_control.pc = (cs_u64)pc;
     Fiber& self = *run.current;
     cs_u32 number = self.number / 32, lane = self.number % 32;
     Warp& warp = warps[number];
