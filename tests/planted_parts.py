@@ -69,10 +69,10 @@ def hangs(part, file):
 
     def sleeper():
         started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        with open(file, "w") as out:
-            out.write(f"{os.getpid()} {started.pid}")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         part.tell("at", "half of it")
+        with open(file, "w") as out:
+            out.write(f"{os.getpid()} {started.pid}")
         started.wait()
         yield ()
 

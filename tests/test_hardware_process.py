@@ -31,7 +31,7 @@ def supervised(function, *arguments, seconds=60.0, title="Plants"):
 def test_whatever_goes_wrong_is_a_row_and_the_rest_goes_on():
     lines, failures = supervised(planted_parts.all_wrong)
     reasons = {
-        "raises": "RuntimeError: CUBLAS_STATUS_INTERNAL_ERROR / \\x1b[31m",
+        "raises": "RuntimeError: CUBLAS_STATUS_INTERNAL_ERROR / \\x1b[31m and more",
         "speechless": "Speechless",
         "no row": "TypeError: Value after * must be an iterable, not int",
         "memory": "MemoryError",
@@ -63,17 +63,20 @@ def is_running(number):
 
 
 def ended(numbers, seconds=10.0):
-    until = time.monotonic() + seconds
+    until, numbers = time.monotonic() + seconds, list(numbers)
     while any(map(is_running, numbers)) and time.monotonic() < until:
         time.sleep(0.05)
     return not any(map(is_running, numbers))
 
 
 def test_what_hangs_is_ended_with_all_that_it_started(tmp_path):
-    begin = time.monotonic()
-    lines, failures = supervised(planted_parts.hangs, tmp_path / "numbers", seconds=4.0)
-    assert 4 <= time.monotonic() - begin < 30
-    why = "no end within 4 s (after half of it): what follows was not done"
+    for seconds in (3, 6, 12, 24, 48):  # as long as it takes here to come to the endless one
+        begin = time.monotonic()
+        lines, failures = supervised(planted_parts.hangs, tmp_path / "numbers", seconds=seconds)
+        assert seconds <= time.monotonic() - begin < seconds + 20
+        if (tmp_path / "numbers").exists():
+            break
+    why = f"no end within {seconds} s (after half of it): what follows was not done"
     assert lines == ["| short | well |", f"| endless | **failed**: {why} |"] and failures == [f"Plants: endless: {why}"]
     assert ended(map(int, (tmp_path / "numbers").read_text().split()))
 
@@ -103,10 +106,10 @@ def test_a_card_that_is_lost_to_one_process_is_used_by_the_next():
 
 
 def test_an_error_in_one_line():
-    assert one_line(minigrad.KernelError("relu: no\nmore")) == "relu: no"
+    assert one_line(minigrad.KernelError("\n relu: no\n\n  more ")) == "relu: no more"
     assert one_line(minigrad.KernelError("")) == "KernelError" and one_line(KeyError("x")) == "KeyError: 'x'"
     assert (
-        one_line(ValueError("a|b\u202e")) == "ValueError: a/b\\u202e" and len(one_line(ValueError("x" * 9999))) == 300
+        one_line(ValueError("a|b\u202e")) == "ValueError: a/b\\u202e" and len(one_line(ValueError("x" * 9999))) == 500
     )
 
 

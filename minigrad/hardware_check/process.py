@@ -13,12 +13,11 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .report import Part, Tell, failed, one_line
+from .report import Part, Tell, failed, one_line, trace
 
 PATIENCE = 10.0  # seconds in which a process must end that has said all
 
@@ -173,7 +172,7 @@ def _work(sender: Connection, title: str, function: Callable[..., None], argumen
         function(Part(title, lambda kind, text: sender.send((kind, text)), first), *arguments)
     except BaseException as error:
         sender.send(("raised", one_line(error)))
-        traceback.print_exc()
+        trace(error)
     else:
         sender.send(("end", ""))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from ..errors import DeviceError, MinigradError, printable
 
 EMULATED = "**EMULATED: these are times of the emulator on the processor, and say nothing about a card.**\n"
+
+LENGTH = 500  # of an error in one line
 
 Tell = Callable[[str, Any], None]  # called with a kind of message ("line", "failure", "begin", ...) and its text
 Job = Callable[[], Iterable[Sequence[object]]]  # hands back the cells of its rows, as it finds them
@@ -60,6 +64,7 @@ class Part:
                 for cells in job():
                     self.line(row((label, *cells)))
             except Exception as error:
+                trace(error)
                 self.line(failed(label, one_line(error)))
                 self.fail(f"{label}: {one_line(error)}")
                 self.tell("done", label)
@@ -83,12 +88,19 @@ def failed(label: str, why: str) -> str:
     return row((label, f"**failed**: {why}"))
 
 
+def trace(error: BaseException) -> None:
+    """The way to an error that nobody has foreseen, on stderr."""
+    if not isinstance(error, MinigradError):
+        with contextlib.suppress(Exception):
+            traceback.print_exception(error)
+
+
 def one_line(error: BaseException) -> str:
-    """Enough of an error for a table: its class, where it is not one of minigrad's, and the first line of its text."""
+    """Enough of an error for a table: its class, where it is not one of minigrad's, and the beginning of its text."""
     try:
-        text = str(error).strip()
+        text = " ".join(str(error).split())
     except Exception:  # whatever its __str__ does
         text = ""
     name = "" if isinstance(error, MinigradError) and text else type(error).__name__
-    first = text.splitlines()[0] if text else ""
-    return printable(": ".join(filter(None, (name, first)))).replace("|", "/")[:300]
+    line = printable(": ".join(filter(None, (name, text)))).replace("|", "/")
+    return line if len(line) <= LENGTH else line[: LENGTH - 3] + "..."
