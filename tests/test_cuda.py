@@ -464,6 +464,17 @@ def test_names_and_numbers():
     error = real("cuda.runtime.CUDARuntimeError")
     assert error(minigrad.cuda.OUT_OF_MEMORY).status == 2 and "MemoryAllocation" in str(error(2))
     assert "PeerAccessAlreadyEnabled" in str(error(minigrad.cuda.PEER_ALREADY_ENABLED))
+    for status, name in (
+        (35, "InsufficientDriver"),
+        (200, "InvalidKernelImage"),
+        (209, "NoKernelImage"),
+        (222, "UnsupportedPtx"),
+    ):
+        assert status in minigrad.cuda.TOO_OLD and name.lower() in str(error(status)).lower(), str(error(status))
+    for status, name in ((214, "ECC"), (700, "IllegalAddress"), (702, "LaunchTimeout"), (719, "LaunchFailure")):
+        assert status in minigrad.cuda.FATAL and name in str(error(status)), str(error(status))
+    nvrtc_error = real("cuda.nvrtc").NVRTCError
+    assert nvrtc_error(7).status == 7 and nvrtc_error.__name__ == "NVRTCError" and issubclass(nvrtc_error, RuntimeError)
     assert isinstance(real("cuda.Event").done, property)
     for name in ("ptr", "mem", "device_id"):
         assert hasattr(real("cuda.MemoryPointer"), name)
@@ -474,6 +485,8 @@ def test_names_and_numbers():
 
 def test_cublas_numbers():
     cublas = real("cuda.cublas")
+    error = cublas.CUBLASError(minigrad.cuda.CUBLAS_OUT_OF_MEMORY)
+    assert error.status == 3 and type(error).__name__ == "CUBLASError" and "ALLOC_FAILED" in str(error)
     names = [path.rsplit(".", 1)[1] for path in fake_cupy.SURFACE if path.startswith("cuda.cublas.CUBLAS")]
     assert {name: getattr(cublas, name) for name in names} == {n: fake_cupy.SURFACE[f"cuda.cublas.{n}"] for n in names}
 
