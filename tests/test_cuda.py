@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import minigrad
+import minigrad.cuda
 import minigrad.functional as F
 from minigrad import Tensor
 from minigrad.cudasim.compiler import available
