@@ -9,8 +9,10 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "minigrad" / "__init__.py").read_text())[1]
 
 PLOT = ["matplotlib>=3.7"]
-NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]  # NVIDIA's compiler: it needs no card and no driver
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *NVRTC]
+# NVIDIA's compiler, alone: it needs no card and no driver.  Not among the tests' needs, nor beside cuda12, which has
+# one of its own: CuPy for CUDA 12 would take this newer one, and what that compiles no driver for CUDA 12 can load.
+NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT]
 
 setup(
     name="minigrad",
@@ -28,13 +30,16 @@ setup(
         "minigrad": ["py.typed", "cudasim/cpp/*"],
         "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "budget.json", "ladder/*.cu"],
     },
-    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4", "threadpoolctl>=3.1"],
+    # Each is tested at its oldest (.ci/run).  safetensors before 0.4.4 cannot read a file without arrays that it has
+    # written itself, such as the state of an optimiser that has none.
+    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4.4", "threadpoolctl>=3.1"],
     extras_require={
-        "cuda12": ["cupy-cuda12x>=13"],
-        "cuda13": ["cupy-cuda13x>=13.6"],
+        # [ctk], from CuPy 14 on: cuBLAS, NVRTC and the headers of that CUDA, for machines that have the driver alone.
+        "cuda12": ["cupy-cuda12x[ctk]>=14"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "nvrtc": NVRTC,
         "plot": PLOT,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6", "mypy>=1.8"],
+        "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],
     },
 )

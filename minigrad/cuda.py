@@ -1,4 +1,4 @@
-"""`cuda:N` as a device: memory, streams, copies and launches, through CuPy (13 or newer).
+"""`cuda:N` as a device: memory, streams, copies and launches, through CuPy (14 or newer).
 
     runtime = CudaRuntime(0)
     x = runtime.from_host(values)
@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from .errors import DeviceError, KernelError, OutOfMemoryError
+from .errors import DeviceError, KernelError, MinigradError, OutOfMemoryError
 
 Array = Any  # cupy.ndarray
 
@@ -32,6 +32,9 @@ MOST_SHARED = 48 << 10  # bytes of dynamic shared memory that every card gives w
 
 # Numbers of CUDA that CuPy has no names for.
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+TOO_OLD = (35, 200, 209, 222)  # of the driver: cudaErrorInsufficientDriver, ...; of a kernel: invalid image, none, PTX
+FATAL = (214, 700, 702, *range(710, 720))  # cudaErrorIllegalAddress and its like: of this process, not of one call
+CUBLAS_OUT_OF_MEMORY = 3  # CUBLAS_STATUS_ALLOC_FAILED
 PEER_ALREADY_ENABLED = 704  # cudaErrorPeerAccessAlreadyEnabled
 TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
@@ -44,9 +47,11 @@ class CudaRuntime:
 
         self.cupy, self.cuda = cupy, cupy.cuda
         self.index, self.name = index, f"cuda:{index}"
-        with self.cuda.Device(index):
+        self.stream: Any = contextlib.nullcontext()
+        with self._here("first use"):
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._functions: dict[tuple[str, tuple[str, ...], str], Any] = {}
         self._peers: dict[int, bool] = {index: True}
         self._in_flight: list[tuple[Any, Any]] = []  # pinned memory that a copy reads, and the event of its end
         self._lock = threading.Lock()
@@ -58,28 +63,73 @@ class CudaRuntime:
         try:
             with cuda.Device(self.index), self.stream:
                 yield
-        except cuda.compiler.CompileException as error:
-            raise KernelError(f"{what} on {self.name}: does not compile:\n{error}") from None
-        except cuda.memory.OutOfMemoryError:
-            raise self._out_of_memory(what) from None
-        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
-            if error.status == OUT_OF_MEMORY:
-                raise self._out_of_memory(what) from None
-            raise KernelError(
-                f"{what} on {self.name}: {error}.  CUDA reports a kernel's fault at some later call, and this process "
-                "cannot use the card any more: run the same on cudasim:0, MINIGRAD_CUDASIM_MODE=check, to find it"
-            ) from error
+        except MinigradError:
+            raise
+        except Exception as error:
+            raise self._translated(what, error) from error
+
+    def _translated(self, what: str, error: Exception) -> MinigradError:
+        """Our error for one that CuPy has raised, with what to do."""
+        # By name: the modules of cuBLAS' and NVRTC's errors cannot be imported where the library is missing.
+        kind, status, where = type(error).__name__, getattr(error, "status", None), f"{what} on {self.name}"
+        if kind == "CompileException":
+            return KernelError(f"{where}: does not compile:\n{error}")
+        if isinstance(error, MemoryError) or (kind, status) == ("CUBLASError", CUBLAS_OUT_OF_MEMORY):
+            return self._out_of_memory(what)
+        if kind == "CUBLASError":
+            return KernelError(
+                f"{where}: cuBLAS: {error}: {self._versions()}.  Install both with pip install '{self._extra()}', or "
+                "do without: minigrad.set_gemm('minigrad')"
+            )
+        if kind == "NVRTCError":
+            return KernelError(f"{where}: NVRTC: {error}: {self._versions()}: pip install '{self._extra()}'")
+        if status is None and isinstance(error, (ImportError, OSError, RuntimeError)):
+            return DeviceError(
+                f"{where}: {kind}: {error}: {self._versions()}.  Where a library of CUDA or its headers are missing: "
+                f"pip install '{self._extra()}', which brings cuBLAS, NVRTC and the headers"
+            )
+        if status is None:
+            return KernelError(f"{where}: {kind}: {error}")
+        if status == OUT_OF_MEMORY:
+            return self._out_of_memory(what)
+        if status in TOO_OLD:
+            return DeviceError(
+                f"{where}: {error}: {self._versions()}.  The driver must be as new as both: install a newer driver, or "
+                "pip install 'minigrad[cuda12]' for an older one; beside that, pip uninstall nvidia-cuda-nvrtc"
+            )
+        lost = ", and this process cannot use the card any more" if status in FATAL else ""
+        return KernelError(
+            f"{where}: {error}.  CUDA reports a kernel's fault at some later call{lost}: run the same on cudasim:0, "
+            "MINIGRAD_CUDASIM_MODE=check, to find it"
+        )
 
     def _out_of_memory(self, what: str) -> OutOfMemoryError:
-        with self.cuda.Device(self.index):
-            free, total = self.cuda.runtime.memGetInfo()
-            pool = self.cupy.get_default_memory_pool()
-            used, held = pool.used_bytes(), pool.total_bytes()
+        def numbers() -> str:
+            with self.cuda.Device(self.index):
+                free, total = self.cuda.runtime.memGetInfo()
+                pool = self.cupy.get_default_memory_pool()
+                used, held = pool.used_bytes(), pool.total_bytes()
+            return (
+                f"{used / 1e6:.1f} MB in use, {(held - used) / 1e6:.1f} MB free in CuPy's pool in pieces that are too "
+                f"small, {free / 1e6:.1f} of {total / 1e6:.1f} MB free on the card"
+            )
+
         return OutOfMemoryError(
-            f"{self.name}: out of memory: {what}; {used / 1e6:.1f} MB in use, {(held - used) / 1e6:.1f} MB free in "
-            f"CuPy's pool in pieces that are too small, {free / 1e6:.1f} of {total / 1e6:.1f} MB free on the card: use "
-            "a smaller batch, or end other programs that use this card"
+            f"{self.name}: out of memory: {what}; {_said(numbers)}: use a smaller batch, or end other programs that "
+            "use this card"
         )
+
+    def _versions(self) -> str:
+        """What has to fit together, as far as it answers."""
+        runtime = self.cuda.runtime
+        cupy = _said(lambda: _dotted(runtime.runtimeGetVersion()))
+        nvrtc = _said(lambda: "{}.{}".format(*self.cuda.nvrtc.getVersion()))
+        driver = _said(lambda: _dotted(runtime.driverGetVersion()))
+        return f"CuPy is for CUDA {cupy}, it compiles with NVRTC {nvrtc}, the driver allows CUDA {driver}"
+
+    def _extra(self) -> str:
+        """The extra of setup.py that fits the CuPy that is installed."""
+        return f"minigrad[cuda{self.cuda.runtime.runtimeGetVersion() // 1000}]"
 
     def _event(self) -> Any:
         """A mark after all that the stream was given so far; to be used `_here`."""
@@ -173,7 +223,7 @@ class CudaRuntime:
 
     def _reaches(self, other: CudaRuntime) -> bool:
         """Whether the two cards copy to each other without the host; that is set up at the first call."""
-        with self._lock:
+        with self._lock, self._here(f"first copy from {other.name}"):
             if other.index not in self._peers:
                 pairs = (self.index, other.index), (other.index, self.index)
                 reaches = all(self.cuda.runtime.deviceCanAccessPeer(*pair) for pair in pairs)
@@ -188,7 +238,7 @@ class CudaRuntime:
             self.cuda.runtime.deviceEnablePeerAccess(there)
         except self.cuda.runtime.CUDARuntimeError as error:
             if error.status != PEER_ALREADY_ENABLED:  # by CuPy itself, or by the other card's runtime
-                raise DeviceError(f"{self.name}: no peer access to cuda:{there}: {error}") from error
+                raise
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, self.cupy.ndarray) and array.data.device_id == self.index
@@ -201,13 +251,16 @@ class CudaRuntime:
     # ---------------------------------------------------------------- kernels
 
     def function(self, source: str, options: tuple[str, ...], name: str) -> Any:
-        """The compiled entry point; KernelError with the compiler's log."""
+        """The compiled entry point, the same object at every call; KernelError with the compiler's log."""
+        found = self._functions.get((source, options, name))  # safe without the lock, which every launch would take
+        if found is not None:
+            return found
         with self._lock, self._here(f"kernel {name} ({' '.join(options)})"):
             module = self._modules.get((source, options))
             if module is None:
                 module = self.cupy.RawModule(code=source, options=(*OPTIONS, *options), backend="nvrtc")
                 self._modules[source, options] = module
-            return module.get_function(name)
+            return self._functions.setdefault((source, options, name), module.get_function(name))
 
     def launch(
         self,
@@ -277,6 +330,19 @@ class CudaRuntime:
                 cublas.setMathMode(handle, modes[0])
                 cublas.setPointerMode(handle, modes[1])
         return out
+
+
+def _said(ask: Callable[[], str]) -> str:
+    """An answer for the message of an error, which must not fail of it."""
+    try:
+        return ask()
+    except Exception as error:
+        return f"(no answer: {error})"
+
+
+def _dotted(version: int) -> str:
+    """CUDA writes 12.8 as 12080."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _as_columns(what: str, matrix: Array, cublas: Any) -> tuple[int, int]:

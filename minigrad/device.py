@@ -186,7 +186,7 @@ def cupy_for(index: int) -> ModuleType:
     name = f"cuda:{index}"
     try:
         import cupy
-    except ImportError as error:
+    except Exception as error:  # ImportError, and what a damaged installation raises
         raise DeviceError(
             f"{name}: CuPy cannot be imported ({error}): pip install 'minigrad[cuda12]' or 'minigrad[cuda13]', "
             "or use cpu:0"
@@ -194,7 +194,10 @@ def cupy_for(index: int) -> ModuleType:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy raises types of its own for a missing or too old driver
-        raise DeviceError(f"{name}: CuPy is here, but the NVIDIA driver does not answer ({error}): use cpu:0") from None
+        raise DeviceError(
+            f"{name}: CuPy is here, but the NVIDIA driver does not answer ({error}): install it, or "
+            "where it is an older one, for CUDA 12: pip install 'minigrad[cuda12]'; or use cpu:0"
+        ) from None
     if index >= count:
         raise DeviceError(f"{name}: the driver sees {count} device(s), numbered from 0: use cuda:0 .. or cpu:0")
     return cupy

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import hashlib
+import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -30,6 +31,7 @@ from typing import Any
 from .errors import KernelError, MinigradError, MissingDependencyError
 from .kernel import MACROS, full_source, kernel_folder, kernel_names, open_types
 
+CUDAS = (13, 12)
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
 
 # The element types with which a kernel is compiled, by the names that it leaves open.
@@ -78,15 +80,29 @@ def library() -> ctypes.CDLL:
         return found
     raise MissingDependencyError(
         "nvrtc: NVIDIA's compiler library is not here (it needs no graphics card): pip install nvidia-cuda-nvrtc, or "
-        "pip install 'minigrad[nvrtc]'"
+        "pip install 'minigrad[nvrtc]' (beside CuPy for CUDA 12: pip install nvidia-cuda-nvrtc-cu12)"
     )
 
 
 def _candidates() -> Iterable[str]:
+    """Of the CUDA that CuPy is installed for, where it is; else the newest; a wheel's before the system's."""
     wheels = importlib.util.find_spec("nvidia")  # cu13/lib in the wheel of CUDA 13, cuda_nvrtc/lib in that of 12
-    for folder in (wheels and wheels.submodule_search_locations) or ():
-        yield from map(str, sorted(Path(folder).glob("*/lib/libnvrtc.so.*"), reverse=True))
-    yield from ("libnvrtc.so.13", "libnvrtc.so.12")
+    folders = (wheels and wheels.submodule_search_locations) or ()
+    found = [str(path) for folder in folders for path in Path(folder).glob("*/lib/libnvrtc.so.[0-9]*")]
+    cupys = [cuda for cuda in CUDAS if _is_installed(f"cupy-cuda{cuda}x")]
+
+    def rank(path: str) -> tuple[bool, bool, int]:
+        cuda = int(path.split(".so.")[1].split(".")[0])
+        return cuda not in cupys, os.sep not in path, -cuda
+
+    return sorted([*found, *(f"libnvrtc.so.{cuda}" for cuda in CUDAS)], key=rank)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def version() -> str:

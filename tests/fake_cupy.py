@@ -194,6 +194,14 @@ class CUDADriverError(CUDARuntimeError):
     pass
 
 
+class CUBLASError(CUDARuntimeError):
+    """Not under a name of SURFACE: CuPy has it in a module that needs cuBLAS to be imported."""
+
+
+class NVRTCError(CUDARuntimeError):
+    """As CUBLASError."""
+
+
 class OutOfMemoryError(MemoryError):
     def __init__(self, size, total, limit=0):
         super().__init__(f"Out of memory allocating {size} bytes (allocated so far: {total} bytes).")
@@ -489,6 +497,7 @@ SURFACE = {
     "cuda.compiler.CompileException": CompileException,
     "cuda.driver.CUDADriverError": CUDADriverError,
     "cuda.memory.OutOfMemoryError": OutOfMemoryError,
+    "cuda.nvrtc.getVersion": lambda: (12, 9),
     "cuda.runtime.CUDARuntimeError": CUDARuntimeError,
     "cuda.runtime.getDeviceCount": lambda: len(machine.cards),
     "cuda.runtime.getDeviceProperties": get_device_properties,

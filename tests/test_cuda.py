@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import minigrad
+import minigrad.cuda
 import minigrad.functional as F
 from minigrad import Tensor
 from minigrad.cudasim.compiler import available
@@ -224,6 +225,105 @@ def test_too_much_dynamic_shared_memory(machine):
         runtime.launch(function, [], (1, 1, 1), (1, 1, 1), [np.int32(1)], 48 * 1024 + 1)
 
 
+def work_on_cards():
+    """Every kind of call: a list of what was reached."""
+    runtime, other = runtimes()
+    x = runtime.from_host(np.ones((2, 2), "f"))
+    runtime.launch(runtime.function('extern "C" __global__ void nothing(int n) {}', (), "nothing"), [], (1, 1, 1),
+                   (1, 1, 1), [np.int32(1)], 0)  # fmt: skip
+    runtime.gemm(x, x, runtime.empty((2, 2), np.dtype("f")), False)
+    other.copy_from(runtime, x)
+    runtime.to_host(x[:, ::2])
+    runtime.timed(lambda: None)
+    runtime.synchronize()
+
+
+PLACES = [
+    *("Stream", "ndarray", "alloc_pinned_memory", "memcpy_async", "memcpy_peer_async", "device_can_access_peer"),
+    *("RawModule", "RawModule.get_function", "RawKernel.__call__", "get_cublas_handle", "sgemm", "set_math_mode"),
+    *("Stream.record", "Stream.wait_event", "Stream.synchronize", "Event.synchronize", "ascontiguousarray"),
+    *("device_enable_peer_access", "get_elapsed_time"),
+]
+ERRORS = {
+    "library": (ImportError('Failure finding "libcublasLt.so.13"'), DeviceError, r"pip install 'minigrad\[cuda12\]'"),
+    "headers": (RuntimeError("Failed to find CUDA headers"), DeviceError, r"pip install 'minigrad\[cuda12\]'.*headers"),
+    "file": (OSError("libnvrtc.so.12"), DeviceError, r"brings cuBLAS, NVRTC and the headers"),
+    "nvrtc": (fake_cupy.NVRTCError(7), KernelError, r"NVRTC: .*NVRTC 12.9.*pip install 'minigrad\[cuda12\]'"),
+    "cublas": (fake_cupy.CUBLASError(13), KernelError, r"cuBLAS: .*set_gemm\('minigrad'\)"),
+    "cublas memory": (fake_cupy.CUBLASError(3), OutOfMemoryError, "out of memory.*use a smaller batch"),
+    "memory": (fake_cupy.OutOfMemoryError(1, 2), OutOfMemoryError, "out of memory.*use a smaller batch"),
+    "old driver": (fake_cupy.CUDARuntimeError(35), DeviceError, r"driver allows CUDA 13.0.*minigrad\[cuda12\]"),
+    "new image": (fake_cupy.CUDADriverError(200), DeviceError, "pip uninstall nvidia-cuda-nvrtc"),
+    "invalid value": (fake_cupy.CUDARuntimeError(1), KernelError, "at some later call: run the same on cudasim:0"),
+    "illegal": (fake_cupy.CUDARuntimeError(700), KernelError, "this process cannot use the card any more: run"),
+    "argument": (TypeError("an integer is required"), KernelError, "TypeError: an integer is required"),
+    "overflow": (OverflowError("too large"), KernelError, "OverflowError: too large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_error_of_cupys_comes_through(machine, monkeypatch, place):
+    work_on_cards()
+    owner, name = (
+        (fake_cupy, place) if "." not in place else (getattr(fake_cupy, place.split(".")[0]), place.split(".")[1])
+    )
+    surface = {id(value): path for path, value in fake_cupy.SURFACE.items()}
+    for error, ours, words in ERRORS.values():
+        for device in ("cuda:0", "cuda:1"):
+            minigrad.device(device)._runtime = None
+        machine.enabled.clear()
+
+        def failing(*args, error=error, **kwargs):
+            raise error
+
+        with monkeypatch.context() as patch:
+            path = surface.get(id(getattr(owner, name)))
+            if path is None:
+                patch.setattr(owner, name, failing)
+            else:  # what `import cupy` gave
+                module = sys.modules["cupy"]
+                for part in path.split(".")[:-1]:
+                    module = getattr(module, part)
+                if name != "ndarray":  # which owns() asks for, as a class
+                    patch.setattr(module, path.rsplit(".", 1)[-1], failing)
+                else:
+                    patch.setattr(owner.ndarray, "__init__", failing)
+            with pytest.raises(ours, match=words) as caught:
+                work_on_cards()
+            assert "cuda:0" in str(caught.value) or "cuda:1" in str(caught.value)
+        gc.collect()
+
+
+def test_a_message_does_not_fail_where_nothing_answers(machine, monkeypatch):
+    def silent(*args):
+        raise fake_cupy.CUDARuntimeError(999)
+
+    runtime, _ = runtimes()
+    for place in ("memGetInfo", "driverGetVersion"):
+        monkeypatch.setattr(runtime.cuda.runtime, place, silent)
+    for error, ours in ((fake_cupy.OutOfMemoryError(1, 2), OutOfMemoryError), (ImportError("x"), DeviceError)):
+        machine.fault = error
+        with pytest.raises(ours, match=r"\(no answer: CUDA error 999\)"):
+            runtime.synchronize()
+    machine.fault = None
+
+
+def test_a_function_is_asked_for_once(machine, monkeypatch):
+    asked, real = [], fake_cupy.RawModule.get_function
+    monkeypatch.setattr(fake_cupy.RawModule, "get_function", lambda self, name: asked.append(name) or real(self, name))
+    x, y = (Tensor(np.ones(3, dtype), True, "cuda:0") for dtype in ("f", "d"))
+    for _ in range(3):
+        for tensor in (x, y):
+            F.relu(tensor).sum().backward()
+    assert asked.count("relu_forward") == asked.count("relu_backward") == 2  # one for each dtype
+    runtime, other = runtimes()
+    source = 'extern "C" __global__ void one(int n) {} extern "C" __global__ void two(int n) {}'
+    first, second = runtime.function(source, (), "one"), runtime.function(source, (), "two")
+    assert (first.name, second.name) == ("one", "two") and runtime.function(source, (), "one") is first
+    assert other.function(source, (), "one") is not first
+    assert runtime.function(source, ("-DREAL=float",), "one") is not first
+
+
 @pytest.mark.parametrize("error", [fake_cupy.CUDARuntimeError(700), fake_cupy.CUDADriverError(719)])
 def test_a_fault_on_the_card(machine, error):
     runtime, _ = runtimes()
@@ -365,6 +465,17 @@ def test_names_and_numbers():
     error = real("cuda.runtime.CUDARuntimeError")
     assert error(minigrad.cuda.OUT_OF_MEMORY).status == 2 and "MemoryAllocation" in str(error(2))
     assert "PeerAccessAlreadyEnabled" in str(error(minigrad.cuda.PEER_ALREADY_ENABLED))
+    for status, name in (
+        (35, "InsufficientDriver"),
+        (200, "InvalidKernelImage"),
+        (209, "NoKernelImage"),
+        (222, "UnsupportedPtx"),
+    ):
+        assert status in minigrad.cuda.TOO_OLD and name.lower() in str(error(status)).lower(), str(error(status))
+    for status, name in ((214, "ECC"), (700, "IllegalAddress"), (702, "LaunchTimeout"), (719, "LaunchFailure")):
+        assert status in minigrad.cuda.FATAL and name in str(error(status)), str(error(status))
+    nvrtc_error = real("cuda.nvrtc").NVRTCError
+    assert nvrtc_error(7).status == 7 and nvrtc_error.__name__ == "NVRTCError" and issubclass(nvrtc_error, RuntimeError)
     assert isinstance(real("cuda.Event").done, property)
     for name in ("ptr", "mem", "device_id"):
         assert hasattr(real("cuda.MemoryPointer"), name)
@@ -375,6 +486,8 @@ def test_names_and_numbers():
 
 def test_cublas_numbers():
     cublas = real("cuda.cublas")
+    error = cublas.CUBLASError(minigrad.cuda.CUBLAS_OUT_OF_MEMORY)
+    assert error.status == 3 and type(error).__name__ == "CUBLASError" and "ALLOC_FAILED" in str(error)
     names = [path.rsplit(".", 1)[1] for path in fake_cupy.SURFACE if path.startswith("cuda.cublas.CUBLAS")]
     assert {name: getattr(cublas, name) for name in names} == {n: fake_cupy.SURFACE[f"cuda.cublas.{n}"] for n in names}
 

@@ -11,9 +11,10 @@ import pytest
 
 from minigrad import device, gemm_in_use, kernel
 from minigrad.cudasim.compiler import available
-from minigrad.errors import KernelError
+from minigrad.errors import DeviceError, KernelError
 from minigrad.hardware_check import __main__ as command
 from minigrad.hardware_check import compare, machine, roofline, tests
+from minigrad.hardware_check.report import Part
 from minigrad.kernel_cases import CASES
 
 pytestmark = [
@@ -22,8 +23,11 @@ pytestmark = [
 ]
 
 
-def quiet(what):
-    pass
+def run(function, *arguments):
+    """What a part tells that runs here, not in a process of its own."""
+    part = Part("Part")
+    function(part, *arguments)
+    return part
 
 
 def check(tmp_path, *arguments):
@@ -66,7 +70,7 @@ def test_the_whole_check_on_the_emulator(tmp_path):
     assert "All that was checked is right." in text
     for title in ("## Tests", "## Comparison", "## Rooflines", "## AlexNet train step"):
         assert title in text
-    assert "`MINIGRAD_TEST_DEVICE=cudasim:0 python -m pytest tests/test_relu.py`: " in text and " passed" in text
+    assert "`MINIGRAD_TEST_DEVICE=cudasim:0 python -m pytest tests/test_relu.py`:\n" in text and " passed" in text
     for row in (
         "| relu, small, float64 | 0 (y) | yes |",
         "| conv2d, conv2 | backward |",
@@ -77,56 +81,59 @@ def test_the_whole_check_on_the_emulator(tmp_path):
     assert text.count("EMULATED") >= 4  # in every part with numbers of time
 
 
-def test_a_wrong_kernel_fails_the_check(tmp_path, broken):
+def test_a_wrong_kernel_fails_the_check(broken):
     broken("value < 0 ? REAL(0) : value", "value < -1 ? REAL(0) : value")
-    status, text = check(tmp_path, "--devices", "cudasim:0", "--parts", "compare", "--cases", "relu", "tanh")
-    assert status == 1
-    assert "**2 failures:**" in text and "- Comparison: relu, small, float64: y is " in text
-    assert "| tanh, small, float32 |" in text
+    part = run(compare.compare, device("cudasim:0"), ["relu", "tanh"])
+    assert len(part.failures) == 2 and part.failures[1].startswith("Part: relu, small, float64: y is ")
+    assert part.lines[-4].startswith("| relu, small, float32 | **") and part.lines[-1].startswith("| tanh, small, ")
 
 
-def test_a_fault_fails_the_check_and_the_rest_goes_on(tmp_path, broken):
+def test_a_fault_fails_the_check_and_the_rest_goes_on(broken):
     broken("REAL value = x[i];", "REAL value = x[i + 1000000000000];")
-    arguments = ["--devices", "cudasim:0", "--parts", "compare,roofline", "--cases", "relu", "tanh"]
-    status, text = check(tmp_path, *arguments)
-    assert status == 1
-    assert (
-        "- Comparison: relu, small, float32: relu_forward: grid" in text and "- Rooflines: relu: relu_forward" in text
-    )
-    assert "| relu, small, float32 | **failed** |" in text and "| tanh, small, float32 |" in text
-    assert "| tanh | backward |" in text
+    part = run(compare.compare, device("cudasim:0"), ["relu", "tanh"])
+    assert part.failures[0].startswith("Part: relu, small, float32: relu_forward: grid") and len(part.failures) == 2
+    assert part.lines[-4].startswith("| relu, small, float32 | **failed**: relu_forward: grid")
+    assert part.lines[-2].startswith("| tanh, small, float32 | 0") and part.lines[-2].endswith("| yes |")
+    part = run(roofline.roofline, device("cudasim:0"), ["relu", "tanh"])
+    assert part.failures[0].startswith("Part: relu: relu_forward: grid") and len(part.failures) == 1
+    assert part.lines[-3].startswith("| relu | **failed**: ") and part.lines[-1].startswith("| tanh | backward |")
 
 
 def test_a_kernel_that_is_not_repeatable_is_noticed(monkeypatch):
     runs, real = [], compare.run
 
-    def run(case, where, size, dtype):
+    def moving(case, where, size, dtype):
         results = real(case, where, size, dtype)
         runs.append(where)
         results["dx"] = results["dx"] + np.float32(1e-7) * len(runs)
         return results
 
-    monkeypatch.setattr(compare, "run", run)
-    part = compare.compare(device("cudasim:0"), [CASES["relu"]], quiet)
+    monkeypatch.setattr(compare, "run", moving)
+    part = run(compare.compare, device("cudasim:0"), ["relu"])
     assert [failure for failure in part.failures if "dx differ between two runs" in failure]
 
 
 def test_failing_tests_are_listed(tmp_path):
     file = tmp_path / "test_wrong.py"
     file.write_text(
-        "import os\n\n\ndef test_right():\n    pass\n\n\n"
-        "def test_wrong():\n    assert os.environ.get('MINIGRAD_TEST_DEVICE') != 'cudasim:0'\n"
+        "import os\n\nimport pytest\n\n\ndef test_right():\n    pass\n\n\n"
+        "def test_wrong():\n    assert os.environ.get('MINIGRAD_TEST_DEVICE') != 'cudasim:0'\n\n\n"
+        "@pytest.mark.parametrize('n', ['a b', 'FAILED '])\ndef test_of_nothing(n, request):\n"
+        "    if n == 'a b':\n        request.addfinalizer(lambda: 1 / 0)\n"
     )
     options = ["-c", "/dev/null", "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
-    part = tests.run_tests(device("cudasim:0"), [str(file), *options])
-    assert len(part.failures) == 1 and "test_wrong" in part.failures[0]
-    part = tests.run_tests(device("cudasim:0"), ["tests/there_is_no_such_file.py"])
-    assert "pytest ended with 4" in part.failures[0]
+    part = run(tests.run_tests, device("cudasim:0"), [str(file), *options])
+    assert [failure.split("::")[1] for failure in part.failures] == ["test_wrong", "test_of_nothing[a b]"]
+    assert part.lines[2:4] == [f"- {failure.removeprefix('Part: ')}" for failure in part.failures]
+    assert part.lines[5].startswith("1 failed, 3 passed, 1 error in ")
+    assert any(line.startswith("- FAILED ") and "::test_wrong - " in line for line in part.lines[6:])
+    part = run(tests.run_tests, device("cudasim:0"), ["tests/there_is_no_such_file.py"])
+    assert part.failures == ["Part: pytest ended with 4: " + part.lines[-1]]
 
 
 def test_an_installation_without_tests_says_so(monkeypatch):
     monkeypatch.setattr(tests, "checkout", lambda: None)
-    part = tests.run_tests(device("cudasim:0"), [])
+    part = run(tests.run_tests, device("cudasim:0"), [])
     assert part.failures == [] and "Clone the repository" in part.lines[0]
 
 
@@ -155,26 +162,32 @@ def test_as_a_command(tmp_path):
 # ---------------------------------------------------------------- cards, as the stand-in for CuPy has them
 
 
+NAMES = ["relu", "linear, few rows"]
+
+
 @pytest.fixture
 def cards(monkeypatch):
     """Two of them; real shapes are the small ones, and measuring is short."""
     monkeypatch.setattr(roofline, "CARD", dataclasses.replace(roofline.EMULATOR, size="real", seconds=1e-9))
-    for name in ("relu", "linear, few rows"):
+    for name in NAMES:
         monkeypatch.setitem(CASES, name, dataclasses.replace(CASES[name], real=CASES[name].small))
     with fake_cupy.installed() as machine:
         yield machine
         gc.collect()
 
 
-def test_cards_are_compared_and_timed(cards, tmp_path, capsys):
-    status, text = check(tmp_path, "--parts", "compare,roofline", "--cases", "relu", "linear, few")
-    assert status == 0, text
-    assert text.startswith("# Hardware check: Stand-in 9000\n") and "EMULATED" not in text
+def test_cards_are_compared_and_timed(cards):
+    found = machine.look()
+    text = "\n".join(found.lines)
+    assert found.title == "Stand-in 9000" and "EMULATED" not in text and len(found.devices) == 2
     assert "| cuda:1 | Stand-in 9000 | sm_90 | 132 | 80.0 GB |" in text
     assert (
         "CuPy 13.0, CUDA 12.8, the driver allows 13.0" in text
         and "The cards reach each other's memory directly." in text
     )
+    parts = [run(part, found.devices[0], NAMES) for part in (compare.compare, roofline.roofline)]
+    text = "\n".join(parts[0].lines + parts[1].lines)
+    assert parts[0].failures == parts[1].failures == []
     for row in (
         "| relu, real, float32 | 0 (y) |  | yes |",
         "| linear, few rows, cublas, small, float64 |",
@@ -183,6 +196,52 @@ def test_cards_are_compared_and_timed(cards, tmp_path, capsys):
         assert row in text, f"{row!r} is not in\n{text}"
     assert "| linear, few rows, cublas | backward |" in text
     assert any(call[0] == "gemm" for call in cards.calls)
+
+
+CUPY = """
+import dataclasses
+
+import fake_cupy
+from minigrad.hardware_check import roofline
+from minigrad.kernel_cases import CASES
+
+for name, value in vars(dataclasses.replace(roofline.EMULATOR, size="real", seconds=1e-9)).items():
+    object.__setattr__(roofline.CARD, name, value)  # the object that is in use, which is frozen
+object.__setattr__(CASES["relu"], "real", CASES["relu"].small)
+fake_cupy.kept = fake_cupy.installed()
+machine = fake_cupy.kept.__enter__()
+"""
+
+DIES = """
+launched, real = [], fake_cupy.RawKernel.__call__
+
+def launch(self, *args, **kwargs):
+    launched.append(self.name)
+    if len(launched) == 2:  # the second of the first job, in every process
+        machine.fault = fake_cupy.CUDARuntimeError(700)
+        raise machine.fault
+    return real(self, *args, **kwargs)
+
+fake_cupy.RawKernel.__call__ = launch
+"""
+
+
+def test_the_whole_check_on_cards(tmp_path, monkeypatch):
+    (tmp_path / "cupy.py").write_text(CUPY)
+    monkeypatch.syspath_prepend(tmp_path)
+    status, text = check(tmp_path, "--parts", "compare,roofline", "--cases", "relu")
+    assert status == 0, text
+    assert text.startswith("# Hardware check: Stand-in 9000\n") and "EMULATED" not in text
+    assert "| relu, real, float32 | 0 (y) |  | yes |" in text and "| relu | backward |" in text
+
+
+def test_a_card_that_dies_at_every_job_fails_each_and_no_more(tmp_path, monkeypatch):
+    (tmp_path / "cupy.py").write_text(CUPY + DIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    status, text = check(tmp_path, "--parts", "compare", "--cases", "relu")
+    assert status == 1 and text.count("the device cannot be used by this process any more |") == 3
+    for job in ("small, float32", "small, float64", "real, float32"):
+        assert f"| relu, {job} | **failed**: launch of " in text and f"- Comparison: relu, {job}: launch of " in text
 
 
 def test_both_ways_of_multiplying_are_checked_on_a_card(cards):
@@ -201,7 +260,7 @@ def test_both_ways_of_multiplying_are_checked_on_a_card(cards):
 
 def test_a_card_that_has_died_ends_the_comparison(cards):
     error = fake_cupy.CUDARuntimeError(700)
-    runtime, real = device("cuda:0").runtime, fake_cupy.RawKernel.__call__
+    runtime, real, part = device("cuda:0").runtime, fake_cupy.RawKernel.__call__, Part("Part")
 
     def illegal(self, *args, **kwargs):
         cards.fault = error
@@ -209,12 +268,13 @@ def test_a_card_that_has_died_ends_the_comparison(cards):
 
     fake_cupy.RawKernel.__call__ = illegal
     try:
-        part = compare.compare(device("cuda:0"), [CASES["relu"], CASES["tanh"]], quiet)
+        with pytest.raises(DeviceError, match="cannot be used by this process any more"):
+            compare.compare(part, device("cuda:0"), ["relu", "tanh"])
     finally:
         fake_cupy.RawKernel.__call__ = real
         cards.fault = None
     assert "relu, small, float32: launch of relu_forward" in part.failures[0] and "700" in part.failures[0]
-    assert "cannot be used by this process any more" in part.failures[1] and len(part.failures) == 2
+    assert len(part.failures) == 1 and part.lines[-1].startswith("| relu, small, float32 | **failed**: launch of relu_")
     with pytest.raises(KernelError, match="700"):
         cards.fault = error
         runtime.synchronize()

@@ -5,6 +5,7 @@ Compiled is all that they are here: no card has run them.
 
 import copy
 import json
+import types
 
 import pytest
 
@@ -217,8 +218,36 @@ def test_without_the_library(monkeypatch):
     monkeypatch.setattr(nvrtc, "_candidates", lambda: ["/nowhere/libnvrtc.so"])
     nvrtc.library.cache_clear()
     try:
-        with pytest.raises(MissingDependencyError, match="pip install nvidia-cuda-nvrtc"):
+        with pytest.raises(MissingDependencyError, match="pip install nvidia-cuda-nvrtc.*12: .*nvidia-cuda-nvrtc-cu12"):
             nvrtc.library()
         assert issubclass(MissingDependencyError, MinigradError) and nvrtc.main(["relu"]) == 1
     finally:
         nvrtc.library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "cupy, wheels, first",
+    [
+        ([], ["cu13", "cuda_nvrtc"], "cu13/lib/libnvrtc.so.13"),
+        (["cupy-cuda13x"], ["cu13", "cuda_nvrtc"], "cu13/lib/libnvrtc.so.13"),
+        (["cupy-cuda12x"], ["cu13", "cuda_nvrtc"], "cuda_nvrtc/lib/libnvrtc.so.12"),
+        (["cupy-cuda12x"], ["cu13"], "libnvrtc.so.12"),
+        (["cupy-cuda13x"], ["cuda_nvrtc"], "libnvrtc.so.13"),
+        ([], ["cuda_nvrtc"], "cuda_nvrtc/lib/libnvrtc.so.12"),
+        ([], [], "libnvrtc.so.13"),
+    ],
+)
+def test_the_compiler_is_that_of_the_cuda_that_cupy_is_for(monkeypatch, tmp_path, cupy, wheels, first):
+    for wheel in wheels:
+        (tmp_path / wheel / "lib").mkdir(parents=True)
+        for name in {"cu13": ["libnvrtc.so.13"], "cuda_nvrtc": ["libnvrtc.so.12", "libnvrtc-builtins.so.12.9"]}[wheel]:
+            (tmp_path / wheel / "lib" / name).touch()
+    here = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(nvrtc.importlib.util, "find_spec", lambda name: here)
+    monkeypatch.setattr(nvrtc, "_is_installed", lambda name: name in cupy)
+    found = [path.removeprefix(f"{tmp_path}/") for path in nvrtc._candidates()]
+    assert found[0] == first and len(found) == 2 + len(wheels) and not any("builtins" in path for path in found)
+
+
+def test_which_packages_are_installed():
+    assert nvrtc._is_installed("numpy") and not nvrtc._is_installed("cupy-cuda7x")

@@ -1,7 +1,9 @@
 """The shape of the project: imports go one way, and every op has its three rooms."""
 
 import ast
+import runpy
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,19 @@ def test_sources_and_their_sizes():
     """A file that outgrows one sitting is to be split by idea."""
     lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_the_extras_bring_one_cuda_only(monkeypatch):
+    """Beside CuPy for CUDA 12 there must be no NVRTC of 13: CuPy would take it, and drivers for 12 not its output."""
+    told = {}
+    stand_in = types.SimpleNamespace(setup=told.update, find_packages=lambda **_: [])
+    monkeypatch.setitem(sys.modules, "setuptools", stand_in)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    extras = told["extras_require"]
+    for cuda in ("cuda12", "cuda13"):
+        (cupy,) = extras[cuda]
+        assert cupy.startswith(f"cupy-{cuda}x[ctk]>=14")  # before 14 there is no [ctk], and CuPy needs a toolkit
+    assert not [need for extra in ("cuda12", "test", "plot") for need in extras[extra] if "nvrtc" in need]
+    assert set(extras["nvrtc"]) <= set(extras["dev"])
+    assert ".venv/bin/pip install -e '.[test,nvrtc]' && .venv/bin/python -m pytest" in (ROOT / "README.md").read_text()

@@ -8,5 +8,7 @@ tests.py      the project's tests on the card
 compare.py    every op on the card against NumPy and against the emulator, forward and backward
 roofline.py   every op's time against what the card's memory and arithmetic would allow
 training.py   the AlexNet train step on one card and on two, against PyTorch
-__main__.py   the command, which writes what they found to a file
+process.py    each of these in a process of its own, with a time limit: what crashes or hangs there loses nothing else
+report.py     what a part tells: rows, and failures
+__main__.py   the command, which writes what they find to a file, as they find it
 """

@@ -6,8 +6,9 @@ tolerance (kernel_cases.differences): up to 1 is right.  Two runs must give the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,37 +17,36 @@ from .. import gemm_in_use, set_gemm
 from ..cudasim.compiler import available
 from ..device import Device
 from ..errors import MinigradError
-from ..kernel_cases import Case, differences, run
-from .report import Part, first_line, table
-
-Results = dict[str, np.ndarray]
+from ..kernel_cases import CASES, Case, differences, run
+from .report import Part, table
 
 
-def compare(device: Device, cases: Sequence[Case], progress: Callable[[str], None]) -> Part:
-    """A row for every case and dtype; a failure for each that is wrong, faults, or differs from run to run."""
-    part = Part("Comparison")
-    rows: list[tuple[str, ...]] = []
+def compare(part: Part, device: Device, names: Sequence[str]) -> None:
+    """A row for every case of these names, and dtype; a failure for each that is wrong or differs from run to run."""
     on_card = device.kind == "cuda"
     others = ["cpu:0", *(["cudasim:0"] if on_card and available() is None else [])]
-    jobs = [(case, "small", dtype) for case in cases for dtype in ("float32", "float64")]
-    jobs += [(case, "real", "float32") for case in cases if on_card]
-    for case, size, dtype in jobs:
-        for gemm in gemms(device, case):
-            label = f"{case.name}{gemm}, {size}, {dtype}"
-            progress(f"comparing {label}")
-            try:
-                with using(gemm):
-                    cells = _compared(part, label, case, size, dtype, device, others)
-            except (MinigradError, MemoryError) as error:
-                part.fail(f"{label}: {first_line(error)}")
-                cells = ["**failed**"] * len(others) + [""]
-                if not usable(device):
-                    part.fail(f"{device} cannot be used by this process any more: what follows was not compared")
-                    part.lines = _lines(device, others, [*rows, (label, *cells)])
-                    return part
-            rows.append((label, *cells))
-    part.lines = _lines(device, others, rows)
-    return part
+    part.head(
+        "Largest distance of a result or gradient from the same on another device, in units of the tolerance (1 is",
+        "allowed: 10^-5 of the largest number in float32, 3 x 10^-5 where products are summed, 10^-12 and 3 x 10^-12",
+        "in float64); and whether a second run gave the same bits.",
+        "",
+        *table(("case", *(f"{device} - {other}" for other in others), "same bits")),
+    )
+    cases = [CASES[name] for name in names]
+    sizes = [(case, "small", dtype) for case in cases for dtype in ("float32", "float64")]
+    sizes += [(case, "real", "float32") for case in cases if on_card]
+    jobs = [
+        (label, partial(_row, gemm, part, label, case, size, dtype, device, others))
+        for case, size, dtype in sizes
+        for gemm in gemms(device, case)
+        for label in [f"{case.name}{gemm}, {size}, {dtype}"]
+    ]
+    part.work(jobs, partial(usable, device))
+
+
+def _row(gemm: str, *arguments: Any) -> Iterator[list[str]]:
+    with using(gemm):
+        yield _compared(*arguments)
 
 
 def _compared(
@@ -69,16 +69,6 @@ def _compared(
     if moved:
         part.fail(f"{label}: {', '.join(moved)} differ between two runs")
     return [*cells, "**no**" if moved else "yes"]
-
-
-def _lines(device: Device, others: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    return [
-        "Largest distance of a result or gradient from the same on another device, in units of the tolerance (1 is",
-        "allowed: 10^-5 of the largest number in float32, 3 x 10^-5 where products are summed, 10^-12 and 3 x 10^-12",
-        "in float64); and whether a second run gave the same bits.",
-        "",
-        *table(("case", *(f"{device} - {other}" for other in others), "same bits"), rows),
-    ]
 
 
 # ---------------------------------------------------------------- cuBLAS, or our own kernels

@@ -16,7 +16,7 @@ import minigrad
 from ..device import Device, cupy_for
 from ..device import device as device_named
 from ..errors import DeviceError
-from .report import table
+from .report import Part, table
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Machine:
     @property
     def emulated(self) -> bool:
         return self.devices[0].kind == "cudasim"
+
+
+def look_at(part: Part, names: Sequence[str]) -> None:
+    """Tell the machine."""
+    part.tell("machine", look(names))
 
 
 def look(names: Sequence[str] = ()) -> Machine:

@@ -20,12 +20,11 @@ import numpy as np
 from .. import gpu
 from ..device import Device
 from ..engine import Function
-from ..errors import MinigradError
-from ..kernel_cases import Case, bare, computed_flops, inputs_of, moved_bytes
+from ..kernel_cases import CASES, Case, bare, computed_flops, inputs_of, moved_bytes
 from ..kernel_cases.case import gradient_of
 from ..tensor import Tensor
 from .compare import gemms, usable, using
-from .report import EMULATED, Part, first_line, table
+from .report import EMULATED, Part, table
 
 ROUNDS = 5  # the best counts
 
@@ -93,36 +92,33 @@ def peaks(device: Device, effort: Effort) -> Peaks:
     return Peaks(bandwidth, rate(np.float32), rate(np.float64))
 
 
-def roofline(device: Device, cases: Sequence[Case], progress: Callable[[str], None]) -> Part:
-    """A row for every op and direction, in float32."""
-    part = Part("Rooflines")
+def roofline(part: Part, device: Device, names: Sequence[str]) -> None:
+    """A row for every op of these names, and direction, in float32."""
     effort = CARD if device.kind == "cuda" else EMULATOR
-    progress("measuring what the device does at most")
     most = peaks(device, effort)
-    rows: list[tuple[object, ...]] = []
-    for case in cases:
-        for gemm in gemms(device, case):
-            progress(f"timing {case.name}{gemm}")
-            try:
-                with using(gemm):
-                    rows += [(f"{case.name}{gemm}", *cells) for cells in _timed(device, case, effort, most)]
-            except (MinigradError, MemoryError) as error:
-                part.fail(f"{case.name}{gemm}: {first_line(error)}")
-                if not usable(device):
-                    part.fail(f"{device} cannot be used by this process any more: what follows was not timed")
-                    break
-    part.lines = [
+    part.head(
         *([] if device.kind == "cuda" else [EMULATED]),
         f"{device}: {most.bandwidth / 1e9:.3g} GB/s (a copy of {effort.copied / 1e6:.3g} MB, read and written), "
         f"{most.flops / 1e12:.3g} TFLOP/s in float32, {most.flops_double / 1e12:.3g} in float64 (multiply-adds in "
         "registers).  float32; the least time follows from the op's formula.",
         "",
-        *table(("op", "direction", "MB", "GFLOP", "ms", "least ms", "bound by", "of the roof"), rows),
+        *table(("op", "direction", "MB", "GFLOP", "ms", "least ms", "bound by", "of the roof")),
+    )
+    cases = [CASES[name] for name in names]
+    jobs = [
+        (f"{case.name}{gemm}", partial(_timed, gemm, device, case, effort, most))
+        for case in cases
+        for gemm in gemms(device, case)
     ]
-    return part
+    part.work(jobs, partial(usable, device))
 
 
-def _timed(device: Device, case: Case, effort: Effort, most: Peaks) -> Iterator[tuple[object, ...]]:
+def _timed(gemm: str, device: Device, case: Case, effort: Effort, most: Peaks) -> Iterator[tuple[object, ...]]:
+    with using(gemm):
+        yield from _both_directions(device, case, effort, most)
+
+
+def _both_directions(device: Device, case: Case, effort: Effort, most: Peaks) -> Iterator[tuple[object, ...]]:
     inputs = {
         name: Tensor(array, bool(case.backward), device)
         for name, array in inputs_of(case, effort.size, np.float32).items()

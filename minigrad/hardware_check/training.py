@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,46 +16,44 @@ from ..device import Device
 from ..errors import MinigradError
 from ..optim import SGD
 from ..tensor import Tensor
+from .compare import usable
 from .machine import checkout
-from .report import EMULATED, Part, first_line, table
+from .report import EMULATED, Part, table
 
 STEPS = 10  # after three that do not count
 NARROW = (2, 2, 2, 2, 2, 8, 8)  # widths on the emulator
 RULE: dict[str, Any] = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
 
 
-def train(devices: Sequence[Device], batch: int, progress: Callable[[str], None]) -> Part:
+def train(part: Part, devices: Sequence[Device], batch: int) -> None:
     """Seconds of a step: forward, loss, backward, SGD."""
-    part, root = Part("AlexNet train step"), checkout()
+    root = checkout()
     if root is None:
-        part.lines = ["Not run: minigrad was installed without its examples.  Clone the repository and run this there."]
-        return part
-    sys.path[:0] = [str(root / "examples")]
+        part.line("Not run: minigrad was installed without its examples.  Clone the repository and run this there.")
+        return
+    sys.path[:0] = [str(root / "examples"), str(root / "benchmarks")]
     on_card = devices[0].kind == "cuda"
+    with_torch = on_card and _torch_with_cuda()
+    if on_card:
+        part.head(f"Batch {batch}, the paper's widths, float32, TF32 only where said; the median of {STEPS} steps.")
+    else:
+        part.head(EMULATED, f"Batch {batch}, widths {NARROW}; one step.")
+    if on_card and not with_torch:
+        part.head("", "PyTorch with CUDA is not installed here: there is nothing to compare with.")
+    part.head("", *table(("", "ms a step", "images/s")))
     contestants: dict[str, Callable[[], Callable[[], None]]] = {}
     for number in range(1, len(devices) + 1):
         names = [device.name for device in devices[:number]]
         contestants[f"minigrad, {' + '.join(names)}"] = partial(_minigrad, names, batch, on_card)
-    if on_card and _torch_with_cuda():
-        for tf32 in (False, True):
-            label = f"PyTorch eager, {devices[0]}{', TF32' if tf32 else ''}"
-            contestants[label] = partial(_torch, root, devices[0], batch, tf32)
-    rows: list[tuple[object, ...]] = []
-    for name, make in contestants.items():
-        progress(f"training with {name}")
-        try:
-            seconds = _median(make(), STEPS if on_card else 1, 3 if on_card else 0)
-        except (MinigradError, MemoryError, RuntimeError) as error:
-            part.fail(f"{name}: {first_line(error)}")
-            continue
-        rows.append((name, f"{seconds * 1e3:.4g}", f"{batch / seconds:.4g}"))
-    part.lines = [f"Batch {batch}, the paper's widths, float32, TF32 only where said; the median of {STEPS} steps."]
-    if not on_card:
-        part.lines = [EMULATED, f"Batch {batch}, widths {NARROW}; one step."]
-    part.lines += ["", *table(("", "ms a step", "images/s"), rows)]
-    if on_card and not _torch_with_cuda():
-        part.lines += ["", "PyTorch with CUDA is not installed here: there is nothing to compare with."]
-    return part
+    for tf32 in (False, True) if with_torch else ():
+        label = f"PyTorch eager, {devices[0]}{', TF32' if tf32 else ''}"
+        contestants[label] = partial(_torch, devices[0], batch, tf32)
+
+    def timed(make: Callable[[], Callable[[], None]]) -> Iterator[tuple[str, str]]:
+        seconds = _median(make(), STEPS if on_card else 1, 3 if on_card else 0)
+        yield f"{seconds * 1e3:.4g}", f"{batch / seconds:.4g}"
+
+    part.work([(name, partial(timed, make)) for name, make in contestants.items()], lambda: all(map(usable, devices)))
 
 
 def _median(step: Callable[[], Any], steps: int, warmup: int) -> float:
@@ -100,11 +97,9 @@ def _torch_with_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _torch(root: Path, device: Device, batch: int, tf32: bool) -> Callable[[], None]:
+def _torch(device: Device, batch: int, tf32: bool) -> Callable[[], None]:
     """The contestant of benchmarks/nets.py, on a card."""
     import torch
-
-    sys.path[:0] = [str(root / "benchmarks")]
     from nets import torch_alexnet
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

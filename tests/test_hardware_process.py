@@ -1,0 +1,251 @@
+"""What becomes of the hardware check where a part raises, hangs, crashes or is killed, and where it is itself."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import planted_parts
+import pytest
+
+import minigrad
+from minigrad.cudasim.compiler import available
+from minigrad.hardware_check import __main__ as command
+from minigrad.hardware_check import process
+from minigrad.hardware_check.report import Part, one_line
+
+pytestmark = pytest.mark.cpu_only("brings its devices along")
+emulated = pytest.mark.skipif(available() is not None, reason=str(available()))
+
+
+def supervised(function, *arguments, seconds=60.0, title="Plants"):
+    """What was told: lines, and failures."""
+    told = []
+    process.supervise(title, function, arguments, seconds, lambda kind, text: told.append((kind, text)))
+    return [text for kind, text in told if kind == "line"], [text for kind, text in told if kind == "failure"]
+
+
+def test_whatever_goes_wrong_is_a_row_and_the_rest_goes_on():
+    lines, failures = supervised(planted_parts.all_wrong)
+    reasons = {
+        "raises": "RuntimeError: CUBLAS_STATUS_INTERNAL_ERROR / \\x1b[31m and more",
+        "speechless": "Speechless",
+        "no row": "TypeError: Value after * must be an iterable, not int",
+        "memory": "MemoryError",
+        "leaves": "SystemExit: 3",
+        "ends itself": "the process ended itself, with status 0",
+        "dies": "DeathError: as it likes",
+        "killed": "the process was killed by SIGKILL, as the system does where memory runs out",
+        "crashes": "the process was killed by SIGSEGV",
+        "aborts": "the process was killed by SIGABRT",
+    }
+    assert list(reasons) == list(planted_parts.WRONG)
+    expected = ["| job | result |", "|---|---|"]  # once, whatever number of processes it took
+    for name, reason in reasons.items():
+        expected += [f"| before {name} | well |", *(["| killed | half |"] if name == "killed" else [])]
+        expected += [f"| {name} | **failed**: {reason} |"]
+    expected += ["| last | well |"]
+    assert lines == expected
+    assert [failure.split(": ")[1] for failure in failures] == list(reasons)
+    assert all(failure.startswith("Plants: ") and "\n" not in failure for failure in failures)
+
+
+def is_running(number):
+    """Whether a process still runs; one that has ended and was not waited for does not."""
+    stat = Path(f"/proc/{number}/stat")
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def ended(numbers, seconds=10.0):
+    until, numbers = time.monotonic() + seconds, list(numbers)
+    while any(map(is_running, numbers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not any(map(is_running, numbers))
+
+
+def test_what_hangs_is_ended_with_all_that_it_started(tmp_path):
+    for seconds in (3, 6, 12, 24, 48):  # as long as it takes here to come to the endless one
+        begin = time.monotonic()
+        lines, failures = supervised(planted_parts.hangs, tmp_path / "numbers", seconds=seconds)
+        assert seconds <= time.monotonic() - begin < seconds + 20
+        if (tmp_path / "numbers").exists():
+            break
+    why = f"no end within {seconds} s (after half of it): what follows was not done"
+    assert lines == ["| short | well |", f"| endless | **failed**: {why} |"] and failures == [f"Plants: endless: {why}"]
+    assert ended(map(int, (tmp_path / "numbers").read_text().split()))
+
+
+def test_a_part_that_cannot_begin_ends_with_that():
+    why = "OSError: libcuda.so.1: cannot open shared object file"
+    assert supervised(planted_parts.cannot_begin) == ([f"**failed**: {why}"], [f"Plants: {why}"])
+
+
+def test_a_part_that_cannot_begin_again_ends_with_that():
+    lines, failures = supervised(planted_parts.cannot_begin_again)
+    assert lines[:2] == ["| well | well |", "| killed | half |"] and "killed by SIGKILL" in lines[2]
+    why = "the process was killed by SIGABRT: what follows was not done"
+    assert lines[3:] == [f"|  | **failed**: {why} |"] and failures[1:] == [f"Plants: {why}"]
+
+
+def test_a_card_that_is_lost_to_one_process_is_used_by_the_next():
+    lines, failures = supervised(planted_parts.card_lost)
+    lost = "the device cannot be used by this process any more"
+    assert lines == [
+        "| first | well |",
+        "| second | **failed**: ValueError: illegal |",
+        f"|  | **failed**: {lost} |",
+        "| third | well |",
+    ]
+    assert failures == ["Plants: second: ValueError: illegal", f"Plants: {lost}"]
+
+
+def test_an_error_in_one_line():
+    assert one_line(minigrad.KernelError("\n relu: no\n\n  more ")) == "relu: no more"
+    assert one_line(minigrad.KernelError("")) == "KernelError" and one_line(KeyError("x")) == "KeyError: 'x'"
+    assert (
+        one_line(ValueError("a|b\u202e")) == "ValueError: a/b\\u202e" and len(one_line(ValueError("x" * 9999))) == 500
+    )
+
+
+def test_without_a_listener_a_part_keeps_what_it_says():
+    part = Part("Alone")
+    part.work([("well", lambda: [(1, 2)]), ("ill", lambda: 1 / 0)])
+    assert part.lines == ["| well | 1 | 2 |", "| ill | **failed**: ZeroDivisionError: division by zero |"]
+    assert part.failures == ["Alone: ill: ZeroDivisionError: division by zero"]
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    """plant(function, *arguments) in the place of the comparison."""
+
+    def put(function, *arguments):
+        monkeypatch.setitem(command.PARTS, "compare", ("Comparison", function, 60))
+        monkeypatch.setattr(command, "given", lambda *_: dict.fromkeys(command.PARTS, arguments))
+
+    return put
+
+
+@emulated
+def test_the_other_parts_results_stay(tmp_path, plant):
+    plant(planted_parts.card_lost)
+    out = tmp_path / "results.md"
+    status = command.main(["--devices", "cudasim:0", "--parts", "compare", "--out", str(out)])
+    text = out.read_text()
+    assert status == 1 and "| second | **failed**: ValueError: illegal |" in text and "| third | well |" in text
+    assert "\n## Verdict\n\n**2 failures:**\n\n- Comparison: second: ValueError: illegal\n- Comparison: the " in text
+
+
+COMMAND = """
+import signal
+import sys
+
+import planted_parts
+from minigrad.hardware_check import __main__ as command
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGHUP):  # which a shell may have told what it runs to ignore
+        signal.signal(number, signal.SIG_DFL)
+    function = getattr(planted_parts, sys.argv[1])
+    command.PARTS["compare"] = ("Comparison", function, 60)
+    command.given = lambda *_: dict.fromkeys(command.PARTS, tuple(sys.argv[2:-1]))
+    sys.exit(command.main(["--devices", "cudasim:0", "--parts", "compare", "--out", sys.argv[-1]]))
+"""
+
+
+@contextlib.contextmanager
+def checking(tmp_path, *arguments):
+    """The command with a planted part, as a process; and its results file."""
+    (tmp_path / "check.py").write_text(COMMAND)
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+    out = tmp_path / "results.md"
+    call = [sys.executable, str(tmp_path / "check.py"), *arguments, str(out)]
+    with subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running, out
+        finally:
+            running.kill()
+
+
+def text_with(out, part, seconds=60.0):
+    """What is in the file, once this is."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        text = out.read_text() if out.exists() else ""
+        if part in text:
+            return text
+        time.sleep(0.02)
+    raise AssertionError(f"{part!r} is not in {text!r}")
+
+
+@emulated
+def test_results_are_in_the_file_as_they_come_and_outlive_the_check(tmp_path):
+    with checking(tmp_path, "slow") as (running, out):
+        text = text_with(out, "| job 3 | well |")
+        assert "Verdict\n" not in text and running.poll() is None
+        running.kill()  # as a machine that is taken away
+        running.wait()
+        assert out.read_text().startswith(text)
+
+
+@emulated
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_check_and_keeps_the_file(tmp_path, number):
+    with checking(tmp_path, "hangs", str(tmp_path / "numbers")) as (running, out):
+        text_with(tmp_path / "numbers", " ")
+        numbers = [int(n) for n in (tmp_path / "numbers").read_text().split()]
+        running.send_signal(number)
+        assert running.wait(20) == 128 + number
+        text = out.read_text()
+    assert "| short | well |" in text
+    assert f"\n**1 failures:**\n\n- ended by {number.name}, at endless: what follows was not checked" in text
+    assert ended(numbers)
+
+
+@emulated
+def test_a_check_that_was_killed_leaves_no_process_behind(tmp_path):
+    with checking(tmp_path, "hangs", str(tmp_path / "numbers")) as (running, out):
+        text_with(out, "| short | well |")
+        text_with(tmp_path / "numbers", " ")
+        running.kill()
+        running.wait()
+        assert ended(int(n) for n in (tmp_path / "numbers").read_text().split())
+        assert "| short | well |" in out.read_text()
+
+
+@emulated
+def test_a_screen_that_has_gone_is_no_reason_to_stop(tmp_path):
+    with checking(tmp_path, "cannot_begin") as (running, out):
+        running.stdout.close()
+        assert "All" not in text_with(out, "- Comparison: OSError: libcuda")
+        running.stderr.read()
+        assert running.wait(20) == 1
+
+
+@emulated
+def test_the_results_of_the_last_check_are_kept(tmp_path, plant, capsys):
+    plant(planted_parts.cannot_begin)
+    out = tmp_path / "results.md"
+    out.write_text("hours of work\n")
+    assert command.main(["--devices", "cudasim:0", "--parts", "compare", "--out", str(out)]) == 1
+    assert (tmp_path / "results.old.md").read_text() == "hours of work\n" and "libcuda" in out.read_text()
+    wrong = out / "results.md"  # in a folder that is a file
+    assert command.main(["--devices", "cudasim:0", "--parts", "compare", "--out", str(wrong)]) == 2
+    assert "The results cannot be written: " in capsys.readouterr().err
+
+
+@emulated
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_said(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert command.main(["--devices", "cudasim:0", "--parts", "compare", "--out", "/dev/full"]) == 1
+    assert "The results cannot be written: " in capsys.readouterr().err
