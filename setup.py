@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "minigrad" / "__init__.py"
 
 PLOT = ["matplotlib>=3.7"]
 NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]  # NVIDIA's compiler: it needs no card and no driver
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *NVRTC]
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", "safetensors>=0.4", *PLOT, *NVRTC]
 
 setup(
     name="minigrad",
@@ -28,7 +28,7 @@ setup(
         "minigrad": ["py.typed", "cudasim/cpp/*"],
         "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "budget.json", "ladder/*.cu"],
     },
-    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4", "threadpoolctl>=3.1"],
+    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "threadpoolctl>=3.1"],
     extras_require={
         "cuda12": ["cupy-cuda12x>=13"],
         "cuda13": ["cupy-cuda13x>=13.6"],
