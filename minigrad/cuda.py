@@ -62,6 +62,10 @@ class CudaRuntime:
             raise KernelError(f"{what} on {self.name}: does not compile:\n{error}") from None
         except cuda.memory.OutOfMemoryError:
             raise self._out_of_memory(what) from None
+        except OSError as error:  # of CuPy's cache of compiled kernels: ~/.cupy
+            raise DeviceError(
+                f"{what} on {self.name}: {error}: set CUPY_CACHE_DIR to a folder that can be written to"
+            ) from None
         except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
             if error.status == OUT_OF_MEMORY:
                 raise self._out_of_memory(what) from None

@@ -191,6 +191,10 @@ def cupy_for(index: int) -> ModuleType:
             f"{name}: CuPy cannot be imported ({error}): pip install 'minigrad[cuda12]' or 'minigrad[cuda13]', "
             "or use cpu:0"
         ) from None
+    except OSError as error:  # CuPy 14 makes the folder for its compiled kernels at once
+        raise DeviceError(
+            f"{name}: CuPy cannot be imported ({error}): set CUPY_CACHE_DIR to a folder that can be written to"
+        ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy raises types of its own for a missing or too old driver
