@@ -17,6 +17,9 @@ from minigrad import files
 from minigrad.errors import ArgumentError, DataError, MinigradError
 
 WRITTEN = ("config.json", "preparation.npz", "weights.safetensors")  # in the folder of a run, whole or not at all
+EARLIER = (
+    r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
+)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -80,7 +83,7 @@ def new_run(out: Path, name: str | None, numbered: str) -> Path:
     What killed runs left half written in their folders there is removed.
     """
     for earlier in out.glob("*/"):
-        files.remove_dead(earlier, "|".join(map(files.leftovers, WRITTEN)))
+        files.remove_dead(earlier, "|".join(map(files.leftovers, WRITTEN)), EARLIER)
     if name:
         run = out / name
         if run.exists():

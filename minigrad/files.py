@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ if sys.platform != "win32":
 from .errors import printable
 
 PathLike = str | os.PathLike[str]
+
+_DAY = 86400  # seconds
 
 _ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there, or choose another place"),
@@ -59,12 +62,12 @@ def writing(path: PathLike, refuse: Callable[[str], Exception]) -> Iterator[Bina
 
 
 @contextmanager
-def scratch_folder(place: Path) -> Iterator[Path]:
+def scratch_folder(place: Path, unlocked: str = "") -> Iterator[Path]:
     """A new folder beside `place`, for this user alone, which is removed when the with block ends; or OSError.
 
-    What killed processes have left of such folders is removed before.
+    What killed processes have left of such folders is removed before; unlocked: as in remove_dead.
     """
-    remove_dead(place.parent, leftovers(place.name))
+    remove_dead(place.parent, leftovers(place.name), unlocked)
     with _held(place, lambda temporary: os.mkdir(temporary, 0o700)) as temporary:
         yield temporary
 
@@ -83,23 +86,27 @@ def move(source: PathLike, place: PathLike) -> None:
 
 
 def leftovers(name: str) -> str:
-    """A regular expression for the temporary names of a file or folder `name`; earlier versions wrote .<process>.tmp"""
-    return rf"{re.escape(name)}\.([0-9a-f]{{12}}|[0-9]+)\.tmp"
+    """A regular expression for the temporary names of a file or folder `name`."""
+    return rf"{re.escape(name)}\.[0-9a-f]{{12}}\.tmp"
 
 
-def remove_dead(folder: PathLike, names: str) -> None:
-    """Remove the files and folders in `folder` whose whole name matches, and which no living process holds.
+def remove_dead(folder: PathLike, names: str, unlocked: str = "") -> None:
+    """Remove the files and folders in `folder` whose whole name matches `names`, and which no living process holds.
 
-    What cannot be looked at or removed stays: this is no reason for anything else to fail.
+    unlocked: names that earlier versions gave, without a lock; they go when a day has passed.  What cannot be looked
+    at or removed stays: this is no reason for anything else to fail.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if re.fullmatch(names, entry.name) and not entry.is_symlink():
-                with suppress(OSError):
-                    lock = _lock(entry.path, wait=False)
-                    if lock is not None:
+            if entry.is_symlink() or not re.fullmatch(f"{names}|{unlocked}", entry.name):
+                continue
+            with suppress(OSError):
+                fresh = time.time() - entry.stat().st_mtime < _DAY
+                lock = _lock(entry.path, wait=False)
+                if lock is not None:
+                    if not fresh or re.fullmatch(names, entry.name):
                         _remove(entry.path)
-                        os.close(lock)
+                    os.close(lock)
 
 
 def cache_folder() -> Path:

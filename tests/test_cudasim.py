@@ -1058,6 +1058,7 @@ def test_what_a_killed_compilation_left_is_removed(empty_cache):
     for name in ("build.0123456789ab.tmp", "tmpab_cdef0"):  # the second as earlier versions named them
         (empty_cache / name).mkdir(parents=True)
         (empty_cache / name / "kernel.s").write_text("x")
+        os.utime(empty_cache / name, (0, 0))
     module(TINY, options=("-DVALUE=7",))
     assert {path.suffix for path in empty_cache.iterdir()} == {".so", ".o"}
 

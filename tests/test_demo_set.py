@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -146,6 +147,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     for name in ("set.0123456789ab.tmp", ".set-ab_cdef0"):  # the second as earlier versions named them
         (tmp_path / name / "new" / "train").mkdir(parents=True)
         (tmp_path / name / "new" / "train" / "x.JPEG").write_bytes(b"x")
+        os.utime(tmp_path / name, (0, 0))
     others = [".set-tiny-abcdefgh", "set.backup.tmp", ".settings"]
     for name in others:
         (tmp_path / name).mkdir()

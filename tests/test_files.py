@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -116,12 +117,11 @@ def test_the_next_writer_removes_what_the_dead_have_left_and_nothing_of_the_livi
     living, dead = writer(path), writer(path)
     dead.send_signal(signal.SIGKILL)
     dead.communicate()
-    earlier = ["a.4711.tmp"]  # of a version that wrote the number of its process
-    foreign = ["a.backup.tmp", "b.4711.tmp", "a.0123456789ab.tmp.gz", "xa.4711.tmp"]
-    for name in (*earlier, *foreign):
+    foreign = ["a.backup.tmp", "b.0123456789ab.tmp", "a.0123456789ab.tmp.gz", "xa.0123456789ab.tmp"]
+    for name in foreign:
         (tmp_path / name).write_text("x")
-    (tmp_path / "a.0123456789ab.tmp").symlink_to(tmp_path / "b.4711.tmp")
-    assert len(list(tmp_path.glob("a*"))) == 4 + 1 + 2 + 1
+    (tmp_path / "a.0123456789ab.tmp").symlink_to(tmp_path / "b.0123456789ab.tmp")
+    assert len(list(tmp_path.glob("a*"))) == 4 + 2 + 1
     write(path, b"mine")
     with files.scratch_folder(tmp_path / "a-set"):
         pass
@@ -160,6 +160,17 @@ def test_writers_and_cleaners_of_one_place_do_not_hurt_each_other(tmp_path):
     cleaner.join()
     assert not failed and os.listdir(tmp_path) == ["a"]
     assert len(set((tmp_path / "a").read_bytes())) == 1, "of one writer"
+
+
+def test_what_earlier_versions_left_without_a_lock_goes_after_a_day(tmp_path):
+    for name, hours in (("old", 25), ("new", 23)):
+        for path in (tmp_path / f"a.{name}", tmp_path / f"set-{name}"):
+            path.mkdir() if "set" in path.name else path.write_text("x")
+            os.utime(path, (time.time() - 3600 * hours,) * 2)
+    files.remove_dead(tmp_path, files.leftovers("a"), r"a\.(old|new)|set-(old|new)")
+    assert sorted(os.listdir(tmp_path)) == ["a.new", "set-new"]
+    files.remove_dead(tmp_path, r"a\.new")
+    assert os.listdir(tmp_path) == ["set-new"]
 
 
 def test_a_scratch_folder_is_private_and_goes(tmp_path):

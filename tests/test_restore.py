@@ -152,8 +152,11 @@ def test_the_next_run_removes_what_killed_runs_have_left(tmp_path):
     earlier = tmp_path / "demo-001"
     earlier.mkdir()
     keep = {"weights.safetensors", "log.csv", "notes.0123456789ab.tmp"}
-    for name in (*keep, f"{WEIGHTS}.0123456789ab.tmp", f"{PREPARATION}.4711.tmp", "config.json.0123456789ab.tmp"):
+    for name in (*keep, *(f"{name}.0123456789ab.tmp" for name in command_line.WRITTEN)):
         (earlier / name).write_text("x")
+    for name in (".tmpAb3dEf", f"{WEIGHTS}.4711.tmp"):  # as earlier versions named them
+        (earlier / name).write_text("x")
+        os.utime(earlier / name, (0, 0))
     assert command_line.new_run(tmp_path, None, "demo") == tmp_path / "demo-002"
     assert {path.name for path in earlier.iterdir()} == keep
 

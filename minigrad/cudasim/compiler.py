@@ -288,8 +288,7 @@ def _cached(name: str, build: Callable[[Path], Path]) -> Path:
 def _built(path: Path, build: Callable[[Path], Path]) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.remove_dead(path.parent, "tmp[a-z0-9_]{8}")  # as earlier versions named them
-        with files.scratch_folder(path.parent / "build") as folder:
+        with files.scratch_folder(path.parent / "build", "tmp[a-z0-9_]{8}") as folder:
             files.move(build(folder), path)  # at once: nobody sees half a file
     return path
 

@@ -328,8 +328,7 @@ def make_demo_set(
         if _check_ours(root) == record and _is_complete(root, counts):
             return root
         root.parent.mkdir(parents=True, exist_ok=True)
-        files.remove_dead(root.parent, rf"\.{re.escape(root.name)}-[a-z0-9_]{{8}}")  # as earlier versions named them
-        with files.scratch_folder(root) as scratch:
+        with files.scratch_folder(root, rf"\.{re.escape(root.name)}-[a-z0-9_]{{8}}") as scratch:
             fresh = scratch / "new"
             _render_all(fresh, counts, seed, progress)
             (fresh / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
