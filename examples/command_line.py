@@ -17,9 +17,7 @@ from minigrad import files
 from minigrad.errors import ArgumentError, DataError, MinigradError
 
 WRITTEN = ("config.json", "preparation.npz", "weights.safetensors")  # in the folder of a run, whole or not at all
-EARLIER = (
-    r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
-)
+EARLIER = r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
 
 
 class OneLineParser(argparse.ArgumentParser):

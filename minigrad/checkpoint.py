@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import reprlib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -38,6 +37,7 @@ from .tensor import Tensor
 
 PathLike = str | os.PathLike[str]
 
+_OURS = "minigrad."
 _JSON = "minigrad.json"  # the metadata key of everything that is not a string
 _CHECKSUM = "minigrad.checksum"
 _METADATA = "__metadata__"
@@ -125,9 +125,9 @@ def _array(name: Any, value: Any) -> np.ndarray:
 def _pack(metadata: Mapping[str, Any]) -> dict[str, str]:
     texts = {key: value for key, value in metadata.items() if isinstance(value, str)}
     rest = {key: value for key, value in metadata.items() if not isinstance(value, str)}
-    if any(not isinstance(key, str) or key in (_JSON, _CHECKSUM) for key in metadata):
+    if any(not isinstance(key, str) or key.startswith(_OURS) for key in metadata):
         raise CheckpointError(
-            f"checkpoint: metadata keys must be strings other than {_JSON!r} and {_CHECKSUM!r}, got {list(metadata)}"
+            f"checkpoint: metadata keys must be strings that do not begin with {_OURS!r}, got {list(metadata)}"
         )
     try:
         texts = {**texts, _JSON: json.dumps(rest)} if rest else texts
@@ -238,7 +238,9 @@ def _is_sizes(values: Any) -> bool:
 def _check(arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], texts: dict[str, str]) -> None:
     """Takes the checksum out of the metadata; CheckpointError where it is another than that of all the rest."""
     stated = texts.pop(_CHECKSUM, "none")
-    if stated == "none" and not any(re.fullmatch("minigrad:crc32:.{8}", text) for text in texts.values()):
+    if stated == "none" and not any(
+        text.startswith("minigrad:") or (key.startswith(_OURS) and key != _JSON) for key, text in texts.items()
+    ):
         return  # neither there nor under a damaged name
     found = _checksum(arrays, dtypes, texts)
     if stated != found:

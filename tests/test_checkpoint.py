@@ -128,8 +128,8 @@ def test_refused_values(tmp_path):
         checkpoint.save(tmp_path / "a", {}, {"model": object()})
     with pytest.raises(CheckpointError, match="metadata keys must be strings"):
         checkpoint.save(tmp_path / "a", {}, {3: "x"})
-    for key in ("minigrad.json", "minigrad.checksum"):
-        with pytest.raises(CheckpointError, match="metadata keys must be strings other than"):
+    for key in ("minigrad.json", "minigrad.checksum", "minigrad.new"):
+        with pytest.raises(CheckpointError, match="metadata keys must be strings that do not begin with 'minigrad.'"):
             checkpoint.save(tmp_path / "a", {}, {key: "x"})
     for name in (3, "__metadata__", "half\ud800"):
         with pytest.raises(CheckpointError, match="names must be text other than '__metadata__', got"):
@@ -235,7 +235,8 @@ def test_a_copy_by_another_tool_keeps_the_checksum_and_a_change_does_not(tmp_pat
         "fewer": ({name: array for name, array in theirs.items() if name != "empty"}, texts),
         "metadata": (theirs, {**texts, "minigrad.json": '{"epoch": 4}'}),
         "one more": (theirs, {**texts, "by": "x"}),
-        "key": (theirs, {key.replace("sum", "sun"): text for key, text in texts.items()}),
+        "key": (theirs, {key.replace("grad.", "grae."): text for key, text in texts.items()}),
+        "end of the key, and the checksum": (theirs, {"minigrad.checksun": "x"}),
     }
     for what, (state, metadata) in changes.items():
         save_file(state, tmp_path / "changed", metadata)

@@ -323,7 +323,7 @@ def test_load_refuses_what_does_not_fit(tmp_path):
             np.savez(path, **{**right, name: value})
             with pytest.raises(DataError, match="is damaged or not from ImageStats.save") as caught:
                 ImageStats.load(path)
-            assert "\n" not in str(caught.value)
+            assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
         np.savez(path, **{key: value for key, value in right.items() if key != name})
         with pytest.raises(DataError, match=name):
             ImageStats.load(path)

@@ -208,7 +208,7 @@ class ImageStats:
         except Exception as error:  # on broken files zipfile and NumPy raise almost anything
             raise DataError(
                 f"ImageStats.load: '{printable(path)}' is damaged or not from ImageStats.save "
-                f"({type(error).__name__}: {printable(error)}). Compute it again: compute_stats."
+                f"({type(error).__name__}: {printable(str(error)[:200])}). Compute it again: compute_stats."
             ) from error
 
 
