@@ -52,11 +52,13 @@ def writing(path: PathLike, refuse: Callable[[str], Exception]) -> Iterator[Bina
         place = _place(path)
         remove_dead(place.parent, leftovers(place.name))
         with _held(place, _new_file) as temporary:
-            if place.exists():
-                os.chmod(temporary, stat.S_IMODE(place.stat().st_mode))
             with open(temporary, "wb") as file:
+                if place.exists():
+                    os.chmod(temporary, stat.S_IMODE(place.stat().st_mode))
                 yield file
-            move(temporary, place)
+                file.flush()
+                os.fsync(file.fileno())
+            _rename(temporary, place)
     except OSError as error:
         raise refuse(f"cannot write {printable(path)}: {reason(error)}") from error
 
@@ -76,6 +78,10 @@ def move(source: PathLike, place: PathLike) -> None:
     """Bring a file to the disk, and then to its place on the same file system, at once; or OSError."""
     with open(source, "rb+") as file:
         os.fsync(file.fileno())
+    _rename(source, place)
+
+
+def _rename(source: PathLike, place: PathLike) -> None:
     os.replace(source, place)
     with suppress(OSError):  # the new name too; some systems cannot do that for a folder
         folder = os.open(os.path.dirname(os.path.abspath(place)), os.O_RDONLY)
@@ -170,8 +176,9 @@ def _lock(path: PathLike, wait: bool) -> int | None:
     if sys.platform == "win32":
         return None
     # Over NFS a lock needs a descriptor that may write.  A folder has no such: there its lock fails, and it stays.
+    kind = os.O_RDWR if os.path.isfile(path) and os.access(path, os.W_OK) else os.O_RDONLY
     with suppress(OSError):
-        descriptor = os.open(path, (os.O_RDONLY if os.path.isdir(path) else os.O_RDWR) | os.O_NOFOLLOW)
+        descriptor = os.open(path, kind | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             return descriptor

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import zlib
@@ -350,6 +349,23 @@ def test_a_header_longer_than_the_file(tmp_path):
             checkpoint.load(tmp_path / "a")
 
 
+def test_what_is_too_large(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes((100_000_001).to_bytes(8, "little"))
+    os.truncate(tmp_path / "a", 200_000_000)  # a hole: it takes no room
+    with pytest.raises(CheckpointError, match="its header would have 100000001 bytes"):
+        checkpoint.load(tmp_path / "a")
+    with pytest.raises(CheckpointError, match="names and metadata of 100.* bytes, at most 100000000 fit"):
+        checkpoint.save(tmp_path / "b", {}, {"x": "y" * 100_000_000})
+
+    def empty(*_):
+        raise MemoryError
+
+    checkpoint.save(tmp_path / "b", {"w": np.ones(1 << 18, np.float32)})
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(CheckpointError, match="b: no memory for the 1 MB of its arrays"):
+        checkpoint.load(tmp_path / "b")
+
+
 def test_a_right_header_is_read(tmp_path):
     """What the wrong ones differ from."""
     path = raw(tmp_path / "a", {"__metadata__": {"x": "y"}, "w": entry()}, b"\x00\x00\x80\x3f")
@@ -417,6 +433,7 @@ print(checkpoint.load("a")[0]["w"].sum())
 
 def test_a_disk_that_is_full(tmp_path):
     """The limit of a file's size: as a full disk, it lets some of the bytes through."""
+    resource = pytest.importorskip("resource")
     done = subprocess.run(
         [sys.executable, "-c", LIMITED],
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

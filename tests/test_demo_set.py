@@ -87,6 +87,9 @@ def test_other_parameters_or_missing_files_render_anew(tmp_path):
     assert len(contents(root)) == 31
     make_demo_set(root, train_per_class=1, val_per_class=1)
     assert contents(root) == first
+    next((root / "val" / "balls").iterdir()).write_bytes(b"")
+    make_demo_set(root, train_per_class=1, val_per_class=1)
+    assert contents(root) == first
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

@@ -359,9 +359,12 @@ def _check_ours(root: Path) -> dict | None:
 
 
 def _is_complete(root: Path, counts: dict[str, int]) -> bool:
-    """Whether every class folder holds as many files as it should."""
+    """Whether every class folder holds as many files as it should; empty ones, as a power cut leaves, do not count."""
     folders = ((root / split / name, count) for split, count in counts.items() for name in CLASSES)
-    return all(folder.is_dir() and sum(1 for _ in folder.iterdir()) == count for folder, count in folders)
+    return all(
+        folder.is_dir() and sum(1 for path in folder.iterdir() if path.stat().st_size) == count
+        for folder, count in folders
+    )
 
 
 def _render_all(root: Path, counts: dict[str, int], seed: int, progress: Callable[[int, int], None] | None) -> None:
