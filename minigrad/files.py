@@ -104,7 +104,7 @@ def remove_dead(folder: PathLike, names: str, unlocked: str = "") -> None:
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink() or not re.fullmatch(f"{names}|{unlocked}", entry.name):
+            if not re.fullmatch(f"{names}|{unlocked}", entry.name):
                 continue
             with suppress(OSError):
                 fresh = time.time() - entry.stat().st_mtime < _DAY
@@ -176,6 +176,7 @@ def _lock(path: PathLike, wait: bool) -> int | None:
     if sys.platform == "win32":
         return None
     # Over NFS a lock needs a descriptor that may write.  A folder has no such: there its lock fails, and it stays.
+    # A link is neither locked nor removed.
     kind = os.O_RDWR if os.path.isfile(path) and os.access(path, os.W_OK) else os.O_RDONLY
     with suppress(OSError):
         descriptor = os.open(path, kind | os.O_NOFOLLOW)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -314,6 +315,7 @@ HEADERS = {
     "overflow to 0": {"w": entry(shape=[1 << 32, 1 << 32], end=0)},
     "overflow to 4": {"w": entry(shape=[(1 << 62) + 1])},
     "nothing, but wide": {"w": entry(shape=[0, 1 << 62], end=0), "v": entry()},
+    "nothing, but wider than numbers": {"w": entry(shape=[0, 1 << 70], end=0), "v": entry()},
     "65 axes": {"w": entry(shape=[1] * 65)},
     "three offsets": {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}},
     "offsets turned": {"w": entry(begin=4, end=0)},
@@ -354,8 +356,10 @@ def test_what_is_too_large(tmp_path, monkeypatch):
     os.truncate(tmp_path / "a", 200_000_000)  # a hole: it takes no room
     with pytest.raises(CheckpointError, match="its header would have 100000001 bytes"):
         checkpoint.load(tmp_path / "a")
-    with pytest.raises(CheckpointError, match="names and metadata of 100.* bytes, at most 100000000 fit"):
-        checkpoint.save(tmp_path / "b", {}, {"x": "y" * 100_000_000})
+    with monkeypatch.context() as smaller:
+        smaller.setattr(checkpoint, "_LONGEST_HEADER", 1000)
+        with pytest.raises(CheckpointError, match="names and metadata of 10.. bytes, at most 1000 fit"):
+            checkpoint.save(tmp_path / "b", {}, {"x": "y" * 950})
 
     def empty(*_):
         raise MemoryError
@@ -364,6 +368,14 @@ def test_what_is_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "empty", empty)
     with pytest.raises(CheckpointError, match="b: no memory for the 1 MB of its arrays"):
         checkpoint.load(tmp_path / "b")
+
+
+def test_a_shape_without_end_takes_no_time(tmp_path):
+    """The product of its 100,000 sides would have six million bits, and would be multiplied as often."""
+    begin = time.process_time()
+    with pytest.raises(CheckpointError, match="cannot have 4 bytes"):
+        checkpoint.load(raw(tmp_path / "a", {"w": entry(shape=[(1 << 62) + 1] * 100_000)}, bytes(4)))
+    assert time.process_time() - begin < 1
 
 
 def test_a_right_header_is_read(tmp_path):
