@@ -23,13 +23,13 @@ from typing import Any
 import figures
 import numpy as np
 from alexnet import PRESETS, AlexNet
-from command_line import OneLineParser, device_list, new_run, positive, run_job
+from command_line import OneLineParser, device_list, new_run, positive, run_job, write_text
 from tqdm import tqdm
 from trained import PREPARATION, WEIGHTS, Trained, readable
 from training import Log, Scores, step_bar, train_epoch
 
 import minigrad
-from minigrad import optim
+from minigrad import files, optim
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.demo_set import make_demo_set
 from minigrad.errors import ArgumentError, DataError, MinigradError
@@ -165,15 +165,22 @@ def predict(options: argparse.Namespace) -> None:
 
 def demo_set(tiny: bool) -> Path:
     """The embedded ten classes, rendered into the user's cache folder the first time."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigrad"
     counts = {"train_per_class": 6, "val_per_class": 2} if tiny else {}
-    with tqdm(desc="rendering the demo pictures", unit="picture", leave=False, dynamic_ncols=True) as bar:
+    title = "rendering the demo pictures"
+    with tqdm(desc=title, unit="picture", leave=False, dynamic_ncols=True, delay=0.5) as bar:  # seldom there is work
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return make_demo_set(cache / ("demo-tiny" if tiny else "demo"), **counts, progress=progress)
+        advice = "set XDG_CACHE_HOME to a folder that can be written to, or give pictures of your own with --data DIR"
+        try:
+            root = files.cache_folder() / ("demo-tiny" if tiny else "demo")
+            return make_demo_set(root, **counts, progress=progress)
+        except OSError as error:
+            raise DataError(f"the demo pictures have no place: {error.strerror}; {advice}") from error
+        except DataError as error:
+            raise DataError(f"{error}; {advice}") from error
 
 
 def recipe_for(options: argparse.Namespace) -> Recipe:
@@ -236,7 +243,7 @@ def write_config(
         "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 # ---------------------------------------------------------------- the end of a run

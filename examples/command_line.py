@@ -13,7 +13,11 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 import minigrad
-from minigrad.errors import ArgumentError, MinigradError
+from minigrad import files
+from minigrad.errors import ArgumentError, DataError, MinigradError
+
+WRITTEN = ("config.json", "preparation.npz", "weights.safetensors")  # in the folder of a run, whole or not at all
+EARLIER = r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -72,7 +76,12 @@ def run_job(program: str, job: Callable[[argparse.Namespace], None], options: ar
 
 
 def new_run(out: Path, name: str | None, numbered: str) -> Path:
-    """A new folder out/<name>, or else out/<numbered>-001, -002, ...: earlier runs are never written over."""
+    """A new folder out/<name>, or else out/<numbered>-001, -002, ...: earlier runs are never written over.
+
+    What killed runs left half written in their folders there is removed.
+    """
+    for earlier in out.glob("*/"):
+        files.remove_dead(earlier, "|".join(map(files.leftovers, WRITTEN)), EARLIER)
     if name:
         run = out / name
         if run.exists():
@@ -86,3 +95,9 @@ def new_run(out: Path, name: str | None, numbered: str) -> Path:
     except OSError as error:
         raise ArgumentError(f"--out {out}: cannot make the folder {run} ({error})") from None
     return run
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; DataError where that cannot be done."""
+    with files.writing(path, DataError) as file:
+        file.write(text.encode())

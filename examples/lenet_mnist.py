@@ -22,7 +22,7 @@ from typing import Any
 
 import figures
 import numpy as np
-from command_line import OneLineParser, new_run, one_device, positive, run_job
+from command_line import OneLineParser, new_run, one_device, positive, run_job, write_text
 from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
 from training import Log, Scores, evaluate, probabilities, step_bar, train_epoch
@@ -178,7 +178,7 @@ def save_config(path: Path, options: Any, recipe: Recipe, what: str, data: Mnist
         "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def describe(scores: Scores) -> str:

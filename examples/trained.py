@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,17 @@ from training import Scores, evaluate, probabilities
 
 import minigrad
 from minigrad import checkpoint
-from minigrad.data import IMAGENET_PCA, CenterView, ImageFolder, ImageStats, Loader, TenViews, TrainViews
-from minigrad.errors import CheckpointError, DataError
+from minigrad.data import (
+    IMAGENET_MEAN_RGB,
+    IMAGENET_PCA,
+    CenterView,
+    ImageFolder,
+    ImageStats,
+    Loader,
+    TenViews,
+    TrainViews,
+)
+from minigrad.errors import CheckpointError, DataError, printable
 
 WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
 
@@ -90,24 +100,70 @@ class Trained:
 
     @classmethod
     def restore(cls, path: Path, preset: str, devices: Sequence[str]) -> Trained:
-        """What a weights file holds; `preset` counts where the file does not name one (weights from elsewhere)."""
+        """What a weights file holds; `preset` counts where the file does not name one (weights from elsewhere).
+
+        CheckpointError, or DataError for the preparation beside it, where something in them cannot be used.
+        """
         state, facts = checkpoint.load(path)
+        where = printable(path)
         if "fc8.weight" not in state:
-            raise CheckpointError(f"{path}: no AlexNet weights: there is no fc8.weight among {sorted(state)[:4]} ...")
-        num_classes = len(state["fc8.weight"])
-        names = json.loads(facts.get("classes", "[]")) or [f"class {k}" for k in range(num_classes)]
-        preset = facts.get("preset", preset)
-        model = AlexNet(num_classes, preset, devices)
-        model.load_state_dict(state)
-        if (path.parent / PREPARATION).is_file():
+            raise CheckpointError(f"{where}: no AlexNet weights: there is no fc8.weight among {sorted(state)[:4]} ...")
+        if state["fc8.weight"].ndim != 2 or not state["fc8.weight"].size:
+            raise CheckpointError(f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}")
+        names, preset, mean = _facts(where, facts, len(state["fc8.weight"]), preset)
+        bad = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if bad:
+            raise CheckpointError(
+                f"{where}: {printable(bad[0])} holds NaN or infinity, as {len(bad)} of {len(state)} arrays do: the "
+                "training that made them had failed, take the weights of another run"
+            )
+        model = AlexNet(len(names), preset, devices)
+        try:
+            model.load_state_dict(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from None
+        if (path.parent / PREPARATION).exists():
             stats = ImageStats.load(path.parent / PREPARATION)
+            if stats.mean_image.shape not in ((256, 256, 3), (3,)):
+                raise DataError(
+                    f"{printable(path.parent / PREPARATION)}: the mean image must be (256, 256, 3), as the images are, "
+                    f"it is {stats.mean_image.shape}"
+                )
         else:
-            mean = np.array(json.loads(facts.get("mean_rgb", "[127.305, 119.715, 104.913]")), dtype=np.float32)
             print(
                 f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image"
             )
             stats = ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0)
         return cls(model, preset, names, stats)
+
+
+def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> tuple[list[str], str, np.ndarray]:
+    """(class names, preset, mean colour) of a file's metadata, each with a default; CheckpointError for bad ones."""
+
+    def fact(name: str, default: Any, fits: Callable[[Any], bool], what: str) -> Any:
+        value = facts.get(name, default)
+        if isinstance(value, str) and name != "preset":  # `save` writes lists as JSON text, which any tool can show
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                pass  # no JSON: it will not fit
+        if not fits(value):
+            raise CheckpointError(f"{where}: {name} in its metadata must be {what}, got {brief(value)}")
+        return value
+
+    def is_names(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == num_classes and all(isinstance(name, str) for name in value)
+
+    def is_colour(value: Any) -> bool:
+        numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)
+        return numbers and len(value) == 3
+
+    names = [f"class {k}" for k in range(num_classes)]
+    return (
+        fact("classes", names, is_names, f"a list of {num_classes} names, as fc8.weight has {num_classes} rows"),
+        fact("preset", preset, lambda value: value in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
+        np.array(fact("mean_rgb", IMAGENET_MEAN_RGB.tolist(), is_colour, "three numbers"), np.float32),
+    )
 
 
 def readable(images: ImageFolder, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:

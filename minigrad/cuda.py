@@ -83,6 +83,8 @@ class CudaRuntime:
             )
         if kind == "NVRTCError":
             return KernelError(f"{where}: NVRTC: {error}: {self._versions()}: pip install '{self._extra()}'")
+        if isinstance(error, OSError) and error.errno is not None:  # of CuPy's cache of compiled kernels: ~/.cupy
+            return DeviceError(f"{where}: {error}: set CUPY_CACHE_DIR to a folder that can be written to")
         if status is None and isinstance(error, (ImportError, OSError, RuntimeError)):
             return DeviceError(
                 f"{where}: {kind}: {error}: {self._versions()}.  Where a library of CUDA or its headers are missing: "

@@ -186,6 +186,10 @@ def cupy_for(index: int) -> ModuleType:
     name = f"cuda:{index}"
     try:
         import cupy
+    except OSError as error:  # CuPy 14 makes the folder for its compiled kernels at once
+        raise DeviceError(
+            f"{name}: CuPy cannot be imported ({error}): set CUPY_CACHE_DIR to a folder that can be written to"
+        ) from None
     except Exception as error:  # ImportError, and what a damaged installation raises
         raise DeviceError(
             f"{name}: CuPy cannot be imported ({error}): pip install 'minigrad[cuda12]' or 'minigrad[cuda13]', "

@@ -75,6 +75,12 @@ def printable(name: Any) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line without the path: "PermissionError: Permission denied"."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{type(error).__name__}: {printable(' '.join(text.split()))}" if text else type(error).__name__
+
+
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # Python's sign for a byte of a file name that is no UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"

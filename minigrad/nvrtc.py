@@ -23,11 +23,13 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .errors import KernelError, MinigradError, MissingDependencyError
 from .kernel import MACROS, full_source, kernel_folder, kernel_names, open_types
 
@@ -136,18 +138,15 @@ def compile_source(source: str, name: str, architecture: str, options: Sequence[
 def _log(source: str, name: str, options: tuple[str, ...]) -> str:
     """What the compiler says; from the user's cache where it has said it before."""
     asked = json.dumps([version(), source, name, options])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigrad" / "nvrtc"
-    path = cache / hashlib.sha256(asked.encode()).hexdigest()
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
+    key = hashlib.sha256(asked.encode()).hexdigest()
+    with suppress(OSError, UnicodeDecodeError):
+        return (files.cache_folder() / "nvrtc" / key).read_text(encoding="utf-8")
     log = _compile(source, name, options)
-    try:
+    with suppress(OSError):  # a cache that cannot be written is no reason to fail
+        cache = files.cache_folder() / "nvrtc"
         cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(log, encoding="utf-8")
-        part.replace(path)
-    except OSError:  # a cache that cannot be written is no reason to fail
-        pass
+        with files.writing(cache / key, OSError) as file:
+            file.write(log.encode())
     return log
 
 

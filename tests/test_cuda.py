@@ -177,6 +177,18 @@ def test_pinned_memory_is_given_back(machine):
     assert len(runtime._in_flight) == 1
 
 
+def test_a_home_that_cupy_cannot_write_to(monkeypatch):
+    with fake_cupy.installed():
+        x = Tensor(np.ones(3, "f"), True, "cuda:0")
+
+        def refused(*_, **__):
+            raise PermissionError(13, "Permission denied", "/.cupy")
+
+        monkeypatch.setattr(sys.modules["cupy"], "RawModule", refused)  # CuPy 13 makes its folder when it compiles
+        with pytest.raises(DeviceError, match="kernel relu.* on cuda:0: .*/.cupy.*: set CUPY_CACHE_DIR to a folder"):
+            F.relu(x)
+
+
 def test_out_of_memory_names_op_and_sizes():
     with fake_cupy.installed(memory=1 << 20):
         x = Tensor(np.ones((100, 1000), "f"), True, "cuda:0")

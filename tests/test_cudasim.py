@@ -1,11 +1,14 @@
 """The emulator: what kernels can do on it, and how it ends those that fail.  What it finds: test_cudasim_checks.py."""
 
+import atexit
 import ctypes
 import math
 import os
 import re
 import resource
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from functools import cache
@@ -1139,11 +1142,57 @@ def test_many_build_the_same_at_once(empty_cache):
 
 
 @needs_compiler
-def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("why", ["no folder", "no home", "full"])
+def test_a_cache_that_cannot_be_written_has_a_substitute(empty_cache, tmp_path, monkeypatch, why):
+    monkeypatch.setattr(compiler, "_substitute", None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ends = []
+    monkeypatch.setattr(atexit, "register", ends.append)
+    (tmp_path / "file").write_text("")
+    if why == "no folder":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    elif why == "no home":
+        for name in ("XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name)
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    else:  # g++ itself runs out of room, in the cache only
+        (tmp_path / "bin").mkdir()
+        script = f'#!/bin/sh\ncase "$*" in *{empty_cache}/*) echo "No space left on device" >&2; exit 1; esac\n'
+        (tmp_path / "bin" / "g++").write_text(f'{script}exec {shutil.which("g++")} "$@"\n')
+        (tmp_path / "bin" / "g++").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.warns(
+        UserWarning, match="cudasim: cannot write compiled kernels to the cache .*XDG_CACHE_HOME"
+    ) as said:
+        first = module(TINY, options=("-DVALUE=5",))
+        again = module(TINY, options=("-DVALUE=5",))
+        other = module(TINY, options=("-DVALUE=6",))
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert first.path == again.path and value_of(first) == 5 and value_of(other) == 6
+    assert first.path.parent == other.path.parent == compiler._substitute
+    assert compiler._substitute.parent == tmp_path and compiler._substitute.name.startswith("minigrad-cudasim.")
+    ends[0]()
+    assert not list(tmp_path.glob("minigrad-cudasim*")), "gone when the process ends"
+
+
+@needs_compiler
+def test_no_place_for_compiled_kernels_at_all(empty_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "_substitute", None)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(DeviceError, match="XDG_CACHE_HOME"):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(DeviceError, match="cannot write compiled kernels .*set XDG_CACHE_HOME to a folder"):
         module(TINY, options=("-DVALUE=5",))
+
+
+@needs_compiler
+def test_what_a_killed_compilation_left_is_removed(empty_cache):
+    for name in ("build.0123456789ab.tmp", "tmpab_cdef0"):  # the second as earlier versions named them
+        (empty_cache / name).mkdir(parents=True)
+        (empty_cache / name / "kernel.s").write_text("x")
+        os.utime(empty_cache / name, (0, 0))
+    module(TINY, options=("-DVALUE=7",))
+    assert {path.suffix for path in empty_cache.iterdir()} == {".so", ".o"}
 
 
 def test_without_compiler(monkeypatch):

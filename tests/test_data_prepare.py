@@ -1,5 +1,6 @@
 """prepare_image on every kind of file that a web crawl holds, and the statistics against numpy.linalg."""
 
+import errno
 import io
 import os
 import warnings
@@ -273,12 +274,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     stats.save(tmp_path / "stats.npz")
     before = (tmp_path / "stats.npz").read_bytes()
 
-    def full_disk(file, **arrays):
-        file.write(b"half")
-        raise OSError("disk full")
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(DataError, match="^ImageStats.save: cannot write .*stats.npz: No space left on device: free"):
         stats.save(tmp_path / "stats.npz")
     assert os.listdir(tmp_path) == ["stats.npz"]
     assert (tmp_path / "stats.npz").read_bytes() == before
@@ -294,6 +294,86 @@ def test_load_refuses_other_files(tmp_path):
     for name in ("other.npz", "other.npy", "half.npz", "empty.npz", "missing.npz"):
         with pytest.raises(DataError, match=name):
             ImageStats.load(tmp_path / name)
+
+
+def small_stats():
+    return compute_stats(
+        ImageArray(np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8), np.zeros(5, int))
+    )
+
+
+def test_load_refuses_what_does_not_fit(tmp_path):
+    stats, path = small_stats(), tmp_path / "x.npz"
+    right = {
+        "mean_image": stats.mean_image, "mean_rgb": stats.mean_rgb, "eigenvectors": stats.pca.eigenvectors,
+        "sd": stats.pca.sd, "counts": np.array([1, 2, 3]),
+    }  # fmt: skip
+    wrong = {
+        "mean_image": [stats.mean_image[0], stats.mean_image[..., :2], stats.mean_image.astype(int),
+                       stats.mean_image * np.nan, np.zeros((0, 4, 3), np.float32), np.array([{}])],
+        "mean_rgb": [stats.mean_rgb[:2], stats.mean_rgb[:, None], np.float32(3), stats.mean_rgb * np.inf],
+        "eigenvectors": [stats.pca.eigenvectors[:2], stats.pca.eigenvectors[0], np.array("text")],
+        "sd": [stats.pca.sd[:2], -stats.pca.sd - 1, stats.pca.sd.astype(complex)],
+        "counts": [np.array([1, 2]), np.array([1, 2, -3]), np.array([1.0, 2, 3]), np.array(None)],
+    }  # fmt: skip
+    np.savez(path, **right)
+    assert ImageStats.load(path).total == 2
+    for name, values in wrong.items():
+        for value in values:
+            np.savez(path, **{**right, name: value})
+            with pytest.raises(DataError, match="is damaged or not from ImageStats.save") as caught:
+                ImageStats.load(path)
+            assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+        np.savez(path, **{key: value for key, value in right.items() if key != name})
+        with pytest.raises(DataError, match=name):
+            ImageStats.load(path)
+    np.savez_compressed(path, **{**right, "mean_image": np.zeros((1024, 1024, 3), np.float32)})
+    assert path.stat().st_size < 1e5
+    with pytest.raises(DataError, match="mean_image is compressed"):  # 12 MB in a small file
+        ImageStats.load(path)
+    ImageStats(np.ones((64, 64, 3), np.float32), stats.mean_rgb, stats.pca, 1, 2, 3).save(path)
+    whole = path.read_bytes()
+    assert whole.count(b"(64, 64, 3)") == 1
+    path.write_bytes(whole.replace(b"(64, 64, 3)", b"(24, 64, 3)"))  # one bit: part of the image would be read
+    with pytest.raises(DataError, match="Bad CRC-32"):
+        ImageStats.load(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="there is no file .*pipe"):
+        ImageStats.load(tmp_path / "pipe")
+
+
+def test_one_colour_in_place_of_a_mean_image_is_kept(tmp_path):
+    stats = ImageStats(IMAGENET_MEAN_RGB, IMAGENET_MEAN_RGB, IMAGENET_PCA, 0, 0, 0)
+    stats.save(tmp_path / "x")
+    assert np.array_equal(ImageStats.load(tmp_path / "x").mean_image, IMAGENET_MEAN_RGB)
+
+
+def test_random_damage(tmp_path):
+    """Bytes changed, cut out and put in anywhere: the same comes out, or DataError."""
+    random, path = np.random.default_rng(0), tmp_path / "x.npz"
+    small_stats().save(path)
+    whole, before = path.read_bytes(), ImageStats.load(path)
+    refused = 0
+    for _ in range(500):
+        damaged = bytearray(whole)
+        i, n = int(random.integers(len(damaged))), int(random.integers(1, 9))
+        if random.random() < 0.5:
+            damaged[i] ^= 1 << int(random.integers(8))
+        else:
+            damaged[i : i + n] = random.integers(0, 256, int(random.integers(0, 9)), np.uint8).tobytes()
+        path.write_bytes(damaged)
+        try:
+            found = ImageStats.load(path)
+        except DataError as error:
+            refused += 1
+            assert len(str(error)) < 600
+        else:
+            assert str(found) == str(before) and found.seed == before.seed
+            for a, b in zip(
+                (found.mean_image, found.mean_rgb, *found.pca), (before.mean_image, before.mean_rgb, *before.pca)
+            ):
+                assert a.dtype == b.dtype and np.array_equal(a, b)
+    assert 250 < refused < 500
 
 
 def test_the_constants_are_what_they_claim():

@@ -1,6 +1,8 @@
 """The embedded demo set: layout, determinism, caching, and care with the user's files."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -85,6 +87,9 @@ def test_other_parameters_or_missing_files_render_anew(tmp_path):
     assert len(contents(root)) == 31
     make_demo_set(root, train_per_class=1, val_per_class=1)
     assert contents(root) == first
+    next((root / "val" / "balls").iterdir()).write_bytes(b"")
+    make_demo_set(root, train_per_class=1, val_per_class=1)
+    assert contents(root) == first
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
@@ -139,6 +144,32 @@ def test_interrupted_rendering_keeps_the_earlier_set(tmp_path):
     with pytest.raises(ZeroDivisionError):
         make_demo_set(root, train_per_class=2, val_per_class=1, progress=lambda done, total: 1 // 0)
     assert contents(tmp_path) == before
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    for name in ("set.0123456789ab.tmp", ".set-ab_cdef0"):  # the second as earlier versions named them
+        (tmp_path / name / "new" / "train").mkdir(parents=True)
+        (tmp_path / name / "new" / "train" / "x.JPEG").write_bytes(b"x")
+        os.utime(tmp_path / name, (0, 0))
+    others = [".set-tiny-abcdefgh", "set.backup.tmp", ".settings"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    make_demo_set(tmp_path / "set", train_per_class=1, val_per_class=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"set", *others}
+
+
+def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DataError, match="cannot write .*set: File exists: a file lies where a folder is needed"):
+        make_demo_set(tmp_path / "file" / "set", train_per_class=1, val_per_class=1)
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(DataError, match="cannot write .*set: No space left on device: free space there"):
+        make_demo_set(tmp_path / "set", train_per_class=1, val_per_class=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_progress_counts_every_picture(tmp_path):

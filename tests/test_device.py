@@ -1,5 +1,6 @@
 """Device names, defaults, seeds, and what is said where a device cannot be used."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -133,6 +134,17 @@ def test_without_cupy(monkeypatch):
         Tensor([1.0], device="cuda")
     with pytest.raises(DeviceError, match=r"cuda:1: CuPy cannot be imported"):
         Tensor([1.0]).to("cuda:1")
+
+
+def test_a_home_that_cupy_cannot_write_to(monkeypatch):
+    def find(name, *_):
+        if name == "cupy":  # importing CuPy 14 makes ~/.cupy/kernel_cache
+            raise OSError(errno.EROFS, "Read-only file system", "/home/me/.cupy")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [types.SimpleNamespace(find_spec=find), *sys.meta_path])
+    with pytest.raises(DeviceError, match=r"cuda:0: CuPy cannot be imported .*Read-only.*set CUPY_CACHE_DIR"):
+        Tensor([1.0], device="cuda")
 
 
 def test_without_a_driver(monkeypatch):

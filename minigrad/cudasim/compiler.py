@@ -2,11 +2,15 @@
 
 The library holds the kernels, compiled with cpp/cuda.hpp before them, and the emulator's runtime.  It is cached by
 content below $XDG_CACHE_HOME/minigrad/cudasim (~/.cache where that is not set): a key over the source, the options, the
-runtime, the version of g++ and the kind of CPU.  Files appear under their names only when complete.
+runtime, the version of g++ and the kind of CPU.  Files appear under their names only when complete.  Where the cache
+cannot be written, a temporary folder takes its place until the process ends.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -14,10 +18,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from .. import files
 from ..errors import DeviceError, KernelError, printable
 from . import source as kernel_source
 
@@ -248,10 +254,16 @@ def _require_compiler() -> None:
         raise DeviceError(f"cudasim: {reason}")
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None) -> str:
     words = [str(word) for word in command]
     result = subprocess.run(words, capture_output=True, text=True, errors="replace")
     if result.returncode:
+        full = next((number for number in _FULL if os.strerror(number) in result.stderr), None)
+        if full:
+            raise OSError(full, os.strerror(full))
         if failure:
             raise failure(result.stderr)
         raise DeviceError(f"cudasim: {words[0]} failed:\n{result.stderr[:4000]}\nThe command: {' '.join(words)}")
@@ -277,21 +289,46 @@ def _key(*texts: str) -> str:
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "minigrad" / "cudasim"
+    return files.cache_folder() / "cudasim"
 
 
 def _cached(name: str, build: Callable[[Path], Path]) -> Path:
     """The file of the cache with this name; build(an empty folder) makes it where there is none."""
-    path = cache_folder() / name
-    if path.exists():
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            os.replace(build(Path(folder)), path)  # at once: nobody sees half a file
+        path = cache_folder() / name
+        if os.path.exists(path):  # not path.exists(): that raises where one may not look
+            return path
+        return _built((_substitute or path.parent) / name, build)
+    except OSError as error:
+        refused = error
+    try:
+        return _built((_substitute or _open_substitute(refused)) / name, build)
     except OSError as error:
         raise DeviceError(
-            f"cudasim: cannot write compiled kernels to {path.parent} ({error}): set XDG_CACHE_HOME to another folder"
+            f"cudasim: cannot write compiled kernels ({files.reason(error)}): set XDG_CACHE_HOME to a folder that can "
+            "be written to"
         ) from error
+
+
+def _built(path: Path, build: Callable[[Path], Path]) -> Path:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.scratch_folder(path.parent / "build", "tmp[a-z0-9_]{8}") as folder:
+            files.move(build(folder), path)  # at once: nobody sees half a file
     return path
+
+
+_substitute: Path | None = None  # a temporary folder of this process, once the cache could not be written
+
+
+def _open_substitute(refused: OSError) -> Path:
+    global _substitute
+    end = contextlib.ExitStack()
+    _substitute = end.enter_context(files.scratch_folder(Path(tempfile.gettempdir()) / "minigrad-cudasim"))
+    atexit.register(end.close)
+    warnings.warn(
+        f"cudasim: cannot write compiled kernels to the cache ({files.reason(refused)}): they are kept in "
+        f"{printable(_substitute)} until this process ends; XDG_CACHE_HOME names another cache folder",
+        stacklevel=2,
+    )
+    return _substitute

@@ -24,8 +24,6 @@ import json
 import math
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from minigrad import files
 from minigrad.errors import DataError, printable
 
 __all__ = ["CLASSES", "make_demo_set", "render"]
@@ -313,8 +312,9 @@ def make_demo_set(
     progress: called as progress(done, total) after each picture.
 
     The pictures are rendered into a temporary folder beside `root` that takes its name at the very end, so an
-    interrupted run leaves no half-made set behind. A set made earlier with the same parameters is used as it is, one
-    made with others is replaced. Any other folder with something in it raises DataError and stays untouched.
+    interrupted run leaves no half-made set behind, and what a killed run has left is removed by the next that renders.
+    A set made earlier with the same parameters is used as it is, one made with others is replaced. Any other folder
+    with something in it raises DataError and stays untouched; so does a place that cannot be written.
     """
     if train_per_class < 1 or val_per_class < 1:
         raise DataError(
@@ -324,21 +324,20 @@ def make_demo_set(
     root = Path(root)
     counts = {"train": train_per_class, "val": val_per_class}
     record = {"made_by": MAKER, "version": VERSION, "seed": seed, "per_class": counts}
-    if _check_ours(root) == record and _is_complete(root, counts):
-        return root
-
-    root.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        fresh = scratch / "new"
-        _render_all(fresh, counts, seed, progress)
-        (fresh / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        _check_ours(root)  # again: somebody may have put something there in the meantime
-        if root.exists():
-            os.replace(root, scratch / "old")
-        os.replace(fresh, root)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if _check_ours(root) == record and _is_complete(root, counts):
+            return root
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with files.scratch_folder(root, rf"\.{re.escape(root.name)}-[a-z0-9_]{{8}}") as scratch:
+            fresh = scratch / "new"
+            _render_all(fresh, counts, seed, progress)
+            (fresh / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            _check_ours(root)  # again: somebody may have put something there in the meantime
+            if root.exists():
+                os.replace(root, scratch / "old")
+            os.replace(fresh, root)
+    except OSError as error:
+        raise DataError(f"make_demo_set: cannot write {printable(root)}: {files.reason(error)}") from error
     return root
 
 
@@ -348,8 +347,8 @@ def _check_ours(root: Path) -> dict | None:
         return None
     try:
         record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        files = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
-        if record["made_by"] == MAKER and all(name == RECORD or PICTURE.fullmatch(name) for name in files):
+        names = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+        if record["made_by"] == MAKER and all(name == RECORD or PICTURE.fullmatch(name) for name in names):
             return record
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no record, or not one that we wrote
@@ -360,9 +359,12 @@ def _check_ours(root: Path) -> dict | None:
 
 
 def _is_complete(root: Path, counts: dict[str, int]) -> bool:
-    """Whether every class folder holds as many files as it should."""
+    """Whether every class folder holds as many files as it should; empty ones, as a power cut leaves, do not count."""
     folders = ((root / split / name, count) for split, count in counts.items() for name in CLASSES)
-    return all(folder.is_dir() and sum(1 for _ in folder.iterdir()) == count for folder, count in folders)
+    return all(
+        folder.is_dir() and sum(1 for path in folder.iterdir() if path.stat().st_size) == count
+        for folder, count in folders
+    )
 
 
 def _render_all(root: Path, counts: dict[str, int], seed: int, progress: Callable[[int, int], None] | None) -> None:

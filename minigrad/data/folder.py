@@ -27,10 +27,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.errors import ArgumentError, DataError, printable
+from minigrad.errors import ArgumentError, DataError, one_line, printable
 
 from .decode import EXTENSIONS
-from .files import reason
 from .prepare import prepare_image
 
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "System Volume Information")
@@ -97,7 +96,7 @@ class ImageFolder:
         except OSError as error:
             where = root if error.filename is None else error.filename
             raise DataError(
-                f"ImageFolder: cannot read '{printable(where)}': {reason(error)}. Check the path, its permissions "
+                f"ImageFolder: cannot read '{printable(where)}': {one_line(error)}. Check the path, its permissions "
                 "and the disk, or take it out of the dataset."
             ) from error
 

@@ -17,9 +17,8 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.errors import DataError, printable
-
-from .files import open_regular, reason
+from minigrad import files
+from minigrad.errors import DataError, one_line, printable
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -42,7 +41,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     """
     name = f"read_idx: '{printable(path)}'"
     try:
-        with open_regular(path) as raw:
+        with files.open_regular(path) as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             if zipped:
@@ -53,7 +52,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
         raise
     except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:  # ValueError: a 0 in the path
         raise DataError(
-            f"{name} cannot be read ({reason(error)}). Check the path, or download the file again."
+            f"{name} cannot be read ({one_line(error)}). Check the path, or download the file again."
         ) from error
 
 
@@ -131,7 +130,7 @@ def _find(folder: Path, part: str, kind: str, rank: int) -> Path:
         pass
     except (OSError, ValueError) as error:
         raise DataError(
-            f"load_mnist: cannot list '{printable(folder)}' ({reason(error)}). Check the path and its permissions."
+            f"load_mnist: cannot list '{printable(folder)}' ({one_line(error)}). Check the path and its permissions."
         ) from error
     raise DataError(
         f"load_mnist: looked for {' or '.join(names)} in '{printable(folder)}', found {found}. "

@@ -7,23 +7,23 @@ EXIF orientation is ignored, as the original did: a photograph stored on its sid
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, Protocol
-from zipfile import BadZipFile
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minigrad.errors import ArgumentError, DataError, printable
+from minigrad import files
+from minigrad.errors import ArgumentError, DataError, one_line, printable
 
 from . import decode
-from .files import open_regular, reason
 
 
 class RgbPCA(NamedTuple):
@@ -144,7 +144,7 @@ def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = T
         what = "at least 1" if isinstance(size, int | np.integer) else "an integer"
         raise ArgumentError(f"prepare_image: size must be {what}, got {size!r}")
     try:
-        with open_regular(path) as file:
+        with files.open_regular(path) as file:
             image = decode.open_image(file)
             width, height = image.size
             box = (0.0, 0.0, float(width), float(height))
@@ -155,8 +155,10 @@ def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = T
             return _resize_and_crop(decode.to_rgb(image, file), (width, height), box, size)
     except Exception as error:  # on broken files Pillow raises almost anything: OSError, SyntaxError...
         if isinstance(error, OSError) and error.errno:  # the file may be good, but the system does not give it
-            raise UnreadableImageError(path, reason(error), "Check the path, its permissions and the disk.") from error
-        raise UnreadableImageError(path, reason(error)) from error
+            raise UnreadableImageError(
+                path, one_line(error), "Check the path, its permissions and the disk."
+            ) from error
+        raise UnreadableImageError(path, one_line(error)) from error
 
 
 def _resize_and_crop(
@@ -196,38 +198,62 @@ class ImageStats:
         return f"statistics of {self.count} of {self.total} images{rest}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an .npz file: first under another name in that folder, then renamed, so it is never half."""
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(
-                    file,
-                    mean_image=self.mean_image,
-                    mean_rgb=self.mean_rgb,
-                    eigenvectors=self.pca.eigenvectors,
-                    sd=self.pca.sd,
-                    counts=np.array([self.count, self.total, self.seed]),
-                )
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        """Write an .npz file, whole or not at all; DataError where the place cannot be written."""
+        content = io.BytesIO()
+        np.savez(
+            content,
+            mean_image=self.mean_image,
+            mean_rgb=self.mean_rgb,
+            eigenvectors=self.pca.eigenvectors,
+            sd=self.pca.sd,
+            counts=np.array([self.count, self.total, self.seed]),
+        )
+        with files.writing(path, lambda message: DataError(f"ImageStats.save: {message}")) as file:
+            file.write(content.getbuffer())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ImageStats:
-        """Read what `save` wrote; raises DataError for a missing or foreign file."""
+        """Read what `save` wrote; raises DataError for a missing, damaged or foreign file."""
+        if not os.path.isfile(path):
+            raise DataError(f"ImageStats.load: there is no file '{printable(path)}'. Compute it: compute_stats.")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                count, total, seed = (int(value) for value in file["counts"])
-                pca = RgbPCA(file["eigenvectors"], file["sd"])
-                return cls(file["mean_image"], file["mean_rgb"], pca, count, total, seed)
-        # An .npy file loads as an array, no context manager: AttributeError, from Python 3.11 on TypeError.
-        except (OSError, ValueError, LookupError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+            with zipfile.ZipFile(path) as archive:
+                mean_image = _member(archive, "mean_image", "f4", 3, 1)  # 1: one colour in place of an image
+                mean_rgb = _member(archive, "mean_rgb", "f4", 1)
+                vectors, sd = _member(archive, "eigenvectors", "f8", 2), _member(archive, "sd", "f8", 1)
+                count, total, seed = _member(archive, "counts", "i8", 1).tolist()
+            channels = mean_image.shape[-1]
+            if {mean_rgb.shape, sd.shape} != {(channels,)} or vectors.shape != (channels, channels):
+                raise ValueError(
+                    f"shapes do not fit each other: mean_image {mean_image.shape}, mean_rgb {mean_rgb.shape}, "
+                    f"eigenvectors {vectors.shape}, sd {sd.shape}"
+                )
+            if (sd < 0).any() or min(count, total, seed) < 0:
+                raise ValueError("sd and counts must be at least 0")
+            return cls(mean_image, mean_rgb, RgbPCA(vectors, sd), count, total, seed)
+        except Exception as error:  # on broken files zipfile and NumPy raise almost anything
             raise DataError(
-                f"ImageStats.load: '{os.fspath(path)}' is damaged or not from ImageStats.save "
-                f"({type(error).__name__}: {error}). Compute it again: compute_stats."
+                f"ImageStats.load: '{printable(path)}' is damaged or not from ImageStats.save "
+                f"({type(error).__name__}: {printable(str(error)[:200])}). Compute it again: compute_stats."
             ) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, kind: str, *axes: int) -> NDArray[Any]:
+    """An array of an .npz file: of this type, with one of these numbers of axes, all of it finite; or any error.
+
+    The member is read to its end, because only there its checksum is looked at.  `save` compresses nothing: what is
+    compressed is from elsewhere, and may be far larger than the file.
+    """
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    content = io.BytesIO(archive.read(info))
+    array = np.lib.format.read_array(content, allow_pickle=False)
+    if array.dtype != np.dtype(kind) or array.ndim not in axes or not array.size or not np.isfinite(array).all():
+        raise ValueError(
+            f"{name} must be {np.dtype(kind)} with {axes[0]} axes, all of it finite, got {array.dtype} {array.shape}"
+        )
+    return array
 
 
 def compute_stats(

@@ -23,7 +23,7 @@ from ..arguments import flag
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
-from ..errors import ArgumentError, CheckpointError, GraphError
+from ..errors import ArgumentError, CheckpointError, GraphError, printable
 from ..grad_mode import no_grad
 from ..tensor import Tensor, TensorLike
 
@@ -220,7 +220,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Overwrite all parameters, in place, from arrays or Tensors by name; converted to each parameter's dtype.
 
-        CheckpointError lists every missing, unexpected and misshapen name; nothing is changed then.
+        CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point; nothing is
+        changed then.
         """
         parameters = dict(self.named_parameters())
         for name, value in fitting_state(type(self).__name__, parameters, state).items():
@@ -316,7 +317,8 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
 def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """`state` as NumPy arrays, once its names and shapes are those of `expected` (arrays or tensors by name).
 
-    CheckpointError lists every missing, unexpected and misshapen name.
+    CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point: quantised
+    weights, for one, are whole numbers that mean something else.
     """
     if not isinstance(state, Mapping):
         raise CheckpointError(
@@ -327,10 +329,10 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
     wrong = [f"missing: {name} {p.shape}" for name, p in expected.items() if name not in values]
     for name, value in values.items():
         if name not in expected:
-            wrong.append(f"unexpected: {name} {value.shape}")
+            wrong.append(f"unexpected: {printable(name)} {value.shape}")
         elif value.shape != expected[name].shape:
             wrong.append(f"wrong shape: {name} is {value.shape}, the model has {expected[name].shape}")
-        elif value.dtype.kind not in "fiu":
+        elif value.dtype.kind != "f":
             wrong.append(f"wrong type: {name} is {value.dtype}, the model has {expected[name].dtype}")
     if wrong:
         raise CheckpointError(
