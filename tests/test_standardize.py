@@ -64,3 +64,23 @@ def test_refuses_a_layer_without_bias(device):
     model = nn.Sequential(nn.Linear(5, 3, bias=False, device=device))
     with pytest.raises(ArgumentError, match="no bias"):
         nn.standardize_outputs(model, Tensor(np.zeros((4, 5), "f"), device=device))
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, 1e30])  # the last: its square is not finite
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_refuses_outputs_that_are_not_finite(spoilt, device):
+    model = nn.Sequential(nn.Linear(5, 3, device=device))
+    before = model.state_dict()
+    x = np.random.default_rng(0).standard_normal((4, 5), dtype="f")
+    x[2, 1] = spoilt
+    with pytest.raises(ArgumentError, match="standardize_outputs: 3 of 3 units of Linear.*without a finite mean"):
+        nn.standardize_outputs(model, Tensor(x, device=device))
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_spread_too_small_to_divide_by_leaves_the_unit_alone(device):
+    model = nn.Sequential(nn.Linear(1, 1, device=device))
+    model.load_state_dict({"0.weight": np.array([[1e-38]], "f"), "0.bias": np.zeros(1, "f")})
+    nn.standardize_outputs(model, Tensor(np.array([[-0.1], [0.1]], "f"), device=device))
+    assert model[0].weight.item() == np.float32(1e-38)

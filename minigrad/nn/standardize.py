@@ -32,7 +32,8 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
 
     images: what the model is called with; a hundred typical ones are enough.
     std: the spread that each layer's outputs get, by layer; layers not named get 1.  Dropout is off meanwhile.
-    A unit whose output does not vary is left as it is.  ArgumentError for a layer without bias.
+    A unit whose output does not vary is left as it is.  ArgumentError for a layer without bias, and where a layer's
+    outputs, or their mean or spread, are not finite: the layers before it are rescaled by then.
     """
     wanted = std if isinstance(std, Mapping) else {}
     default = 1.0 if isinstance(std, Mapping) else std
@@ -66,7 +67,15 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
 def _standardize(layer: Any, z: Tensor, std: float) -> None:
     others, outputs = (0, *range(2, z.ndim)), z.numpy()
     mean, sd = outputs.mean(others), outputs.std(others)
-    scale = np.where(sd > 0, std / np.where(sd > 0, sd, 1), 1).astype(z.dtype)
+    spoilt = ~(np.isfinite(mean) & np.isfinite(sd))
+    if spoilt.any():
+        raise ArgumentError(
+            f"standardize_outputs: {spoilt.sum()} of {len(mean)} units of {layer} have outputs without a finite mean "
+            "and spread: look for nan, inf or very large numbers in images and weights"
+        )
+    with np.errstate(divide="ignore", over="ignore"):
+        scale = (std / sd).astype(z.dtype)
+    scale[~np.isfinite(scale)] = 1  # what does not vary, or by less than the smallest numbers, stays
     layer.weight *= Tensor(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)), device=z.device)
     layer.bias -= Tensor(mean, device=z.device)
     layer.bias *= Tensor(scale, device=z.device)
