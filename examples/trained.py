@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from alexnet import PRESETS, AlexNet, together
 from tqdm import tqdm
-from training import Scores, answers, check_finite, evaluate, log_probabilities
+from training import Scores, check_before_saving, evaluate, log_probabilities
 
 import minigrad
 from minigrad import checkpoint
@@ -86,16 +86,6 @@ class Trained:
 
     # ---------------------------------------------------------------- on disk
 
-    def check(self, state: Mapping[str, np.ndarray]) -> None:
-        """TrainingError where the net has diverged: where its weights, or its answers to noise, are not finite.
-
-        Weights of 1e20 are finite, yet their products are not: hence the second.
-        """
-        check_finite(state)
-        noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-        view = self.center_view()(noise).transpose(2, 0, 1)[None]
-        answers(self.model, view, self.device, ["noise, before saving"])
-
     def save(self, run: Path) -> None:
         """Weights (one-device form, with classes and preset) and preparation, into the folder of a run.
 
@@ -107,7 +97,8 @@ class Trained:
             "mean_rgb": json.dumps([float(value) for value in self.stats.mean_rgb]),
         }
         state = self.model.state_dict()
-        self.check(state)
+        noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        check_before_saving(self.model, state, self.center_view()(noise).transpose(2, 0, 1), self.device)
         self.stats.save(run / PREPARATION)
         checkpoint.save(run / WEIGHTS, state, facts)
 

@@ -131,12 +131,27 @@ def train_epoch(
     return step
 
 
-def check_finite(state: Mapping[str, np.ndarray]) -> None:
-    """TrainingError that names the arrays with NaN or inf: to be called before weights are written over others."""
+def logits_of(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+    """Logits (N, V, classes) of images (N, C, H, W), V = 1, or of V views of each, (N, V, C, H, W)."""
+    model.eval()
+    views = images.shape[1] if images.ndim == 5 else 1
+    flat = images.reshape(-1, *images.shape[-3:])
+    with minigrad.no_grad():
+        logits = model(Tensor(flat, device=device)).numpy()
+    return logits.reshape(-1, views, logits.shape[1])
+
+
+def check_before_saving(model: nn.Module, state: Mapping[str, np.ndarray], image: np.ndarray, device: str) -> None:
+    """TrainingError where a net has diverged: where its weights, or its answers to an image (C, H, W), are not finite.
+
+    Weights of 1e20 are finite, yet their products are not: hence the image.
+    """
     spoilt = [name for name, array in state.items() if not np.isfinite(array).all()]
+    if not spoilt and not np.isfinite(logits_of(model, image[None], device)).all():
+        spoilt = ["the outputs"]
     if spoilt:
         raise TrainingError(
-            f"not saved: {len(spoilt)} of {len(state)} arrays hold nan or inf ({some(spoilt)}): the net has diverged, "
+            f"the net is not saved, for it has diverged: nan or inf in {some(spoilt)}; "
             "weights saved earlier are kept; start again with a lower --lr"
         )
 
@@ -150,16 +165,10 @@ def some(names: Sequence[Any], most: int = 3) -> str:
 def answers(
     model: nn.Module, images: np.ndarray, device: str, names: Sequence[Any], step: int | None = None
 ) -> np.ndarray:
-    """Logits (N, V, classes) of images (N, C, H, W), V = 1, or of V views of each, (N, V, C, H, W).
-
-    TrainingError where a logit is not finite: it says for which images, by `names`, and after which step of training.
+    """Like logits_of.  TrainingError where a logit is not finite: it says for which images, by `names`, and after which
+    step of training.
     """
-    model.eval()
-    views = images.shape[1] if images.ndim == 5 else 1
-    flat = images.reshape(-1, *images.shape[-3:])
-    with minigrad.no_grad():
-        logits = model(Tensor(flat, device=device)).numpy()
-    logits = logits.reshape(-1, views, logits.shape[1])
+    logits = logits_of(model, images, device)
     spoilt = np.flatnonzero(~np.isfinite(logits).all((1, 2)))
     if len(spoilt):
         when, advice = "", "use other weights, or train anew with a lower --lr"

@@ -80,7 +80,7 @@ class ImageFolder:
             raise ArgumentError(f"ImageFolder: the names in classes must differ, got {_some(self.classes)}")
         if classes is None and split in ("val", "test"):
             self.classes = tuple(_class_folders(_split_folder(self.root, "train")))
-        self._check_subset(found)
+        self._check_subset(found, given=classes is not None)
 
         number = {name: k for k, name in enumerate(self.classes)}
         self.paths: list[str] = []
@@ -110,14 +110,20 @@ class ImageFolder:
                 stacklevel=2,
             )
 
-    def _check_subset(self, found: Sequence[str]) -> None:
+    def _check_subset(self, found: Sequence[str], given: bool) -> None:
         """Refuse class folders that have no label."""
         odd = sorted(set(found) - set(self.classes))
         if odd:
+            advice = (
+                "The classes were given (say, by a net's weights): these images are of other data, so pass the folder "
+                "that belongs to them"
+                if given
+                else "Rename or remove those folders, or add them to the training set"
+            )
             raise DataError(
                 f"ImageFolder: every class in '{self.folder}' must be one of the {len(self.classes)} known "
                 f"({_some(self.classes)}), but {len(odd)} of its folders are not: {_some(odd, 50)}. "
-                "Rename or remove those folders, or add them to the training set."
+                f"{advice}."
             )
 
     def __len__(self) -> int:
