@@ -16,6 +16,7 @@ from PIL import Image
 
 from minigrad import checkpoint
 from minigrad.cudasim import compiler
+from minigrad.data import ImageFolder
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -253,6 +254,15 @@ def test_predictions_keep_their_order_where_probabilities_vanish(folder, trained
         weights = changed(trained_net, tmp_path / f"{factor}", fc8_bias=biases[factor], fc8_weight=np.zeros_like)
         _, out, _ = run(capsys, "--predict", weights, folder / "val" / "cat" / "a.JPEG")
         assert order(out) == ["bee", "cat", "ape"]
+
+
+def test_distances_between_large_features_are_told_apart(folder, trained_net, tmp_path):
+    """1e25 fits into float32, its square does not: all would be as far from each other."""
+    weights = changed(trained_net, tmp_path / "net", fc7_weight=lambda weight: np.float32(1e25) * weight)
+    net = trained.Trained.restore(weights, "trainable", ["cpu:0"])
+    there = net.features([ImageFolder(folder, "val").image(i) for i in range(9)])
+    distances = ((there[:, None] - there) ** 2).sum(2)
+    assert np.isfinite(distances).all() and (distances + np.eye(9) > 0).all() and distances.max() > 1e40
 
 
 # ---------------------------------------------------------------- which images
