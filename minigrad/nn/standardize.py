@@ -73,9 +73,7 @@ def _standardize(layer: Any, z: Tensor, std: float) -> None:
             f"standardize_outputs: {spoilt.sum()} of {len(mean)} units of {layer} have outputs without a finite mean "
             "and spread: look for nan, inf or very large numbers in images and weights"
         )
-    with np.errstate(divide="ignore", over="ignore"):
-        scale = (std / sd).astype(z.dtype)
-    scale[~np.isfinite(scale)] = 1  # what does not vary, or by less than the smallest numbers, stays
+    scale = np.where(sd > 0, std / np.where(sd > 0, sd, 1), 1).astype(z.dtype)
     layer.weight *= Tensor(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)), device=z.device)
     layer.bias -= Tensor(mean, device=z.device)
     layer.bias *= Tensor(scale, device=z.device)
