@@ -23,7 +23,18 @@ from typing import Any
 import figures
 import numpy as np
 from alexnet import PRESETS, AlexNet
-from command_line import OneLineParser, device_list, new_run, positive, run_job, write_text
+from command_line import (
+    OneLineParser,
+    any_path,
+    command,
+    device_list,
+    folder_name,
+    new_run,
+    positive,
+    run_job,
+    word,
+    write_text,
+)  # fmt: skip
 from tqdm import tqdm
 from trained import PREPARATION, WEIGHTS, Trained, readable
 from training import Log, Scores, step_bar, train_epoch
@@ -32,7 +43,7 @@ import minigrad
 from minigrad import files, optim
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.demo_set import make_demo_set
-from minigrad.errors import ArgumentError, DataError, MinigradError
+from minigrad.errors import ArgumentError, DataError, MinigradError, printable
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ RECIPES = {
     "trainable": Recipe(lr=0.003, batch_size=32, epochs=90, schedule="cosine", dropout=0.2, fit_images=100),
 }
 DEMO_EPOCHS = 3
+CONFIG = "config.json"  # of a run: its recipe, its classes, and where its images are
 WARM_UP = 0.05  # of all steps, with the cosine schedule
 
 
@@ -76,7 +88,10 @@ def train(options: argparse.Namespace) -> None:
     train_set, val_set = ImageFolder(root, "train"), ImageFolder(root, "val", limit=options.val_limit)
     recipe, report = recipe_for(options), Report()
     run = new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}")
-    print(f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes from {root}")
+    print(
+        f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes "
+        f"from {printable(root)}"
+    )
     stats = compute_stats(train_set, max_images=options.stats_images, workers=options.workers, report=report)
     model = AlexNet(len(train_set.classes), options.preset, options.devices, dropout=recipe.dropout)
     net = Trained(model, options.preset, train_set.classes, stats)
@@ -96,7 +111,7 @@ def train(options: argparse.Namespace) -> None:
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",
     )  # fmt: skip
     each_step, each_epoch = schedules(optimizer, recipe, steps)
-    write_config(run / "config.json", options, recipe, root, train_set, val_set, str(stats))
+    write_config(run / CONFIG, options, recipe, root, train_set, val_set, str(stats))
 
     log, step, scores = Log(run / "log.csv"), 0, None
     try:
@@ -107,7 +122,7 @@ def train(options: argparse.Namespace) -> None:
                     model, first(loader.epoch(epoch - 1), left), optimizer, net.device,
                     epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step,
                 )  # fmt: skip
-            one = net.test(val_set, options.workers, report, ten=False)
+            one = net.test(val_set, options.workers, report, ten=False, step=step)
             log.add(split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5)
             print(f"epoch {epoch}: {describe(one)}, one view")
             if each_epoch is not None and each_epoch.step(1 - one.top1):
@@ -115,7 +130,7 @@ def train(options: argparse.Namespace) -> None:
             net.save(run)
             warn_of_plateau(log, len(net.classes), step)
         trained = time.perf_counter()
-        scores = net.test(val_set, options.workers, report, ten=True)
+        scores = net.test(val_set, options.workers, report, ten=True, step=step)
     except KeyboardInterrupt:
         taken = len(log.column("train", "loss"))
         print(f"\ninterrupted after {taken} of {steps} steps: keeping the weights as they are, without the final test")
@@ -133,12 +148,30 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate_weights(options: argparse.Namespace) -> None:
     net = Trained.restore(options.evaluate, options.preset, options.devices)
-    root, report = options.data or demo_set(options.tiny), Report()
+    root, report = options.data or trained_on(options.evaluate), Report()
     val_set = ImageFolder(root, "val", classes=net.classes, limit=options.val_limit)
     scores = net.test(val_set, options.workers, report, ten=True)
-    print(f"{options.evaluate} on {val_set.folder}: {describe(scores)}, ten views")
+    print(f"{printable(options.evaluate)} on {printable(val_set.folder)}: {describe(scores)}, ten views")
     if report.skipped:
         print(report)
+
+
+def trained_on(weights: Path) -> Path:
+    """The folder of images that weights were trained on, as config.json beside them has it."""
+    config = weights.parent / CONFIG
+    try:
+        root = Path(json.loads(config.read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise DataError(
+            f"--evaluate: no readable {printable(config)} says what the weights were trained on: give --data DIR"
+        ) from None
+    if not (root.is_absolute() and root.is_dir()):
+        raise DataError(
+            f"--evaluate: {printable(config)} says that the weights were trained on {printable(root)}, "
+            "which is not there: give --data DIR"
+        )
+    print(f"no --data: the images are those that the weights were trained for, in {printable(root)}")
+    return root
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -149,15 +182,16 @@ def predict(options: argparse.Namespace) -> None:
     failed = 0
     for path in paths:
         try:
-            p = net.probabilities([prepare_image(path)])[0]
+            image = prepare_image(path)
         except DataError as error:
             failed += 1
-            print(f"{path}: {error}", file=sys.stderr)
+            print(printable(error), file=sys.stderr)
             continue
-        best = np.argsort(-p, kind="stable")[:5]
-        print(f"{path}: " + ", ".join(f"{net.classes[k]} {p[k]:.1%}" for k in best))
-    if failed == len(paths):
-        raise DataError(f"--predict: none of the {failed} image(s) could be read")
+        log_p = net.log_probabilities(image, path)
+        best = np.argsort(-log_p, kind="stable")[:5]  # of equals, the first class
+        print(f"{printable(path)}: " + ", ".join(f"{printable(net.classes[k])} {np.exp(log_p[k]):.1%}" for k in best))
+    if failed:
+        raise DataError(f"--predict: {failed} of {len(paths)} image(s) could not be read")
 
 
 # ---------------------------------------------------------------- pieces of a training run
@@ -238,7 +272,7 @@ def write_config(
 ) -> None:
     config = {
         "preset": options.preset, "devices": options.devices, "seed": options.seed, "recipe": asdict(recipe),
-        "data": str(root), "classes": list(train_set.classes),
+        "data": str(root.resolve()), "classes": list(train_set.classes),
         "train_images": len(train_set), "val_images": len(val_set), "statistics": stats,
         "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
@@ -294,20 +328,23 @@ def tell(run: Path, log: Log, report: Report, drawn: list[str], trained: float, 
     print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
     if report.skipped:
         print(report)
-    print(f"In {run}: {', '.join(['config.json', 'log.csv', WEIGHTS, PREPARATION, *drawn])}")
+    print(f"In {printable(run)}: {', '.join([CONFIG, 'log.csv', WEIGHTS, PREPARATION, *drawn])}")
 
 
 def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
-    script = "python examples/alexnet_imagenet.py"
-    data = f" --data {options.data}" if options.data else ""
-    data += f" --preset {options.preset}" if options.preset != "trainable" else ""
+    """What to do next, as commands that work in the folder where this one was given."""
+    weights, testing = word(run / WEIGHTS), ("devices", "workers", "val_limit")
+    anew = ("epochs", "steps", "name")
     print("Try next:")
-    print(f"  {script}{data} --epochs {4 * epochs}    # longer is better")
-    print(f"  {script}{data} --evaluate {run / WEIGHTS}")
-    print(f"  {script} --predict {run / WEIGHTS} IMAGE...")
-    print(f"  {script}{data} --devices cpu:0    # the same net on one device")
+    print(f"  {command(options, '--epochs', str(4 * epochs), drop=anew)}    # anew, and for longer: longer is better")
+    print(f"  {command(options, '--evaluate', weights, keep=testing)}")
+    print(f"  {command(options, '--predict', weights, keep=['devices'])} IMAGE...")
+    if len(options.devices) > 1:
+        one = command(options, "--devices", options.devices[0], drop=("devices", "name"))
+        print(f"  {one}    # the same net on one device")
     if not options.data:
-        print(f"  {script} --data DIR    # your own pictures: DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg")
+        yours = command(options, "--data", drop=(*anew, "tiny"))
+        print(f"  {yours} DIR    # your own pictures: DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg")
 
 
 # ---------------------------------------------------------------- the command line
@@ -322,13 +359,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     number, whole = positive(float), positive(int)
     what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
-    what.add_argument("--evaluate", type=Path, metavar="WEIGHTS", help="test saved weights with ten views")
+    what.add_argument("--evaluate", type=any_path, metavar="WEIGHTS", help="test saved weights with ten views")
     what.add_argument(
         "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"), help="print the five likeliest classes of each image"
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", type=Path, metavar="DIR",
+        "--data", type=any_path, metavar="DIR",
         help="folder with train/<class>/*.jpg and val/<class>/*.jpg, jpeg or png of any size (default: the demo set)",
     )  # fmt: skip
     data.add_argument("--val-limit", type=whole, metavar="N", help="test on at most N images of each class")
@@ -337,7 +374,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="mean image and colour components from at most N images (default: %(default)s)",
     )  # fmt: skip
     data.add_argument(
-        "--workers", type=positive(int, zero=True), default=2, metavar="N",
+        "--workers", type=positive(int, zero=True, most=1000), default=2, metavar="N",
         help="threads that load images; 0: load between steps (default: %(default)s)",
     )  # fmt: skip
     learn = parser.add_argument_group("training")
@@ -359,17 +396,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
     learn.add_argument(
-        "--seed", type=positive(int, zero=True), default=0, metavar="N",
+        "--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, metavar="N",
         help="of weights, dropout, order and crops (default: %(default)s)",
     )  # fmt: skip
     out = parser.add_argument_group("output")
     out.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
+        "--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
     )
-    out.add_argument("--name", help="name of this run (default: numbered)")
+    out.add_argument("--name", type=folder_name, help="name of this run (default: numbered)")
     out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
     out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     if not (options.no_figures or options.evaluate or options.predict):
         try:
             figures.pyplot()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import os
+import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from tqdm import tqdm
 
 import minigrad
 from minigrad import files
-from minigrad.errors import ArgumentError, DataError, MinigradError
+from minigrad.errors import ArgumentError, DataError, MinigradError, printable
 
 WRITTEN = ("config.json", "preparation.npz", "weights.safetensors")  # in the folder of a run, whole or not at all
 EARLIER = r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
@@ -24,20 +28,91 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, with exit code 2, instead of repeating the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: {printable(message)} (--help lists the options)\n")
+
+    def parse(self, arguments: list[str] | None) -> argparse.Namespace:
+        """The options, and in `given` those of them that are not the default."""
+        options = self.parse_args(arguments)
+        values = vars(options).items()
+        options.given = {name: value for name, value in values if word(value) != word(self.get_default(name))}
+        return options
 
 
-def positive(kind: type, zero: bool = False) -> Any:
-    """An argparse type: a number above 0 (or from 0 on)."""
+def word(value: Any) -> str:
+    """An option's value as a word of a command line."""
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    return f"./{text}" if text.startswith("-") else text  # a path that must not be read as an option
+
+
+def command(
+    options: argparse.Namespace, *words: str, keep: Collection[str] | None = None, drop: Collection[str] = ()
+) -> str:
+    """A line for the shell that calls this program again: as it was called now, from the folder it was called from.
+
+    It has the options that were given, but for `drop`, or only those in `keep`; then `words`.
+    """
+    line = [sys.orig_argv[0], sys.argv[0]]
+    for name, value in options.given.items():
+        if name not in drop and (keep is None or name in keep):
+            line += [f"--{name.replace('_', '-')}", *([] if value is True else [word(value)])]
+    return " ".join(map(quoted, [*line, *words]))
+
+
+def quoted(text: str) -> str:
+    """A word as a shell reads it; in bash's $'...' where it holds what a terminal should not be shown."""
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = text.replace("\\", "\\\\").replace("'", "\\'")
+    shown = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in plain)
+    return f"$'{''.join(shown)}'"
+
+
+def plain_streams() -> None:
+    """Write what the terminal's encoding lacks as an escape, in place of a UnicodeEncodeError: ASCII has no e acute."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+LARGEST = 10**9  # of whole numbers, where nothing else is said
+SMALLEST, HIGHEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of normal float32 numbers
+
+
+def positive(kind: type, zero: bool = False, most: int = LARGEST) -> Any:
+    """An argparse type: a number above 0 (or from 0 on), in ASCII digits: whole, up to `most`, or normal in float32."""
 
     def convert(text: str) -> Any:
+        if not text.isascii() or "_" in text or text != text.strip():  # int("٣") is 3, int("1_0") is 10
+            raise ValueError
         value = kind(text)
         if not (value > 0 or (zero and value == 0)) or value == math.inf:
             raise argparse.ArgumentTypeError(f"must be {'at least 0' if zero else 'above 0'}, got {text}")
+        if kind is int and value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
+        if kind is float and not SMALLEST <= value <= HIGHEST:
+            raise argparse.ArgumentTypeError(
+                f"must be a normal number in float32, {SMALLEST:.3g} to {HIGHEST:.3g}, got {text}"
+            )
         return value
 
     convert.__name__ = "whole number" if kind is int else "number"  # for argparse's message
     return convert
+
+
+def any_path(text: str) -> Path:
+    """An argparse type: a path; an empty one, as of a variable that is not set, would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty ('.' is the current folder)")
+    return Path(text)
+
+
+def folder_name(text: str) -> str:
+    """An argparse type: the name of one folder, in the folder where runs go."""
+    if text in ("", ".", "..") or Path(text).name != text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a name, not a path (--out takes the folder), got {text!r}")
+    if len(os.fsencode(text)) > 255:
+        raise argparse.ArgumentTypeError(f"must have at most 255 bytes, got {len(os.fsencode(text))}")
+    return text
 
 
 def device_list(text: str) -> tuple[str, ...]:
@@ -64,6 +139,7 @@ def one_device(text: str) -> str:
 
 def run_job(program: str, job: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
     """The program's exit code: 0, or what went wrong in one line and 2 (1 where training itself failed)."""
+    plain_streams()
     try:
         with warnings.catch_warnings():
             # One line per unreadable file, without the line of source that warns, and above the progress bar.
@@ -82,18 +158,21 @@ def new_run(out: Path, name: str | None, numbered: str) -> Path:
     """
     for earlier in out.glob("*/"):
         files.remove_dead(earlier, "|".join(map(files.leftovers, WRITTEN)), EARLIER)
-    if name:
-        run = out / name
-        if run.exists():
-            raise ArgumentError(f"--name {name}: {run} exists; choose another, runs are never overwritten")
-    else:
-        number = 1
-        while (run := out / f"{numbered}-{number:03d}").exists():
-            number += 1
+    number = 1
+    run = out / (name or f"{numbered}-{number:03d}")
     try:
+        while not name and run.exists():
+            number += 1
+            run = out / f"{numbered}-{number:03d}"
+        if run.exists():
+            raise ArgumentError(
+                f"--name {printable(run.name)}: {printable(run)} exists; choose another, runs are never overwritten"
+            )
         run.mkdir(parents=True)
     except OSError as error:
-        raise ArgumentError(f"--out {out}: cannot make the folder {run} ({error})") from None
+        raise ArgumentError(
+            f"--out {printable(out)}: cannot make the folder {printable(run)} ({printable(error)})"
+        ) from None
     return run
 
 

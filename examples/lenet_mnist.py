@@ -22,15 +22,25 @@ from typing import Any
 
 import figures
 import numpy as np
-from command_line import OneLineParser, new_run, one_device, positive, run_job, write_text
+from command_line import (
+    OneLineParser,
+    any_path,
+    command,
+    folder_name,
+    new_run,
+    one_device,
+    positive,
+    run_job,
+    write_text,
+)  # fmt: skip
 from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
-from training import Log, Scores, evaluate, probabilities, step_bar, train_epoch
+from training import Log, Scores, check_before_saving, evaluate, log_probabilities, rivals, step_bar, train_epoch
 
 import minigrad
 from minigrad import Tensor, checkpoint, optim
 from minigrad.data import Batch, Mnist, load_mnist
-from minigrad.errors import DataError, MinigradError
+from minigrad.errors import DataError, MinigradError, printable
 
 # ---------------------------------------------------------------- the data
 
@@ -40,6 +50,7 @@ FASHION = (
 )  # fmt: skip
 DIGITS = tuple("0123456789")
 DRAWN = "drawn digits"
+WEIGHTS = "weights.safetensors"
 TINY = (200, 100)  # training and test images of --tiny
 
 
@@ -55,7 +66,7 @@ def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
         if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
             raise DataError(
-                f"--data {folder}: LeNet-5 needs images of 28 x 28 in ten classes, "
+                f"--data {printable(folder)}: LeNet-5 needs images of 28 x 28 in ten classes, "
                 f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}"
             )
     if options.tiny:
@@ -134,6 +145,7 @@ def train(options: argparse.Namespace) -> None:
     optimizer = optim.Adam(model.parameters(), recipe.lr)
     steps = recipe.epochs * len(batches)
     schedule = optim.WarmupCosine(optimizer, round(WARMUP * steps), steps)
+    facts = {"model": "LeNet-5", "variant": options.variant, "data": what, "classes": list(classes)}
     log, step, scores = Log(run / "log.csv"), 0, None
     try:
         for epoch in range(1, recipe.epochs + 1):
@@ -142,21 +154,28 @@ def train(options: argparse.Namespace) -> None:
                     model, batches.epoch(epoch), optimizer, options.device,
                     epoch=epoch, first_step=step, log=log, bar=bar, schedule=schedule,
                 )  # fmt: skip
-            scores = evaluate(model, test, options.device)
+            scores = evaluate(model, test, options.device, step=step)
             log.add(
                 split="val", epoch=epoch, step=step, images=scores.images,
                 loss=scores.loss, top1=scores.top1, top5=scores.top5,
             )  # fmt: skip
             print(f"epoch {epoch}: {describe(scores)}")
+            save(run, model, test, facts, options.device)
     except KeyboardInterrupt:
         print("\ninterrupted: finishing with the weights as they are")
+        save(run, model, test, facts, options.device)
     finally:
         log.close()
-    facts = {"model": "LeNet-5", "variant": options.variant, "data": what, "classes": list(classes)}
-    checkpoint.save(run / "weights.safetensors", model.state_dict(), facts)
 
     drawn = [] if options.no_figures else draw(run, log, model, test, classes, what, options)
     finish(run, log, scores, drawn, what, time.perf_counter() - begin, options, recipe)
+
+
+def save(run: Path, model: LeNet5, test: Batches, facts: dict[str, Any], device: str) -> None:
+    """Weights into the folder of a run.  TrainingError, and those saved before are kept, where the net has diverged."""
+    state = model.state_dict()
+    check_before_saving(model, state, prepare(test.images[:1])[0], device)
+    checkpoint.save(run / WEIGHTS, state, facts)
 
 
 def recipe_for(options: argparse.Namespace, what: str) -> Recipe:
@@ -199,16 +218,18 @@ def finish(
         )
     if scores is not None:
         print(f"LeNet-5, variant {options.variant}: {describe(scores)} (guessing: 10%).")
-    print(f"Everything took {seconds:.0f} s. In {run}:")
-    for name in ("config.json", "log.csv", "weights.safetensors", *drawn):
+    print(f"Everything took {seconds:.0f} s. In {printable(run)}:")
+    for name in ("config.json", "log.csv", WEIGHTS, *drawn):
         print(f"  {name}")
     other = "relu" if options.variant == "1998" else "1998"
-    script = "python examples/lenet_mnist.py" + (f" --data {options.data}" if options.data else "")
+    title = "ReLU and max-pooling" if other == "relu" else "the net of 1998"
+    longer = command(options, "--epochs", str(3 * recipe.epochs), drop=("epochs", "name"))
     print("Try next:")
-    print(f"  {script} --variant {other}    # {'ReLU and max-pooling' if other == 'relu' else 'the net of 1998'}")
-    print(f"  {script} --variant {options.variant} --epochs {3 * recipe.epochs}    # learn on")
+    print(f"  {command(options, '--variant', other, drop=('variant', 'name'))}    # {title}")
+    print(f"  {longer}    # anew, and for longer")
     if what != "MNIST":
-        print("  python examples/lenet_mnist.py --data DIR    # your own files in the format of MNIST")
+        yours = command(options, "--data", drop=("data", "tiny", "epochs", "name"))
+        print(f"  {yours} DIR    # your own files in the format of MNIST")
 
 
 # ---------------------------------------------------------------- pictures
@@ -218,15 +239,15 @@ def draw(
     run: Path, log: Log, model: LeNet5, test: Batches, classes: tuple[str, ...], what: str, options: Any
 ) -> list[str]:
     """All pictures of the run; returns their file names."""
-    p = np.concatenate([probabilities(model, batch.images, options.device) for batch in test])
-    right = float(np.mean(p.argmax(1) == test.labels))
+    log_p = np.concatenate([log_probabilities(model, batch.images, options.device) for batch in test])
+    right = float(np.mean(rivals(log_p, test.labels) == 0))
     title = f"LeNet-5 ({options.variant}) on {what}: {right:.1%} top-1 on test images"
     drawn = []
     if len(log.column("train", "loss")):
         figures.learning_curves(log, len(classes), run / "learning_curves.png", title)
         drawn = ["learning_curves.png"]
     draw_kernels(model, test.images[:1], run / "c1_kernels.png", options.device)
-    draw_mistakes(test, p, classes, run / "mistakes.png", title)
+    draw_mistakes(test, np.exp(log_p), classes, run / "mistakes.png", title)
     return [*drawn, "c1_kernels.png", "mistakes.png"]
 
 
@@ -253,10 +274,12 @@ def draw_kernels(model: LeNet5, image: np.ndarray, path: Path, device: str) -> N
 def draw_mistakes(
     test: Batches, p: np.ndarray, classes: tuple[str, ...], path: Path, title: str, count: int = 24
 ) -> None:
-    """The wrong answers that the net was surest of."""
+    """The wrong answers that the net was surest of: another class at least as likely as the right one."""
     plt = figures.pyplot()
-    answer = p.argmax(1)
-    wrong = np.flatnonzero(answer != test.labels)
+    others = p.copy()
+    others[np.arange(len(p)), test.labels] = -1
+    answer = others.argmax(1)
+    wrong = np.flatnonzero(rivals(p, test.labels))
     surest = wrong[np.argsort(-p[wrong, answer[wrong]], kind="stable")][:count]
     figure, axes = plt.subplots(3, 8, figsize=(12, 6))
     for axis in axes.flat:
@@ -291,13 +314,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=positive(int), help=f"passes over the images (default: 4; drawn: {DRAWN_EPOCHS})")
     add("--batch-size", type=positive(int), help="images per step (default: 32)")
     add("--lr", type=positive(float), help="learning rate of Adam (default: the variant's)")
-    add("--seed", type=positive(int, zero=True), default=0, help="of weights and order (default: 0)")
+    add("--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, help="of weights and order (default: 0)")
     add("--device", type=one_device, default="cpu:0", help="where to compute (default: cpu:0)")
-    add("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
-    add("--name", help="name of this run (default: numbered)")
+    add("--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
+    add("--name", type=folder_name, help="name of this run (default: numbered)")
     add("--no-figures", action="store_true", help="draw nothing (matplotlib is not needed then)")
     add("--tiny", action="store_true", help="a few images and steps: does everything work?")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     if not options.no_figures:
         try:
             figures.pyplot()

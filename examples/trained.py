@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from alexnet import PRESETS, AlexNet, together
 from tqdm import tqdm
-from training import Scores, evaluate, probabilities
+from training import Scores, check_before_saving, evaluate, log_probabilities
 
 import minigrad
 from minigrad import checkpoint
@@ -60,23 +60,31 @@ class Trained:
 
     # ---------------------------------------------------------------- what it says of images
 
-    def test(self, images: ImageFolder, workers: int, report: Any, ten: bool) -> Scores:
-        """Scores on a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone."""
+    def test(self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
+        """Scores on a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone.
+
+        TrainingError where the net answers nan or inf; it names the files, and the `step` of training, where given.
+        """
         view = self.ten_view() if ten else self.center_view()
         loader = Loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
         title = f"testing with {'ten views' if ten else 'one view'}"
         with tqdm(total=len(loader), unit="batch", desc=title, leave=False, dynamic_ncols=True) as bar:
-            return evaluate(self.model, loader, self.device, bar)
+            return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)
+
+    def log_probabilities(self, image: np.ndarray, name: Any = "the image") -> np.ndarray:
+        """Logarithm of the softmax, ten views averaged, float64 (classes,), of a prepared image uint8 (256, 256, 3).
+
+        TrainingError, which names the image, where the net answers nan or inf.
+        """
+        views = self.ten_view()(image).transpose(0, 3, 1, 2)[None]
+        return log_probabilities(self.model, views, self.device, [name])[0]
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Softmax over the classes (N, classes), ten views averaged, of prepared images uint8 (256, 256, 3)."""
-        view = self.ten_view()
-        return np.concatenate(
-            [probabilities(self.model, view(image).transpose(0, 3, 1, 2)[None], self.device) for image in images]
-        )
+        return np.exp([self.log_probabilities(image) for image in images])
 
     def features(self, images: Sequence[np.ndarray], batch: int = 64) -> np.ndarray:
-        """The activations of the last hidden layer, fc7, (N, 4096): the feature space of Figure 4."""
+        """The activations of the last hidden layer, fc7, float64 (N, 4096): the feature space of Figure 4."""
         view, parts = self.center_view(), []
         self.model.eval()
         with minigrad.no_grad():
@@ -84,19 +92,25 @@ class Trained:
                 x = np.stack([view(image) for image in images[i : i + batch]]).transpose(0, 3, 1, 2)
                 halves = self.model.features(minigrad.Tensor(x, device=self.device))
                 parts.append(together(halves, self.device).numpy())
-        return np.concatenate(parts)
+        return np.concatenate(parts).astype(np.float64)  # squares of float32 overflow early, and all are as far then
 
     # ---------------------------------------------------------------- on disk
 
     def save(self, run: Path) -> None:
-        """Weights (one-device form, with classes and preset) and preparation, into the folder of a run."""
+        """Weights (one-device form, with classes and preset) and preparation, into the folder of a run.
+
+        TrainingError where the net has diverged: nothing is written then, and what was saved before is kept.
+        """
         facts = {
             "classes": json.dumps(list(self.classes)),
             "preset": self.preset,
             "mean_rgb": json.dumps([float(value) for value in self.stats.mean_rgb]),
         }
+        state = self.model.state_dict()
+        noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        check_before_saving(self.model, state, self.center_view()(noise).transpose(2, 0, 1), self.device)
         self.stats.save(run / PREPARATION)
-        checkpoint.save(run / WEIGHTS, self.model.state_dict(), facts)
+        checkpoint.save(run / WEIGHTS, state, facts)
 
     @classmethod
     def restore(cls, path: Path, preset: str, devices: Sequence[str]) -> Trained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +15,20 @@ from tqdm import tqdm
 import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, nn
-from minigrad.errors import MinigradError
+from minigrad.errors import DataError, MinigradError, printable
 
 
 class TrainingError(MinigradError):
-    """Training cannot go on: the loss is not a number any more."""
+    """The net has diverged: its loss, its answers or its weights are not finite."""
 
     exit_code = 1
 
 
 class Scores(NamedTuple):
-    """How a model did on some images: mean cross-entropy, share of right answers, share with the right one in five."""
+    """How a model did on some images: mean cross-entropy, share of right answers, share with the right one in five.
+
+    A tie counts against the model: the right class must be strictly ahead of all others (of all but four).
+    """
 
     loss: float
     top1: float
@@ -89,7 +92,8 @@ def train_epoch(
 
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.
-    `schedule`, where given, sets the learning rate before every step.  TrainingError where the loss is not finite.
+    `schedule`, where given, sets the learning rate before every step.  TrainingError where the loss or an output is
+    not finite.
     """
     model.train()
     step, mean_loss, mean_top1, seen = first_step, math.nan, math.nan, 0
@@ -99,9 +103,12 @@ def train_epoch(
         optimizer.zero_grad()
         logits = model(Tensor(batch.images, device=device))
         loss = F.cross_entropy(logits, batch.labels)
-        value, top1 = loss.item(), float(np.mean(logits.numpy().argmax(1) == batch.labels))
+        value, answer = loss.item(), logits.numpy()
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {step}: start again with a lower --lr than {lr:g}")
+        if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
+            raise TrainingError(f"an output is not finite at step {step}: start again with a lower --lr than {lr:g}")
+        top1 = float(np.mean(rivals(answer, batch.labels) == 0))
         loss.backward()
         optimizer.step()
         if schedule is not None:
@@ -124,28 +131,113 @@ def train_epoch(
     return step
 
 
-def probabilities(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
-    """Softmax outputs (N, classes); for several views of each image, (N, V, C, H, W), averaged over the views."""
+def logits_of(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+    """Logits (N, V, classes) of images (N, C, H, W), V = 1, or of V views of each, (N, V, C, H, W)."""
     model.eval()
     views = images.shape[1] if images.ndim == 5 else 1
     flat = images.reshape(-1, *images.shape[-3:])
     with minigrad.no_grad():
-        p = F.softmax(model(Tensor(flat, device=device))).numpy()
-    return p.reshape(-1, views, p.shape[1]).mean(1)
+        logits = model(Tensor(flat, device=device)).numpy()
+    return logits.reshape(-1, views, logits.shape[1])
 
 
-def evaluate(model: nn.Module, batches: Iterable[Any], device: str, bar: tqdm | None = None) -> Scores:
-    """Scores over all batches; images (N, C, H, W), or (N, V, C, H, W) with V views each (section 4.1)."""
+def check_before_saving(model: nn.Module, state: Mapping[str, np.ndarray], image: np.ndarray, device: str) -> None:
+    """TrainingError where a net has diverged: where its weights, or its answers to an image (C, H, W), are not finite.
+
+    Weights of 1e20 are finite, yet their products are not: hence the image.
+    """
+    spoilt = [name for name, array in state.items() if not np.isfinite(array).all()]
+    if not spoilt and not np.isfinite(logits_of(model, image[None], device)).all():
+        spoilt = ["the outputs"]
+    if spoilt:
+        raise TrainingError(
+            f"the net is not saved, for it has diverged: nan or inf in {some(spoilt)}; "
+            "weights saved earlier are kept; start again with a lower --lr"
+        )
+
+
+def some(names: Sequence[Any], most: int = 3) -> str:
+    """'a, b, c and 17 more', as a terminal may show them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
+
+
+def answers(
+    model: nn.Module, images: np.ndarray, device: str, names: Sequence[Any], step: int | None = None
+) -> np.ndarray:
+    """Like logits_of.  TrainingError where a logit is not finite: it says for which images, by `names`, and after which
+    step of training.
+    """
+    logits = logits_of(model, images, device)
+    spoilt = np.flatnonzero(~np.isfinite(logits).all((1, 2)))
+    if len(spoilt):
+        when, advice = "", "use other weights, or train anew with a lower --lr"
+        if step is not None:
+            when, advice = f"after step {step} ", "weights saved earlier are kept; start again with a lower --lr"
+        raise TrainingError(
+            f"{when}the net answers nan or inf for {len(spoilt)} of the {len(logits)} images of a batch "
+            f"({some([names[i] for i in spoilt])}): it has diverged, {advice}"
+        )
+    return logits
+
+
+def log_mean_softmax(logits: np.ndarray) -> np.ndarray:
+    """The logarithm, float64 (N, classes), of the softmax of logits (N, V, classes), averaged over the V views.
+
+    In logarithms nothing underflows: probabilities of 1e-400 keep their order.
+    """
+    z = logits.astype(np.float64)
+    z -= z.max(2, keepdims=True)
+    z -= np.log(np.exp(z).sum(2, keepdims=True))
+    return np.logaddexp.reduce(z, axis=1) - math.log(z.shape[1])
+
+
+def log_probabilities(
+    model: nn.Module, images: np.ndarray, device: str, names: Sequence[Any] | None = None
+) -> np.ndarray:
+    """Logarithms of the softmax outputs, float64 (N, classes), of several views averaged; see answers."""
+    return log_mean_softmax(answers(model, images, device, range(len(images)) if names is None else names))
+
+
+def probabilities(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+    """Softmax outputs (N, classes); for several views of each image, (N, V, C, H, W), averaged over the views."""
+    return np.exp(log_probabilities(model, images, device))
+
+
+def rivals(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many other classes score as high as the right one or higher, int64 (N,), of scores (N, classes)."""
+    right = scores[np.arange(len(scores)), labels]
+    return (~(scores < right[:, None])).sum(1) - 1  # "not <": NaN would count against the model too
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    device: str,
+    bar: tqdm | None = None,
+    *,
+    names: Sequence[Any] | None = None,
+    step: int | None = None,
+) -> Scores:
+    """Scores over all batches; images (N, C, H, W), or (N, V, C, H, W) with V views each (section 4.1).
+
+    Classes are ranked by their logits, with several views by the average of their softmax.  TrainingError where a
+    logit is not finite: it says for which images, by `names` (of the whole dataset; else by their indices in it), and
+    after which `step` of training.  DataError where there is no image.
+    """
     right1 = right5 = n = 0
     total = 0.0
     for batch in batches:
-        p, target = probabilities(model, batch.images, device), batch.labels
-        of_target = p[np.arange(len(p)), target]
-        ahead = (p > of_target[:, None]).sum(1)  # how many classes the model finds likelier than the right one
+        called = [f"image {i}" if names is None else names[i] for i in batch.indices]
+        logits, target = answers(model, batch.images, device, called, step), batch.labels
+        log_p = log_mean_softmax(logits)
+        ahead = rivals(logits[:, 0] if logits.shape[1] == 1 else log_p, target)
         right1 += int((ahead < 1).sum())
         right5 += int((ahead < 5).sum())
-        total -= float(np.log(np.maximum(of_target, 1e-30)).sum())
-        n += len(p)
+        total -= float(log_p[np.arange(len(log_p)), target].sum())
+        n += len(log_p)
         if bar is not None:
             bar.update()
+    if n == 0:
+        raise DataError("evaluate: there is no image to test on")
     return Scores(total / n, right1 / n, right5 / n, n)

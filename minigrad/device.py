@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DeviceLike = Union["Device", str]
 
-_NAME = re.compile(r"(cpu|cuda|cudasim)(?::(\d+))?")
+_NAME = re.compile(r"(cpu|cuda|cudasim)(?::([0-9]+))?")
 _devices: dict[str, Device] = {}
 _default: tuple[Device, ...] | None = None
 _seed = 0

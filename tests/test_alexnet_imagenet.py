@@ -3,6 +3,9 @@
 import csv
 import functools
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minigrad import checkpoint
 from minigrad.cudasim import compiler
+from minigrad.data import ImageFolder
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -99,7 +104,7 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
 
     image = folder / "val" / "cat" / "a.JPEG"
     code, predicted, err = run(capsys, "--predict", weights, image, tmp_path / "no.jpg", "--devices", "cpu:0")
-    assert code == 0 and "no.jpg" in err
+    assert code == 2 and "no.jpg" in err and err.endswith("--predict: 1 of 2 image(s) could not be read\n")
     shares = [float(part.split()[-1].rstrip("%")) for part in predicted.strip().split(": ")[1].split(", ")]
     assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.3) and shares == sorted(shares, reverse=True)
 
@@ -155,7 +160,226 @@ def test_a_run_is_never_overwritten(folder, tmp_path, capsys):
     assert (tmp_path / "mine" / "weights.safetensors").read_bytes() == before
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is what this run is about
+OVERFLOW = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # is what these runs are about
+
+
+@OVERFLOW
+def test_a_net_that_has_diverged_gets_no_score_and_is_not_saved(folder, tmp_path, capsys):
+    code, out, err = run(
+        capsys, "--data", folder, "--out", tmp_path, "--lr", "1e30", "--steps", 1, "--batch-size", 8, "--name", "mine"
+    )
+    assert code == 1 and "after step 1 the net answers nan or inf for 9 of the 9 images" in err, err
+    assert str(folder / "val" / "ape" / "a.JPEG") in err and "lower --lr" in err
+    assert "Ten views" not in out and "top-1" not in out
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["config.json", "log.csv"]
+
+
+@OVERFLOW
+@pytest.mark.parametrize("spoilt", [np.nan, 1e38], ids=["nan", "finite, but not its products"])
+@pytest.mark.parametrize("how", ["epoch", "interrupted"])
+def test_good_weights_are_kept_where_the_net_diverges_later(folder, tmp_path, capsys, monkeypatch, spoilt, how):
+    after_the_first_epoch = []
+
+    def diverging(model, *args, real=alexnet_imagenet.train_epoch, **options):
+        step = real(model, *args, **options)
+        if options["epoch"] == 2:
+            after_the_first_epoch.append((tmp_path / "mine" / "weights.safetensors").read_bytes())
+            state = model.state_dict()
+            state["conv2.weight"][:] = spoilt
+            model.load_state_dict(state)
+            if how == "interrupted":
+                raise KeyboardInterrupt
+        return step
+
+    monkeypatch.setattr(alexnet_imagenet, "train_epoch", diverging)
+    code, out, err = run(
+        capsys, "--data", folder, "--out", tmp_path, "--epochs", 3, "--batch-size", 15, "--name", "mine"
+    )
+    assert code == 1 and "weights saved earlier are kept" in err, err
+    assert "epoch 1: top-1" in out and "epoch 2" not in out and "Ten views" not in out
+    assert [(tmp_path / "mine" / "weights.safetensors").read_bytes()] == after_the_first_epoch
+
+
+@pytest.fixture(scope="module")
+def trained_net(folder, tmp_path_factory):
+    """The folder of a run of four steps."""
+    runs = tmp_path_factory.mktemp("runs")
+    options = ["--data", str(folder), "--out", str(runs), "--steps", "4", "--batch-size", "8", "--no-figures"]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (alexnet_imagenet, trained):
+            patch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+        assert alexnet_imagenet.main([*options, "--name", "mine"]) == 0
+    return runs / "mine"
+
+
+def changed(net, to, config=None, **arrays):
+    """A copy of a run in the folder `to`; each of `arrays` changes an array of the weights, each of `config` a fact."""
+    shutil.copytree(net, to)
+    state, facts = checkpoint.load(net / "weights.safetensors")
+    for name, change in arrays.items():
+        state[name.replace("_", ".")] = change(state[name.replace("_", ".")])
+    checkpoint.save(to / "weights.safetensors", state, facts)
+    facts = json.loads((net / "config.json").read_text()) | (config or {})
+    (to / "config.json").write_text(json.dumps(facts))
+    return to / "weights.safetensors"
+
+
+def scores(out):
+    return re.search(r"top-1 .* held-out images", out)[0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_evaluate_and_predict_refuse_a_net_that_answers_nan(folder, trained_net, tmp_path, capsys, value):
+    weights = changed(trained_net, tmp_path / "net", fc8_bias=lambda bias: [value, *bias[1:]])
+    image = folder / "val" / "cat" / "a.JPEG"
+    code, out, err = run(capsys, "--evaluate", weights)
+    assert code == 1 and "top-1" not in out and f"{folder}/val/ape/a.JPEG" in err
+    code, out, err = run(capsys, "--predict", weights, image)
+    assert code == 1 and out == "" and f"1 of the 1 images of a batch ({image})" in err
+
+
+def test_a_net_that_answers_the_same_for_all_classes_scores_nothing(trained_net, tmp_path, capsys):
+    weights = changed(trained_net, tmp_path / "net", fc8_bias=np.zeros_like, fc8_weight=np.zeros_like)
+    code, out, err = run(capsys, "--evaluate", weights)
+    assert code == 0 and scores(out) == "top-1 0.0%, top-5 100.0%, loss 1.099 on 9 held-out images"  # of 3 classes
+
+
+def test_predictions_keep_their_order_where_probabilities_vanish(folder, trained_net, tmp_path, capsys):
+    def order(out):
+        return [part.split()[0] for part in out.strip().split(": ")[1].split(", ")]
+
+    biases = {}
+    for factor in (1, 1e4):
+        biases[factor] = lambda bias, factor=factor: np.float32([0.1, 0.3, 0.2]) * np.float32(factor)
+        weights = changed(trained_net, tmp_path / f"{factor}", fc8_bias=biases[factor], fc8_weight=np.zeros_like)
+        _, out, _ = run(capsys, "--predict", weights, folder / "val" / "cat" / "a.JPEG")
+        assert order(out) == ["bee", "cat", "ape"]
+
+
+def test_distances_between_large_features_are_told_apart(folder, trained_net, tmp_path):
+    """1e25 fits into float32, its square does not: all would be as far from each other."""
+    weights = changed(trained_net, tmp_path / "net", fc7_weight=lambda weight: np.float32(1e25) * weight)
+    net = trained.Trained.restore(weights, "trainable", ["cpu:0"])
+    there = net.features([ImageFolder(folder, "val").image(i) for i in range(9)])
+    distances = ((there[:, None] - there) ** 2).sum(2)
+    assert np.isfinite(distances).all() and (distances + np.eye(9) > 0).all() and distances.max() > 1e40
+
+
+# ---------------------------------------------------------------- which images
+
+
+def test_evaluate_takes_the_images_that_the_net_was_trained_for(folder, trained_net, tmp_path, capsys, monkeypatch):
+    _, expected, _ = run(capsys, "--evaluate", trained_net / "weights.safetensors", "--data", folder)
+    monkeypatch.chdir(folder.parent)
+    options = ("--data", folder.name, "--out", tmp_path, "--steps", 1, "--no-figures", "--name", "relative")
+    assert run(capsys, *options)[0] == 0
+    config = json.loads((tmp_path / "relative" / "config.json").read_text())
+    assert config["data"] == str(folder), "the folder, wherever it is called from"
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "--evaluate", trained_net / "weights.safetensors")
+    assert code == 0 and f"no --data: the images are those that the weights were trained for, in {folder}\n" in out
+    assert scores(out) == scores(expected)
+    assert not (tmp_path / "cache").exists(), "the demo set has no part in it"
+
+
+@pytest.mark.parametrize("data", ["/no/such/folder", "relative", 7, None, "missing", "damaged"])
+def test_evaluate_asks_for_data_that_it_does_not_find(trained_net, tmp_path, capsys, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relative").mkdir()  # may be another one than the run's
+    weights = changed(trained_net, tmp_path / "net", config={"data": data})
+    if data == "missing":
+        weights.with_name("config.json").unlink()
+    if data == "damaged":
+        weights.with_name("config.json").write_bytes(b"[\xff")
+    code, out, err = run(capsys, "--evaluate", weights)
+    assert code == 2 and err.count("\n") == 1 and err.endswith(": give --data DIR\n") and "config.json" in err
+    assert out == "" and not (tmp_path / "cache").exists()
+
+
+def test_evaluate_on_other_classes_advises_to_remove_nothing(folder, trained_net, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "val" / "bee").rename(tmp_path / "other" / "val" / "dog")
+    code, _, err = run(capsys, "--evaluate", trained_net / "weights.safetensors", "--data", tmp_path / "other")
+    assert code == 2 and "ape, bee, cat" in err and "dog" in err and "images are of other data" in err
+    assert "emove" not in err and "ename" not in err
+    (tmp_path / "other" / "val" / "dog" / "more").mkdir()
+    code, _, err = run(capsys, "--data", tmp_path / "other", "--out", tmp_path)
+    assert code == 2 and "Rename or remove those folders" in err, "where the folders do not fit each other"
+
+
+# ---------------------------------------------------------------- what it prints
+
+
+def words(line):
+    """The words of a command line, as bash reads them."""
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True, timeout=20)
+    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash reads the command lines")
+@pytest.mark.parametrize("name", ["it's my $HOME; ls", "é – 犬 line\nbreak \x1b[31m \\t'", b"\xff \xc3"])
+def test_what_to_try_next_can_be_typed(folder, tmp_path, capsys, monkeypatch, name):
+    name = os.fsdecode(name)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("broken.jpg"))
+    monkeypatch.setattr(sys, "argv", [f"../{name}/alexnet_imagenet.py"])
+    monkeypatch.setattr(sys, "orig_argv", ["bin/python3", *sys.argv])
+    given = ["--data", name, f"--out=-{name}", "--name", name, "--devices", "cpu:1,cpu:0", "--steps", 1]
+    code, out, err = run(capsys, *given, "--no-figures", "--preset", "paper", "--lr", "0.001")
+    assert code == 0, err
+    assert all(line.isprintable() for line in out.splitlines())
+    lines = [words(line.replace(" IMAGE...", "")) for line in out.split("Try next:\n")[1].splitlines()]
+    program, weights = ["bin/python3", f"../{name}/alexnet_imagenet.py"], f"./-{name}/{name}/weights.safetensors"
+    longer, evaluate, predict, one = (line[:2] == program and line[2:] for line in lines)
+    assert evaluate == ["--devices", "cpu:1,cpu:0", "--evaluate", weights]
+    assert predict == ["--devices", "cpu:1,cpu:0", "--predict", weights]
+    kept = ["--data", name, "--preset", "paper", "--lr", "0.001", "--out", f"./-{name}", "--no-figures"]
+    assert longer == [*kept[:4], "--devices", "cpu:1,cpu:0", *kept[4:], "--epochs", "4"]
+    assert one == [*kept[:4], "--steps", "1", *kept[4:], "--devices", "cpu:1"]
+    for line in (longer, one):
+        options = alexnet_imagenet.parse(line)
+        assert options.data == Path(name) and options.out == Path(f"-{name}") and options.preset == "paper"
+    for line in (evaluate, [*predict, tmp_path / name / "val" / "cat" / "a.JPEG"]):
+        code, out, err = run(capsys, *line)
+        assert code == 0, err
+
+
+NARROW_PROGRAM = f"""
+import functools, sys
+sys.path.insert(0, {str(ROOT / "examples")!r})
+import alexnet, alexnet_imagenet, trained
+for module in (alexnet_imagenet, trained):
+    module.AlexNet = functools.partial(alexnet.AlexNet, widths={NARROW})
+sys.exit(alexnet_imagenet.main())
+"""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "ascii", "latin-1"])
+def test_names_that_a_terminal_cannot_show_are_written_as_escapes(folder, trained_net, tmp_path, locale):
+    plain = {"LC_ALL": "C.UTF-8" if locale == "C.UTF-8" else "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment = {**os.environ, **plain, "PYTHONPATH": str(ROOT)}
+    if locale in ("ascii", "latin-1"):
+        environment["PYTHONIOENCODING"] = locale
+    names = [b"\xff\xfe.jpg", "é 犬.jpg".encode(), b"a\nb\x1b[31m.jpg", b"plain.jpg"]
+    for name in names:
+        shutil.copy(folder / "val" / "cat" / "a.JPEG", os.path.join(os.fsencode(tmp_path), name))
+    weights = changed(trained_net, tmp_path / "net")
+    state, facts = checkpoint.load(weights)
+    checkpoint.save(weights, state, facts | {"classes": json.dumps(["ape", "\x1b[31mbé\n", "\udcff"])})
+    command = [sys.executable, "-c", NARROW_PROGRAM, "--predict", weights, *names, b"no\x1b\xff.jpg"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 2, done.stderr.decode()
+    assert done.stderr.count(b"\n") == 2 and b"\x1b" not in done.stderr and b"no\\x1b\\xff.jpg" in done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4 and b"\x1b" not in done.stdout
+    shown = ("é 犬" if locale == "C.UTF-8" else "\\xc3\\xa9 \\xe7\\x8a\\xac").encode()  # file names are ASCII elsewhere
+    assert [line.split(b".jpg")[0] for line in lines] == [b"\\xff\\xfe", shown, b"a\\nb\\x1b[31m", b"plain"]
+    encoding = {"C.UTF-8": "utf-8", "latin-1": "latin-1"}.get(locale, "ascii")
+    bee = "\\x1b[31mbé\\n ".encode(encoding, "backslashreplace")
+    assert all(bee in line and b"\\xff " in line for line in lines)
+
+
+@OVERFLOW
 def test_a_diverging_run_says_so(folder, tmp_path, capsys):
     code, _, err = run(
         capsys, "--data", folder, "--lr", "1e30", "--out", tmp_path, "--epochs", 9, "--batch-size", 8, "--no-figures"
@@ -175,10 +399,25 @@ BAD = [
     (["--data", "/no/such/folder"], "'/no/such/folder' should be a folder with train/ and val/ inside"),
     (["--evaluate", "/no/such/weights"], "/no/such/weights"),
     (["--predict", "/no/such/weights"], "at least one image"),
+    (["--epochs", "٣"], "--epochs: invalid whole number value: '٣'"),
+    (["--epochs", "1_0"], "--epochs: invalid whole number value: '1_0'"),
+    (["--steps", "9" * 99], "--steps: must be at most 1000000000"),
+    (["--workers", "1001"], "--workers: must be at most 1000"),
+    (["--lr", "1e-40"], "--lr: must be a normal number in float32"),
+    (["--lr", "1e39"], "--lr: must be a normal number in float32"),
+    (["--lr", "١"], "--lr: invalid number value: '١'"),
+    (["--devices", "cpu:٣"], "expected a name such as 'cpu:0'"),
+    (["--name", "../x"], "--name: must be a name, not a path"),
+    (["--name", ".."], "--name: must be a name, not a path"),
+    (["--name", ""], "--name: must be a name, not a path"),
+    (["--name", "x/"], "--name: must be a name, not a path"),
+    (["--name", "x" * 256], "--name: must have at most 255 bytes, got 256"),
+    (["--data", ""], "--data: must not be empty"),
+    (["--no\x1b[31m\n"], "unrecognized arguments: --no\\x1b[31m\\n"),
 ]
 
 
-@pytest.mark.parametrize("arguments, message", BAD, ids=[" ".join(a) for a, _ in BAD])
+@pytest.mark.parametrize("arguments, message", BAD, ids=[ascii(" ".join(a))[:40] for a, _ in BAD])
 def test_bad_values_get_one_line_and_exit_code_2(arguments, message):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "alexnet_imagenet.py", *arguments],

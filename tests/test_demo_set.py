@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from PIL import Image
 from minigrad.data import demo_set
 from minigrad.data.demo_set import CLASSES, make_demo_set, render
 from minigrad.errors import DataError
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import linear_baseline  # noqa: E402
 
 
 def contents(root):
@@ -181,3 +186,14 @@ def test_progress_counts_every_picture(tmp_path):
 def test_counts_must_be_positive(tmp_path):
     with pytest.raises(DataError, match="train_per_class=0"):
         make_demo_set(tmp_path / "set", train_per_class=0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # 0 / 0
+def test_the_linear_baseline_has_no_score_where_its_weights_are_not_finite(tmp_path):
+    """Pixels that are the same in all pictures have no spread: argmax would take nan for an answer."""
+    for split in ("train", "val"):
+        for name in CLASSES:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (40, 40), "grey").save(tmp_path / split / name / "a.png")
+    with pytest.raises(SystemExit, match="the weights are not finite"):
+        linear_baseline.measure(tmp_path, 32)

@@ -25,7 +25,9 @@ def test_names():
     assert pickle.loads(pickle.dumps(d)) is d
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu:", "cpu:-1", "CPU:0", "cpu:0 ", "", "cuda:a", 0, None, ["cpu:0"]])
+@pytest.mark.parametrize(
+    "name", ["gpu", "cpu:", "cpu:-1", "CPU:0", "cpu:0 ", "", "cuda:a", "cpu:٣", 0, None, ["cpu:0"]]
+)
 def test_names_that_are_none(name):
     with pytest.raises(DeviceError, match="device: expected a name such as 'cpu:0' or 'cuda:1', got"):
         minigrad.device(name)

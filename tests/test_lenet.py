@@ -261,6 +261,12 @@ BAD = {
     "--device cpu:0,cpu:1": "argument --device: give one device",
     "--device tpu": "argument --device: device:",
     "--speed 3": "unrecognized arguments: --speed 3",
+    "--epochs ٣": "argument --epochs: invalid whole number value: '٣'",
+    "--lr 1e-310": "argument --lr: must be a normal number in float32",
+    "--seed 9223372036854775808": "argument --seed: must be at most 9223372036854775807",
+    "--device cpu:٣": "argument --device: device: expected a name",
+    "--name ../x": "argument --name: must be a name, not a path",
+    "--name .": "argument --name: must be a name, not a path",
 }
 
 
@@ -295,3 +301,58 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
     options = ["--tiny", "--no-figures", "--variant", "relu", "--lr", "1e30", "--out", str(tmp_path)]
     assert lenet_mnist.main(options) == 1
     assert "start again with a lower --lr" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow
+@pytest.mark.parametrize("spoilt", [np.nan, 1e38], ids=["nan", "finite, but not its products"])
+@pytest.mark.parametrize("how", ["epoch", "interrupted"])
+def test_good_weights_are_kept_where_the_net_diverges_later(tmp_path, capsys, monkeypatch, spoilt, how):
+    import lenet_mnist
+
+    weights, after_the_first_epoch = tmp_path / "mine" / "weights.safetensors", []
+
+    def diverging(model, *args, real=lenet_mnist.train_epoch, **options):
+        step = real(model, *args, **options)
+        if options["epoch"] == 2:
+            after_the_first_epoch.append(weights.read_bytes())
+            state = model.state_dict()
+            model.load_state_dict({**state, "c3.weight": np.full_like(state["c3.weight"], spoilt)})
+            if how == "interrupted":
+                raise KeyboardInterrupt
+        return step
+
+    monkeypatch.setattr(lenet_mnist, "train_epoch", diverging)
+    options = ["--tiny", "--no-figures", "--variant", "relu", "--out", str(tmp_path), "--name", "mine"]
+    assert lenet_mnist.main(options) == 1
+    out, err = capsys.readouterr()
+    assert "weights saved earlier are kept" in err and "epoch 2:" not in out
+    assert [weights.read_bytes()] == after_the_first_epoch
+
+
+def test_a_tie_is_a_mistake_in_the_pictures_too(tmp_path, monkeypatch):
+    """What the picture says of an image that is as much like another class as like its own."""
+    plt = pytest.importorskip("matplotlib.pyplot", reason="draws the pictures")
+    import lenet_mnist
+
+    p = np.array([[0.5, 0.5, 0, 0], [0.1, 0.2, 0.1, 0.6], [0.9, 0.1, 0, 0]])
+    test = Batches(np.zeros((3, 28, 28), np.uint8), np.array([0, 2, 0]), 3)
+    titles = []
+    monkeypatch.setattr(plt.Axes, "set_title", lambda axis, text, **_: titles.append(text))
+    lenet_mnist.draw_mistakes(test, p, tuple("abcd"), tmp_path / "mistakes.png", "LeNet")
+    assert titles == ["d? 60%\nis: c", "b? 50%\nis: a"]
+
+
+def test_what_to_try_next_keeps_what_was_asked_for(tmp_path, capsys, monkeypatch):
+    import lenet_mnist
+
+    monkeypatch.setattr(sys, "argv", ["my programs/lenet_mnist.py"])
+    monkeypatch.setattr(sys, "orig_argv", ["python3", *sys.argv])
+    options = ["--data", "drawn", "--tiny", "--no-figures", "--epochs", "1", "--seed", "3", "--lr", "0.01"]
+    assert lenet_mnist.main([*options, "--out", str(tmp_path / "my runs"), "--name", "x"]) == 0
+    lines = [line.split("  #")[0] for line in capsys.readouterr().out.split("Try next:\n")[1].splitlines()]
+    start, rest = "python3 'my programs/lenet_mnist.py'", f"--out '{tmp_path / 'my runs'}' --no-figures"
+    assert [line.strip() for line in lines] == [
+        f"{start} --data drawn --epochs 1 --lr 0.01 --seed 3 {rest} --tiny --variant relu",
+        f"{start} --data drawn --lr 0.01 --seed 3 {rest} --tiny --epochs 3",
+        f"{start} --lr 0.01 --seed 3 {rest} --data DIR",
+    ]

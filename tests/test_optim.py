@@ -463,11 +463,20 @@ def test_plateau_against_pytorch(patience):
     theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, patience=patience, threshold=0.0, eps=0.0)
     schedule = ReduceOnPlateau(two_groups(), patience=patience)
-    for measure in [5, 4, 4, 4, 4, 3, 3.5, 3.2, 3.1, 2, float("nan"), 2, 2, 2, 1]:
+    for measure in [5, 4, 4, 4, 4, 3, 3.5, 3.2, 3.1, 2, 2.5, 2, 2, 2, 1]:
         oracle.step(measure)
         schedule.step(measure)
         assert schedule.optimizer.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
         assert schedule.optimizer.param_groups[1]["lr"] == pytest.approx(2 * theirs.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("measure", [np.nan, np.inf, -np.inf])
+def test_plateau_refuses_what_is_no_measure(measure):
+    schedule = ReduceOnPlateau(two_groups(), patience=0)
+    schedule.step(1.0)
+    with pytest.raises(ArgumentError, match=f"ReduceOnPlateau: the measure must be a finite number, got {measure}"):
+        schedule.step(measure)
+    assert (schedule.best, schedule.bad_epochs, schedule.reductions) == (1.0, 0, 0), "as if it had not been called"
 
 
 def test_plateau_threshold_and_floor():

@@ -77,3 +77,16 @@ def test_many_outputs_are_averaged_in_pieces(device):
     w, b = model[0].weight.numpy()[:, 0], model[0].bias.numpy()
     np.testing.assert_allclose(-b / w, x.mean(dtype="float64"), rtol=5e-5)
     np.testing.assert_allclose(1 / w, x.std(dtype="float64"), rtol=5e-5)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, 1e30])  # the last: its square is not finite
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_refuses_outputs_that_are_not_finite(spoilt, device):
+    model = nn.Sequential(nn.Linear(5, 3, device=device))
+    before = model.state_dict()
+    x = np.random.default_rng(0).standard_normal((4, 5), dtype="f")
+    x[2, 1] = spoilt
+    with pytest.raises(ArgumentError, match="standardize_outputs: 3 of 3 units of Linear.*without a finite mean"):
+        nn.standardize_outputs(model, Tensor(x, device=device))
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])

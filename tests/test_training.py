@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from decimal import Decimal, getcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,11 @@ from tqdm import tqdm
 
 import minigrad.functional as F
 from minigrad import Tensor, nn, optim
+from minigrad.errors import DataError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from figures import smooth  # noqa: E402
-from training import Log, TrainingError, evaluate, probabilities, train_epoch  # noqa: E402
+from training import Log, TrainingError, check_before_saving, evaluate, probabilities, rivals, train_epoch  # noqa: E402
 
 
 class Linear(nn.Module):
@@ -31,8 +33,10 @@ def batches(count, n=6, views=None, seed=0):
     rng = np.random.default_rng(seed)
     shape = (n, 3, 4, 4) if views is None else (n, views, 3, 4, 4)
     return [
-        SimpleNamespace(images=3 * rng.standard_normal(shape, dtype="f"), labels=rng.integers(0, 7, n))
-        for _ in range(count)
+        SimpleNamespace(
+            images=3 * rng.standard_normal(shape, dtype="f"), labels=rng.integers(0, 7, n), indices=i * n + np.arange(n)
+        )
+        for i in range(count)
     ]
 
 
@@ -59,6 +63,120 @@ def test_scores_are_counted_right(views):
     assert scores.top5 == pytest.approx(np.mean([label in row[:5] for label, row in zip(labels, order)]))
     assert scores.loss == pytest.approx(-np.log(p[np.arange(18), labels]).mean(), rel=1e-5)
     assert 0 < scores.top1 < scores.top5 < 1, "the case must tell the three apart"
+
+
+class Given(nn.Module):
+    """Answers with the logits that its images hold in place of pixels: (..., 1, 1, classes)."""
+
+    def forward(self, x):
+        return x.flatten(1) * 1.0
+
+
+def given(logits, labels):
+    """A batch for Given: logits (N, classes), or (N, V, classes)."""
+    logits, labels = np.asarray(logits, "f"), np.asarray(labels)
+    return SimpleNamespace(images=logits[..., None, None, :], labels=labels, indices=np.arange(len(labels)))
+
+
+def counted(scores, labels):
+    """(top-1, top-5, images) one class at a time; scores are anything that can be compared."""
+    right = [0, 0]
+    for row, label in zip(scores, labels):
+        others = [score for k, score in enumerate(row) if k != label]
+        at_least = len([score for score in others if score >= row[label]])
+        right[0] += at_least == 0
+        right[1] += at_least <= 4
+    return right[0] / len(labels), right[1] / len(labels), len(labels)
+
+
+@pytest.mark.parametrize("classes, top5", [(3, 1.0), (5, 1.0), (6, 0.0), (10, 0.0)])
+@pytest.mark.parametrize("views", [None, 10])
+def test_a_net_that_answers_the_same_for_all_classes_is_never_right(classes, top5, views):
+    shape = (classes, classes) if views is None else (classes, views, classes)
+    scores = evaluate(Given(), [given(np.full(shape, 0.25), np.arange(classes))], "cpu:0")
+    assert scores[1:] == (0.0, top5, classes), "in five guesses of five classes the right one is always among them"
+    assert scores.loss == pytest.approx(np.log(classes), rel=1e-12)
+
+
+def test_ties_count_against_the_net():
+    rng = np.random.default_rng(0)
+    z, labels = rng.integers(0, 4, (400, 9)), rng.integers(0, 9, 400)  # mostly ties
+    scores = evaluate(Given(), [given(z[:150], labels[:150]), given(z[150:], labels[150:])], "cpu:0")
+    assert scores[1:] == counted(z, labels) and 0 < scores.top1 < scores.top5 < 1
+
+
+def test_logits_that_hardly_differ_are_ranked_still():
+    """1 and its neighbour in float32; and numbers that vanish beside the sum of the exponentials."""
+    z = [[1, np.nextafter(np.float32(1), np.float32(2)), 0], [1e-30, 2e-30, 0]]
+    assert evaluate(Given(), [given(z, [1, 1])], "cpu:0").top1 == 1
+    assert evaluate(Given(), [given(z, [0, 0])], "cpu:0").top1 == 0
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e30])
+def test_scores_do_not_change_where_probabilities_vanish(factor):
+    """Larger logits in the same order: the softmax is 1 and zeros, yet the ranks are what they were."""
+    rng = np.random.default_rng(0)
+    z, labels = rng.standard_normal((200, 10), dtype="f"), rng.integers(0, 10, 200)
+    plain, large = (evaluate(Given(), [given(x, labels)], "cpu:0") for x in (z, z * np.float32(factor)))
+    assert large[1:] == plain[1:] and 0 < plain.top1 < plain.top5 < 1
+    x = np.float64(z * np.float32(factor))
+    assert large.loss == pytest.approx((x.max(1) - x[np.arange(200), labels]).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1, 1e4])
+def test_averaged_views_are_ranked_where_probabilities_vanish(factor, monkeypatch):
+    monkeypatch.setattr(getcontext(), "prec", 40)
+    rng = np.random.default_rng(1)
+    z, labels = factor * rng.standard_normal((60, 4, 8), dtype="f"), rng.integers(0, 8, 60)
+    p = []
+    for views in z:
+        e = [[Decimal(float(logit)).exp() for logit in view] for view in views]
+        p.append([sum(view[k] / sum(view) for view in e) / len(e) for k in range(8)])
+    scores = evaluate(Given(), [given(z, labels)], "cpu:0")
+    assert scores[1:] == counted(p, labels) and 0 < scores.top1 < scores.top5 < 1
+    assert scores.loss == pytest.approx(-float(sum(row[k].ln() for row, k in zip(p, labels))) / 60, rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("views", [None, 3])
+def test_an_answer_that_is_not_finite_is_an_error_that_names_the_images(value, views):
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((6, 7) if views is None else (6, views, 7))
+    names = [f"{name}.jpg" for name in "abcdef\x1b"]
+    z[1, ..., 5] = z[4].flat[2] = value  # of several views, one is enough
+    batch = given(z, [0] * 6)
+    message = r"after step 12 the net answers nan or inf for 2 of the 6 images of a batch \(b.jpg, e.jpg\)"
+    with pytest.raises(TrainingError, match=message):
+        evaluate(Given(), [batch], "cpu:0", names=names, step=12)
+    with pytest.raises(TrainingError, match=r"^the net answers .* \(image 1, image 4\): .* use other weights"):
+        evaluate(Given(), [batch], "cpu:0")
+    with pytest.raises(TrainingError, match=r"\(1, 4\)"):
+        probabilities(Given(), batch.images, "cpu:0")
+    z[:] = value
+    with pytest.raises(TrainingError, match=r"6 of the 6 .*\(a.jpg, \\x1b.jpg, c.jpg and 3 more\)"):
+        evaluate(Given(), [given(z, [0] * 6)], "cpu:0", names=["a.jpg", "\x1b.jpg", *names[2:]])
+
+
+def test_nothing_to_test_on_is_an_error():
+    with pytest.raises(DataError, match="evaluate: there is no image"):
+        evaluate(Given(), [], "cpu:0")
+
+
+def test_rivals_counts_nan_against_the_net():
+    scores = np.array([[np.nan, 1, 2], [1, np.nan, 0], [3, 1, 3]])
+    np.testing.assert_array_equal(rivals(scores, np.array([0, 0, 0])), [2, 1, 1])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow
+def test_what_is_not_finite_is_not_saved():
+    model, image = Linear(), np.ones((3, 4, 4), "f")
+    state = model.state_dict()
+    check_before_saving(model, state, image, "cpu:0")
+    with pytest.raises(TrainingError, match="not saved.* in layer.weight, layer.bias; weights saved earlier are kept"):
+        check_before_saving(model, {**state, "layer.weight": np.nan, "layer.bias": [0, -np.inf]}, image, "cpu:0")
+    model.load_state_dict({**state, "layer.weight": np.full((7, 3), 2e38, "f")})
+    with pytest.raises(TrainingError, match="not saved.* in the outputs;"):
+        check_before_saving(model, model.state_dict(), image, "cpu:0")
 
 
 def test_views_are_averaged_after_the_softmax():
@@ -107,6 +225,33 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path):
         )  # fmt: skip
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def train_on(batch, tmp_path, classes=7):
+    """The rows of the log after one step with zero weights: what comes out is the bias."""
+    model = Linear(classes)
+    model.load_state_dict({"layer.weight": np.zeros((classes, 3), "f"), "layer.bias": batch.bias})
+    log = Log(tmp_path / "log.csv")
+    with tqdm(disable=True) as bar:
+        train_epoch(
+            model, [batch], optim.SGD(model.parameters(), 0.1), "cpu:0", epoch=1, first_step=0, log=log, bar=bar
+        )  # fmt: skip
+    return log.rows
+
+
+def test_top1_of_a_step_does_not_count_ties(tmp_path):
+    (batch,) = batches(1)
+    batch.labels[:], batch.bias = 0, np.zeros(7, "f")
+    assert train_on(batch, tmp_path)[0]["top1"] == 0
+    batch.bias = np.float32([1, 0, 0, 0, 0, 0, 0])
+    assert train_on(batch, tmp_path)[0]["top1"] == 1
+
+
+def test_an_output_of_minus_infinity_stops_the_training_though_the_loss_is_finite(tmp_path):
+    (batch,) = batches(1)
+    batch.labels[:], batch.bias = 0, np.float32([0, 0, 0, -np.inf, 0, 0, 0])
+    with pytest.raises(TrainingError, match="an output is not finite at step 0.*lower --lr than 0.1"):
+        train_on(batch, tmp_path)
 
 
 def test_smooth_is_a_running_mean():

@@ -115,7 +115,7 @@ class ImageFolder:
             self.classes = tuple(_Tree(self.root, train).class_folders())
             if os.path.samefile(train, self.folder):
                 one_folder = [f"'{printable(self.folder)}' is '{printable(train)}': it tests on what was trained on"]
-        self._check_subset(found)
+        self._check_subset(found, given=classes is not None)
 
         number = {name: k for k, name in enumerate(self.classes)}
         self.paths: list[str] = []
@@ -145,14 +145,20 @@ class ImageFolder:
         for note in notes:
             warnings.warn(f"ImageFolder: {note}", stacklevel=3)  # where the ImageFolder is made
 
-    def _check_subset(self, found: Sequence[str]) -> None:
+    def _check_subset(self, found: Sequence[str], given: bool) -> None:
         """Refuse class folders that have no label."""
         odd = sorted(set(found) - set(self.classes))
         if odd:
+            advice = (
+                "The classes were given (say, by a net's weights): these images are of other data, so pass the folder "
+                "that belongs to them"
+                if given
+                else "Rename or remove those folders, or add them to the training set"
+            )
             raise DataError(
                 f"ImageFolder: every class in '{printable(self.folder)}' must be one of the {len(self.classes)} known "
                 f"({_some(self.classes)}), but {len(odd)} of its folders are not: {_some(odd, 50)}. "
-                "Rename or remove those folders, or add them to the training set."
+                f"{advice}."
             )
 
     def __len__(self) -> int:

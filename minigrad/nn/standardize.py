@@ -35,7 +35,8 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     images: what the model is called with; a hundred typical ones are enough.
     std: the spread that each layer's outputs get, by layer; layers not named get 1.  Dropout is off meanwhile.
     A unit whose output does not vary is left as it is.
-    ArgumentError for a layer without bias, a std that is no number > 0, or one for what is no such layer of the model.
+    ArgumentError for a layer without bias, a std that is no number > 0, or one for what is no such layer of the model;
+    and where a layer's outputs, or their mean or spread, are not finite: the layers before it are rescaled by then.
     """
     if not isinstance(model, Module):
         raise ArgumentError(f"standardize_outputs: model must be a Module, got {type(model).__name__}")
@@ -79,6 +80,12 @@ def _standardize(layer: Any, z: Tensor, std: float) -> None:
     mean = F.mean(z, others, keepdims=True)
     centred = z - mean
     sd = np.sqrt(F.mean(centred * centred, others).numpy())
+    spoilt = ~(np.isfinite(mean.numpy().reshape(-1)) & np.isfinite(sd))
+    if spoilt.any():
+        raise ArgumentError(
+            f"standardize_outputs: {spoilt.sum()} of {len(sd)} units of {layer} have outputs without a finite mean "
+            "and spread: look for nan, inf or very large numbers in images and weights"
+        )
     scale = np.where(sd > 0, std / np.where(sd > 0, sd, 1), 1).astype(z.dtype)
     layer.weight *= Tensor(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)), device=z.device)
     layer.bias -= mean.flatten()

@@ -103,7 +103,7 @@ class ReduceOnPlateau:
 
     step(measure) once per epoch; smaller is better.  When more than `patience` epochs in a row have not
     brought it below the best seen by more than `threshold`, the rates are reduced and the count starts again.
-    A measure that is NaN is no improvement.  min_lr: rates are not reduced below it.
+    min_lr: rates are not reduced below it.
 
     Source: Krizhevsky, Sutskever, Hinton 2012, section 5: "divide the learning rate by 10 when the validation
     error rate stopped improving with the current learning rate", three times in training.
@@ -129,11 +129,15 @@ class ReduceOnPlateau:
         self.best, self.bad_epochs, self.reductions = math.inf, 0, 0
 
     def step(self, measure: float) -> bool:
-        """Take this epoch's measure, a number or what float() makes one of; True if the rates were reduced."""
+        """Take this epoch's measure, a finite number or what float() makes one of; True if the rates were reduced."""
         try:
             measure = float(None if isinstance(measure, (str, bytes, bool)) else measure)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             raise ArgumentError(f"ReduceOnPlateau: measure must be a number, got {measure!r}") from None
+        if not math.isfinite(measure):
+            raise ArgumentError(
+                f"ReduceOnPlateau: the measure must be a finite number, got {measure}: has training diverged?"
+            )
         if measure < self.best - self.threshold:
             self.best, self.bad_epochs = measure, 0
             return False
