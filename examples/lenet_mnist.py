@@ -10,6 +10,11 @@ On Debian, Fashion-MNIST is the package dataset-fashion-mnist.
 
 from __future__ import annotations
 
+import interruption
+
+if __name__ == "__main__":  # before the imports that take a second
+    interruption.begin()
+
 import argparse
 import json
 import platform
@@ -25,12 +30,14 @@ import numpy as np
 from command_line import OneLineParser, new_run, one_device, positive, run_job
 from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
-from training import Log, Scores, evaluate, probabilities, step_bar, train_epoch
+from progress import progress
+from run_folder import Run
+from training import Scores, evaluate, probabilities, train_epoch
 
 import minigrad
 from minigrad import Tensor, checkpoint, optim
 from minigrad.data import Batch, Mnist, load_mnist
-from minigrad.errors import DataError, MinigradError
+from minigrad.errors import DataError, MinigradError, printable
 
 # ---------------------------------------------------------------- the data
 
@@ -122,41 +129,49 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     what, data, classes = find_data(options)
+    with Run(new_run(options.out, options.name, f"lenet-{options.variant}")) as run:
+        train_net(run, options, what, data, classes, begin)
+
+
+def train_net(
+    run: Run, options: argparse.Namespace, what: str, data: Mnist, classes: tuple[str, ...], begin: float
+) -> None:
     recipe = recipe_for(options, what)
-    run = new_run(options.out, options.name, f"lenet-{options.variant}")
     print(f"{len(data.train_images):,} training and {len(data.test_images):,} test images: {what}")
     model = LeNet5(len(classes), options.variant, options.device)
     print(f"LeNet-5, variant {options.variant}, on {options.device}: {model.num_parameters():,} parameters")
-    save_config(run / "config.json", options, recipe, what, data, classes)
+    run.write("config.json", config_of(options, recipe, what, data, classes))
 
     batches = Batches(data.train_images, data.train_labels, recipe.batch_size, options.seed)
     test = Batches(data.test_images, data.test_labels, batch_size=250)
     optimizer = optim.Adam(model.parameters(), recipe.lr)
     steps = recipe.epochs * len(batches)
     schedule = optim.WarmupCosine(optimizer, round(WARMUP * steps), steps)
-    log, step, scores = Log(run / "log.csv"), 0, None
-    try:
-        for epoch in range(1, recipe.epochs + 1):
-            with step_bar(len(batches), f"epoch {epoch}/{recipe.epochs}") as bar:
-                step = train_epoch(
-                    model, batches.epoch(epoch), optimizer, options.device,
-                    epoch=epoch, first_step=step, log=log, bar=bar, schedule=schedule,
-                )  # fmt: skip
-            scores = evaluate(model, test, options.device)
-            log.add(
-                split="val", epoch=epoch, step=step, images=scores.images,
-                loss=scores.loss, top1=scores.top1, top5=scores.top5,
-            )  # fmt: skip
-            print(f"epoch {epoch}: {describe(scores)}")
-    except KeyboardInterrupt:
-        print("\ninterrupted: finishing with the weights as they are")
-    finally:
-        log.close()
     facts = {"model": "LeNet-5", "variant": options.variant, "data": what, "classes": list(classes)}
-    checkpoint.save(run / "weights.safetensors", model.state_dict(), facts)
 
-    drawn = [] if options.no_figures else draw(run, log, model, test, classes, what, options)
-    finish(run, log, scores, drawn, what, time.perf_counter() - begin, options, recipe)
+    def save(folder: Path) -> None:
+        checkpoint.save(folder / "weights.safetensors", model.state_dict(), facts)
+
+    step, run.save, run.planned = 0, save, steps
+    for epoch in range(1, recipe.epochs + 1):
+        with progress(len(batches), f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
+            step = train_epoch(
+                model, batches.epoch(epoch), optimizer, options.device,
+                epoch=epoch, first_step=step, log=run.log, bar=bar, schedule=schedule,
+            )  # fmt: skip
+        scores = evaluate(model, test, options.device)
+        run.log.add(
+            split="val", epoch=epoch, step=step, images=scores.images,
+            loss=scores.loss, top1=scores.top1, top5=scores.top5,
+        )  # fmt: skip
+        run.score("one_view", scores, views=1, epoch=epoch, step=step)
+        print(f"epoch {epoch}: {describe(scores)}")
+        run.keep_or_warn()
+    run.keep_last()
+    drawn = [] if options.no_figures else draw(run, model, test, classes, what, options)
+    run.keep_last()
+    tell(run, scores, drawn, what, time.perf_counter() - begin, options, recipe)
+    run.check()
 
 
 def recipe_for(options: argparse.Namespace, what: str) -> Recipe:
@@ -170,7 +185,7 @@ def recipe_for(options: argparse.Namespace, what: str) -> Recipe:
     return Recipe(**{**asdict(RECIPES[options.variant]), **changes})
 
 
-def save_config(path: Path, options: Any, recipe: Recipe, what: str, data: Mnist, classes: Any) -> None:
+def config_of(options: Any, recipe: Recipe, what: str, data: Mnist, classes: Any) -> str:
     config = {
         "model": "LeNet-5", "variant": options.variant, "device": options.device, "seed": options.seed,
         "recipe": asdict(recipe), "data": what, "folder": options.data, "classes": list(classes),
@@ -178,30 +193,28 @@ def save_config(path: Path, options: Any, recipe: Recipe, what: str, data: Mnist
         "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return json.dumps(config, indent=2) + "\n"
 
 
 def describe(scores: Scores) -> str:
     return f"top-1 {scores.top1:.2%}, loss {scores.loss:.3f} on {scores.images:,} test images"
 
 
-def finish(
-    run: Path, log: Log, scores: Scores | None, drawn: list[str], what: str, seconds: float,
-    options: argparse.Namespace, recipe: Recipe,
-) -> None:  # fmt: skip
+def tell(
+    run: Run, scores: Scores, drawn: list[str], what: str, seconds: float, options: argparse.Namespace, recipe: Recipe
+) -> None:
     """What was done, where it lies, what to try next."""
-    images, compute = log.column("train", "images").sum(), log.column("train", "compute_s")
+    images, compute = run.log.column("train", "images").sum(), run.log.column("train", "compute_s")
     print()
-    if len(compute):
-        print(
-            f"Trained on {images:,.0f} images of {what} in {compute.sum():.0f} s: {images / compute.sum():.0f} "
-            f"images/s, {1e3 * np.median(compute):.1f} ms a step of {recipe.batch_size}."
-        )
-    if scores is not None:
-        print(f"LeNet-5, variant {options.variant}: {describe(scores)} (guessing: 10%).")
-    print(f"Everything took {seconds:.0f} s. In {run}:")
-    for name in ("config.json", "log.csv", "weights.safetensors", *drawn):
-        print(f"  {name}")
+    print(
+        f"Trained on {images:,.0f} images of {what} in {compute.sum():.0f} s: {images / compute.sum():.0f} "
+        f"images/s, {1e3 * np.median(compute):.1f} ms a step of {recipe.batch_size}."
+    )
+    print(f"LeNet-5, variant {options.variant}: {describe(scores)} (guessing: 10%).")
+    print(f"Everything took {seconds:.0f} s. In {printable(run.path)}:")
+    for name in ("config.json", "log.csv", "metrics.json", "weights.safetensors", *drawn):
+        if (run.path / name).exists():
+            print(f"  {name}")
     other = "relu" if options.variant == "1998" else "1998"
     script = "python examples/lenet_mnist.py" + (f" --data {options.data}" if options.data else "")
     print("Try next:")
@@ -214,20 +227,19 @@ def finish(
 # ---------------------------------------------------------------- pictures
 
 
-def draw(
-    run: Path, log: Log, model: LeNet5, test: Batches, classes: tuple[str, ...], what: str, options: Any
-) -> list[str]:
-    """All pictures of the run; returns their file names."""
+def draw(run: Run, model: LeNet5, test: Batches, classes: tuple[str, ...], what: str, options: Any) -> list[str]:
+    """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""
     p = np.concatenate([probabilities(model, batch.images, options.device) for batch in test])
     right = float(np.mean(p.argmax(1) == test.labels))
     title = f"LeNet-5 ({options.variant}) on {what}: {right:.1%} top-1 on test images"
-    drawn = []
-    if len(log.column("train", "loss")):
-        figures.learning_curves(log, len(classes), run / "learning_curves.png", title)
-        drawn = ["learning_curves.png"]
-    draw_kernels(model, test.images[:1], run / "c1_kernels.png", options.device)
-    draw_mistakes(test, p, classes, run / "mistakes.png", title)
-    return [*drawn, "c1_kernels.png", "mistakes.png"]
+    pictures = {
+        "learning_curves.png": lambda path: figures.learning_curves(run.log, len(classes), path, title),
+        "c1_kernels.png": lambda path: draw_kernels(model, test.images[:1], path, options.device),
+        "mistakes.png": lambda path: draw_mistakes(test, p, classes, path, title),
+    }
+    drawn, failed = figures.draw_each(run.path, pictures)
+    run.missing.update(failed)
+    return drawn
 
 
 def draw_kernels(model: LeNet5, image: np.ndarray, path: Path, device: str) -> None:
@@ -247,7 +259,7 @@ def draw_kernels(model: LeNet5, image: np.ndarray, path: Path, device: str) -> N
         axes[0, o].set_title(f"kernel {o}", fontsize=9)
         axes[1, o].imshow(answer, cmap="gray")
     figure.suptitle("The kernels of C1 (white: +, black: -) and what each finds in a test image", fontsize=11)
-    save_figure(figure, path)
+    figures.save(figure, path)
 
 
 def draw_mistakes(
@@ -266,13 +278,7 @@ def draw_mistakes(
         says, truth = classes[answer[i]], classes[test.labels[i]]
         axis.set_title(f"{says}? {p[i, answer[i]]:.0%}\nis: {truth}", fontsize=9, color=figures.RED)
     figure.suptitle(f"{title}\nthe surest of {len(wrong):,} mistakes", fontsize=11)
-    save_figure(figure, path)
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    figures.pyplot().close(figure)
+    figures.save(figure, path)
 
 
 # ---------------------------------------------------------------- the command line
@@ -283,7 +289,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="lenet_mnist.py",
         description="Train LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) on files in the format of MNIST. Without "
         f"options: on Fashion-MNIST from {INSTALLED} where it is installed, else on digits drawn in memory.",
-        epilog="Results go to runs/<name>/: config.json, log.csv, weights.safetensors and pictures.",
+        epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors and pictures. Exit "
+        "codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; 130, 143: interrupted, "
+        "with the net kept.",
     )
     add = parser.add_argument
     add("--data", metavar="DIR", help="folder with the four idx files, gzipped or not; or: drawn")
@@ -307,4 +315,4 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interruption.finish(main)
