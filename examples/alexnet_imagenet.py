@@ -128,16 +128,15 @@ def train_net(
         print(f"epoch {epoch}: {describe(one)}, one view")
         if each_epoch is not None and each_epoch.step(1 - one.top1):
             print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
-        run.keep_or_warn()
+        run.keep(last=epoch == recipe.epochs)
         warn_of_plateau(log, len(net.classes), step)
-    run.keep_last()
     trained = time.perf_counter()
     scores = net.test(val_set, options.workers, report, ten=True)
     run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step)
     print(f"Ten views: {describe(scores)} (guessing: {1 / len(net.classes):.1%}).")
 
     drawn = [] if options.no_figures else draw(run, net, first_kernels, train_set, val_set, scores, options.seed)
-    run.keep_last()
+    run.keep(last=True)
     tell(run, report, drawn, trained - begin, time.perf_counter() - begin)
     suggest(run.path, options, recipe.epochs)
     run.check()
@@ -315,10 +314,8 @@ def tell(run: Run, report: Report, drawn: list[str], trained: float, total: floa
     print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
     if report.skipped:
         print(report)
-    names = [
-        name for name in ("config.json", "log.csv", "metrics.json", WEIGHTS, PREPARATION) if (run.path / name).exists()
-    ]
-    print(f"In {printable(run.path)}: {', '.join([*names, *drawn])}")
+    names = ["config.json", "log.csv", "metrics.json", WEIGHTS, PREPARATION, *drawn]
+    print(f"In {printable(run.path)}: {', '.join(name for name in names if (run.path / name).exists())}")
 
 
 def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:

@@ -84,6 +84,10 @@ def run_job(program: str, job: Callable[[argparse.Namespace], None], options: ar
         code, line = 1, reason(error) + name
     except MemoryError as error:
         code, line = 1, f"out of memory: {reason(error)}"
+    except Exception:
+        if not received():
+            raise  # a fault of the program: with its traceback
+        line = "interrupted"
     finally:
         sys.stdout, sys.stderr = streams
     code = code or int(out.failed)

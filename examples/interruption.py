@@ -125,7 +125,7 @@ def _interrupt(number: int, frame: Any) -> None:
         _write("ended at once: what was being written is lost")
         os._exit(128 + _State.number)
     if _State.count > 1:
-        _write(f"about to end; {PATIENCE - _State.count} more of it will not wait for what is being kept")
+        _write(f"ending already; signal {PATIENCE} will not wait for what is being kept, this was {_State.count}")
     if not _State.raised and not _State.held:
         _State.raised = True
         raise Interrupted(_State.number)

@@ -57,7 +57,8 @@ def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]
         folder = INSTALLED
     if folder in (None, "drawn"):
         counts = TINY if options.tiny else (5000, 1000)
-        return DRAWN, drawn_digits(*counts, seed=options.seed), DIGITS
+        with progress(sum(counts), "drawing digits", "pictures") as bar:
+            return DRAWN, drawn_digits(*counts, seed=options.seed, progress=bar.update), DIGITS
     data = load_mnist(folder)
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
         if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
@@ -166,10 +167,9 @@ def train_net(
         )  # fmt: skip
         run.score("one_view", scores, views=1, epoch=epoch, step=step)
         print(f"epoch {epoch}: {describe(scores)}")
-        run.keep_or_warn()
-    run.keep_last()
+        run.keep(last=epoch == recipe.epochs)
     drawn = [] if options.no_figures else draw(run, model, test, classes, what, options)
-    run.keep_last()
+    run.keep(last=True)
     tell(run, scores, drawn, what, time.perf_counter() - begin, options, recipe)
     run.check()
 

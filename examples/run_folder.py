@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,8 +19,6 @@ from interruption import held
 from progress import warn
 
 from minigrad.errors import CheckpointError, MinigradError, printable
-
-NET = "the net"
 
 
 class TrainingError(MinigradError):
@@ -87,10 +86,12 @@ class Log:
             warn(f"{self.path} cannot be written ({reason(error)}): going on; its rows are kept for the next try")
 
     def catch_up(self) -> None:
-        """Write the file anew where it lacks rows; OSError where that cannot be."""
-        if not self.whole or not self.path.exists():
-            write_whole(self.path, self.text())
-            self.whole = True
+        """Write the file anew where it is gone or lacks rows; `whole` tells whether it could be."""
+        with suppress(OSError):
+            if not self.whole or not self.path.exists():
+                self.whole = False
+                write_whole(self.path, self.text())
+                self.whole = True
 
     def text(self) -> str:
         return ",".join(self.COLUMNS) + "\r\n" + _lines(self.rows)
@@ -113,10 +114,10 @@ def _lines(rows: list[dict[str, Any]]) -> str:
 class Run:
     """A run's folder: `with Run(path) as run`.
 
-    write(name, text), score(...) and log are small files; `save`, set by the program, writes the net into a folder,
-    and is called in one place, _fill().  However the block is left (a signal, an error), the net of
-    the last whole step is kept, and it is said where.  A folder that is gone is made again; what cannot be written is
-    said, tried again by the next keep(), and in the end goes to the system's folder for temporary files.
+    write(name, text), score(...) and log are small files; `save`, set by the program, writes the net into a folder, and
+    is called in one place, _save().  However the block is left, by a signal or an error, the net of the last whole step
+    is kept, and it is said where.  A folder that is gone is made again.  What cannot be written is said, and keep()
+    tries again; the net goes to the system's folder for temporary files in the end.
     """
 
     def __init__(self, path: Path):
@@ -143,67 +144,64 @@ class Run:
     def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
         """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
         facts = {**scores._asdict(), "views": views, "epoch": epoch, "step": step}
-        # JSON knows no NaN
-        self._scores[test] = {k: v if math.isfinite(v) else None for k, v in facts.items()}
+        self._scores[test] = {k: v if math.isfinite(v) else None for k, v in facts.items()}  # JSON knows no NaN
         self.write("metrics.json", json.dumps(self._scores, indent=2) + "\n")
 
     # ---------------------------------------------------------------- the net
 
-    def keep(self) -> bool:
-        """Save the net as it is, and whatever else is not on disk yet; False where the net could not be saved."""
-        try:
-            with held():
+    def keep(self, last: bool = False) -> None:
+        """Put on disk what is not there yet: the net as it is after this step, and the small files.
+
+        Where the net cannot be written, that is said, and the next call tries again; the last one tries another place,
+        and raises IncompleteRunError if there is none.
+        """
+        with held():
+            try:
                 if not self.path.is_dir():
+                    self._kept_at = 0
                     self.path.mkdir(parents=True)
                     warn(f"{self.path} was gone: made again")
-                self._fill()
-        except (OSError, CheckpointError) as error:
-            self.missing[NET] = reason(error)
-            return False
-        self.missing.pop(NET, None)
-        return True
-
-    def _fill(self) -> None:
-        assert self.save is not None
-        self.save(self.path)
-        self._kept_at = self.log.steps()
-        for name, text in self._texts.items():
-            if name in self.missing or not (self.path / name).exists():
-                self.write(name, text)
-        try:
+                self._save()
+            except (OSError, CheckpointError) as error:
+                if last:
+                    self._move(reason(error))
+                else:
+                    warn(f"{self.path}: the net could not be saved ({reason(error)}): training goes on, and the next "
+                         "epoch tries again")  # fmt: skip
+            for name, text in self._texts.items():
+                if not (self.path / name).exists() or name in self.missing:
+                    self.write(name, text)
             self.log.catch_up()
-            self.missing.pop(self.log.path.name, None)
-        except OSError as error:
-            self.missing[self.log.path.name] = reason(error)
 
-    def keep_or_warn(self) -> None:
-        """keep() after an epoch: another try will come."""
-        if not self.keep():
-            warn(f"{self.path}: the net could not be saved ({self.missing[NET]}): training goes on, to try again later")
+    def _save(self) -> None:
+        assert self.save is not None
+        if self._kept_at < self.log.steps():
+            self.save(self.path)
+            self._kept_at = self.log.steps()
 
-    def keep_last(self) -> None:
-        """keep() what is not on disk yet, elsewhere if it has to be; IncompleteRunError where there is no place."""
-        saved = self._kept_at == self.log.steps() and self.log.path.exists()
-        if (saved and self.log.whole and not self.missing) or self.keep():
-            return
-        there, why = self.path, self.missing[NET]
+    def _move(self, why: str) -> None:
+        """Go on in the system's folder for temporary files, because the net cannot be written where it should."""
+        there = self.path
         try:
-            with held():
-                self.path = Path(tempfile.mkdtemp(prefix=f"minigrad-{there.name[:60]}-"))
-                self.log.path, self.log.whole = self.path / self.log.path.name, False
-                self._fill()
+            self.path = Path(tempfile.mkdtemp(prefix=f"minigrad-{there.name[:60]}-"))
+            self._save()
         except (OSError, CheckpointError) as error:
+            elsewhere, self.path = self.path, there
+            if elsewhere != there:
+                shutil.rmtree(elsewhere, ignore_errors=True)
             raise IncompleteRunError(
-                f"the net could be saved neither in {printable(there)} ({why}) nor in {printable(self.path)} "
+                f"the net could be saved neither in {printable(there)} ({why}) nor in {tempfile.gettempdir()} "
                 f"({reason(error)})"
             ) from None
-        self.missing[NET] = f"{why}; it is in {self.path}"
-        warn(f"{there}: the net could not be saved ({why}): this run now lies in {self.path}")
+        self.log.path = self.path / self.log.path.name
+        self.missing[str(there)] = f"{why}: the run is in {self.path}"
+        warn(f"{there}: the net could not be saved ({why}): the run is now in {self.path}")
 
     def check(self) -> None:
-        """IncompleteRunError where something of the run is missing."""
-        if self.missing:
-            what = "; ".join(f"{name}: {why}" for name, why in self.missing.items())
+        """IncompleteRunError where something of the run is missing, or is elsewhere."""
+        missing = {**self.missing, **({} if self.log.whole else {self.log.path.name: "it lacks rows"})}
+        if missing:
+            what = "; ".join(f"{printable(name)}: {why}" for name, why in missing.items())
             raise IncompleteRunError(f"the training is done, but not all of the run could be written: {what}")
 
     # ---------------------------------------------------------------- the end
@@ -220,12 +218,11 @@ class Run:
                 self._remove()
                 say("Stopped before the first step: there is no net to keep.")
                 return
-            # After a TrainingError the weights are those that the loss of no number came from: not worth more than
-            # those of the last epoch.
+            # After a TrainingError the weights are those that gave a loss of no number: the last epoch's are better.
             if self._kept_at < steps and not isinstance(error, TrainingError | IncompleteRunError):
                 say(f"Stopped after {steps} of {self.planned} steps: keeping the net as it is.")
                 try:
-                    self.keep_last()
+                    self.keep(last=True)
                 except IncompleteRunError as problem:
                     warn(str(problem))
             if self._kept_at:
