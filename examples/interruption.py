@@ -6,20 +6,22 @@ There the first signal raises Interrupted; what must not be cut in two (a step o
 kept however often Ctrl-C is pressed; the fourth ends the program at once, for it may hang.  Outside `interruptible()`
 there is nothing to keep yet, or no more: a signal is one line and the end.
 
-This file imports nothing but what Python has loaded anyway, or nearly so: a signal must find it in place.
+This file imports next to nothing, for until it is there a signal finds Python's own ways.
 """
 
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # as in typing, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PATIENCE = 4  # signals after which the program ends, whatever it is doing
@@ -57,6 +59,7 @@ def begin() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job: so it shall be
             signal.signal(number, _leave)
+    atexit.register(_all_done)
 
 
 def finish(main: Callable[[], int]) -> NoReturn:
@@ -76,23 +79,22 @@ def finish(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Within it the first signal raises Interrupted in the main thread; later ones are counted."""
-    _State.number = _State.count = _State.held = 0
-    _State.raised = False
-    before, hook = {}, sys.unraisablehook
-    try:
-        if threading.current_thread() is threading.main_thread():  # signals are taken there alone
-            sys.unraisablehook = _again_soon(hook)
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    before[number] = signal.signal(number, _interrupt)
-        yield
-    finally:
-        for number, handler in before.items():
+class interruptible:  # noqa: N801 - reads as a word: with interruptible():
+    """Within it the first signal raises Interrupted; later ones are counted.  For the main thread."""
+
+    def __enter__(self) -> None:
+        _State.number = _State.count = _State.held = 0
+        _State.raised = False
+        self.hook, sys.unraisablehook = sys.unraisablehook, _again_soon(sys.unraisablehook)
+        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in self.before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        sys.unraisablehook = hook
+        sys.unraisablehook = self.hook
 
 
 def received() -> int:
@@ -116,6 +118,12 @@ class held:  # noqa: N801 - reads as a word: with held():
 def _leave(number: int, frame: Any) -> None:
     _write(f"interrupted ({signal.Signals(number).name})")
     os._exit(128 + number)
+
+
+def _all_done() -> None:
+    """Python itself is being taken down: what was to be done is done, and the exit code shall say so."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: Any) -> None:

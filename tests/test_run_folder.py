@@ -198,11 +198,13 @@ def test_before_the_first_step_no_folder_stays(run, capsys):
     assert not run.path.exists() and "there is no net to keep" in capsys.readouterr().out
 
 
-def test_signals_while_the_net_is_written_let_it_be_written(run, monkeypatch):
+@pytest.mark.parametrize("between_epochs", [True, False])
+def test_signals_while_the_net_is_written_let_it_be_written(run, between_epochs):
     before = {number: signal.signal(number, signal.default_int_handler) for number in interruption.SIGNALS}
-    real = run.save
+    real, calls = run.save, []
 
     def save(folder):
+        calls.append(folder)
         signal.raise_signal(signal.SIGINT)
         real(folder)
         signal.raise_signal(signal.SIGINT)
@@ -211,11 +213,13 @@ def test_signals_while_the_net_is_written_let_it_be_written(run, monkeypatch):
     try:
         with pytest.raises(interruption.Interrupted), interruption.interruptible(), run:
             step(run)
-            raise interruption.Interrupted(signal.SIGINT)
+            if between_epochs:
+                run.keep()
+            raise ZeroDivisionError
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert (run.path / "net").read_text() == "1" and rows(run.path) == [1]
+    assert (run.path / "net").read_text() == "1" and rows(run.path) == [1] and len(calls) == 1
 
 
 def test_scores_without_a_number_are_json(run):
@@ -241,6 +245,7 @@ def test_one_picture_that_fails_leaves_the_others(tmp_path, capsys):
     assert drawn == ["good.png"] and list(failed) == ["bad.png"]
     assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["good.png"]
+    assert figures.short("a\x1b[31m", 30) == r"a\x1b[31m" and figures.short("abcdef", 4) == "abc…"
     figures.pyplot().close("all")
 
 
