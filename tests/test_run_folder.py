@@ -140,6 +140,14 @@ def test_a_folder_that_is_removed_while_it_trains(run, disk, tmp_path, in_its_pl
     assert (run.path / "net").read_text() == "3" and rows(run.path) == [1, 2, 3]
 
 
+def test_a_log_that_is_removed_while_it_is_written(run, capsys):
+    step(run, 2)
+    (run.path / "log.csv").unlink()
+    step(run, 2)
+    run.keep()
+    assert rows(run.path) == [1, 2, 3, 4] and "log.csv cannot be written (No such file" in capsys.readouterr().err
+
+
 def test_half_a_row_is_not_left_standing(run, monkeypatch, capsys):
     step(run, 2)
     real = os.open
@@ -199,7 +207,8 @@ def test_before_the_first_step_no_folder_stays(run, capsys):
 
 
 @pytest.mark.parametrize("between_epochs", [True, False])
-def test_signals_while_the_net_is_written_let_it_be_written(run, between_epochs):
+def test_signals_while_the_net_is_written_let_it_be_written(run, between_epochs, monkeypatch):
+    monkeypatch.setattr(run_folder, "say", lambda text: signal.raise_signal(signal.SIGINT))
     before = {number: signal.signal(number, signal.default_int_handler) for number in interruption.SIGNALS}
     real, calls = run.save, []
 
