@@ -208,7 +208,7 @@ def test_before_the_first_step_no_folder_stays(run, capsys):
 
 @pytest.mark.parametrize("between_epochs", [True, False])
 def test_signals_while_the_net_is_written_let_it_be_written(run, between_epochs, monkeypatch):
-    monkeypatch.setattr(run_folder, "say", lambda text: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(run_folder, "say", lambda text: "keeping" in text and signal.raise_signal(signal.SIGINT))
     before = {number: signal.signal(number, signal.default_int_handler) for number in interruption.SIGNALS}
     real, calls = run.save, []
 
