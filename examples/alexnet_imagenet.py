@@ -8,7 +8,13 @@ python examples/alexnet_imagenet.py --predict WEIGHTS IMAGE...
 
 from __future__ import annotations
 
+import interruption
+
+if __name__ == "__main__":  # before the imports that take a second
+    interruption.begin()
+
 import argparse
+import functools
 import json
 import math
 import os
@@ -33,11 +39,11 @@ from command_line import (
     positive,
     run_job,
     word,
-    write_text,
 )  # fmt: skip
-from tqdm import tqdm
+from progress import progress
+from run_folder import Log, Run
 from trained import PREPARATION, WEIGHTS, Trained, readable
-from training import Log, Scores, step_bar, train_epoch
+from training import Scores, train_epoch
 
 import minigrad
 from minigrad import files, optim
@@ -86,8 +92,14 @@ def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     root = options.data or demo_set(options.tiny)
     train_set, val_set = ImageFolder(root, "train"), ImageFolder(root, "val", limit=options.val_limit)
+    with Run(new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}")) as run:
+        train_net(run, options, root, train_set, val_set, begin)
+
+
+def train_net(
+    run: Run, options: argparse.Namespace, root: Path, train_set: ImageFolder, val_set: ImageFolder, begin: float
+) -> None:
     recipe, report = recipe_for(options), Report()
-    run = new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}")
     print(
         f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes "
         f"from {printable(root)}"
@@ -111,39 +123,34 @@ def train(options: argparse.Namespace) -> None:
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",
     )  # fmt: skip
     each_step, each_epoch = schedules(optimizer, recipe, steps)
-    write_config(run / CONFIG, options, recipe, root, train_set, val_set, str(stats))
+    run.write(CONFIG, config_of(options, recipe, root, train_set, val_set, str(stats)))
 
-    log, step, scores = Log(run / "log.csv"), 0, None
-    try:
-        for epoch in range(1, recipe.epochs + 1):
-            left = min(len(loader), steps - step)
-            with step_bar(left, f"epoch {epoch}/{recipe.epochs}") as bar:
-                step = train_epoch(
-                    model, first(loader.epoch(epoch - 1), left), optimizer, net.device,
-                    epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step,
-                )  # fmt: skip
-            one = net.test(val_set, options.workers, report, ten=False, step=step)
-            log.add(split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5)
-            print(f"epoch {epoch}: {describe(one)}, one view")
-            if each_epoch is not None and each_epoch.step(1 - one.top1):
-                print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
-            net.save(run)
-            warn_of_plateau(log, len(net.classes), step)
-        trained = time.perf_counter()
-        scores = net.test(val_set, options.workers, report, ten=True, step=step)
-    except KeyboardInterrupt:
-        taken = len(log.column("train", "loss"))
-        print(f"\ninterrupted after {taken} of {steps} steps: keeping the weights as they are, without the final test")
-        trained = time.perf_counter()
-        net.save(run)
-    finally:
-        log.close()
+    log, step, run.save, run.planned = run.log, 0, net.save, steps
+    for epoch in range(1, recipe.epochs + 1):
+        left = min(len(loader), steps - step)
+        with progress(left, f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
+            step = train_epoch(
+                model, first(loader.epoch(epoch - 1), left), optimizer, net.device,
+                epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step,
+            )  # fmt: skip
+        one = net.test(val_set, options.workers, report, ten=False, step=step)
+        log.add(split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5)
+        run.score("one_view", one, views=1, epoch=epoch, step=step)
+        print(f"epoch {epoch}: {describe(one)}, one view")
+        if each_epoch is not None and each_epoch.step(1 - one.top1):
+            print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
+        run.keep(last=epoch == recipe.epochs)
+        warn_of_plateau(log, len(net.classes), step)
+    trained = time.perf_counter()
+    scores = net.test(val_set, options.workers, report, ten=True, step=step)
+    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step)
+    print(f"Ten views: {describe(scores)} (guessing: {1 / len(net.classes):.1%}).")
 
-    drawn = [] if options.no_figures else draw(run, net, log, first_kernels, train_set, val_set, scores, options.seed)
-    if scores is not None:
-        print(f"\nTen views: {describe(scores)} (guessing: {1 / len(net.classes):.1%}).")
-    tell(run, log, report, drawn, trained - begin, time.perf_counter() - begin)
-    suggest(run, options, recipe.epochs)
+    drawn = [] if options.no_figures else draw(run, net, first_kernels, train_set, val_set, scores, options.seed)
+    run.keep(last=True)
+    tell(run, report, drawn, trained - begin, time.perf_counter() - begin)
+    suggest(run.path, options, recipe.epochs)
+    run.check()
 
 
 def evaluate_weights(options: argparse.Namespace) -> None:
@@ -200,17 +207,16 @@ def predict(options: argparse.Namespace) -> None:
 def demo_set(tiny: bool) -> Path:
     """The embedded ten classes, rendered into the user's cache folder the first time."""
     counts = {"train_per_class": 6, "val_per_class": 2} if tiny else {}
-    title = "rendering the demo pictures"
-    with tqdm(desc=title, unit="picture", leave=False, dynamic_ncols=True, delay=0.5) as bar:  # seldom there is work
+    with progress(None, "rendering the demo pictures", "pictures") as bar:
 
-        def progress(done: int, total: int) -> None:
+        def rendered(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         advice = "set XDG_CACHE_HOME to a folder that can be written to, or give pictures of your own with --data DIR"
         try:
             root = files.cache_folder() / ("demo-tiny" if tiny else "demo")
-            return make_demo_set(root, **counts, progress=progress)
+            return make_demo_set(root, **counts, progress=rendered)
         except OSError as error:
             raise DataError(f"the demo pictures have no place: {error.strerror}; {advice}") from error
         except DataError as error:
@@ -267,9 +273,7 @@ def warn_of_plateau(log: Log, num_classes: int, step: int) -> None:
         )
 
 
-def write_config(
-    path: Path, options: Any, recipe: Recipe, root: Path, train_set: Any, val_set: Any, stats: str
-) -> None:
+def config_of(options: Any, recipe: Recipe, root: Path, train_set: Any, val_set: Any, stats: str) -> str:
     config = {
         "preset": options.preset, "devices": options.devices, "seed": options.seed, "recipe": asdict(recipe),
         "data": str(root.resolve()), "classes": list(train_set.classes),
@@ -277,7 +281,7 @@ def write_config(
         "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    write_text(path, json.dumps(config, indent=2) + "\n")
+    return json.dumps(config, indent=2) + "\n"
 
 
 # ---------------------------------------------------------------- the end of a run
@@ -290,34 +294,52 @@ def describe(scores: Scores) -> str:
 
 
 def draw(
-    run: Path, net: Trained, log: Log, first_kernels: np.ndarray, train_set: ImageFolder, val_set: ImageFolder,
-    scores: Scores | None, seed: int,
+    run: Run, net: Trained, first_kernels: np.ndarray, train_set: ImageFolder, val_set: ImageFolder, scores: Scores,
+    seed: int,
 ) -> list[str]:  # fmt: skip
-    """All pictures of the run; returns their file names."""
-    title = f"AlexNet ({net.preset}), {len(train_set)} training images"
-    if scores is not None:
-        title += f": {scores.top1:.0%} top-1 on held-out images (ten views)"
-    if len(log.column("train", "loss")):
-        figures.learning_curves(log, len(net.classes), run / "learning_curves.png", title, "held-out images, one view")
-    figures.conv1_kernels(net.model.state_dict()["conv1.weight"], first_kernels, run / "conv1_kernels.png")
-
+    """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""
+    title = f"AlexNet ({net.preset}), {len(train_set)} training images: {scores.top1:.0%} top-1 on held-out images "
+    title += "(ten views)"
     random = np.random.default_rng(seed)
-    shown = readable(val_set, random.permutation(len(val_set)), 8)
-    images, labels = [image for _, image in shown], [int(val_set.labels[i]) for i, _ in shown]
-    figures.predictions(images, net.probabilities(images), labels, net.classes, run / "predictions.png")
+    held_out, pool_order = random.permutation(len(val_set)), random.permutation(len(train_set))
 
-    pool = readable(train_set, random.permutation(len(train_set)), 400)
-    there, here = net.features([image for _, image in pool]), net.features(images[:5])
-    found = []
-    for feature in here:
-        nearest = np.argsort(((there - feature) ** 2).sum(1))[:6]
-        found.append([(pool[j][1], net.classes[train_set.labels[pool[j][0]]]) for j in nearest])
-    figures.neighbours(images[:5], [net.classes[k] for k in labels[:5]], found, run / "nearest.png")
-    return ["learning_curves.png", "conv1_kernels.png", "predictions.png", "nearest.png"]
+    @functools.cache
+    def shown() -> tuple[list[np.ndarray], list[int]]:
+        found = readable(val_set, held_out, 8)
+        return [image for _, image in found], [int(val_set.labels[i]) for i, _ in found]
+
+    def curves(path: Path) -> None:
+        figures.learning_curves(run.log, len(net.classes), path, title, "held-out images, one view")
+
+    def kernels(path: Path) -> None:
+        figures.conv1_kernels(net.model.state_dict()["conv1.weight"], first_kernels, path)
+
+    def predictions(path: Path) -> None:
+        images, labels = shown()
+        figures.predictions(images, net.probabilities(images), labels, net.classes, path)
+
+    def nearest(path: Path) -> None:
+        images, labels = shown()
+        pool = readable(train_set, pool_order, 400)
+        there, here = net.features([image for _, image in pool]), net.features(images[:5])
+        found = []
+        for feature in here:
+            order = np.argsort(((there - feature) ** 2).sum(1))[:6]
+            found.append([(pool[j][1], net.classes[train_set.labels[pool[j][0]]]) for j in order])
+        figures.neighbours(images[:5], [net.classes[k] for k in labels[:5]], found, path)
+
+    pictures = {
+        "learning_curves.png": curves, "conv1_kernels.png": kernels, "predictions.png": predictions,
+        "nearest.png": nearest,
+    }  # fmt: skip
+    drawn, failed = figures.draw_each(run.path, pictures)
+    run.missing.update(failed)
+    return drawn
 
 
-def tell(run: Path, log: Log, report: Report, drawn: list[str], trained: float, total: float) -> None:
+def tell(run: Run, report: Report, drawn: list[str], trained: float, total: float) -> None:
     """How the time was spent, what was skipped, and what lies in the run's folder."""
+    log = run.log
     data, compute = log.column("train", "data_s").sum(), log.column("train", "compute_s").sum()
     images = int(log.column("train", "images").sum())
     if images:
@@ -328,7 +350,8 @@ def tell(run: Path, log: Log, report: Report, drawn: list[str], trained: float, 
     print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
     if report.skipped:
         print(report)
-    print(f"In {printable(run)}: {', '.join([CONFIG, 'log.csv', WEIGHTS, PREPARATION, *drawn])}")
+    names = [CONFIG, "log.csv", "metrics.json", WEIGHTS, PREPARATION, *drawn]
+    print(f"In {printable(run.path)}: {', '.join(name for name in names if (run.path / name).exists())}")
 
 
 def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
@@ -355,7 +378,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="alexnet_imagenet.py",
         description="Train the two-column AlexNet of Krizhevsky, Sutskever and Hinton (2012). Without options: on ten "
         "classes of rendered pictures, made on the first run.",
-        epilog="Results go to runs/<name>/: config.json, log.csv, weights.safetensors, preparation.npz and pictures.",
+        epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors, preparation.npz "
+        "and pictures. Exit codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; "
+        "130, 143: interrupted, with the net kept.",
     )
     number, whole = positive(float), positive(int)
     what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
@@ -416,4 +441,4 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interruption.finish(main)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from tqdm import tqdm
+from interruption import interruptible, received
+from progress import warn
+from run_folder import FILES, reason
 
 import minigrad
 from minigrad import files
-from minigrad.errors import ArgumentError, DataError, MinigradError, printable
+from minigrad.errors import ArgumentError, MinigradError, printable
 
-WRITTEN = ("config.json", "preparation.npz", "weights.safetensors")  # in the folder of a run, whole or not at all
 EARLIER = r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
 
 
@@ -65,13 +66,6 @@ def quoted(text: str) -> str:
     plain = text.replace("\\", "\\\\").replace("'", "\\'")
     shown = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in plain)
     return f"$'{''.join(shown)}'"
-
-
-def plain_streams() -> None:
-    """Write what the terminal's encoding lacks as an escape, in place of a UnicodeEncodeError: ASCII has no e acute."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 LARGEST = 10**9  # of whole numbers, where nothing else is said
@@ -138,17 +132,75 @@ def one_device(text: str) -> str:
 
 
 def run_job(program: str, job: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
-    """The program's exit code: 0, or what went wrong in one line and 2 (1 where training itself failed)."""
-    plain_streams()
+    """Do the job; the program's exit code, after one line on standard error where it is not 0.
+
+    2: an argument or the data cannot be used.  1: training failed, something could not be written (what was trained
+    is kept, see run_folder.py), memory is full.  130, 143, 129: ended by Ctrl-C, SIGTERM, SIGHUP.
+    """
+    streams, out = (sys.stdout, sys.stderr), Enduring(sys.stdout, "standard output")
+    sys.stdout, sys.stderr = out, Enduring(sys.stderr, "standard error")  # type: ignore[assignment]
+    code, line = 0, ""
     try:
-        with warnings.catch_warnings():
+        with interruptible(), warnings.catch_warnings():
             # One line per unreadable file, without the line of source that warns, and above the progress bar.
-            warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_: warn(str(message))
             job(options)
+    except KeyboardInterrupt as stop:  # Interrupted, or from the emulator, which takes Ctrl-C while a kernel runs
+        code, line = getattr(stop, "exit_code", 130), f"interrupted ({stop})" if str(stop) else "interrupted"
     except MinigradError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 2)
-    return 0
+        code, line = getattr(error, "exit_code", 2), str(error)
+    except OSError as error:
+        name = f": {printable(error.filename)}" if error.filename is not None else ""
+        code, line = 1, reason(error) + name
+    except MemoryError as error:
+        code, line = 1, f"out of memory: {reason(error)}"
+    except Exception:
+        if not received():
+            raise  # a fault of the program: with its traceback
+        line = "interrupted"
+    finally:
+        sys.stdout, sys.stderr = streams
+    code = code or int(out.failed)
+    if received() and code < 128:  # the signal came first, and what it interrupted failed
+        code = 128 + received()
+    with suppress(OSError):
+        if line:
+            print(f"{program}: {line}", file=sys.stderr, flush=True)
+    return code
+
+
+class Enduring:
+    """Standard output or error that never ends a training: what it cannot take is lost, once that has been said.
+
+    The exception is a pipe whose reader is gone: the first write is a BrokenPipeError, as for any program.
+    """
+
+    def __init__(self, stream: Any, name: str):
+        self._stream, self._name, self.failed = stream, name, False
+        if hasattr(stream, "reconfigure"):
+            # Line by line also into a file, for a log is read while it grows; and any name, as an escape at worst.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except OSError as error:
+            first, self.failed = not self.failed, True
+            if first and isinstance(error, BrokenPipeError):
+                error.filename = self._name
+                raise
+            if first and self is sys.stdout:
+                warn(f"{self._name} cannot be written ({reason(error)}): going on without it")
 
 
 def new_run(out: Path, name: str | None, numbered: str) -> Path:
@@ -157,7 +209,7 @@ def new_run(out: Path, name: str | None, numbered: str) -> Path:
     What killed runs left half written in their folders there is removed.
     """
     for earlier in out.glob("*/"):
-        files.remove_dead(earlier, "|".join(map(files.leftovers, WRITTEN)), EARLIER)
+        files.remove_dead(earlier, "|".join(map(files.leftovers, FILES)), EARLIER)
     number = 1
     run = out / (name or f"{numbered}-{number:03d}")
     try:
@@ -174,9 +226,3 @@ def new_run(out: Path, name: str | None, numbered: str) -> Path:
             f"--out {printable(out)}: cannot make the folder {printable(run)} ({printable(error)})"
         ) from None
     return run
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; DataError where that cannot be done."""
-    with files.writing(path, DataError) as file:
-        file.write(text.encode())

@@ -8,6 +8,7 @@ added.  Picture i is drawn from random numbers of its own: the same seed gives t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -41,11 +42,20 @@ STROKES: dict[int, list[list[tuple[float, float]]]] = {
 FINE = 4  # drawn that many times larger, then averaged down: smooth edges
 
 
-def drawn_digits(train: int = 5000, test: int = 1000, seed: int = 0) -> Mnist:
-    """Training and test images uint8 (N, 28, 28), labels (N,): ten classes in turn, white on black."""
+def drawn_digits(
+    train: int = 5000, test: int = 1000, seed: int = 0, progress: Callable[[], object] | None = None
+) -> Mnist:
+    """Training and test images uint8 (N, 28, 28), labels (N,): ten classes in turn, white on black.
+
+    progress: called after each picture.
+    """
     parts = []
     for split, count in enumerate((train, test)):
-        images = [draw(i % 10, np.random.default_rng([seed, split, i])) for i in range(count)]
+        images = []
+        for i in range(count):
+            images.append(draw(i % 10, np.random.default_rng([seed, split, i])))
+            if progress is not None:
+                progress()
         parts += [np.stack(images), np.arange(count) % 10]
     return Mnist(*parts)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from progress import warn
+from run_folder import reason, write_whole
 
-from minigrad.errors import MissingDependencyError
+from minigrad.errors import MissingDependencyError, printable
 
 BLUE, RED, GREY = "#2b6cb0", "#c53030", "#a0aec0"
 
@@ -22,9 +25,26 @@ def pyplot() -> Any:
             f"the pictures need matplotlib ({error}): pip install 'minigrad[plot]', or run with --no-figures"
         ) from None
     matplotlib.use("Agg")  # files only: works without a screen
+    matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})  # a class may be called $x$
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def draw_each(folder: Path, pictures: dict[str, Callable[[Path], None]]) -> tuple[list[str], dict[str, str]]:
+    """Draw what can be drawn: (names of the pictures, names of those that could not be drawn -> why).
+
+    Scores and weights are on disk by now: no fault of a font, a name or a disk may end the program with a traceback.
+    """
+    drawn, failed = [], {}
+    for name, draw in pictures.items():
+        try:
+            draw(folder / name)
+            drawn.append(name)
+        except Exception as error:
+            failed[name] = reason(error)
+            warn(f"{name} could not be drawn: {type(error).__name__}: {failed[name]}")
+    return drawn, failed
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -58,7 +78,7 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str, tested_o
     axes[1].set_ylim(0, 1)
     axes[1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: int = 2) -> None:
@@ -78,7 +98,7 @@ def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: i
             axis.axis("off")
     size = np.linalg.norm(change) / max(float(np.linalg.norm(before)), 1e-12)
     figure.suptitle(f"conv1, each tile scaled to its own range; training moved the weights by {size:.0%}", fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _tiles(kernels: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
@@ -121,7 +141,7 @@ def predictions(
             bars.text(0.02, y, short(classes[k], 26), va="center", fontsize=8)
         bars.set(ylim=(len(best) - 0.4, -0.6), xlim=(0, 1), yticks=[], xticks=[])
     figure.suptitle("Five likeliest classes" + ("" if labels is None else " (red: the right one)"), fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def neighbours(
@@ -147,15 +167,21 @@ def neighbours(
         "Test images (left) and the training images nearest to them in fc7's feature space (green: same class)",
         fontsize=10,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def short(text: str, length: int) -> str:
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _save(figure: Any, path: Path) -> None:
-    if figure.get_layout_engine() is None:
-        figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot().close(figure)
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all, and close it."""
+    content = io.BytesIO()
+    try:
+        if figure.get_layout_engine() is None:
+            figure.tight_layout()
+        figure.savefig(content, dpi=110, format="png")
+    finally:
+        pyplot().close(figure)
+    write_whole(path, content.getvalue())

@@ -10,6 +10,11 @@ On Debian, Fashion-MNIST is the package dataset-fashion-mnist.
 
 from __future__ import annotations
 
+import interruption
+
+if __name__ == "__main__":  # before the imports that take a second
+    interruption.begin()
+
 import argparse
 import json
 import platform
@@ -31,11 +36,12 @@ from command_line import (
     one_device,
     positive,
     run_job,
-    write_text,
 )  # fmt: skip
 from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
-from training import Log, Scores, check_before_saving, evaluate, log_probabilities, rivals, step_bar, train_epoch
+from progress import progress
+from run_folder import Run
+from training import Scores, check_before_saving, evaluate, log_probabilities, rivals, train_epoch
 
 import minigrad
 from minigrad import Tensor, checkpoint, optim
@@ -61,7 +67,8 @@ def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]
         folder = INSTALLED
     if folder in (None, "drawn"):
         counts = TINY if options.tiny else (5000, 1000)
-        return DRAWN, drawn_digits(*counts, seed=options.seed), DIGITS
+        with progress(sum(counts), "drawing digits", "pictures") as bar:
+            return DRAWN, drawn_digits(*counts, seed=options.seed, progress=bar.update), DIGITS
     data = load_mnist(folder)
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
         if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
@@ -133,12 +140,18 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     what, data, classes = find_data(options)
+    with Run(new_run(options.out, options.name, f"lenet-{options.variant}")) as run:
+        train_net(run, options, what, data, classes, begin)
+
+
+def train_net(
+    run: Run, options: argparse.Namespace, what: str, data: Mnist, classes: tuple[str, ...], begin: float
+) -> None:
     recipe = recipe_for(options, what)
-    run = new_run(options.out, options.name, f"lenet-{options.variant}")
     print(f"{len(data.train_images):,} training and {len(data.test_images):,} test images: {what}")
     model = LeNet5(len(classes), options.variant, options.device)
     print(f"LeNet-5, variant {options.variant}, on {options.device}: {model.num_parameters():,} parameters")
-    save_config(run / "config.json", options, recipe, what, data, classes)
+    run.write("config.json", config_of(options, recipe, what, data, classes))
 
     batches = Batches(data.train_images, data.train_labels, recipe.batch_size, options.seed)
     test = Batches(data.test_images, data.test_labels, batch_size=250)
@@ -146,36 +159,34 @@ def train(options: argparse.Namespace) -> None:
     steps = recipe.epochs * len(batches)
     schedule = optim.WarmupCosine(optimizer, round(WARMUP * steps), steps)
     facts = {"model": "LeNet-5", "variant": options.variant, "data": what, "classes": list(classes)}
-    log, step, scores = Log(run / "log.csv"), 0, None
-    try:
-        for epoch in range(1, recipe.epochs + 1):
-            with step_bar(len(batches), f"epoch {epoch}/{recipe.epochs}") as bar:
-                step = train_epoch(
-                    model, batches.epoch(epoch), optimizer, options.device,
-                    epoch=epoch, first_step=step, log=log, bar=bar, schedule=schedule,
-                )  # fmt: skip
-            scores = evaluate(model, test, options.device, step=step)
-            log.add(
-                split="val", epoch=epoch, step=step, images=scores.images,
-                loss=scores.loss, top1=scores.top1, top5=scores.top5,
+
+    step, run.planned = 0, steps
+    run.save = lambda folder: save(folder, model, test, facts, options.device)
+    for epoch in range(1, recipe.epochs + 1):
+        with progress(len(batches), f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
+            step = train_epoch(
+                model, batches.epoch(epoch), optimizer, options.device,
+                epoch=epoch, first_step=step, log=run.log, bar=bar, schedule=schedule,
             )  # fmt: skip
-            print(f"epoch {epoch}: {describe(scores)}")
-            save(run, model, test, facts, options.device)
-    except KeyboardInterrupt:
-        print("\ninterrupted: finishing with the weights as they are")
-        save(run, model, test, facts, options.device)
-    finally:
-        log.close()
+        scores = evaluate(model, test, options.device, step=step)
+        run.log.add(
+            split="val", epoch=epoch, step=step, images=scores.images,
+            loss=scores.loss, top1=scores.top1, top5=scores.top5,
+        )  # fmt: skip
+        run.score("one_view", scores, views=1, epoch=epoch, step=step)
+        print(f"epoch {epoch}: {describe(scores)}")
+        run.keep(last=epoch == recipe.epochs)
+    drawn = [] if options.no_figures else draw(run, model, test, classes, what, options)
+    run.keep(last=True)
+    tell(run, scores, drawn, what, time.perf_counter() - begin, options, recipe)
+    run.check()
 
-    drawn = [] if options.no_figures else draw(run, log, model, test, classes, what, options)
-    finish(run, log, scores, drawn, what, time.perf_counter() - begin, options, recipe)
 
-
-def save(run: Path, model: LeNet5, test: Batches, facts: dict[str, Any], device: str) -> None:
+def save(folder: Path, model: LeNet5, test: Batches, facts: dict[str, Any], device: str) -> None:
     """Weights into the folder of a run.  TrainingError, and those saved before are kept, where the net has diverged."""
     state = model.state_dict()
     check_before_saving(model, state, prepare(test.images[:1])[0], device)
-    checkpoint.save(run / WEIGHTS, state, facts)
+    checkpoint.save(folder / WEIGHTS, state, facts)
 
 
 def recipe_for(options: argparse.Namespace, what: str) -> Recipe:
@@ -189,7 +200,7 @@ def recipe_for(options: argparse.Namespace, what: str) -> Recipe:
     return Recipe(**{**asdict(RECIPES[options.variant]), **changes})
 
 
-def save_config(path: Path, options: Any, recipe: Recipe, what: str, data: Mnist, classes: Any) -> None:
+def config_of(options: Any, recipe: Recipe, what: str, data: Mnist, classes: Any) -> str:
     config = {
         "model": "LeNet-5", "variant": options.variant, "device": options.device, "seed": options.seed,
         "recipe": asdict(recipe), "data": what, "folder": options.data, "classes": list(classes),
@@ -197,30 +208,28 @@ def save_config(path: Path, options: Any, recipe: Recipe, what: str, data: Mnist
         "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    write_text(path, json.dumps(config, indent=2) + "\n")
+    return json.dumps(config, indent=2) + "\n"
 
 
 def describe(scores: Scores) -> str:
     return f"top-1 {scores.top1:.2%}, loss {scores.loss:.3f} on {scores.images:,} test images"
 
 
-def finish(
-    run: Path, log: Log, scores: Scores | None, drawn: list[str], what: str, seconds: float,
-    options: argparse.Namespace, recipe: Recipe,
-) -> None:  # fmt: skip
+def tell(
+    run: Run, scores: Scores, drawn: list[str], what: str, seconds: float, options: argparse.Namespace, recipe: Recipe
+) -> None:
     """What was done, where it lies, what to try next."""
-    images, compute = log.column("train", "images").sum(), log.column("train", "compute_s")
+    images, compute = run.log.column("train", "images").sum(), run.log.column("train", "compute_s")
     print()
-    if len(compute):
-        print(
-            f"Trained on {images:,.0f} images of {what} in {compute.sum():.0f} s: {images / compute.sum():.0f} "
-            f"images/s, {1e3 * np.median(compute):.1f} ms a step of {recipe.batch_size}."
-        )
-    if scores is not None:
-        print(f"LeNet-5, variant {options.variant}: {describe(scores)} (guessing: 10%).")
-    print(f"Everything took {seconds:.0f} s. In {printable(run)}:")
-    for name in ("config.json", "log.csv", WEIGHTS, *drawn):
-        print(f"  {name}")
+    print(
+        f"Trained on {images:,.0f} images of {what} in {compute.sum():.0f} s: {images / compute.sum():.0f} "
+        f"images/s, {1e3 * np.median(compute):.1f} ms a step of {recipe.batch_size}."
+    )
+    print(f"LeNet-5, variant {options.variant}: {describe(scores)} (guessing: 10%).")
+    print(f"Everything took {seconds:.0f} s. In {printable(run.path)}:")
+    for name in ("config.json", "log.csv", "metrics.json", WEIGHTS, *drawn):
+        if (run.path / name).exists():
+            print(f"  {name}")
     other = "relu" if options.variant == "1998" else "1998"
     title = "ReLU and max-pooling" if other == "relu" else "the net of 1998"
     longer = command(options, "--epochs", str(3 * recipe.epochs), drop=("epochs", "name"))
@@ -235,20 +244,19 @@ def finish(
 # ---------------------------------------------------------------- pictures
 
 
-def draw(
-    run: Path, log: Log, model: LeNet5, test: Batches, classes: tuple[str, ...], what: str, options: Any
-) -> list[str]:
-    """All pictures of the run; returns their file names."""
+def draw(run: Run, model: LeNet5, test: Batches, classes: tuple[str, ...], what: str, options: Any) -> list[str]:
+    """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""
     log_p = np.concatenate([log_probabilities(model, batch.images, options.device) for batch in test])
     right = float(np.mean(rivals(log_p, test.labels) == 0))
     title = f"LeNet-5 ({options.variant}) on {what}: {right:.1%} top-1 on test images"
-    drawn = []
-    if len(log.column("train", "loss")):
-        figures.learning_curves(log, len(classes), run / "learning_curves.png", title)
-        drawn = ["learning_curves.png"]
-    draw_kernels(model, test.images[:1], run / "c1_kernels.png", options.device)
-    draw_mistakes(test, np.exp(log_p), classes, run / "mistakes.png", title)
-    return [*drawn, "c1_kernels.png", "mistakes.png"]
+    pictures = {
+        "learning_curves.png": lambda path: figures.learning_curves(run.log, len(classes), path, title),
+        "c1_kernels.png": lambda path: draw_kernels(model, test.images[:1], path, options.device),
+        "mistakes.png": lambda path: draw_mistakes(test, np.exp(log_p), classes, path, title),
+    }
+    drawn, failed = figures.draw_each(run.path, pictures)
+    run.missing.update(failed)
+    return drawn
 
 
 def draw_kernels(model: LeNet5, image: np.ndarray, path: Path, device: str) -> None:
@@ -268,7 +276,7 @@ def draw_kernels(model: LeNet5, image: np.ndarray, path: Path, device: str) -> N
         axes[0, o].set_title(f"kernel {o}", fontsize=9)
         axes[1, o].imshow(answer, cmap="gray")
     figure.suptitle("The kernels of C1 (white: +, black: -) and what each finds in a test image", fontsize=11)
-    save_figure(figure, path)
+    figures.save(figure, path)
 
 
 def draw_mistakes(
@@ -289,13 +297,7 @@ def draw_mistakes(
         says, truth = classes[answer[i]], classes[test.labels[i]]
         axis.set_title(f"{says}? {p[i, answer[i]]:.0%}\nis: {truth}", fontsize=9, color=figures.RED)
     figure.suptitle(f"{title}\nthe surest of {len(wrong):,} mistakes", fontsize=11)
-    save_figure(figure, path)
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    figures.pyplot().close(figure)
+    figures.save(figure, path)
 
 
 # ---------------------------------------------------------------- the command line
@@ -306,7 +308,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="lenet_mnist.py",
         description="Train LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) on files in the format of MNIST. Without "
         f"options: on Fashion-MNIST from {INSTALLED} where it is installed, else on digits drawn in memory.",
-        epilog="Results go to runs/<name>/: config.json, log.csv, weights.safetensors and pictures.",
+        epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors and pictures. Exit "
+        "codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; 130, 143: interrupted, "
+        "with the net kept.",
     )
     add = parser.add_argument
     add("--data", metavar="DIR", help="folder with the four idx files, gzipped or not; or: drawn")
@@ -330,4 +334,4 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interruption.finish(main)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from alexnet import PRESETS, AlexNet, together
-from tqdm import tqdm
+from progress import progress
 from training import Scores, check_before_saving, evaluate, log_probabilities
 
 import minigrad
@@ -68,7 +68,7 @@ class Trained:
         view = self.ten_view() if ten else self.center_view()
         loader = Loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
         title = f"testing with {'ten views' if ten else 'one view'}"
-        with tqdm(total=len(loader), unit="batch", desc=title, leave=False, dynamic_ncols=True) as bar:
+        with progress(len(loader), title, "batches") as bar:
             return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)
 
     def log_probabilities(self, image: np.ndarray, name: Any = "the image") -> np.ndarray:

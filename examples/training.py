@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from run_folder import Log, TrainingError
 
 import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, nn
-from minigrad.errors import DataError, MinigradError, printable
-
-
-class TrainingError(MinigradError):
-    """The net has diverged: its loss, its answers or its weights are not finite."""
-
-    exit_code = 1
+from minigrad.errors import DataError, printable
+from minigrad.interrupts import hold
 
 
 class Scores(NamedTuple):
@@ -34,35 +27,6 @@ class Scores(NamedTuple):
     top1: float
     top5: float
     images: int
-
-
-class Log:
-    """log.csv: one row per training step and one per test, written as they happen."""
-
-    COLUMNS = ("split", "epoch", "step", "images", "lr", "loss", "top1", "top5", "images_per_s", "data_s", "compute_s")
-
-    def __init__(self, path: Path):
-        self.rows: list[dict[str, Any]] = []
-        self._file = open(path, "w", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, self.COLUMNS)
-        self._writer.writeheader()
-
-    def add(self, **row: Any) -> None:
-        self.rows.append(row)
-        self._writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        self._file.flush()  # an interrupted run keeps its log
-
-    def column(self, split: str, name: str) -> np.ndarray:
-        return np.array([row[name] for row in self.rows if row["split"] == split], dtype=float)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def step_bar(total: int, title: str) -> tqdm:
-    """The progress bar of an epoch: steps done and the time left, before what train_epoch adds."""
-    shape = "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}"
-    return tqdm(total=total, desc=title, bar_format=shape, dynamic_ncols=True)
 
 
 def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
@@ -85,7 +49,7 @@ def train_epoch(
     epoch: int,
     first_step: int,
     log: Log,
-    bar: tqdm,
+    bar: Any,
     schedule: Any = None,
 ) -> int:
     """One pass over the batches (.images, .labels); returns the number of the next step.
@@ -93,10 +57,11 @@ def train_epoch(
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.
     `schedule`, where given, sets the learning rate before every step.  TrainingError where the loss or an output is
-    not finite.
+    not finite.  An interruption in the middle of a step leaves the weights of the step before: an update is done
+    whole, with its row of the log, or not at all.
     """
     model.train()
-    step, mean_loss, mean_top1, seen = first_step, math.nan, math.nan, 0
+    step, mean_loss, mean_top1 = first_step, math.nan, math.nan
     for data_s, batch in timed(batches):
         begin = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
@@ -110,18 +75,18 @@ def train_epoch(
             raise TrainingError(f"an output is not finite at step {step}: start again with a lower --lr than {lr:g}")
         top1 = float(np.mean(rivals(answer, batch.labels) == 0))
         loss.backward()
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        compute_s = time.perf_counter() - begin
-        step, n = step + 1, len(batch.labels)
-        seen += n
+        with hold(finish=True):
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            compute_s = time.perf_counter() - begin
+            step, n = step + 1, len(batch.labels)
+            speed = n / (data_s + compute_s)
+            log.add(split="train", epoch=epoch, step=step, images=n, lr=lr, loss=value, top1=top1,
+                    images_per_s=speed, data_s=data_s, compute_s=compute_s)  # fmt: skip
         keep = 1 - 1 / min(step - first_step, 20)  # a mean of all steps at first, of about the last 20 later
         mean_loss = value if step == first_step + 1 else keep * mean_loss + (1 - keep) * value
         mean_top1 = top1 if step == first_step + 1 else keep * mean_top1 + (1 - keep) * top1
-        speed = n / (data_s + compute_s)
-        log.add(split="train", epoch=epoch, step=step, images=n, lr=lr, loss=value, top1=top1,
-                images_per_s=speed, data_s=data_s, compute_s=compute_s)  # fmt: skip
         bar.set_postfix_str(
             f"loss {mean_loss:.3f} top-1 {mean_top1:.0%} {speed:.1f} images/s "
             f"data {data_s * 1e3:.0f} ms compute {compute_s * 1e3:.0f} ms",
@@ -214,7 +179,7 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[Any],
     device: str,
-    bar: tqdm | None = None,
+    bar: Any = None,
     *,
     names: Sequence[Any] | None = None,
     step: int | None = None,

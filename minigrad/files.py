@@ -40,13 +40,13 @@ _ADVICE = {
 
 
 @contextmanager
-def writing(path: PathLike, refuse: Callable[[str], Exception]) -> Iterator[BinaryIO]:
+def writing(path: PathLike, refuse: Callable[[str], Exception] | None = None) -> Iterator[BinaryIO]:
     """A binary file to write, which takes the place of `path` when the with block ends, whole and on the disk.
 
     Until then, and where anything fails, what was at `path` stays as it was.  A new file gets the mode that the umask
     leaves, one that replaces another gets that one's.  A symbolic link stays, the file it leads to is replaced;
     anything but a file (a folder, a device, a pipe) is refused.  refuse(message) makes the error to be raised in place
-    of an OSError: the message says where, why, and what to do.
+    of an OSError, where it is given: the message says where, why, and what to do.
     """
     try:
         place = _place(path)
@@ -60,6 +60,8 @@ def writing(path: PathLike, refuse: Callable[[str], Exception]) -> Iterator[Bina
                 os.fsync(file.fileno())
             _rename(temporary, place)
     except OSError as error:
+        if refuse is None:
+            raise
         raise refuse(f"cannot write {printable(path)}: {reason(error)}") from error
 
 

@@ -145,7 +145,7 @@ def _log(source: str, name: str, options: tuple[str, ...]) -> str:
     with suppress(OSError):  # a cache that cannot be written is no reason to fail
         cache = files.cache_folder() / "nvrtc"
         cache.mkdir(parents=True, exist_ok=True)
-        with files.writing(cache / key, OSError) as file:
+        with files.writing(cache / key) as file:
             file.write(log.encode())
     return log
 

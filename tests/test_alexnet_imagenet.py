@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert "31 training and 9 test images of 3 classes" in out
     (result,) = out_folder.iterdir()
     assert {path.name for path in result.iterdir()} == {
-        "config.json", "log.csv", "weights.safetensors", "preparation.npz", *PICTURES
+        "config.json", "log.csv", "metrics.json", "weights.safetensors", "preparation.npz", *PICTURES
     }  # fmt: skip
     for name in PICTURES:
         picture = np.asarray(Image.open(result / name).convert("L"))
@@ -93,6 +94,12 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     rows = list(csv.DictReader((result / "log.csv").open()))
     assert [row["split"] for row in rows] == (["train"] * 5 + ["val"]) * 3
     assert all(float(row["loss"]) > 0 for row in rows)
+    scores = json.loads((result / "metrics.json").read_text())
+    assert {name: (s["views"], s["epoch"], s["step"], s["images"]) for name, s in scores.items()} == {
+        "one_view": (1, 3, 15, 9), "ten_views": (10, 3, 15, 9)
+    }  # fmt: skip
+    assert f"Ten views: top-1 {scores['ten_views']['top1']:.1%}" in out
+    assert float(rows[-1]["loss"]) == pytest.approx(scores["one_view"]["loss"], rel=1e-5)
     rates = [float(row["lr"]) for row in rows if row["split"] == "train"]
     assert rates == sorted(rates, reverse=True) and rates[-1] < 0.1 * rates[0], "the cosine falls towards 0"
 
@@ -130,25 +137,54 @@ def test_the_papers_recipe_runs(folder, tmp_path, capsys, preset):
     assert f"preset {preset}" in out
 
 
-def test_an_interrupted_run_keeps_its_weights_and_pictures(folder, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_run_keeps_its_weights(folder, tmp_path, capsys, monkeypatch, name, code):
     def interrupted(model, batches, *args, real=alexnet_imagenet.train_epoch, **options):
         def until_ctrl_c():
             for i, batch in enumerate(batches):
                 if i == 2:
-                    raise KeyboardInterrupt
+                    signal.raise_signal(getattr(signal, name))
                 yield batch
 
         return real(model, until_ctrl_c(), *args, **options)
 
     monkeypatch.setattr(alexnet_imagenet, "train_epoch", interrupted)
-    code, out, err = run(
+    done, out, err = run(
         capsys, "--data", folder, "--out", tmp_path, "--epochs", 2, "--batch-size", 6, "--name", "mine"
     )
+    assert done == code and f"interrupted ({name})" in err
+    assert "Stopped after 2 of 10 steps: keeping the net" in out and "Ten views" not in out
+    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert left == {"config.json", "log.csv", "weights.safetensors", "preparation.npz"}, "nothing is drawn any more"
+    done, out, err = run(capsys, "--data", folder, "--evaluate", tmp_path / "mine" / "weights.safetensors")
+    assert done == 0, err
+
+
+def test_a_picture_that_cannot_be_drawn_costs_neither_scores_nor_the_other_pictures(
+    folder, tmp_path, capsys, monkeypatch
+):
+    def broken(*_):
+        assert "ten_views" in (tmp_path / "mine" / "metrics.json").read_text(), "scores go to a file first"
+        raise ValueError("a font is\nmissing")
+
+    monkeypatch.setattr(alexnet_imagenet.figures, "conv1_kernels", broken)
+    code, out, err = run(capsys, "--data", folder, "--out", tmp_path, "--steps", 2, "--batch-size", 6, "--name", "mine")
+    assert code == 1 and "conv1_kernels.png could not be drawn: ValueError: a font is" in err
+    assert err.splitlines()[-1].endswith("not all of the run could be written: conv1_kernels.png: a font is")
+    assert "Ten views" in out and "conv1_kernels" not in out
+    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert set(PICTURES) - left == {"conv1_kernels.png"}
+
+
+def test_any_name_of_a_class_can_be_drawn(folder, tmp_path, capsys):
+    odd = tmp_path / "odd"
+    shutil.copytree(folder, odd)
+    for split in ("train", "val"):
+        (odd / split / "ape").rename(odd / split / r"$\foo$")
+        (odd / split / "bee").rename(odd / split / "$a^{_\x1b[31m")
+    code, out, err = run(capsys, "--data", odd, "--out", tmp_path / "runs", "--steps", 1, "--batch-size", 6)
     assert code == 0, err
-    assert "interrupted after 2 of 10 steps" in out and "Ten views" not in out
-    assert {"weights.safetensors", "log.csv", *PICTURES} <= {path.name for path in (tmp_path / "mine").iterdir()}
-    code, out, err = run(capsys, "--data", folder, "--evaluate", tmp_path / "mine" / "weights.safetensors")
-    assert code == 0, err
+    assert all(name in out for name in PICTURES) and "\x1b" not in err
 
 
 def test_a_run_is_never_overwritten(folder, tmp_path, capsys):
@@ -195,7 +231,7 @@ def test_good_weights_are_kept_where_the_net_diverges_later(folder, tmp_path, ca
     code, out, err = run(
         capsys, "--data", folder, "--out", tmp_path, "--epochs", 3, "--batch-size", 15, "--name", "mine"
     )
-    assert code == 1 and "weights saved earlier are kept" in err, err
+    assert code == (130 if how == "interrupted" else 1) and "weights saved earlier are kept" in err, err
     assert "epoch 1: top-1" in out and "epoch 2" not in out and "Ten views" not in out
     assert [(tmp_path / "mine" / "weights.safetensors").read_bytes()] == after_the_first_epoch
 
@@ -229,8 +265,17 @@ def scores(out):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_evaluate_and_predict_refuse_a_net_that_answers_nan(folder, trained_net, tmp_path, capsys, value):
-    weights = changed(trained_net, tmp_path / "net", fc8_bias=lambda bias: [value, *bias[1:]])
+def test_evaluate_and_predict_refuse_weights_that_are_not_finite(folder, trained_net, tmp_path, capsys, value):
+    weights = changed(trained_net, tmp_path / "net", fc8_bias=lambda bias: np.float32([value, *bias[1:]]))
+    for options in (["--evaluate", weights], ["--predict", weights, folder / "val" / "cat" / "a.JPEG"]):
+        code, out, err = run(capsys, *options)
+        assert code == 2 and "top-1" not in out and "cat" not in out and "fc8.bias" in err and err.count("\n") == 1
+
+
+@OVERFLOW
+def test_evaluate_and_predict_refuse_a_net_that_answers_nan(folder, trained_net, tmp_path, capsys):
+    """Its weights are finite, their products are not."""
+    weights = changed(trained_net, tmp_path / "net", conv1_weight=lambda w: w * np.float32(1e38))
     image = folder / "val" / "cat" / "a.JPEG"
     code, out, err = run(capsys, "--evaluate", weights)
     assert code == 1 and "top-1" not in out and f"{folder}/val/ape/a.JPEG" in err

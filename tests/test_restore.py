@@ -152,7 +152,7 @@ def test_the_next_run_removes_what_killed_runs_have_left(tmp_path):
     earlier = tmp_path / "demo-001"
     earlier.mkdir()
     keep = {"weights.safetensors", "log.csv", "notes.0123456789ab.tmp"}
-    for name in (*keep, *(f"{name}.0123456789ab.tmp" for name in command_line.WRITTEN)):
+    for name in (*keep, *(f"{name}.0123456789ab.tmp" for name in command_line.FILES)):
         (earlier / name).write_text("x")
     for name in (".tmpAb3dEf", f"{WEIGHTS}.4711.tmp"):  # as earlier versions named them
         (earlier / name).write_text("x")

@@ -16,7 +16,8 @@ from minigrad.errors import DataError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from figures import smooth  # noqa: E402
-from training import Log, TrainingError, check_before_saving, evaluate, probabilities, rivals, train_epoch  # noqa: E402
+from run_folder import Log, TrainingError  # noqa: E402
+from training import check_before_saving, evaluate, probabilities, rivals, train_epoch  # noqa: E402
 
 
 class Linear(nn.Module):
@@ -207,7 +208,6 @@ def test_an_epoch_takes_the_steps_it_says(tmp_path):
     assert step == 45
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, twin.state_dict()[name])
-    log.close()
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [float(row["loss"]) for row in rows] == pytest.approx(losses, rel=1e-5)
     assert [row["step"] for row in rows] == ["41", "42", "43", "44", "45"] and {row["epoch"] for row in rows} == {"3"}

@@ -1,0 +1,234 @@
+"""A run's folder, and the care that nothing of a run is lost: by a signal, a full disk, or a folder that is gone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from progress import warn
+
+from minigrad import files
+from minigrad.errors import CheckpointError, MinigradError, printable
+from minigrad.interrupts import hold
+
+FILES = ("config.json", "log.csv", "metrics.json", "preparation.npz", "weights.safetensors")  # besides pictures
+
+
+class TrainingError(MinigradError):
+    """The net has diverged: its loss, its answers or its weights are not finite."""
+
+    exit_code = 1
+
+
+class IncompleteRunError(MinigradError):
+    """The training is done, but something that it was to leave is missing or lies elsewhere."""
+
+    exit_code = 1
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable((str(error).splitlines() or [""])[0] or type(error).__name__)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; OSError where that cannot be."""
+    with files.writing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def say(text: str) -> None:
+    """print, where not even a standard output that is gone may stop what comes next."""
+    with suppress(OSError, ValueError):
+        print(text, flush=True)
+
+
+class Log:
+    """log.csv: one row per training step and one per test, written as they happen.
+
+    A row that cannot be written (the disk is full, the folder gone) ends nothing: all rows are kept in memory, and
+    `catch_up` writes what is missing.
+    """
+
+    COLUMNS = ("split", "epoch", "step", "images", "lr", "loss", "top1", "top5", "images_per_s", "data_s", "compute_s")
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self.whole = True  # whether the file holds all rows
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        if not self.whole:
+            return
+        try:
+            if len(self.rows) == 1:
+                write_whole(self.path, self.text())
+            else:  # opened for each row, and never made anew: what was removed or replaced meanwhile is noticed
+                with open(os.open(self.path, os.O_WRONLY | os.O_APPEND), "wb") as file:
+                    file.write(_lines([row]).encode())
+        except OSError as error:
+            self.whole = False
+            warn(f"{self.path} cannot be written ({reason(error)}): going on; its rows are kept for the next try")
+
+    def catch_up(self) -> None:
+        """Write the file anew where it is gone or lacks rows; `whole` tells whether it could be."""
+        with suppress(OSError):
+            if not self.whole or not self.path.exists():
+                self.whole = False
+                write_whole(self.path, self.text())
+                self.whole = True
+
+    def text(self) -> str:
+        return ",".join(self.COLUMNS) + "\r\n" + _lines(self.rows)
+
+    def column(self, split: str, name: str) -> np.ndarray:
+        return np.array([row[name] for row in self.rows if row["split"] == split], dtype=float)
+
+    def steps(self) -> int:
+        """How many training steps there were."""
+        return sum(row["split"] == "train" for row in self.rows)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, Log.COLUMNS)
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+class Run:
+    """A run's folder: `with Run(path) as run`.
+
+    write(name, text), score(...) and log are small files; `save`, set by the program, writes the net into a folder, and
+    is called in one place, _save().  However the block is left, by a signal or an error, the net of the last whole step
+    is kept, and it is said where.  A folder that is gone is made again.  What cannot be written is said, and keep()
+    tries again; the net goes to the system's folder for temporary files in the end.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.log = path, Log(path / "log.csv")
+        self.save: Callable[[Path], None] | None = None
+        self.missing: dict[str, str] = {}  # what could not be written: name -> why
+        self._texts: dict[str, str] = {}
+        self._scores: dict[str, dict[str, Any]] = {}
+        self._kept_at = 0  # steps after which the net was last saved
+        self.planned = 0  # steps in all
+
+    # ---------------------------------------------------------------- small files
+
+    def write(self, name: str, text: str) -> None:
+        """A small file, whole or not at all; where it cannot be written, keep() tries again."""
+        self._texts[name] = text
+        try:
+            write_whole(self.path / name, text)
+            self.missing.pop(name, None)
+        except OSError as error:
+            self.missing[name] = reason(error)
+            warn(f"{self.path / name} cannot be written ({reason(error)}): going on, to try again later")
+
+    def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
+        """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
+        facts = {**scores._asdict(), "views": views, "epoch": epoch, "step": step}
+        self._scores[test] = {k: v if math.isfinite(v) else None for k, v in facts.items()}  # JSON knows no NaN
+        self.write("metrics.json", json.dumps(self._scores, indent=2) + "\n")
+
+    # ---------------------------------------------------------------- the net
+
+    def keep(self, last: bool = False) -> None:
+        """Put on disk what is not there yet: the net as it is after this step, and the small files.
+
+        Where the net cannot be written, that is said, and the next call tries again; the last one tries another place,
+        and raises IncompleteRunError if there is none.
+        """
+        with hold(finish=True):
+            try:
+                if not self.path.is_dir():
+                    self._kept_at = 0
+                    self.path.mkdir(parents=True)
+                    warn(f"{self.path} was gone: made again")
+                self._save()
+            except (OSError, CheckpointError) as error:
+                if last:
+                    self._move(reason(error))
+                else:
+                    warn(f"{self.path}: the net could not be saved ({reason(error)}): training goes on, and the next "
+                         "epoch tries again")  # fmt: skip
+            for name, text in self._texts.items():
+                if not (self.path / name).exists() or name in self.missing:
+                    self.write(name, text)
+            self.log.catch_up()
+
+    def _save(self) -> None:
+        assert self.save is not None
+        if self._kept_at < self.log.steps():
+            self.save(self.path)
+            self._kept_at = self.log.steps()
+
+    def _move(self, why: str) -> None:
+        """Go on in the system's folder for temporary files, because the net cannot be written where it should."""
+        there = self.path
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=f"minigrad-{there.name[:60]}-"))
+            self._save()
+        except (OSError, CheckpointError) as error:
+            elsewhere, self.path = self.path, there
+            if elsewhere != there:
+                shutil.rmtree(elsewhere, ignore_errors=True)
+            raise IncompleteRunError(
+                f"the net could be saved neither in {printable(there)} ({why}) nor in {tempfile.gettempdir()} "
+                f"({reason(error)})"
+            ) from None
+        self.log.path = self.path / self.log.path.name
+        self.missing[str(there)] = f"{why}: the run is in {self.path}"
+        warn(f"{there}: the net could not be saved ({why}): the run is now in {self.path}")
+
+    def check(self) -> None:
+        """IncompleteRunError where something of the run is missing, or is elsewhere."""
+        missing = {**self.missing, **({} if self.log.whole else {self.log.path.name: "it lacks rows"})}
+        if missing:
+            what = "; ".join(f"{printable(name)}: {why}" for name, why in missing.items())
+            raise IncompleteRunError(f"the training is done, but not all of the run could be written: {what}")
+
+    # ---------------------------------------------------------------- the end
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        with hold(finish=True):
+            steps = self.log.steps()
+            if steps == 0:
+                self._remove()
+                say("Stopped before the first step: there is no net to keep.")
+                return
+            # After a TrainingError the weights are those that gave a loss of no number: the last epoch's are better.
+            if self._kept_at < steps and not isinstance(error, TrainingError | IncompleteRunError):
+                say(f"Stopped after {steps} of {self.planned} steps: keeping the net as it is.")
+                try:
+                    self.keep(last=True)
+                except (IncompleteRunError, TrainingError) as problem:
+                    warn(str(problem))
+            if self._kept_at:
+                say(f"The net after {self._kept_at} of {self.planned} steps is in {printable(self.path)}.")
+
+    def _remove(self) -> None:
+        """Nothing was learned: leave no folder that only takes a name."""
+        with suppress(OSError):
+            for name in self._texts:
+                (self.path / name).unlink()
+            self.path.rmdir()
