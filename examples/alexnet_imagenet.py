@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     root = options.data or demo_set(options.tiny)
     train_set, val_set = ImageFolder(root, "train"), ImageFolder(root, "val", limit=options.val_limit)
-    with Run(new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}")) as run:
+    with new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}") as run:
         train_net(run, options, root, train_set, val_set, begin)
 
 

@@ -8,19 +8,20 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from interruption import interruptible, received
 from progress import warn
-from run_folder import FILES, reason
+from run_folder import FILES, Run, reason
 
 import minigrad
 from minigrad import files
 from minigrad.errors import ArgumentError, MinigradError, printable
+from minigrad.interrupts import hold
 
 EARLIER = r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
 
@@ -203,7 +204,16 @@ class Enduring:
                 warn(f"{self._name} cannot be written ({reason(error)}): going on without it")
 
 
-def new_run(out: Path, name: str | None, numbered: str) -> Path:
+@contextmanager
+def new_run(out: Path, name: str | None, numbered: str) -> Iterator[Run]:
+    """The run in a new folder (see new_folder): `with new_run(...) as run`."""
+    with ExitStack() as stack:
+        with hold(finish=True):  # a signal between the two would leave an empty folder
+            run = stack.enter_context(Run(new_folder(out, name, numbered)))
+        yield run
+
+
+def new_folder(out: Path, name: str | None, numbered: str) -> Path:
     """A new folder out/<name>, or else out/<numbered>-001, -002, ...: earlier runs are never written over.
 
     What killed runs left half written in their folders there is removed.

@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     what, data, classes = find_data(options)
-    with Run(new_run(options.out, options.name, f"lenet-{options.variant}")) as run:
+    with new_run(options.out, options.name, f"lenet-{options.variant}") as run:
         train_net(run, options, what, data, classes, begin)
 
 

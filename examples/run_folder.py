@@ -230,5 +230,5 @@ class Run:
         """Nothing was learned: leave no folder that only takes a name."""
         with suppress(OSError):
             for name in self._texts:
-                (self.path / name).unlink()
+                (self.path / name).unlink(missing_ok=True)  # the signal may have come before it was written
             self.path.rmdir()

@@ -157,7 +157,7 @@ def test_the_next_run_removes_what_killed_runs_have_left(tmp_path):
     for name in (".tmpAb3dEf", f"{WEIGHTS}.4711.tmp"):  # as earlier versions named them
         (earlier / name).write_text("x")
         os.utime(earlier / name, (0, 0))
-    assert command_line.new_run(tmp_path, None, "demo") == tmp_path / "demo-002"
+    assert command_line.new_folder(tmp_path, None, "demo") == tmp_path / "demo-002"
     assert {path.name for path in earlier.iterdir()} == keep
 
 

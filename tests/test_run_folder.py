@@ -364,3 +364,13 @@ def test_a_log_of_many_rows_reads_back(tmp_path):
     assert [float(row["loss"]) for row in read] == pytest.approx(values, rel=1e-5) and len(read) == log.steps()
     assert log.column("train", "loss") == pytest.approx(values)
     assert (tmp_path / "log.csv").read_bytes().decode() == log.text() and run_folder.Log.COLUMNS[0] == "split"
+
+
+def test_a_run_that_is_stopped_before_its_files_are_written_leaves_no_folder(run, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder, "write_whole", stopped)
+    with pytest.raises(KeyboardInterrupt), run:
+        run.write("metrics.json", "{}")
+    assert not run.path.exists()
