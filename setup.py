@@ -12,7 +12,8 @@ PLOT = ["matplotlib>=3.7"]
 # NVIDIA's compiler, alone: it needs no card and no driver.  Not among the tests' needs, nor beside cuda12, which has
 # one of its own: CuPy for CUDA 12 would take this newer one, and what that compiles no driver for CUDA 12 can load.
 NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT]
+# safetensors before 0.4.4 cannot read a file without arrays, such as the state of an optimiser that has none.
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", "safetensors>=0.4.4", *PLOT]
 
 setup(
     name="minigrad",
@@ -30,9 +31,7 @@ setup(
         "minigrad": ["py.typed", "cudasim/cpp/*"],
         "minigrad._kernels": ["*.cu", "*.cuh", "*.md", "budget.json", "ladder/*.cu"],
     },
-    # Each is tested at its oldest (.ci/run).  safetensors before 0.4.4 cannot read a file without arrays that it has
-    # written itself, such as the state of an optimiser that has none.
-    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4.4", "threadpoolctl>=3.1"],
+    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "threadpoolctl>=3.1"],  # the oldest too: .ci/run
     extras_require={
         # [ctk], from CuPy 14 on: cuBLAS, NVRTC and the headers of that CUDA, for machines that have the driver alone.
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
