@@ -205,7 +205,7 @@ def test_a_signal_ends_the_check_and_keeps_the_file(tmp_path, number):
         assert running.wait(20) == 128 + number
         text = out.read_text()
     assert "| short | well |" in text
-    assert f"\n**1 failures:**\n\n- ended by {number.name}, at endless: what follows was not checked" in text
+    assert f"\n**1 failure:**\n\n- ended by {number.name}, at endless: what follows was not checked" in text
     assert ended(numbers)
 
 
