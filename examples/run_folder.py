@@ -216,7 +216,7 @@ class Run:
                 self._remove()
                 say("Stopped before the first step: there is no net to keep.")
                 return
-            # After a TrainingError the weights are those that gave a loss of no number: the last epoch's are better.
+            # After a TrainingError the weights are those that gave nan or inf: the last epoch's are better.
             if self._kept_at < steps and not isinstance(error, TrainingError | IncompleteRunError):
                 say(f"Stopped after {steps} of {self.planned} steps: keeping the net as it is.")
                 try:
