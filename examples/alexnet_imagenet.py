@@ -380,7 +380,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "classes of rendered pictures, made on the first run.",
         epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors, preparation.npz "
         "and pictures. Exit codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; "
-        "130, 143: interrupted, with the net kept.",
+        "130, 143, 129: ended by Ctrl-C, SIGTERM, SIGHUP, with the net kept.",
     )
     number, whole = positive(float), positive(int)
     what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
@@ -391,7 +391,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", type=any_path, metavar="DIR",
-        help="folder with train/<class>/*.jpg and val/<class>/*.jpg, jpeg or png of any size (default: the demo set)",
+        help="folder with train/<class>/*.jpg and val/<class>/*.jpg; jpeg, png, gif, bmp or webp of any size (default: "
+        "the demo set)",
     )  # fmt: skip
     data.add_argument("--val-limit", type=whole, metavar="N", help="test on at most N images of each class")
     data.add_argument(

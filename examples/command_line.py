@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 from interruption import interruptible, received
 from progress import warn
-from run_folder import FILES, Run, reason
+from run_folder import FILES, Run, cause
 
 import minigrad
 from minigrad import files
@@ -152,9 +152,9 @@ def run_job(program: str, job: Callable[[argparse.Namespace], None], options: ar
         code, line = getattr(error, "exit_code", 2), str(error)
     except OSError as error:
         name = f": {printable(error.filename)}" if error.filename is not None else ""
-        code, line = 1, reason(error) + name
+        code, line = 1, cause(error) + name
     except MemoryError as error:
-        code, line = 1, f"out of memory: {reason(error)}"
+        code, line = 1, f"out of memory: {cause(error)}"
     except Exception:
         if not received():
             raise  # a fault of the program: with its traceback
@@ -201,7 +201,7 @@ class Enduring:
                 error.filename = self._name
                 raise
             if first and self is sys.stdout:
-                warn(f"{self._name} cannot be written ({reason(error)}): going on without it")
+                warn(f"{self._name} cannot be written ({cause(error)}): going on without it")
 
 
 @contextmanager

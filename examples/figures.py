@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from progress import warn
-from run_folder import reason, write_whole
+from run_folder import cause, write_whole
 
 from minigrad.errors import MissingDependencyError, printable
 
@@ -42,7 +42,7 @@ def draw_each(folder: Path, pictures: dict[str, Callable[[Path], None]]) -> tupl
             draw(folder / name)
             drawn.append(name)
         except Exception as error:
-            failed[name] = reason(error)
+            failed[name] = cause(error)
             warn(f"{name} could not be drawn: {type(error).__name__}: {failed[name]}")
     return drawn, failed
 

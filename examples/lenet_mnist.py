@@ -309,8 +309,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description="Train LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) on files in the format of MNIST. Without "
         f"options: on Fashion-MNIST from {INSTALLED} where it is installed, else on digits drawn in memory.",
         epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors and pictures. Exit "
-        "codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; 130, 143: interrupted, "
-        "with the net kept.",
+        "codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; 130, 143, 129: ended "
+        "by Ctrl-C, SIGTERM, SIGHUP, with the net kept.",
     )
     add = parser.add_argument
     add("--data", metavar="DIR", help="folder with the four idx files, gzipped or not; or: drawn")

@@ -36,8 +36,8 @@ class IncompleteRunError(MinigradError):
     exit_code = 1
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, in a few words on one line."""
+def cause(error: BaseException) -> str:
+    """What went wrong, in a few words on one line, without the error's class."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable((str(error).splitlines() or [""])[0] or type(error).__name__)
@@ -81,7 +81,7 @@ class Log:
                     file.write(_lines([row]).encode())
         except OSError as error:
             self.whole = False
-            warn(f"{self.path} cannot be written ({reason(error)}): going on; its rows are kept for the next try")
+            warn(f"{self.path} cannot be written ({cause(error)}): going on; its rows are kept for the next try")
 
     def catch_up(self) -> None:
         """Write the file anew where it is gone or lacks rows; `whole` tells whether it could be."""
@@ -136,8 +136,8 @@ class Run:
             write_whole(self.path / name, text)
             self.missing.pop(name, None)
         except OSError as error:
-            self.missing[name] = reason(error)
-            warn(f"{self.path / name} cannot be written ({reason(error)}): going on, to try again later")
+            self.missing[name] = cause(error)
+            warn(f"{self.path / name} cannot be written ({cause(error)}): going on, to try again later")
 
     def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
         """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
@@ -162,9 +162,9 @@ class Run:
                 self._save()
             except (OSError, CheckpointError) as error:
                 if last:
-                    self._move(reason(error))
+                    self._move(cause(error))
                 else:
-                    warn(f"{self.path}: the net could not be saved ({reason(error)}): training goes on, and the next "
+                    warn(f"{self.path}: the net could not be saved ({cause(error)}): training goes on, and the next "
                          "epoch tries again")  # fmt: skip
             for name, text in self._texts.items():
                 if not (self.path / name).exists() or name in self.missing:
@@ -189,7 +189,7 @@ class Run:
                 shutil.rmtree(elsewhere, ignore_errors=True)
             raise IncompleteRunError(
                 f"the net could be saved neither in {printable(there)} ({why}) nor in {tempfile.gettempdir()} "
-                f"({reason(error)})"
+                f"({cause(error)})"
             ) from None
         self.log.path = self.path / self.log.path.name
         self.missing[str(there)] = f"{why}: the run is in {self.path}"
@@ -216,7 +216,7 @@ class Run:
                 self._remove()
                 say("Stopped before the first step: there is no net to keep.")
                 return
-            # After a TrainingError the weights are those that gave a loss of no number: the last epoch's are better.
+            # After a TrainingError the weights are those that gave nan or inf: the last epoch's are better.
             if self._kept_at < steps and not isinstance(error, TrainingError | IncompleteRunError):
                 say(f"Stopped after {steps} of {self.planned} steps: keeping the net as it is.")
                 try:

@@ -26,7 +26,7 @@ from minigrad.data import (
     TenViews,
     TrainViews,
 )
-from minigrad.errors import CheckpointError, DataError, printable
+from minigrad.errors import CheckpointError, DataError, printable, some
 
 WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
 
@@ -121,7 +121,9 @@ class Trained:
         state, facts = checkpoint.load(path)
         where = printable(path)
         if "fc8.weight" not in state:
-            raise CheckpointError(f"{where}: no AlexNet weights: there is no fc8.weight among {sorted(state)[:4]} ...")
+            raise CheckpointError(
+                f"{where}: no AlexNet weights: there is no fc8.weight among {some(sorted(state), 4) or 'no arrays'}"
+            )
         if state["fc8.weight"].ndim != 2 or not state["fc8.weight"].size:
             raise CheckpointError(f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}")
         names, preset, mean = _facts(where, facts, len(state["fc8.weight"]), preset)

@@ -13,7 +13,7 @@ from run_folder import Log, TrainingError
 import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, nn
-from minigrad.errors import DataError, printable
+from minigrad.errors import DataError, some
 from minigrad.interrupts import hold
 
 
@@ -116,15 +116,9 @@ def check_before_saving(model: nn.Module, state: Mapping[str, np.ndarray], image
         spoilt = ["the outputs"]
     if spoilt:
         raise TrainingError(
-            f"the net is not saved, for it has diverged: nan or inf in {some(spoilt)}; "
+            f"the net is not saved, for it has diverged: nan or inf in {some(spoilt, 3)}; "
             "weights saved earlier are kept; start again with a lower --lr"
         )
-
-
-def some(names: Sequence[Any], most: int = 3) -> str:
-    """'a, b, c and 17 more', as a terminal may show them."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(printable(name) for name in names[:most]) + more
 
 
 def answers(
@@ -141,7 +135,7 @@ def answers(
             when, advice = f"after step {step} ", "weights saved earlier are kept; start again with a lower --lr"
         raise TrainingError(
             f"{when}the net answers nan or inf for {len(spoilt)} of the {len(logits)} images of a batch "
-            f"({some([names[i] for i in spoilt])}): it has diverged, {advice}"
+            f"({some([names[i] for i in spoilt], 3)}): it has diverged, {advice}"
         )
     return logits
 

@@ -42,10 +42,11 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def number(op: str, name: str, value: Any) -> float:
-    """`value` as a finite float."""
-    if not is_number(value):
-        raise ArgumentError(f"{op}: {name} must be a finite number, got {_seen(value)}")
+def number(op: str, name: str, value: Any, minimum: float = -math.inf, above: float = -math.inf) -> float:
+    """`value` as a finite float, at least `minimum` and more than `above`."""
+    if not is_number(value) or value < minimum or value <= above:
+        rule = f" >= {minimum:g}" if minimum > -math.inf else f" > {above:g}" if above > -math.inf else ""
+        raise ArgumentError(f"{op}: {name} must be a finite number{rule}, got {_seen(value)}")
     return float(value)
 
 

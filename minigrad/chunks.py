@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from . import tracing
+from .arguments import integer
 from .backward import run_backward
 from .device import Chunk, Device, current_chunk
 from .engine import Array, Function
@@ -71,8 +72,8 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     Raises ArgumentError, DTypeError, DeviceError, ShapeError for inputs and results that do not fit this.
     """
     where, n = _checked_inputs(inputs)
-    if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
-        raise ArgumentError(f"in_chunks: size must be an integer >= 1 or None, got {size!r}")
+    if size is not None:
+        size = integer("in_chunks", "size", size, 1)
     bounds = _bounds(n, size, num_threads(where)) if size else _default_bounds(inputs[0], num_threads(where))
     if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or not where.is_cpu:
         return function(*inputs)

@@ -6,7 +6,7 @@ All derive from MinigradError and from the built-in that fits, so `except ValueE
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -79,6 +79,13 @@ def one_line(error: BaseException) -> str:
     """What went wrong, in one line without the path: "PermissionError: Permission denied"."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return f"{type(error).__name__}: {printable(' '.join(text.split()))}" if text else type(error).__name__
+
+
+def some(names: Iterable[Any], most: int = 10, count: int | None = None) -> str:
+    """'a, b, c and 17 more': the first `most` names, printable.  count: how many there are, where not all are given."""
+    names = list(names)
+    more = (len(names) if count is None else count) - min(len(names), most)
+    return ", ".join(map(printable, names[:most])) + (f" and {more} more" if more else "")
 
 
 def _escaped(character: str) -> str:

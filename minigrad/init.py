@@ -21,9 +21,7 @@ from .tensor import Tensor
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 0.01) -> Tensor:
     """Values from the normal distribution; the default is the paper's."""
     _check("normal_", tensor)
-    mean, std = number("normal_", "mean", mean), number("normal_", "std", std)
-    if std < 0:
-        raise ArgumentError(f"normal_: std must be >= 0, got {std!r}")
+    mean, std = number("normal_", "mean", mean), number("normal_", "std", std, minimum=0)
     values = tensor.device.generator.standard_normal(tensor.shape, tensor.dtype)
     values *= std
     values += mean

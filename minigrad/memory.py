@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError
+from .arguments import integer
 
 SMALLEST = 1 << 17  # bytes; the C library has smaller pieces at hand itself (glibc maps pages from 128 kB on)
 HUGE_PAGES = 1 << 22  # bytes from which we ask for pages of 2 MB, as NumPy does
@@ -222,9 +222,7 @@ def pool_limit() -> int:
 def set_pool_limit(limit: int) -> None:
     """Let each thread keep at most `limit` bytes of free memory; 0 keeps nothing.  ArgumentError below 0."""
     global _limit
-    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 0:
-        raise ArgumentError(f"set_pool_limit: limit must be an integer >= 0, in bytes, got {limit!r}")
-    _limit = int(limit)
+    _limit = integer("set_pool_limit", "limit", limit, 0)
     for pool in _all_pools():
         pool.shrink(_limit)
 

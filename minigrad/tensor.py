@@ -23,7 +23,7 @@ from .parallel import add_into, go_on, next_order
 
 TensorLike = Union["Tensor", np.ndarray, float, int, bool, list]
 
-_DTYPES = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.bool_)) | frozenset(
+DTYPES = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.bool_)) | frozenset(
     np.dtype(t) for t in "bBhHiIlLqQ"
 )
 
@@ -358,7 +358,7 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
             wanted = np.dtype(dtype)
         except TypeError:
             raise DTypeError(f"Tensor: dtype must name an element type, got {dtype!r}") from None
-        if wanted not in _DTYPES:
+        if wanted not in DTYPES:
             raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {wanted}")
     try:
         array = np.asarray(data)
@@ -368,7 +368,7 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
         return array if array.dtype == dtype else _fitting(array, dtype, isinstance(data, (np.ndarray, np.generic)))
     if array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python floats carry no precision of their own
-    if array.dtype not in _DTYPES:
+    if array.dtype not in DTYPES:
         raise DTypeError(
             f"Tensor: expected float32, float64, integers or bool, got {array.dtype}: convert with dtype= or astype"
         )

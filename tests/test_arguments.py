@@ -10,7 +10,7 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DTypeError, Tensor, init, nn, optim
-from minigrad.arguments import integer, padding_of, pair
+from minigrad.arguments import integer, number, padding_of, pair
 
 
 def weight():
@@ -219,3 +219,11 @@ def test_checks():
             integer("op", "n", large)
     with pytest.raises(ArgumentError, match=r"got \[0, 0, .*\.\.\. \(list\)$"):
         integer("op", "n", [0] * 10**5)
+
+
+def test_the_bounds_of_numbers():
+    assert number("f", "x", np.float32(0), minimum=0) == 0.0 and number("f", "x", 1e-300, above=0) == 1e-300
+    for bounds, rule in (({"minimum": 0}, " >= 0"), ({"above": 0}, " > 0"), ({}, "")):
+        for value in ("0", True, np.inf, *([-1] if bounds else []), *([0] if "above" in bounds else [])):
+            with pytest.raises(ArgumentError, match=f"^f: x must be a finite number{rule}, got "):
+                number("f", "x", value, **bounds)

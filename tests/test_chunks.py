@@ -378,9 +378,9 @@ def test_standardize_outputs_sees_whole_batches():
 
 def test_refused():
     x = images(4)
-    with pytest.raises(ArgumentError, match=r"size must be an integer >= 1 or None, got 0"):
+    with pytest.raises(ArgumentError, match=r"size must be an integer >= 1, got 0"):
         in_chunks(lambda x: x, x, size=0)
-    with pytest.raises(ArgumentError, match="size must be an integer >= 1 or None, got True"):
+    with pytest.raises(ArgumentError, match="size must be an integer >= 1, got True"):
         in_chunks(lambda x: x, x, size=True)
     with pytest.raises(ArgumentError, match="at least one tensor"):
         in_chunks(lambda: x)

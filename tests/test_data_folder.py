@@ -310,3 +310,12 @@ def test_arguments_out_of_range(tmp_path, bad):
     put(tmp_path, "train/a/1.jpg")
     with pytest.raises(ArgumentError, match=next(iter(bad))):
         ImageFolder(tmp_path, **bad)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"size": 0}, {"size": 8.0}, {"limit": 0}, {"limit": "3"}, {"seed": -1}, {"seed": None}]
+)
+def test_settings_are_whole_numbers(tmp_path, setting):
+    put(tmp_path, "train/a/1.jpg")
+    with pytest.raises(ArgumentError, match=f"ImageFolder: {list(setting)[0]} must be an integer >= [01], got"):
+        ImageFolder(tmp_path, **setting)

@@ -307,8 +307,9 @@ def test_image_array_and_loader_refuse_bad_input():
         with pytest.raises(DataError, match="ImageArray"):
             ImageArray(*bad)
     data = pictures()
-    for name, value in (("batch_size", 0), ("seed", -1), ("workers", -1), ("prefetch", 0), ("cache_bytes", -1)):
-        with pytest.raises(ArgumentError, match=f"{name} must be at least .* got {value}"):
+    for name, value in (("batch_size", 0), ("seed", -1), ("workers", -1), ("prefetch", 0), ("cache_bytes", -1),
+                        ("batch_size", 2.5), ("workers", "2"), ("prefetch", True)):  # fmt: skip
+        with pytest.raises(ArgumentError, match=f"Loader: {name} must be an integer >= [01], got {value!r}"):
             Loader(data, **{"batch_size": 4, name: value})
     with pytest.raises(DataError, match="no batch to make from 0 images"):
         Loader(ImageArray(images[:0], np.zeros(0, int)), 4)

@@ -58,8 +58,10 @@ def test_size_is_the_shorter_side(tmp_path):
     image.save(tmp_path / "x.png")
     assert np.array_equal(prepare_image(str(tmp_path / "x.png"), 32), np.asarray(image))  # untouched
     assert prepare_image(tmp_path / "x.png", 24).shape == (24, 24, 3)
-    with pytest.raises(ArgumentError, match="size must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="size must be an integer >= 1, got 0"):
         prepare_image(tmp_path / "x.png", 0)
+    with pytest.raises(ArgumentError, match="size must be an integer >= 1, got True"):
+        prepare_image(tmp_path / "x.png", True)
 
 
 def test_draft_is_close_and_leaves_small_images_alone(tmp_path):

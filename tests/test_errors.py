@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minigrad.errors import printable
+from minigrad.errors import printable, some
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,8 @@ def test_a_name_from_the_disk(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     (name,) = os.listdir(tmp_path)
     assert printable(name) == r"caf\xe9.jpg"
+
+
+def test_a_few_names_of_many():
+    assert some([]) == "" and some(["a", 1], 2) == "a, 1" and some("abcd", 3) == "a, b, c and 1 more"
+    assert some(["a\n"], count=5) == "a\\n and 4 more" and some(iter("ab"), 1) == "a and 1 more"

@@ -15,7 +15,7 @@ import minigrad
 from minigrad.cudasim.compiler import available
 from minigrad.hardware_check import __main__ as command
 from minigrad.hardware_check import process
-from minigrad.hardware_check.report import Part, one_line
+from minigrad.hardware_check.report import Part, cell
 
 pytestmark = pytest.mark.cpu_only("brings its devices along")
 emulated = pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -106,11 +106,9 @@ def test_a_card_that_is_lost_to_one_process_is_used_by_the_next():
 
 
 def test_an_error_in_one_line():
-    assert one_line(minigrad.KernelError("\n relu: no\n\n  more ")) == "relu: no more"
-    assert one_line(minigrad.KernelError("")) == "KernelError" and one_line(KeyError("x")) == "KeyError: 'x'"
-    assert (
-        one_line(ValueError("a|b\u202e")) == "ValueError: a/b\\u202e" and len(one_line(ValueError("x" * 9999))) == 500
-    )
+    assert cell(minigrad.KernelError("\n relu: no\n\n  more ")) == "relu: no more"
+    assert cell(minigrad.KernelError("")) == "KernelError" and cell(KeyError("x")) == "KeyError: 'x'"
+    assert cell(ValueError("a|b\u202e")) == "ValueError: a/b\\u202e" and len(cell(ValueError("x" * 9999))) == 500
 
 
 def test_without_a_listener_a_part_keeps_what_it_says():
@@ -207,7 +205,7 @@ def test_a_signal_ends_the_check_and_keeps_the_file(tmp_path, number):
         assert running.wait(20) == 128 + number
         text = out.read_text()
     assert "| short | well |" in text
-    assert f"\n**1 failures:**\n\n- ended by {number.name}, at endless: what follows was not checked" in text
+    assert f"\n**1 failure:**\n\n- ended by {number.name}, at endless: what follows was not checked" in text
     assert ended(numbers)
 
 

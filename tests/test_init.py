@@ -75,7 +75,7 @@ def test_seeds_devices_and_memory_orders(f):
 def test_refused_input(device):
     with pytest.raises(ShapeError, match=r"he_normal_: tensor must be a weight \(out, in\) or .*, got \(3,\)"):
         init.he_normal_(blank((3,), device))
-    with pytest.raises(ArgumentError, match="normal_: std must be >= 0, got -1"):
+    with pytest.raises(ArgumentError, match="normal_: std must be a finite number >= 0, got -1"):
         init.normal_(blank((3,), device), std=-1)
     with pytest.raises(ArgumentError, match="normal_: mean must be a finite number, got nan"):
         init.normal_(blank((3,), device), mean=math.nan)

@@ -30,13 +30,13 @@ ALLOWED = {
     "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors arguments device parallel grad_mode engine tensor",
     "checkpoint": "errors files device parallel engine tensor",
-    "data": "errors files",
+    "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
     "nvrtc": "errors files kernel",
     "kernel_cases": "errors kernel device gpu grad_mode engine tensor functional optim",
 }
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
-LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
+LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
 
 

@@ -21,13 +21,14 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.errors import ArgumentError, DataError, one_line, printable
+from minigrad.arguments import integer
+from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
 from .decode import EXTENSIONS
 from .prepare import prepare_image
@@ -87,10 +88,9 @@ class ImageFolder:
     ) -> None:
         if split is not None and split not in _SPLIT_FOLDERS:
             raise ArgumentError(f"ImageFolder: split must be 'train', 'val', 'test' or None, got {split!r}")
-        for name, value, least in (("size", size, 1), ("limit", limit, 1), ("seed", seed, 0)):
-            if value is not None and value < least:
-                raise ArgumentError(f"ImageFolder: {name} must be at least {least}, got {value}")
-        self.root, self.split, self.size = Path(root), split, size
+        seed = integer("ImageFolder", "seed", seed, 0)
+        limit = None if limit is None else integer("ImageFolder", "limit", limit, 1)
+        self.root, self.split, self.size = Path(root), split, integer("ImageFolder", "size", size, 1)
         try:
             self._list(limit, seed, classes)
         except OSError as error:
@@ -108,7 +108,7 @@ class ImageFolder:
         found = tree.class_folders()
         self.classes = tuple(found) if classes is None else tuple(classes)
         if len(set(self.classes)) != len(self.classes):
-            raise ArgumentError(f"ImageFolder: the names in classes must differ, got {_some(self.classes)}")
+            raise ArgumentError(f"ImageFolder: the names in classes must differ, got {some(self.classes)}")
         one_folder = []
         if classes is None and self.split in ("val", "test"):
             train = _split_folder(self.root, "train")
@@ -137,11 +137,11 @@ class ImageFolder:
         if not self.paths:
             raise DataError(
                 f"ImageFolder: looked for {', '.join(EXTENSIONS)} files in the {len(found)} "
-                f"class folders of '{printable(self.folder)}' ({_some(found)}), found none"
+                f"class folders of '{printable(self.folder)}' ({some(found)}), found none"
                 f"{''.join(f'; {note}' for note in notes)}. Put the images there, one folder per class."
             )
         if empty:
-            notes.append(f"{len(empty)} class folders of '{printable(self.folder)}' hold no image: {_some(empty)}")
+            notes.append(f"{len(empty)} class folders of '{printable(self.folder)}' hold no image: {some(empty)}")
         for note in notes:
             warnings.warn(f"ImageFolder: {note}", stacklevel=3)  # where the ImageFolder is made
 
@@ -157,7 +157,7 @@ class ImageFolder:
             )
             raise DataError(
                 f"ImageFolder: every class in '{printable(self.folder)}' must be one of the {len(self.classes)} known "
-                f"({_some(self.classes)}), but {len(odd)} of its folders are not: {_some(odd, 50)}. "
+                f"({some(self.classes)}), but {len(odd)} of its folders are not: {some(odd, 50)}. "
                 f"{advice}."
             )
 
@@ -223,15 +223,15 @@ class _Tree:
             "beside": f"pictures {below} passed over, as they lie beside the class folders and have no class",
         }
         lines = [
-            f"{self._passed[kind][0]} {text}: {_some(self._passed[kind][1], 5, self._passed[kind][0])}"
+            f"{self._passed[kind][0]} {text}: {some(self._passed[kind][1], 5, self._passed[kind][0])}"
             for kind, text in told.items()
             if kind in self._passed
         ]
         endings = {kind: passed for kind, passed in sorted(self._passed.items()) if kind not in told}
         if endings:
-            each = [f"{n} {kind or 'without an ending'} ({_some(names, 2, n)})" for kind, (n, names) in endings.items()]
+            each = [f"{n} {kind or 'without an ending'} ({some(names, 2, n)})" for kind, (n, names) in endings.items()]
             count = sum(n for n, _ in endings.values())
-            lines.append(f"{count} files {below} passed over for their endings: {_some(each)}")
+            lines.append(f"{count} files {below} passed over for their endings: {some(each)}")
         return lines
 
     def _entries(self, here: str, top: bool = False) -> tuple[list[str], list[str]]:
@@ -338,13 +338,6 @@ def _holds_images(folder: Path) -> bool:
     return any(name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names)
 
 
-def _some(names: Iterable[str], most: int = 10, count: int | None = None) -> str:
-    """'a, b, c', cut after `most` of `count` names, as any terminal may show them."""
-    names = list(names)
-    more = (len(names) if count is None else count) - min(len(names), most)
-    return ", ".join(map(printable, names[:most])) + (f" and {more} more" if more else "")
-
-
 def _contents(folder: Path) -> str:
     """What a folder holds, for an error message."""
     with os.scandir(folder) as entries:
@@ -352,6 +345,6 @@ def _contents(folder: Path) -> str:
     folders = [name + "/" for name, is_dir in listed if is_dir]
     files = [name for name, is_dir in listed if not is_dir]
     parts = [
-        f"{len(group)} {what} ({_some(group, 5)})" for group, what in ((folders, "folders"), (files, "files")) if group
+        f"{len(group)} {what} ({some(group, 5)})" for group, what in ((folders, "folders"), (files, "files")) if group
     ]
     return " and ".join(parts) or "nothing"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad import files
-from minigrad.errors import DataError, one_line, printable
+from minigrad.errors import DataError, one_line, printable, some
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -125,7 +125,7 @@ def _find(folder: Path, part: str, kind: str, rank: int) -> Path:
         for name in names:
             if name in present:  # a folder, a pipe, a broken link: read_idx says which
                 return folder / name
-        found = ", ".join(map(printable, present[:10])) or "nothing"
+        found = some(present) or "nothing"
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:

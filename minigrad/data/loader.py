@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minigrad.arguments import integer
 from minigrad.errors import ArgumentError, DataError
 
 from .augment import CenterView, Image, View, channels_first
@@ -146,16 +147,10 @@ class Loader:
         cache_bytes: int = 1 << 30,
         report: Report | None = None,
     ) -> None:
-        prefetch = workers + 1 if prefetch is None else prefetch
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-            ("workers", workers, 0),
-            ("prefetch", prefetch, 1),
-            ("cache_bytes", cache_bytes, 0),
-        ):
-            if value < least:
-                raise ArgumentError(f"Loader: {name} must be at least {least}, got {value}")
+        batch_size, seed = integer("Loader", "batch_size", batch_size, 1), integer("Loader", "seed", seed, 0)
+        workers = integer("Loader", "workers", workers, 0)
+        prefetch = workers + 1 if prefetch is None else integer("Loader", "prefetch", prefetch, 1)
+        cache_bytes = integer("Loader", "cache_bytes", cache_bytes, 0)
         if len(dataset) == 0 or (drop_last and len(dataset) < batch_size):
             raise DataError(
                 f"Loader: no batch to make from {len(dataset)} images, batch_size {batch_size} "

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minigrad import files
-from minigrad.errors import ArgumentError, DataError, one_line, printable
+from minigrad.arguments import integer
+from minigrad.errors import DataError, one_line, printable
 
 from . import decode
 
@@ -140,9 +141,7 @@ def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = T
     Raises UnreadableImageError (file missing, not readable, not a regular file, truncated, not an image, too
     large), ArgumentError for a size below 1 or not an integer.
     """
-    if not isinstance(size, int | np.integer) or size < 1:
-        what = "at least 1" if isinstance(size, int | np.integer) else "an integer"
-        raise ArgumentError(f"prepare_image: size must be {what}, got {size!r}")
+    size = integer("prepare_image", "size", size, 1)
     try:
         with files.open_regular(path) as file:
             image = decode.open_image(file)
@@ -272,10 +271,9 @@ def compute_stats(
 
     Raises DataError where no image can be read, shapes differ or are no (H, W, C); ArgumentError for a bad argument.
     """
-    if workers < 0 or seed < 0 or (max_images is not None and max_images < 1):
-        raise ArgumentError(
-            f"compute_stats: need workers >= 0, seed >= 0 and max_images >= 1, got {workers}, {seed} and {max_images}"
-        )
+    workers, seed = integer("compute_stats", "workers", workers, 0), integer("compute_stats", "seed", seed, 0)
+    if max_images is not None:
+        max_images = integer("compute_stats", "max_images", max_images, 1)
     report = Report() if report is None else report
     indices = np.arange(len(images))
     if max_images is not None and len(images) > max_images:

@@ -101,7 +101,8 @@ class Results:
         if not self.failures:
             self.write("All that was checked is right.")
         else:
-            self.write(f"**{len(self.failures)} failures:**", "", *(f"- {failure}" for failure in self.failures))
+            count = "1 failure" if len(self.failures) == 1 else f"{len(self.failures)} failures"
+            self.write(f"**{count}:**", "", *(f"- {failure}" for failure in self.failures))
 
 
 def given(machine: Machine, asked: argparse.Namespace) -> dict[str, tuple[Any, ...]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .report import Part, Tell, failed, one_line, trace
+from .report import Part, Tell, cell, failed, trace
 
 PATIENCE = 10.0  # seconds in which a process must end that has said all
 
@@ -100,7 +100,7 @@ class _Run:
             self.sender.close()
             return self._listen(deadline)
         except (OSError, EOFError) as error:  # no process can be had; or one that died in the middle of a word
-            return one_line(error)
+            return cell(error)
         finally:
             self._end()
 
@@ -171,7 +171,7 @@ def _work(sender: Connection, title: str, function: Callable[..., None], argumen
     try:
         function(Part(title, lambda kind, text: sender.send((kind, text)), first), *arguments)
     except BaseException as error:
-        sender.send(("raised", one_line(error)))
+        sender.send(("raised", cell(error)))
         trace(error)
     else:
         sender.send(("end", ""))

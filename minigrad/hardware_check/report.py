@@ -65,8 +65,8 @@ class Part:
                     self.line(row((label, *cells)))
             except Exception as error:
                 trace(error)
-                self.line(failed(label, one_line(error)))
-                self.fail(f"{label}: {one_line(error)}")
+                self.line(failed(label, cell(error)))
+                self.fail(f"{label}: {cell(error)}")
                 self.tell("done", label)
                 if not usable():
                     raise DeviceError("the device cannot be used by this process any more") from error
@@ -95,7 +95,7 @@ def trace(error: BaseException) -> None:
             traceback.print_exception(error)
 
 
-def one_line(error: BaseException) -> str:
+def cell(error: BaseException) -> str:
     """Enough of an error for a table: its class, where it is not one of minigrad's, and the beginning of its text."""
     try:
         text = " ".join(str(error).split())

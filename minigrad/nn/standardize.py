@@ -43,8 +43,7 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     wanted = std if isinstance(std, Mapping) else {}
     default = 1.0 if isinstance(std, Mapping) else std
     for spread in (default, *wanted.values()):
-        if number("standardize_outputs", "std", spread) <= 0:
-            raise ArgumentError(f"standardize_outputs: std must be > 0, got {spread!r}")
+        number("standardize_outputs", "std", spread, above=0)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
     for layer in wanted:
         if layer not in layers:

@@ -24,7 +24,7 @@ from .. import gpu
 from ..casting import cast
 from ..engine import Array, Function
 from ..errors import DTypeError
-from ..tensor import _DTYPES, Tensor, apply, op
+from ..tensor import DTYPES, Tensor, apply, op
 from ._checks import check_tensors
 
 
@@ -60,7 +60,7 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
         wanted = None if dtype is None else np.dtype(dtype)
     except TypeError:
         wanted = None
-    if wanted not in _DTYPES:
+    if wanted not in DTYPES:
         raise DTypeError(f"astype: dtype must be float32, float64, an integer type or bool, got {dtype!r}")
     if x.dtype == wanted:
         return x

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import gpu, tracing
-from ..arguments import is_number
+from ..arguments import number
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError
@@ -65,9 +65,7 @@ class Optimizer:
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         for name in ("lr", "weight_decay", "eps"):
-            value = settings.get(name, 0.0)
-            if not is_number(value) or value < 0:
-                raise ArgumentError(f"{self._name}: {name} must be a finite number >= 0, got {value!r}")
+            number(self._name, name, settings.get(name, 0.0), minimum=0)
 
     def _check_params(self) -> None:
         if not self._params:
@@ -229,10 +227,10 @@ class Optimizer:
                 continue
             loaded[i][name] = _zeros_like(p)
             wrap(loaded[i][name], p.device).copy_(array)
-        for number, (group, saved) in enumerate(zip(self.param_groups, groups)):
+        for i, (group, saved) in enumerate(zip(self.param_groups, groups)):
             expected = set(group) - {"params"}
             if set(saved) != expected:
-                wrong.append(f"group {number}: settings {sorted(saved)}, not {sorted(expected)}")
+                wrong.append(f"group {i}: settings {sorted(saved)}, not {sorted(expected)}")
         if wrong:
             raise CheckpointError(f"{self._name}: the state does not fit:\n  " + "\n  ".join(wrong))
         for saved in groups:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..arguments import integer, is_number
+from ..arguments import integer, is_number, number
 from ..errors import ArgumentError, CheckpointError
 from .optimizer import Optimizer
 
@@ -58,7 +58,7 @@ class StepLR(Schedule):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
         self.step_size = integer("StepLR", "step_size", step_size, 1)
-        self.gamma = _positive("StepLR", "gamma", gamma)
+        self.gamma = number("StepLR", "gamma", gamma, above=0)
         super().__init__(optimizer)
 
     def factor(self, count: int) -> float:
@@ -118,14 +118,12 @@ class ReduceOnPlateau:
         min_lr: float = 0.0,
     ):
         self.optimizer = _optimizer(self, optimizer)
-        self.factor = _positive("ReduceOnPlateau", "factor", factor)
+        self.factor = number("ReduceOnPlateau", "factor", factor, above=0)
         if self.factor >= 1:
             raise ArgumentError(f"ReduceOnPlateau: factor must be less than 1, got {factor!r}")
         self.patience = integer("ReduceOnPlateau", "patience", patience, 0)
-        for name, value in (("threshold", threshold), ("min_lr", min_lr)):
-            if not is_number(value) or value < 0:
-                raise ArgumentError(f"ReduceOnPlateau: {name} must be a finite number >= 0, got {value!r}")
-        self.threshold, self.min_lr = float(threshold), float(min_lr)
+        self.threshold = number("ReduceOnPlateau", "threshold", threshold, minimum=0)
+        self.min_lr = number("ReduceOnPlateau", "min_lr", min_lr, minimum=0)
         self.best, self.bad_epochs, self.reductions = math.inf, 0, 0
 
     def step(self, measure: float) -> bool:
@@ -179,9 +177,3 @@ def _optimizer(schedule: Schedule | ReduceOnPlateau, optimizer: Any) -> Optimize
             f"{type(schedule).__name__}: optimizer must be an Optimizer such as SGD, got {type(optimizer).__name__}"
         )
     return optimizer
-
-
-def _positive(name: str, what: str, value: Any) -> float:
-    if not is_number(value) or value <= 0:
-        raise ArgumentError(f"{name}: {what} must be a finite number > 0, got {value!r}")
-    return float(value)
