@@ -201,6 +201,7 @@ def main() -> int:
     parser.add_argument("trials", type=int, nargs="?", default=400, help="of each kind (default: %(default)s)")
     parser.add_argument("--kinds", default="", help="only those whose names contain this")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is deaf to it
     print(f"{'kind':26}{'trials':>8}{'any fault':>11}" + "".join(f"{fault:>11}" for fault in FAULTS), flush=True)
     worst = 0
     for kind in KINDS:
