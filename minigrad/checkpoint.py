@@ -1,11 +1,7 @@
 """Weights on disk: the safetensors format, which holds named arrays and nothing that could run.
 
-Every tool that reads safetensors reads these files.  Such a file is
-
-    8 bytes     the length of the header, little-endian
-    header      JSON: {name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...,
-                       "__metadata__": {key: text}}
-    data        the arrays, C-contiguous, little-endian, without gaps; offsets count from its beginning
+Every tool that reads safetensors reads these files.  The safetensors library writes the format and judges what is in
+it; here are the checksum, the metadata, and the types.
 
 Metadata is a dictionary of what JSON can hold: its strings are stored as they are, the rest as JSON text under
 "minigrad.json", because the format knows strings only.  "minigrad.checksum" is "minigrad:crc32:" and eight hexadecimal
@@ -13,23 +9,26 @@ digits: the CRC-32 of the text
 
     json.dumps([[[name, dtype, shape], ... sorted by name], the other metadata], sort_keys=True, separators=(",", ":"))
 
-and, behind it, the bytes of the arrays, sorted by name.  It does not depend on the order in the file, so that a file
-which another tool has copied keeps it.  Files without it, from elsewhere, are read as they are.
+with the format's names of types ("F32"), and, behind it, the bytes of the arrays, sorted by name.  It does not depend
+on the order in the file, so that a file which another tool has copied keeps it.  Files without it, from elsewhere, are
+read as they are.
 
 A file is read, never mapped into memory: one that is cut off meanwhile is an error then, not the end of the process.
+The library copies what it is given: a load takes twice the file's size in memory, and a save, beside the arrays
+themselves, twice too (three times before safetensors 0.8).  In what order the metadata stand, it leaves to chance.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import reprlib
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as serialize
 
 from . import files
 from .errors import CheckpointError, printable
@@ -64,21 +63,18 @@ def save(path: PathLike, state: Mapping[str, Any], metadata: Mapping[str, Any] |
     arrays = {name: _array(name, value) for name, value in state.items()}
     texts = _pack(metadata or {})
     texts[_CHECKSUM] = _checksum(arrays, {name: _NAMES[array.dtype] for name, array in arrays.items()}, texts)
-    header: dict[str, Any] = {_METADATA: texts}
-    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
-    end = 0
-    for name in order:
-        array = arrays[name]
-        begin, end = end, end + array.nbytes
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > _LONGEST_HEADER:
-        raise CheckpointError(f"checkpoint: names and metadata of {len(text)} bytes, at most {_LONGEST_HEADER} fit")
+    try:
+        _make_sure_of(3 * sum(array.nbytes for array in arrays.values()))
+        content = serialize(arrays, texts)
+    except MemoryError as error:
+        raise CheckpointError(
+            f"checkpoint: cannot write {printable(path)}: no memory for a copy of its arrays"
+        ) from error
+    length = int.from_bytes(content[:8], "little")
+    if length > _LONGEST_HEADER:
+        raise CheckpointError(f"checkpoint: names and metadata of {length} bytes, at most {_LONGEST_HEADER} fit")
     with files.writing(path, lambda message: CheckpointError(f"checkpoint: {message}")) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(_bytes(arrays[name]))
+        file.write(content)
 
 
 def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -152,56 +148,48 @@ def _checksum(arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], texts
     table = [[name, dtypes[name], list(arrays[name].shape)] for name in sorted(arrays)]
     crc = zlib.crc32(json.dumps([table, dict(texts)], sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(arrays):
-        crc = zlib.crc32(_bytes(arrays[name]), crc)
+        crc = zlib.crc32(arrays[name].data, crc)
     return f"minigrad:crc32:{crc:08x}"
 
 
-def _bytes(array: np.ndarray) -> memoryview:
-    """The memory of a C-contiguous array, also of one without axes or elements."""
-    return array.reshape(-1).view(np.uint8).data
-
-
 # ---------------------------------------------------------------- reading
-
-
-_limits = reprlib.Repr()
-_limits.maxstring, _limits.maxlist = 100, 8
-_brief = _limits.repr  # what a file says may be of any length
 
 
 def _read(file: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, _LONGEST_HEADER):
         raise ValueError(f"its header would have {length} bytes")
-    header = json.loads(file.read(length).decode(), object_pairs_hook=_once)
-    if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+    text = file.read(length)
+    header = json.loads(text.decode(), object_pairs_hook=_once)  # before the rest, which may be large and no weights
+    _check_types(header)
+    file.seek(0)
+    content = file.read(size)
+    if len(content) < size or content[8 : 8 + length] != text:
+        raise ValueError("it was cut off, or changed, while it was read")
+    _make_sure_of(size)
+    try:
+        tensors = dict(deserialize(content))
+    except SafetensorError as error:  # it quotes the file, which may say anything at any length
+        raise ValueError(f"{printable(error)[:300]}: cut off, or not all written?") from error
+    del content
     texts = header.pop(_METADATA, {})
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError("its metadata are not texts by name")
-    entries = {name: _entry(name, entry) for name, entry in header.items()}
-    in_file = sorted(entries, key=lambda name: entries[name][2:])  # by begin and end
-    position = 0
-    for name in in_file:
-        begin, end = entries[name][2:]
-        if begin != position:
-            raise ValueError(f"the bytes of {_brief(name)} begin at {begin}, and the array before ends at {position}")
-        position = end
-    if position != size - 8 - length:
-        raise ValueError(
-            f"its arrays have {position} bytes, {size - 8 - length} are there: cut off, or not all written"
-        )
-    arrays: dict[str, np.ndarray] = {}
-    for name in in_file:
-        kind, shape = entries[name][:2]
-        arrays[name] = np.empty(shape, _TYPES[kind])
-        if file.readinto(_bytes(arrays[name])) != arrays[name].nbytes:  # type: ignore[attr-defined]
-            raise ValueError("it was cut off while it was read")
-    _check(arrays, {name: entry[0] for name, entry in entries.items()}, texts)
+    if texts is None:
+        raise ValueError("its metadata are null")
+    kinds = {name: tensors[name]["dtype"] for name in header}
+    arrays = {
+        name: np.frombuffer(tensors[name].pop("data"), _TYPES[kind]).reshape(tensors[name]["shape"])
+        for name, kind in kinds.items()
+    }
+    _check(arrays, kinds, texts)
     rest = json.loads(texts.pop(_JSON, "{}"))
     if not isinstance(rest, dict):
         raise ValueError(f"{_JSON} in its metadata is no JSON object")
-    return {name: _widened(array, entries[name][0]) for name, array in arrays.items()}, {**texts, **rest}
+    return {name: _own(arrays.pop(name), kind) for name, kind in kinds.items()}, {**texts, **rest}
+
+
+def _make_sure_of(size: int) -> None:
+    """MemoryError where so many bytes are not to be had: without them the library would end the process, or hang."""
+    np.empty(size, np.uint8)
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -211,28 +199,15 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """(type, shape, begin, end) of an array, as the header says."""
-    if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{_brief(name)} has no dtype, shape and data_offsets")
-    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(kind, str) or not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(
-            f"{_brief(name)} has dtype {_brief(kind)}, shape {_brief(shape)}, data_offsets {_brief(offsets)}"
-        )
-    if kind not in _TYPES:
-        raise CheckpointError(
-            f"{_brief(name)} is of type {_brief(kind)}, which minigrad does not read: convert it to F32 or another of "
-            f"{', '.join(_TYPES)} where the file was made"
-        )
-    begin, end = offsets
-    if len(shape) > 64 or end - begin != math.prod(shape) * np.dtype(_TYPES[kind]).itemsize:
-        raise ValueError(f"{_brief(name)}, {kind} of shape {_brief(shape)}, cannot have {end - begin} bytes")
-    return kind, tuple(shape), begin, end
-
-
-def _is_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def _check_types(header: Any) -> None:
+    """CheckpointError with the first array of another type than ours; a type that is no text is for the library."""
+    for name, entry in header.items() if isinstance(header, dict) else ():
+        kind = entry.get("dtype") if isinstance(entry, dict) and name != _METADATA else None
+        if isinstance(kind, str) and kind not in _TYPES:
+            raise CheckpointError(
+                f"{name[:100]!r} is of type {kind[:100]!r}, which minigrad does not read: convert it to F32 or "
+                f"another of {', '.join(_TYPES)} where the file was made"
+            )
 
 
 def _check(arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], texts: dict[str, str]) -> None:
@@ -250,9 +225,10 @@ def _check(arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], texts: d
         )
 
 
-def _widened(array: np.ndarray, kind: str) -> np.ndarray:
+def _own(array: np.ndarray, kind: str) -> np.ndarray:
+    """Its values in memory of its own, in a type that NumPy has and the models take."""
     if kind == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     if kind == "BOOL":
         return array.view(np.uint8) != 0
-    return array.astype(np.float32) if kind == "F16" else array
+    return array.astype(np.float32 if kind == "F16" else array.dtype)

@@ -1,5 +1,6 @@
 """Checkpoints: round trips, other tools' files, atomic saves, damage, files that are not checkpoints."""
 
+import io
 import json
 import os
 import subprocess
@@ -92,16 +93,25 @@ def test_a_model_and_other_tools(tmp_path):
     assert meta == {"made": "elsewhere"}
 
 
-@pytest.mark.parametrize("where", ["_bytes", "os.replace", "os.fsync"])
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, where):
+class Broken(io.FileIO):
+    """A file that takes half of what it is to take, and fails then."""
+
+    failure: BaseException = OSError("disk full")
+
+    def write(self, content):
+        super().write(memoryview(content)[: len(content) // 2])
+        raise self.failure
+
+
+def fail(*args, **kwargs):
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("where, broken", [("files.open", Broken), ("os.replace", fail), ("os.fsync", fail)])
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, where, broken):
     path = tmp_path / "a"
     checkpoint.save(path, arrays(), {"epoch": 1})
-
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(checkpoint, "_checksum", lambda *_: "")
-    monkeypatch.setattr(f"minigrad.checkpoint.{where}", fail)
+    monkeypatch.setattr(f"minigrad.checkpoint.{where}", broken, raising=False)
     with pytest.raises(CheckpointError, match="checkpoint: cannot write .*a: disk full"):
         checkpoint.save(path, {"weight": np.zeros(3)}, {"epoch": 2})
     monkeypatch.undo()
@@ -113,12 +123,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, where):
 def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a"
     checkpoint.save(path, arrays())
-
-    def interrupted(array):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "_checksum", lambda *_: "")
-    monkeypatch.setattr(checkpoint, "_bytes", interrupted)
+    monkeypatch.setattr(Broken, "failure", KeyboardInterrupt())
+    monkeypatch.setattr(checkpoint.files, "open", Broken, raising=False)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, {"weight": np.zeros(3)})
     monkeypatch.undo()
@@ -253,6 +259,37 @@ def test_a_copy_by_another_tool_keeps_the_checksum_and_a_change_does_not(tmp_pat
     assert checkpoint.load(tmp_path / "none")[1] == {"epoch": 4}
 
 
+EARLIER = (
+    b'\xc0\x01\x00\x00\x00\x00\x00\x00{"__metadata__":{"preset":"paper","minigrad.json":"{\\"epoch\\": 3, '
+    b'\\"classes\\": [\\"dog\\", \\"K\\\\u00e4fer\\"]}","minigrad.checksum":"minigrad:crc32:dd71d520"},"count":'
+    b'{"dtype":"I64","shape":[],"data_offsets":[0,8]},"empty":{"dtype":"F32","shape":[0,3],"data_offsets":[8,8]},"w":'
+    b'{"dtype":"F32","shape":[1,3],"data_offsets":[8,20]},"half":{"dtype":"F16","shape":[2],"data_offsets":[20,24]},"flags":'
+    b'{"dtype":"BOOL","shape":[3],"data_offsets":[24,27]}}    \x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\xc0?\x00\x00'
+    b"\x00\xc0\x00\x00\x80>\x00<\x00\xb8\x01\x00\x01"
+)
+
+
+def test_a_file_that_an_earlier_version_wrote(tmp_path):
+    """By our own writer, before the safetensors library did it: the checksum is the same."""
+    (tmp_path / "a").write_bytes(EARLIER)
+    loaded, metadata = checkpoint.load(tmp_path / "a")
+    expected = {
+        "count": np.array(7),
+        "empty": np.zeros((0, 3), np.float32),
+        "w": np.array([[1.5, -2, 0.25]], np.float32),
+        "half": np.array([1, -0.5], np.float32),
+        "flags": np.array([True, False, True]),
+    }
+    same(loaded, expected)
+    assert list(loaded) == list(expected)
+    assert metadata == {"preset": "paper", "epoch": 3, "classes": ["dog", "Käfer"]}
+    checkpoint.save(tmp_path / "b", {**expected, "half": expected["half"].astype(np.float16)}, metadata)
+    assert b"minigrad:crc32:dd71d520" in (tmp_path / "b").read_bytes()
+    (tmp_path / "a").write_bytes(EARLIER.replace(b"\xc0?", b"\xc1?"))
+    with pytest.raises(CheckpointError, match="damaged: its checksum"):
+        checkpoint.load(tmp_path / "a")
+
+
 # ---------------------------------------------------------------- types
 
 
@@ -329,6 +366,7 @@ HEADERS = {
     "offset no number": {"w": entry(end="4")},
     "overlap": {"w": entry(), "v": entry()},
     "half overlap": {"w": entry("U8", [3], 0, 3), "v": entry("U8", [3], 1, 4)},
+    "a name of 5000 letters that acts on terminals": {"\x1b[31m\n" + "n" * 5000: entry("U8", [3], 1, 4)},
     "gap before": {"w": entry("U8", [3], 1, 4)},
     "gap behind": {"w": entry("U8", [3], 0, 3)},
     "gap between": {"w": entry("U8", [1], 0, 1), "v": entry("U8", [2], 2, 4)},
@@ -347,7 +385,7 @@ HEADERS = {
 def test_headers_that_are_wrong(tmp_path, name):
     with pytest.raises(CheckpointError, match=r"^checkpoint: .* is no readable safetensors file: .+") as caught:
         checkpoint.load(raw(tmp_path / "a", HEADERS[name], b"\x00\x00\x80\x3f"))
-    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
 
 
 def test_a_header_longer_than_the_file(tmp_path):
@@ -379,7 +417,7 @@ def test_what_is_too_large(tmp_path, monkeypatch):
 def test_a_shape_without_end_takes_no_time(tmp_path):
     """The product of its 100,000 sides would have six million bits, and would be multiplied as often."""
     begin = time.process_time()
-    with pytest.raises(CheckpointError, match="cannot have 4 bytes"):
+    with pytest.raises(CheckpointError, match="no readable safetensors file: .*[Oo]verflow"):
         checkpoint.load(raw(tmp_path / "a", {"w": entry(shape=[(1 << 62) + 1] * 100_000)}, bytes(4)))
     assert time.process_time() - begin < 1
 
@@ -418,16 +456,25 @@ def test_random_damage(tmp_path, seed):
     assert refused > 295
 
 
-def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, monkeypatch):
-    path = tmp_path / "a"
-    checkpoint.save(path, {"w": np.ones(1 << 18, np.float32)})
+def cut(path):
+    os.truncate(path, 4096)
 
-    def cut(*args, real=json.loads, **options):
-        os.truncate(path, 4096)
+
+def rewrite(path):
+    path.write_bytes(path.read_bytes().replace(b'"w"', b'"v"'))
+
+
+@pytest.mark.parametrize("act", [cut, rewrite])
+def test_a_file_that_is_cut_off_or_changed_while_it_is_read(tmp_path, monkeypatch, act):
+    path = tmp_path / "a"
+    checkpoint.save(path, {"w": np.ones(1 << 18, np.float32)}, {"longer than what is read ahead": "x" * 20_000})
+
+    def loads(*args, real=json.loads, **options):
+        act(path)
         return real(*args, **options)
 
-    monkeypatch.setattr(json, "loads", cut)
-    with pytest.raises(CheckpointError, match="was cut off while it was read"):
+    monkeypatch.setattr(json, "loads", loads)
+    with pytest.raises(CheckpointError, match="was cut off, or changed, while it was read"):
         checkpoint.load(path)
 
 
@@ -441,6 +488,37 @@ except CheckpointError as error:
     print(error)
 print(checkpoint.load("a")[0]["w"].sum())
 """
+
+
+LITTLE_MEMORY = """
+import resource
+import numpy as np
+from minigrad import CheckpointError, checkpoint
+state = {"w": np.ones(12_500_000, np.float32)}
+checkpoint.save("a", state)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 75_000_000, used + 75_000_000))
+for act in (lambda: checkpoint.save("a", state), lambda: checkpoint.load("a")):
+    try:
+        act()
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads and limits its memory as Linux does")
+def test_memory_for_one_copy_of_the_arrays_alone(tmp_path):
+    """The library, which needs two, ends the process or hangs where it gets none: it is not to begin."""
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout == (
+        "checkpoint: cannot write a: no memory for a copy of its arrays\n"
+        "checkpoint: a: no memory for the 50 MB of its arrays\n"
+    ), done.stderr
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_a_disk_that_is_full(tmp_path):
