@@ -5,7 +5,8 @@
 //     dw[o,c,u,v] = sum over n,i,j of  dy[n,o,i,j] * x[n, c, s*i + d*u - p, s*j + d*v - p]
 //     db[o]       = sum over n,i,j of  dy[n,o,i,j]
 //
-// The first three are matrix products, of `left` (rows x depth) and `right` (depth x columns), one for each group:
+// db is a sum like any other, and made by kernels/reduce.cu.  The first three are matrix products, of `left` (rows x
+// depth) and `right` (depth x columns), one for each group:
 //
 //              rows    columns                depth       left    right
 //       y      o       output pixels n,i,j    c,u,v       w       x
@@ -378,18 +379,4 @@ extern "C" __global__ void conv2d_add_parts(
         for (int part = 0; part < count; part++) sum += parts[part * n + i];
         y[i] = sum;
     }
-}
-
-// A block sums the n * pixels numbers of one channel.
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_b(
-    const REAL* __restrict__ dy, REAL* __restrict__ db, int n, int pixels) {
-    __shared__ REAL warps[WARP];
-    const long long channel = blockIdx.x, channels = gridDim.x;
-    REAL sum = 0;
-    for (long long i = threadIdx.x; i < (long long)n * pixels; i += BLOCK) {
-        long long image = quotient(i, pixels);
-        sum += dy[(image * channels + channel) * pixels + (i - image * pixels)];
-    }
-    sum = block_sum(sum, warps);
-    if (threadIdx.x == 0) db[channel] = sum;
 }
