@@ -1,27 +1,30 @@
 // Arithmetic, element by element: y = a + b, a - b, a * b, a / b, a ^ b, -a.  minigrad/ops/arithmetic.py; gradients
 // that are not made of these are in arithmetic_backward.cu.
 //
-// One thread computes one element at a time.  a and b broadcast: the Layout says where element i lies in y (array 0), a
-// (1) and b (2).  y may be a or b (a += b), so that no pointer is __restrict__.
+// One thread computes one element.  a and b broadcast: the Layout says where element i lies in y (array 0), a (1) and
+// b (2).  y may be a or b (a += b), so that no pointer is __restrict__.
 
 typedef Wrapping<T>::type Number;
 
 extern "C" __global__ void add(T* y, const T* a, const T* b, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = (T)((Number)a[at.of[1]] + (Number)b[at.of[2]]);
     }
 }
 
 extern "C" __global__ void subtract(T* y, const T* a, const T* b, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = (T)((Number)a[at.of[1]] - (Number)b[at.of[2]]);
     }
 }
 
 extern "C" __global__ void multiply(T* y, const T* a, const T* b, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = (T)((Number)a[at.of[1]] * (Number)b[at.of[2]]);
     }
@@ -29,7 +32,8 @@ extern "C" __global__ void multiply(T* y, const T* a, const T* b, Layout layout,
 
 // For floating-point numbers: the quotient of two integers is one, too.
 extern "C" __global__ void divide(T* y, const T* a, const T* b, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = (T)((Number)a[at.of[1]] / (Number)b[at.of[2]]);
     }
@@ -48,14 +52,16 @@ __device__ __forceinline__ unsigned long long raised(unsigned long long a, unsig
 }
 
 extern "C" __global__ void power(T* y, const T* a, const T* b, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = (T)raised((Number)a[at.of[1]], (Number)b[at.of[2]]);
     }
 }
 
 extern "C" __global__ void negative(T* y, const T* a, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = (T) - (Number)a[at.of[1]];
     }

@@ -3,7 +3,7 @@
 //     y = a / b     db = -dy y / b
 //     y = a ^ b     da = dy b a^(b-1)     db = dy y ln(a)
 //
-// minigrad/ops/arithmetic.py.  One thread computes one element at a time.  a and b broadcast: the Layout says where
+// minigrad/ops/arithmetic.py.  One thread computes one element.  a and b broadcast: the Layout says where
 // element i lies in a (array 0) and b (1), or in b alone.  The other arrays have the shape of dy and are contiguous.
 
 __device__ __forceinline__ REAL raised(REAL a, REAL b) { return b == 2 ? a * a : pow(a, b); }  // as in arithmetic.cu
@@ -11,7 +11,8 @@ __device__ __forceinline__ REAL raised(REAL a, REAL b) { return b == 2 ? a * a :
 extern "C" __global__ void divide_backward_b(REAL* __restrict__ db, const REAL* __restrict__ dy,
                                              const REAL* __restrict__ y, const REAL* __restrict__ b, Layout layout,
                                              long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads())
+    long long i = global_thread();
+    if (i < n)
         db[i] = -(dy[i] / b[offset_of(layout, 0, i)] * y[i]);
 }
 
@@ -19,7 +20,8 @@ extern "C" __global__ void divide_backward_b(REAL* __restrict__ db, const REAL* 
 extern "C" __global__ void power_backward_a(REAL* __restrict__ da, const REAL* __restrict__ dy,
                                             const REAL* __restrict__ a, const REAL* __restrict__ b, Layout layout,
                                             long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         REAL exponent = b[at.of[1]], one_less = exponent == 0 ? exponent : exponent - 1;
         da[i] = dy[i] * (exponent * raised(a[at.of[0]], one_less));
@@ -30,7 +32,8 @@ extern "C" __global__ void power_backward_a(REAL* __restrict__ da, const REAL* _
 extern "C" __global__ void power_backward_b(REAL* __restrict__ db, const REAL* __restrict__ dy,
                                             const REAL* __restrict__ y, const REAL* __restrict__ a,
                                             const REAL* __restrict__ b, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         REAL base = a[at.of[0]];
         bool y_is_0 = base == 0 && b[at.of[1]] >= 0;

@@ -36,7 +36,8 @@ extern "C" __global__ void avg_pool2d_forward(const REAL* __restrict__ x, REAL* 
                                               int padding_left, int padding_right, int count_include_pad) {
     Axis rows = {height, windows_down, taps_down, stride_down, padding_top, padding_bottom};
     Axis cols = {width, windows_across, taps_across, stride_across, padding_left, padding_right};
-    for (long long o = global_thread(); o < outputs; o += global_threads()) {
+    long long o = global_thread();
+    if (o < outputs) {
         Place at = place_of(o, windows_down, windows_across);
         const REAL* map = x + at.map * height * width;
         int row_stop = stop_of(rows, at.row), col_stop = stop_of(cols, at.col);
@@ -66,7 +67,8 @@ extern "C" __global__ void avg_pool2d_backward(const REAL* __restrict__ dy, REAL
                                                int padding_left, int padding_right, int count_include_pad) {
     Axis rows = {height, windows_down, taps_down, stride_down, padding_top, padding_bottom};
     Axis cols = {width, windows_across, taps_across, stride_across, padding_left, padding_right};
-    for (long long pixel = global_thread(); pixel < pixels; pixel += global_threads()) {
+    long long pixel = global_thread();
+    if (pixel < pixels) {
         Place at = place_of(pixel, height, width);
         const REAL* map = dy + at.map * windows_down * windows_across;
         int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);

@@ -14,6 +14,12 @@ typedef TYPE T;  // what launch calls T=...; a macro T would break the templates
 
 // The number of this thread in the whole grid, and how many there are.  64 bits: a tensor may have 2^31 elements and
 // more, and blockIdx.x * blockDim.x, which CUDA computes in 32 bits, would wrap around.
+//
+// Grids have a thread for every element, so kernels ask `if (i < n)`.  A loop instead, with i += global_threads(), would
+// make the compiler count its turns by a division before the first of them, to do four at a time that never come.
+//
+// A division of 64-bit numbers costs several times one of 32-bit numbers.  The compiler puts a test before each: where
+// both numbers have no more than 32 bits it takes the short way.  So kernels divide long longs and leave that to it.
 __device__ __forceinline__ long long global_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ long long global_threads() { return (long long)gridDim.x * blockDim.x; }
 
@@ -42,6 +48,7 @@ struct Layout {
 // Where element i, counted in row-major order, lies in array number `which`.
 __device__ __forceinline__ long long offset_of(const Layout& layout, int which, long long i) {
     long long offset = 0;
+#pragma unroll 1  // one or two turns are the rule: the code for four in a row would only be in the way
     for (int axis = (int)layout.axes - 1; axis > 0; axis--) {
         long long rest = i / layout.size[axis];
         offset += (i - rest * layout.size[axis]) * layout.stride[which][axis];
@@ -57,6 +64,7 @@ struct Offsets {
 
 __device__ __forceinline__ Offsets offsets_of(const Layout& layout, long long i) {
     Offsets at = {{0, 0, 0}};
+#pragma unroll 1
     for (int axis = (int)layout.axes - 1; axis >= 0; axis--) {
         long long rest = axis > 0 ? i / layout.size[axis] : 0, index = i - rest * layout.size[axis];
 #pragma unroll
@@ -147,8 +155,8 @@ __device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL
     unsigned long long address = (unsigned long long)g;
 #pragma unroll
     for (int k = 0; k < COUNT; k++) address |= (unsigned long long)changed[k];
-    long long packs = address % 16 == 0 ? n / lanes : 0;
-    for (long long i = global_thread(); i < packs; i += global_threads()) {
+    long long packs = address % 16 == 0 ? n / lanes : 0, i = global_thread();
+    if (i < packs) {
         Pack pack[COUNT], gradient = ((const Pack*)g)[i];
 #pragma unroll
         for (int k = 0; k < COUNT; k++) pack[k] = ((const Pack*)changed[k])[i];
@@ -162,7 +170,7 @@ __device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL
 #pragma unroll
         for (int k = 0; k < COUNT; k++) ((Pack*)changed[k])[i] = pack[k];
     }
-    for (long long i = packs * lanes + global_thread(); i < n; i += global_threads()) {
+    for (i += packs * lanes; i < n; i += global_threads()) {
         REAL value[COUNT];
         for (int k = 0; k < COUNT; k++) value[k] = changed[k][i];
         rule(value, g[i]);

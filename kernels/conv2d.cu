@@ -5,7 +5,8 @@
 //     dw[o,c,u,v] = sum over n,i,j of  dy[n,o,i,j] * x[n, c, s*i + d*u - p, s*j + d*v - p]
 //     db[o]       = sum over n,i,j of  dy[n,o,i,j]
 //
-// The first three are matrix products, of `left` (rows x depth) and `right` (depth x columns), one for each group:
+// db is a sum like any other, and made by kernels/reduce.cu.  The first three are matrix products, of `left` (rows x
+// depth) and `right` (depth x columns), one for each group:
 //
 //              rows    columns                depth       left    right
 //       y      o       output pixels n,i,j    c,u,v       w       x
@@ -34,9 +35,6 @@ struct Convolution {
     int kh, kw, sh, sw, dh, dw;  // kernel, stride, dilation
     int top, left;               // padding
 };
-
-// a / b; by 32-bit division, which is several times faster, where that will do.
-__device__ __forceinline__ long long quotient(long long a, int b) { return a < (1LL << 31) ? (int)a / b : a / b; }
 
 // ---------------------------------------------------------------- the product
 
@@ -216,7 +214,7 @@ struct Pixels : Product {
     int out_width, kernel_width;
 
     __device__ Origin origin(long long column) const {
-        long long image = quotient(column, v.pixels * h.pixels);
+        long long image = column / (v.pixels * h.pixels);
         int pixel = column - image * v.pixels * h.pixels;
         int row = v.start + v.stride * (pixel / h.pixels), col = h.start + h.stride * (pixel % h.pixels);
         return {image * right_image + (long long)row * width + col, row, col};
@@ -230,7 +228,7 @@ struct Pixels : Product {
                 channel * left_channel + u * kernel_width + s};
     }
     __device__ long long out_at(long long column) const {
-        long long image = quotient(column, v.pixels * h.pixels);
+        long long image = column / (v.pixels * h.pixels);
         int pixel = column - image * v.pixels * h.pixels;
         int row = v.out_start + v.out_stride * (pixel / h.pixels),
             col = h.out_start + h.out_stride * (pixel % h.pixels);
@@ -305,7 +303,7 @@ struct Weights : Product {
         return {((long long)channel * height + row) * width + col, row, col};
     }
     __device__ Step step(long long k) const {
-        long long image = quotient(k, c.oh * c.ow);
+        long long image = k / (c.oh * c.ow);
         int pixel = k - image * c.oh * c.ow;
         int row = c.sh * (pixel / c.ow) - c.top, col = c.sw * (pixel % c.ow) - c.left;
         return {(image * c.groups * c.cg * height + row) * width + col, row, col,
@@ -373,23 +371,10 @@ extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_w_64(
 // y = the sum of `count` arrays of n numbers each, one after the other in `parts`.
 extern "C" __global__ void conv2d_add_parts(
     const REAL* __restrict__ parts, REAL* __restrict__ y, int count, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         REAL sum = 0;
         for (int part = 0; part < count; part++) sum += parts[part * n + i];
         y[i] = sum;
     }
-}
-
-// A block sums the n * pixels numbers of one channel.
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_b(
-    const REAL* __restrict__ dy, REAL* __restrict__ db, int n, int pixels) {
-    __shared__ REAL warps[WARP];
-    const long long channel = blockIdx.x, channels = gridDim.x;
-    REAL sum = 0;
-    for (long long i = threadIdx.x; i < (long long)n * pixels; i += BLOCK) {
-        long long image = quotient(i, pixels);
-        sum += dy[(image * channels + channel) * pixels + (i - image * pixels)];
-    }
-    sum = block_sum(sum, warps);
-    if (threadIdx.x == 0) db[channel] = sum;
 }

@@ -35,15 +35,16 @@ template <> struct Cast<float> : PlainCast<float> {};
 template <> struct Cast<double> : PlainCast<double> {};
 template <> struct Cast<bool> : PlainCast<bool> {};
 
-// One thread moves one element at a time.  The Layout is of y (array 0) and x (array 1).
+// One thread moves one element.  The Layout is of y (array 0) and x (array 1).
 extern "C" __global__ void copy_strided(TO* __restrict__ y, const FROM* __restrict__ x, Layout layout, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         Offsets at = offsets_of(layout, i);
         y[at.of[0]] = Cast<TO>::of(x[at.of[1]]);
     }
 }
 
-// Where neighbours in x are no neighbours in y, as in a transposed matrix, the loop above would either read or write
+// Where neighbours in x are no neighbours in y, as in a transposed matrix, the kernel above would either read or write
 // with large steps, every element in a memory sector of its own.  Here a tile of x goes through shared memory, so that
 // threads next to each other read neighbours, and write neighbours:
 //
@@ -70,5 +71,6 @@ extern "C" __global__ void copy_turned(TO* __restrict__ y, const FROM* __restric
 }
 
 extern "C" __global__ void fill(TO* __restrict__ y, Layout layout, long long n, TO value) {
-    for (long long i = global_thread(); i < n; i += global_threads()) y[offset_of(layout, 0, i)] = value;
+    long long i = global_thread();
+    if (i < n) y[offset_of(layout, 0, i)] = value;
 }

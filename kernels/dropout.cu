@@ -74,5 +74,6 @@ extern "C" __global__ void dropout(const REAL* __restrict__ x, REAL* __restrict_
 
 // y = x * scale: the paper's form in testing.
 extern "C" __global__ void scaled(const REAL* __restrict__ x, REAL* __restrict__ y, long long n, REAL scale) {
-    for (long long i = global_thread(); i < n; i += global_threads()) y[i] = x[i] * scale;
+    long long i = global_thread();
+    if (i < n) y[i] = x[i] * scale;
 }

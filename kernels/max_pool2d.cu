@@ -46,7 +46,8 @@ extern "C" __global__ void max_pool2d_forward(const REAL* __restrict__ x, REAL* 
                                               int padding_left, int dilation_across) {
     Axis rows = {height, windows_down, taps_down, stride_down, padding_top, dilation_down};
     Axis cols = {width, windows_across, taps_across, stride_across, padding_left, dilation_across};
-    for (long long o = global_thread(); o < outputs; o += global_threads()) {
+    long long o = global_thread();
+    if (o < outputs) {
         Place at = place_of(o, windows_down, windows_across);
         int tap;
         y[o] = maximum(x + at.map * height * width, rows, cols, at.row, at.col, tap);
@@ -62,7 +63,8 @@ extern "C" __global__ void max_pool2d_values(const REAL* __restrict__ x, REAL* _
                                              int padding_left, int dilation_across) {
     Axis rows = {height, windows_down, taps_down, stride_down, padding_top, dilation_down};
     Axis cols = {width, windows_across, taps_across, stride_across, padding_left, dilation_across};
-    for (long long o = global_thread(); o < outputs; o += global_threads()) {
+    long long o = global_thread();
+    if (o < outputs) {
         Place at = place_of(o, windows_down, windows_across);
         int tap;
         y[o] = maximum(x + at.map * height * width, rows, cols, at.row, at.col, tap);
@@ -93,7 +95,8 @@ extern "C" __global__ void max_pool2d_backward(const REAL* __restrict__ dy, cons
                                                int padding_left, int dilation_across) {
     Axis rows = {height, windows_down, taps_down, stride_down, padding_top, dilation_down};
     Axis cols = {width, windows_across, taps_across, stride_across, padding_left, dilation_across};
-    for (long long pixel = global_thread(); pixel < pixels; pixel += global_threads()) {
+    long long pixel = global_thread();
+    if (pixel < pixels) {
         Place at = place_of(pixel, height, width);
         long long map = at.map * windows_down * windows_across;  // where the outputs of this map begin
         int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);

@@ -6,7 +6,8 @@ extern "C" __global__ void copy_pieces(REAL* __restrict__ y, const REAL* __restr
     struct alignas(16) Piece {
         REAL values[16 / sizeof(REAL)];
     };
-    for (long long i = global_thread(); i < n; i += global_threads()) ((Piece*)y)[i] = ((const Piece*)x)[i];
+    long long i = global_thread();
+    if (i < n) ((Piece*)y)[i] = ((const Piece*)x)[i];
 }
 
 // `rounds` times CHAINS multiplications and additions in registers.  One waits for the one before it in its chain; there

@@ -56,7 +56,8 @@ extern "C" __global__ void sum_columns(TO* __restrict__ y, const FROM* __restric
 // dx_i = dy / n.  The Layout is of dx (array 0) and of dy (1), which repeats along the reduced axes.
 extern "C" __global__ void mean_backward(TO* __restrict__ dx, const FROM* __restrict__ dy, Layout layout,
                                          long long elements, TO n) {
-    for (long long i = global_thread(); i < elements; i += global_threads())
+    long long i = global_thread();
+    if (i < elements)
         dx[offset_of(layout, 0, i)] = (TO)dy[offset_of(layout, 1, i)] / n;
 }
 
@@ -156,5 +157,6 @@ extern "C" __global__ void max_columns_of_pieces(FROM* __restrict__ y, long long
 // dx[outputs][n], filled with 0: each row gets its dy where its winner is.
 extern "C" __global__ void max_backward(FROM* __restrict__ dx, const FROM* __restrict__ dy,
                                         const long long* __restrict__ winner, long long outputs, long long n) {
-    for (long long o = global_thread(); o < outputs; o += global_threads()) dx[o * n + winner[o]] = dy[o];
+    long long o = global_thread();
+    if (o < outputs) dx[o * n + winner[o]] = dy[o];
 }

@@ -5,12 +5,13 @@
 //     x[rows[k]] = y[picks[k]]        put_rows: no row is named twice
 //     dx[r] = sum of dy[k] with rows[k] = r
 //
-// One thread moves one element of a row at a time: threads next to each other, elements next to each other.  Numbers
-// and places are 64 bits: a tensor may have more than 2^31 elements.
+// One thread moves one element of a row: threads next to each other, elements next to each other.  Numbers and
+// places are 64 bits: a tensor may have more than 2^31 elements.
 
 extern "C" __global__ void take_rows(T* __restrict__ y, const T* __restrict__ x, const long long* __restrict__ rows,
                                      long long length, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         long long k = i / length;
         y[i] = x[rows[k] * length + (i - k * length)];
     }
@@ -18,7 +19,8 @@ extern "C" __global__ void take_rows(T* __restrict__ y, const T* __restrict__ x,
 
 extern "C" __global__ void put_rows(T* __restrict__ x, const T* __restrict__ y, const long long* __restrict__ rows,
                                     const long long* __restrict__ picks, long long length, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         long long k = i / length, at = i - k * length;
         x[rows[k] * length + at] = y[picks[k] * length + at];
     }
@@ -29,7 +31,8 @@ extern "C" __global__ void put_rows(T* __restrict__ x, const T* __restrict__ y, 
 extern "C" __global__ void sum_rows(T* __restrict__ dx, const T* __restrict__ dy, const long long* __restrict__ rows,
                                     const long long* __restrict__ first, const long long* __restrict__ picks,
                                     long long length, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         long long k = i / length, at = i - k * length;
         T sum = 0;
         for (long long pick = first[k]; pick < first[k + 1]; pick++) sum += dy[picks[pick] * length + at];

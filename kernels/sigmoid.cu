@@ -2,7 +2,8 @@
 // One thread, one element.  minigrad/ops/sigmoid.py.
 
 extern "C" __global__ void sigmoid_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) {
+    long long i = global_thread();
+    if (i < n) {
         REAL value = x[i];
         REAL above = exp(value < 0 ? value : REAL(0));
         REAL below = REAL(1) + exp(-fabs(value));  // NaN where x is
@@ -12,5 +13,6 @@ extern "C" __global__ void sigmoid_forward(const REAL* __restrict__ x, REAL* __r
 
 extern "C" __global__ void sigmoid_backward(const REAL* __restrict__ dy, const REAL* __restrict__ y,
                                             REAL* __restrict__ dx, long long n) {
-    for (long long i = global_thread(); i < n; i += global_threads()) dx[i] = dy[i] * (y[i] * (REAL(1) - y[i]));
+    long long i = global_thread();
+    if (i < n) dx[i] = dy[i] * (y[i] * (REAL(1) - y[i]));
 }

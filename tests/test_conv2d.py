@@ -603,7 +603,7 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
             launch(function, parameters, grid, *rest)
 
     seen = slice(None)
-    if c * o == 1:  # dw and db are sums of 2^31 terms: cut dw into so many parts that the last is one row of the image
+    if c * o == 1:  # dw is a sum of 2^31 terms: cut it into so many parts that the last is one row of the image
         seen, part = slice(-1, None), 32800
         parts = -(-n * size**2 // part)
         assert n * size**2 - (parts - 1) * part == size
@@ -613,7 +613,7 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
     try:
         with options(poison=False, mode="fast"):
             weight, bias, x, dy = Tensor(w, device=device), Tensor(b, device=device), last_image(x1), last_image(dy1)
-            op = node((x.shape, w.shape, 1, 0, 1, 1), (True, True, c * o > 1))
+            op = node((x.shape, w.shape, 1, 0, 1, 1))
             op.device = where
             monkeypatch.setattr(where.runtime, "launch", launch_last_block)
             y = op.forward(x, weight.data, bias.data)
@@ -627,8 +627,8 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
     np.testing.assert_allclose(dx.host[-1, rows, -1, pixels], (w.T @ dy1[:, -1])[rows, pixels], atol=2e-3)
     expected = np.einsum("oij,cij->oc", dy1[:, seen], x1[:, seen], optimize=True)
     np.testing.assert_allclose(dw.host[rows, rows, 0, 0], expected[rows, rows], atol=2e-3)
-    if db is not None:
-        np.testing.assert_allclose(db.host[-1], dy1[-1].sum(dtype="d"), atol=1e-3)
+    last_block = 8 * 1024  # of db's sum: 8 warps, each with 32 numbers a lane
+    np.testing.assert_allclose(db.host[-1], dy1[-1].reshape(-1)[-last_block:].sum(dtype="d"), atol=1e-3)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2)], ids=["channels first", "channels last"])
@@ -639,6 +639,27 @@ def test_the_gradient_of_the_bias_is_summed_in_pieces(order, device):
     dy[0, :, 0, 0] = 2.0**27
     F.conv2d(x, w, b).backward(Tensor(dy, device=device))
     np.testing.assert_allclose(b.grad.numpy(), 2.0**27 + 4999, rtol=0, atol=300)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 48])
+def test_the_gradient_of_the_bias_keeps_a_card_busy_whatever_the_channels(channels, device, monkeypatch):
+    """A block takes at most 8,192 numbers; one block per channel would leave most of a card with nothing to do."""
+    if not device.startswith("cudasim"):
+        pytest.skip("looks at what is launched")
+    where, launch, grids = minigrad.device(device), minigrad.device(device).runtime.launch, []
+
+    def launch_seen(function, parameters, grid, *rest):
+        grids.append(int(np.prod(grid)))
+        launch(function, parameters, grid, *rest)
+
+    x, w = np.zeros((48 // channels, 1, 64, 64), np.float32), np.zeros((channels, 1, 1, 1), np.float32)
+    dy = Tensor(np.random.default_rng(0).standard_normal((len(x), channels, 64, 64), dtype="f"), device=device)
+    op = node((x.shape, w.shape, 1, 0, 1, 1), (False, False, True))
+    op.device, op.x, op.w = where, Tensor(x, device=device).data, Tensor(w, device=device).data
+    monkeypatch.setattr(where.runtime, "launch", launch_seen)
+    db = op.backward_gpu(dy.data)[2]
+    assert max(grids) >= dy.size / 8192 == 24
+    np.testing.assert_allclose(where.runtime.to_host(db), dy.numpy().sum((0, 2, 3), dtype="d"), atol=1e-3)
 
 
 def test_a_stride_beyond_the_image_and_a_dilation_of_one_tap_are_any_number(device):

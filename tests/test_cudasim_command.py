@@ -152,7 +152,7 @@ def test_reports_name_the_file_as_the_user_did(tmp_path, capsys, monkeypatch, na
     monkeypatch.chdir(tmp_path)
     source = kernel.kernel_source("relu")
     for path in (f"{name}/relu.cu", f"{tmp_path}/{name}/relu.cu"):
-        for change, report in (("y[i + 1] = value", "6: OOB-GLOBAL: "), ("y[i] = nonsense", "6:16: error: 'nonsense'")):
+        for change, report in (("y[i + 1] = value", "7: OOB-GLOBAL: "), ("y[i] = nonsense", "7:16: error: 'nonsense'")):
             with open(path, "w") as file:
                 file.write(source.replace("y[i] = value", change))
             assert main([path, "--order", "forward"]) == 1
@@ -165,7 +165,7 @@ def test_a_file_here_comes_before_one_of_ours(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relu(tmp_path, "y[i] = value", "y[i + 1] = value")
     assert main(["relu.cu", "--order", "forward"]) == 1
-    assert "\nrelu.cu:6: OOB-GLOBAL" in capsys.readouterr().out
+    assert "\nrelu.cu:7: OOB-GLOBAL" in capsys.readouterr().out
     assert main(["relu", "--order", "forward"]) == 0 and main(["kernels/relu.cu", "--order", "forward"]) == 0
 
 

@@ -52,7 +52,7 @@ from ..memory import empty
 from ..parallel import add_into, split
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
-from ._reduction import added_up
+from ._reduction import added_up, summed
 from ._windows import channels_last, first, last, output_shape, small_buffers
 
 # Bytes of `cols` at a time.  BLAS packs what it reads into the second-level cache by itself, so a tile need only stay
@@ -258,8 +258,7 @@ class Conv2d(Function):
             dw = gpu.empty_like(self.device, w)
             self.multiply("backward_w", dw, og, cg * kh * kw, n * oh * ow, dy, x, shape=(oh, ow))
         if any(self.needs[2:]):
-            db = gpu.empty(self.device, (o,), w.dtype)
-            gpu.launch(self.device, "conv2d", "conv2d_backward_b", o, THREADS, dy, db, n, oh * ow, REAL=dy.dtype)
+            db = summed(self.device, dy, (0, 2, 3))
         return (dx, dw, db)[: len(self.needs)]
 
     def multiply(
