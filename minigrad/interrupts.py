@@ -52,13 +52,14 @@ class Hold:
         if _current is self:
             self._depth += 1
             return self
-        try:
+        for number in _SIGNALS:
+            handler = _get_handler(number)
+            if callable(handler):
+                self._handlers[number] = handler
+        try:  # no condition in the loop: Python 3.13 takes the jump after one for a place outside of the try
             _current, self._depth = self, 1
-            for number in _SIGNALS:
-                handler = _get_handler(number)
-                if callable(handler):
-                    self._handlers[number] = handler
-                    _set_handler(number, self._handle)
+            for number in self._handlers:
+                _set_handler(number, self._handle)
         except BaseException:
             self._end()
             raise
