@@ -48,29 +48,34 @@ class Hold:
         self._handlers: dict[int, Handler] = {}
 
     def __enter__(self) -> Hold:
-        self._depth += 1
-        if self._depth == 1:
-            try:
-                for number in _SIGNALS:
-                    handler = _get_handler(number)
-                    if callable(handler):
-                        self._handlers[number] = handler
-                        _set_handler(number, self._handle)
-            except BaseException:
-                self._end()
-                raise
+        global _current
+        if _current is self:
+            self._depth += 1
+            return self
+        for number in _SIGNALS:
+            handler = _get_handler(number)
+            if callable(handler):
+                self._handlers[number] = handler
+        try:  # no condition in the loop: Python 3.13 takes the jump after one for a place outside of the try
+            _current, self._depth = self, 1
+            for number in self._handlers:
+                _set_handler(number, self._handle)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self._end()
-            raised, self.raised = self.raised, None
-            if raised is not None:
-                try:
-                    raise raised from None
-                finally:
-                    del raised  # its traceback leads to this frame, and must not be kept alive by it
+        if self._depth > 1:
+            self._depth -= 1
+            return
+        self._end()
+        raised, self.raised = self.raised, None
+        if raised is not None:
+            try:
+                raise raised from None
+            finally:
+                del raised  # its traceback leads to this frame, and must not be kept alive by it
 
     def stop_early(self, stop: Callable[[], None]) -> None:
         """`stop()` at once when a handler raises, or has raised; never where the block is to be finished."""
@@ -81,8 +86,14 @@ class Hold:
 
     def _end(self) -> None:
         global _current
-        _current = None
-        self.when_raised.clear()
+        try:
+            _current = None
+            self.when_raised.clear()
+            self._put_back()
+        finally:  # one that was put back already may have raised, and cut off the others
+            self._put_back()
+
+    def _put_back(self) -> None:
         for number, handler in self._handlers.items():
             if _get_handler(number) == self._handle:  # else a handler has put another in its place
                 _set_handler(number, handler)
@@ -124,12 +135,9 @@ def hold(finish: bool = False) -> Hold:
 
     finish: nobody is to stop early inside.  For changes that are right only when they are whole.
     """
-    global _current
     if threading.get_ident() != threading.main_thread().ident:
         return _elsewhere
-    if _current is None:
-        _current = Hold(finish)
-    return _current
+    return Hold(finish) if _current is None else _current  # current is who has been entered: a signal may come before
 
 
 def _forget() -> None:

@@ -186,14 +186,19 @@ KINDS = {
 
 def storm(kind: str, trials: int, seed: int = 0) -> Counter[str]:
     """How many of the trials left each fault; "any": how many left one."""
-    weather, moments = Storm(*KINDS[kind]), random.Random(seed)
-    counts: Counter[str] = Counter()
-    for number in range(trials):
-        faulthandler.dump_traceback_later(HANG_S, exit=True)
-        faults = weather.trial(moments.random(), fresh=number % 4 == 0)
-        counts.update([*faults, *["any"] * bool(faults)])
-    faulthandler.cancel_dump_traceback_later()
-    return counts
+    # A shell's background job begins with SIGINT ignored: its first trial would wait for a KeyboardInterrupt in vain.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        weather, moments = Storm(*KINDS[kind]), random.Random(seed)
+        counts: Counter[str] = Counter()
+        for number in range(trials):
+            faulthandler.dump_traceback_later(HANG_S, exit=True)
+            faults = weather.trial(moments.random(), fresh=number % 4 == 0)
+            counts.update([*faults, *["any"] * bool(faults)])
+        faulthandler.cancel_dump_traceback_later()
+        return counts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main() -> int:

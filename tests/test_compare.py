@@ -84,3 +84,12 @@ def test_refusals():
         F.less(1, 2)
     with pytest.raises(DeviceError, match="less: inputs on cpu:0, cpu:1"):
         Tensor([1.0], device="cpu:0") < Tensor([1.0], device="cpu:1")  # noqa: B015
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 2**70, 10**400], ids=["2**64", "-2**63-1", "2**70", "10**400"])
+@pytest.mark.parametrize("dtype", ["uint64", "int64", "uint8", "bool"])
+def test_integers_beyond_64_bits(dtype, number, device):
+    edges = [0, 1] if dtype == "bool" else [np.iinfo(dtype).min, 1, np.iinfo(dtype).max]
+    x = Tensor(np.array(edges, dtype), device=device)
+    for relation in OPERATORS.values():
+        assert relation(x, number).numpy().tolist() == [relation(int(edge), number) for edge in edges]

@@ -119,6 +119,61 @@ def test_a_block_that_was_cut_off_lets_the_next_signal_through():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def test_a_signal_between_any_two_instructions_leaves_nothing_behind():
+    """One that raises, at every instruction of hold() and of Hold, with another handler to be put back besides."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(number, frame):
+        raise Ended
+
+    def blocks():
+        with hold(finish=True):
+            with hold():
+                pass
+
+    def signal_at(place, number):
+        """Runs blocks() with that signal before instruction `place`; whether there is such an instruction."""
+        count = 0
+
+        def step(frame, event, argument):
+            nonlocal count
+            frame.f_trace_opcodes = frame.f_code.co_filename == interrupts.__file__ or frame.f_code is blocks.__code__
+            if event == "opcode":
+                count += 1
+                if count == place:
+                    signal.raise_signal(number)
+            return step
+
+        sys.settrace(step)
+        try:
+            blocks()
+        finally:
+            sys.settrace(None)
+        return count >= place
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        for number, raised in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Ended)):
+            place, more = 0, True
+            while more:
+                place += 1
+                try:
+                    more = signal_at(place, number)
+                    assert not more, f"{number!r} at instruction {place} was lost"
+                except raised:
+                    pass
+                assert interrupts._current is None, (number, place)
+                assert {n: signal.getsignal(n) for n in handlers} == handlers, (number, place)
+                assert hold().finish is False
+            assert place > 200
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # ---------------------------------------------------------------- threads
 
 
@@ -297,6 +352,16 @@ def test_a_fault_would_be_seen():
     weather.net.first[0].__class__ = Leaky
     faults = {fault for _ in range(5) for fault in weather.trial(0.4, fresh=False)}
     assert "gradients" in faults and "next step" in faults
+
+
+def test_a_storm_in_the_background():
+    """A shell gives background jobs a SIGINT that is ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert interrupt_storm.storm("cpu, one device", 2, seed=1) == {}
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in interrupt_storm.KINDS if kind.startswith("cpu")])

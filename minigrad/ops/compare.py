@@ -97,5 +97,7 @@ def _other(relation: str, value: Any, tensor: Tensor) -> Tensor:
     if isinstance(value, _NUMBERS) and tensor.dtype.kind != "f":
         # Against integers a number keeps its own type: int8 < 300 and int8 < 0.5 have answers.
         number, where = np.asarray(value), tensor.device
+        if number.dtype == object:  # beyond 64 bits, and so beyond all that the tensor may hold
+            number = np.asarray(np.inf if value > 0 else -np.inf)
         return wrap(number if where.is_cpu else gpu.upload(where, number), where)
     return constant(relation, value, tensor)
