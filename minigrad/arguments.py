@@ -20,12 +20,12 @@ _MOST_PADDING = 2**31 - 1  # what kernels count with; no image is larger
 
 
 def integer(op: str, name: str, value: Any, minimum: int = -_MOST, maximum: int = _MOST) -> int:
-    """`value` as an int in this range (booleans and 2.0 are not integers)."""
+    """`value` as an int in this range (booleans, NumPy's too, and 2.0 are not integers)."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except (TypeError, ValueError):  # ValueError: a Tensor of several elements
         number = None
-    if number is None or isinstance(value, bool) or not minimum <= number <= maximum:
+    if number is None or not minimum <= number <= maximum:
         rule = f" >= {minimum}" if minimum > -_MOST else ""
         rule += f", and at most {maximum}" if number is not None and number > maximum else ""
         raise ArgumentError(f"{op}: {name} must be an integer{rule}, got {_seen(value)}")

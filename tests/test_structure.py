@@ -36,7 +36,7 @@ ALLOWED = {
     "kernel_cases": "errors kernel device gpu grad_mode engine tensor functional optim",
 }
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
-LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy"}}
+LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
 
 
