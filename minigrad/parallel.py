@@ -4,9 +4,7 @@ Two levels, one rule each.  `on_devices` gives every device a thread of its own:
 AlexNet run at the same time.  `split` cuts the work of one op (images, rows of a matrix) into as many pieces as the
 device has threads.  NumPy releases Python's lock inside its loops and BLAS calls, so these threads do run in parallel.
 
-BLAS keeps threads too.  Two of our threads that each call a BLAS of two threads fight for two cores, and spend their
-time waiting for each other; and its threads go on spinning for a while when they have nothing left to do.  So BLAS is
-held to one thread while ours are at work, and only then.
+BLAS keeps threads too, and is held to one while ours are at work (blas.py).
 
 Whatever happens, Ctrl-C too (interrupts.py): when `split` or `on_devices` is left, none of their threads is at work.
 """
@@ -23,9 +21,9 @@ from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from . import gpu, tracing
+from .blas import one_blas_thread
 from .device import Device, DeviceLike, device
 from .errors import ArgumentError
 from .interrupts import hold
@@ -261,14 +259,11 @@ def next_order(newest: int = 0) -> int:
     return number
 
 
-# ---------------------------------------------------------------- pools and BLAS
+# ---------------------------------------------------------------- workers
 
 _lock = threading.Lock()
 _one_caller = threading.Lock()  # held while on_devices has devices at work
 _workers: dict[tuple[Device, int], ThreadPoolExecutor] = {}
-_blas: list[tuple[Callable[[], int], Callable[[int], Any]]] | None = None  # how to ask each BLAS, how to tell it
-_blas_holders: set[object] = set()  # the blocks that want BLAS at one thread
-_blas_before: list[int] | None = None  # the threads it had before the first of them
 
 
 def _worker(where: Device, number: int = 0) -> ThreadPoolExecutor:
@@ -300,54 +295,10 @@ def _wait(futures: Sequence[Future[Any]], what: str, where: DeviceLike | None = 
         raise sent
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """BLAS at one thread for the whole process, until the last of the blocks that ask for it ends.
-
-    The blocks may be of different threads, and end in any order.
-    """
-    global _blas, _blas_before
-    holder = object()
-    with _lock:
-        if _blas is None:
-            _blas = _blas_libraries()
-        if _blas_before is None:
-            _blas_before = [threads() for threads, _ in _blas]
-            for _, set_threads in _blas:
-                set_threads(1)
-        _blas_holders.add(holder)
-    try:
-        yield
-    finally:
-        with _lock:
-            _blas_holders.discard(holder)
-            if not _blas_holders and _blas_before is not None:
-                for (_, set_threads), before in zip(_blas, _blas_before):
-                    set_threads(before)
-                _blas_before = None
-
-
-def _blas_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
-    """For each BLAS library in this process, the functions that get and set its number of threads.
-
-    threadpoolctl finds them.  OpenBLAS itself is told directly: from version 3.8 on, threadpoolctl passes on what the
-    first thread says and drops what others say, as long as that thread lives.
-    """
-    found = []
-    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
-        set_threads = library.set_num_threads
-        if library.internal_api == "openblas" and library.threading_layer != "openmp":
-            names = (f"{a}openblas_set_num_threads{b}" for a in ("", "scipy_") for b in ("", "64_", "_64"))
-            set_threads = next((getattr(library.dynlib, n) for n in names if hasattr(library.dynlib, n)), set_threads)
-        found.append((library.get_num_threads, set_threads))
-    return found
-
-
 def _forget_threads() -> None:
     """A forked child has none of the parent's threads: start new ones when asked."""
     global _lock, _one_caller
     _lock, _one_caller = threading.Lock(), threading.Lock()
-    _blas_holders.clear()  # if there were any, the next block to end gives BLAS its threads back
     _workers.clear()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minigrad
-from minigrad import Tensor, interrupts, memory, nn, on_devices, optim, parallel
+from minigrad import Tensor, blas, interrupts, memory, nn, on_devices, optim, parallel
 from minigrad.cudasim import compiler
 from minigrad.engine import Function
 from minigrad.interrupts import hold
@@ -291,11 +291,11 @@ def test_blas_gets_its_threads_back_where_the_limit_is_being_set(monkeypatch):
         interrupt()
         threads[0] = count
 
-    monkeypatch.setattr(parallel, "_blas", [(lambda: threads[0], set_threads)])
+    monkeypatch.setattr(blas, "_libraries", [(lambda: threads[0], set_threads)])
     for call in (lambda: on_devices(TWO, lambda: None), lambda: parallel.split(minigrad.device("cpu:0"), 1, max)):
         with pytest.raises(KeyboardInterrupt):
             call()
-        assert threads == [2] and parallel._blas_before is None
+        assert threads == [2] and blas._before is None
 
 
 @pytest.mark.parametrize("devices", [["cpu:0"], TWO])

@@ -17,6 +17,7 @@ from minigrad import (
     ArgumentError,
     DeviceError,
     Tensor,
+    blas,
     is_grad_enabled,
     no_grad,
     num_threads,
@@ -434,7 +435,7 @@ def blas_threads():
 
 @pytest.fixture
 def blas_with_two_threads():
-    parallel._blas = None  # look again for BLAS libraries: other tests may have loaded one
+    blas._libraries = None  # look again for BLAS libraries: other tests may have loaded one
     with threadpoolctl.threadpool_limits(2, "blas"):
         if blas_threads() != 2:
             pytest.skip("this BLAS has a fixed number of threads")

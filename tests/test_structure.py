@@ -16,8 +16,8 @@ ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
-    "errors arguments interrupts files memory casting tracing kernel cudasim cuda device gpu parallel grad_mode engine "
-    "backward operators tensor chunks ops functional nn"
+    "errors arguments interrupts blas files memory casting tracing kernel cudasim cuda device gpu parallel grad_mode "
+    "engine backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
