@@ -17,29 +17,19 @@ import argparse
 import functools
 import json
 import math
-import os
 import platform
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import figures
 import numpy as np
-from alexnet import PRESETS, AlexNet
-from command_line import (
-    OneLineParser,
-    any_path,
-    command,
-    device_list,
-    folder_name,
-    new_run,
-    positive,
-    run_job,
-    word,
-)  # fmt: skip
+from alexnet import AlexNet
+from alexnet_options import WARM_UP, Recipe, parse, recipe_for
+from command_line import command, new_run, run_job, word
 from progress import progress
 from run_folder import Log, Run
 from trained import PREPARATION, WEIGHTS, Trained, readable
@@ -49,33 +39,9 @@ import minigrad
 from minigrad import files, optim
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.demo_set import make_demo_set
-from minigrad.errors import ArgumentError, DataError, MinigradError, printable
+from minigrad.errors import ArgumentError, DataError, printable
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a preset is trained, unless the command line says otherwise."""
-
-    lr: float
-    batch_size: int
-    epochs: int
-    schedule: str  # "plateau": lr / 10 when the test error stops falling; "cosine": warm up, then fall to 0 as a cosine
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
-    dropout: float = 0.5
-    colour_noise: float = 0.1  # standard deviation of the paper's PCA colour noise
-    fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
-
-
-PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="plateau")
-RECIPES = {
-    "paper": PAPER,
-    "original": PAPER,
-    "trainable": Recipe(lr=0.003, batch_size=32, epochs=90, schedule="cosine", dropout=0.2, fit_images=100),
-}
-DEMO_EPOCHS = 3
 CONFIG = "config.json"  # of a run: its recipe, its classes, and where its images are
-WARM_UP = 0.05  # of all steps, with the cosine schedule
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -223,17 +189,6 @@ def demo_set(tiny: bool) -> Path:
             raise DataError(f"{error}; {advice}") from error
 
 
-def recipe_for(options: argparse.Namespace) -> Recipe:
-    """The preset's recipe, with what the command line changes."""
-    recipe = RECIPES[options.preset]
-    if options.data is None:
-        recipe = replace(recipe, epochs=DEMO_EPOCHS)
-    if options.tiny:
-        recipe = replace(recipe, epochs=1, batch_size=16)
-    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs")}
-    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
-
-
 def fit_to_data(net: Trained, loader: Loader, count: int) -> None:
     """Scale the first weights to `count` training views, drawn as the training will draw them."""
     views: list[np.ndarray] = []
@@ -368,77 +323,6 @@ def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
     if not options.data:
         yours = command(options, "--data", drop=(*anew, "tiny"))
         print(f"  {yours} DIR    # your own pictures: DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg")
-
-
-# ---------------------------------------------------------------- the command line
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(
-        prog="alexnet_imagenet.py",
-        description="Train the two-column AlexNet of Krizhevsky, Sutskever and Hinton (2012). Without options: on ten "
-        "classes of rendered pictures, made on the first run.",
-        epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors, preparation.npz "
-        "and pictures. Exit codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; "
-        "130, 143, 129: ended by Ctrl-C, SIGTERM, SIGHUP, with the net kept.",
-    )
-    number, whole = positive(float), positive(int)
-    what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
-    what.add_argument("--evaluate", type=any_path, metavar="WEIGHTS", help="test saved weights with ten views")
-    what.add_argument(
-        "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"), help="print the five likeliest classes of each image"
-    )
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", type=any_path, metavar="DIR",
-        help="folder with train/<class>/*.jpg and val/<class>/*.jpg; jpeg, png, gif, bmp or webp of any size (default: "
-        "the demo set)",
-    )  # fmt: skip
-    data.add_argument("--val-limit", type=whole, metavar="N", help="test on at most N images of each class")
-    data.add_argument(
-        "--stats-images", type=whole, default=5000, metavar="N",
-        help="mean image and colour components from at most N images (default: %(default)s)",
-    )  # fmt: skip
-    data.add_argument(
-        "--workers", type=positive(int, zero=True, most=1000), default=2, metavar="N",
-        help="threads that load images; 0: load between steps (default: %(default)s)",
-    )  # fmt: skip
-    learn = parser.add_argument_group("training")
-    learn.add_argument(
-        "--preset", choices=tuple(PRESETS), default="trainable",
-        help="paper; original: the code behind the paper; trainable: starts learning at once (default: %(default)s)",
-    )  # fmt: skip
-    learn.add_argument(
-        "--devices", type=device_list, default=os.environ.get("MINIGRAD_DEVICES", "cpu:0,cpu:1"), metavar="A[,B]",
-        help="two devices, a column on each, or one (default: %(default)s)",
-    )  # fmt: skip
-    learn.add_argument(
-        "--epochs", type=whole, metavar="N",
-        help=f"passes over the training images (default: {DEMO_EPOCHS} on the demo set, else 90)",
-    )  # fmt: skip
-    learn.add_argument("--steps", type=whole, metavar="N", help="exactly N steps, whatever that is in epochs")
-    learn.add_argument(
-        "--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)"
-    )
-    learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
-    learn.add_argument(
-        "--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, metavar="N",
-        help="of weights, dropout, order and crops (default: %(default)s)",
-    )  # fmt: skip
-    out = parser.add_argument_group("output")
-    out.add_argument(
-        "--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
-    )
-    out.add_argument("--name", type=folder_name, help="name of this run (default: numbered)")
-    out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
-    out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")
-    options = parser.parse(arguments)
-    if not (options.no_figures or options.evaluate or options.predict):
-        try:
-            figures.pyplot()
-        except MinigradError as error:
-            parser.error(str(error))  # now, not after the training
-    return options
 
 
 if __name__ == "__main__":

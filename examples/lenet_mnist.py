@@ -27,16 +27,7 @@ from typing import Any
 
 import figures
 import numpy as np
-from command_line import (
-    OneLineParser,
-    any_path,
-    command,
-    folder_name,
-    new_run,
-    one_device,
-    positive,
-    run_job,
-)  # fmt: skip
+from command_line import OneLineParser, any_path, command, folder_name, new_run, one_device, positive, run_job
 from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
 from progress import progress

@@ -1,0 +1,118 @@
+"""How AlexNet is trained: a recipe for each preset, and what the command line of the main job changes in it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import figures
+from alexnet import PRESETS
+from command_line import OneLineParser, any_path, device_list, folder_name, positive
+
+from minigrad.errors import MinigradError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a preset is trained, unless the command line says otherwise."""
+
+    lr: float
+    batch_size: int
+    epochs: int
+    schedule: str  # "plateau": lr / 10 when the test error stops falling; "cosine": warm up, then fall to 0 as a cosine
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    dropout: float = 0.5
+    colour_noise: float = 0.1  # standard deviation of the paper's PCA colour noise
+    fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
+
+
+PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="plateau")
+RECIPES = {
+    "paper": PAPER,
+    "original": PAPER,
+    "trainable": Recipe(lr=0.003, batch_size=32, epochs=90, schedule="cosine", dropout=0.2, fit_images=100),
+}
+DEMO_EPOCHS = 3
+WARM_UP = 0.05  # of all steps, with the cosine schedule
+
+
+def recipe_for(options: argparse.Namespace) -> Recipe:
+    """The preset's recipe, with what the command line changes."""
+    recipe = RECIPES[options.preset]
+    if options.data is None:
+        recipe = replace(recipe, epochs=DEMO_EPOCHS)
+    if options.tiny:
+        recipe = replace(recipe, epochs=1, batch_size=16)
+    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs")}
+    return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="alexnet_imagenet.py",
+        description="Train the two-column AlexNet of Krizhevsky, Sutskever and Hinton (2012). Without options: on ten "
+        "classes of rendered pictures, made on the first run.",
+        epilog="Results go to runs/<name>/: config.json, log.csv, metrics.json, weights.safetensors, preparation.npz "
+        "and pictures. Exit codes: 0; 1: training failed, or not all could be written; 2: wrong arguments or data; "
+        "130, 143, 129: ended by Ctrl-C, SIGTERM, SIGHUP, with the net kept.",
+    )
+    number, whole = positive(float), positive(int)
+    what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
+    what.add_argument("--evaluate", type=any_path, metavar="WEIGHTS", help="test saved weights with ten views")
+    what.add_argument(
+        "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"), help="print the five likeliest classes of each image"
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", type=any_path, metavar="DIR",
+        help="folder with train/<class>/*.jpg and val/<class>/*.jpg; jpeg, png, gif, bmp or webp of any size (default: "
+        "the demo set)",
+    )  # fmt: skip
+    data.add_argument("--val-limit", type=whole, metavar="N", help="test on at most N images of each class")
+    data.add_argument(
+        "--stats-images", type=whole, default=5000, metavar="N",
+        help="mean image and colour components from at most N images (default: %(default)s)",
+    )  # fmt: skip
+    data.add_argument(
+        "--workers", type=positive(int, zero=True, most=1000), default=2, metavar="N",
+        help="threads that load images; 0: load between steps (default: %(default)s)",
+    )  # fmt: skip
+    learn = parser.add_argument_group("training")
+    learn.add_argument(
+        "--preset", choices=tuple(PRESETS), default="trainable",
+        help="paper; original: the code behind the paper; trainable: starts learning at once (default: %(default)s)",
+    )  # fmt: skip
+    learn.add_argument(
+        "--devices", type=device_list, default=os.environ.get("MINIGRAD_DEVICES", "cpu:0,cpu:1"), metavar="A[,B]",
+        help="two devices, a column on each, or one (default: %(default)s)",
+    )  # fmt: skip
+    learn.add_argument(
+        "--epochs", type=whole, metavar="N",
+        help=f"passes over the training images (default: {DEMO_EPOCHS} on the demo set, else 90)",
+    )  # fmt: skip
+    learn.add_argument("--steps", type=whole, metavar="N", help="exactly N steps, whatever that is in epochs")
+    learn.add_argument(
+        "--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)"
+    )
+    learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
+    learn.add_argument(
+        "--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, metavar="N",
+        help="of weights, dropout, order and crops (default: %(default)s)",
+    )  # fmt: skip
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
+    )
+    out.add_argument("--name", type=folder_name, help="name of this run (default: numbered)")
+    out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
+    out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")
+    options = parser.parse(arguments)
+    if not (options.no_figures or options.evaluate or options.predict):
+        try:
+            figures.pyplot()
+        except MinigradError as error:
+            parser.error(str(error))  # now, not after the training
+    return options
