@@ -5,8 +5,8 @@
     minigrad.functional.relu(x).sum().backward()
     print(x.grad)
 
-The map: tensor.py (tensors), engine.py (backward), parallel.py (threads), device.py (devices), gpu/ (kernels are
-launched there), ops/ (one op in each file).
+The map: tensor.py (tensors), engine.py and backward.py (gradients), parallel.py (threads), device.py (devices), gpu/
+(kernels are launched there), ops/ (one op in each file).
 """
 
 # Submodules first, names second. `minigrad.device` and `minigrad.gradcheck` are the functions, not the
