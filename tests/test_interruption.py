@@ -285,7 +285,7 @@ def test_any_moment_will_do(script, tmp_path):
     for i in range(30):
         name, number = f"run-{i}", rng.choice([signal.SIGINT, signal.SIGTERM])
         process = start(NARROW, "--tiny", "--name", name, folder=tmp_path, script=script)
-        time.sleep(0.1 + rng.random() * whole)  # by 0.1 s Python itself has started
+        time.sleep(0.3 + rng.random() * whole)  # by then Python itself has started
         if process.poll() is not None:
             assert process.returncode == 0, process.communicate()
             continue
