@@ -274,7 +274,7 @@ def test_lenet_can_be_interrupted(after, number, promised, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("MINIGRAD_ANY_MOMENT" not in os.environ, reason="moments are the clock's: set MINIGRAD_ANY_MOMENT=1")
+@pytest.mark.skipif("MINIGRAD_ANY_MOMENT" not in os.environ, reason="on request: MINIGRAD_ANY_MOMENT=1")
 @pytest.mark.parametrize("script", ["alexnet_imagenet", "lenet_mnist"])
 def test_any_moment_will_do(script, tmp_path):
     """Signals at random moments of a whole run, from the imports to the last picture."""
