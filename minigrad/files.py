@@ -25,6 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 from .errors import printable
+from .interrupts import hold
 
 PathLike = str | os.PathLike[str]
 
@@ -46,12 +47,13 @@ def writing(path: PathLike, refuse: Callable[[str], Exception] | None = None) ->
     Until then, and where anything fails, what was at `path` stays as it was.  A new file gets the mode that the umask
     leaves, one that replaces another gets that one's.  A symbolic link stays, the file it leads to is replaced;
     anything but a file (a folder, a device, a pipe) is refused.  refuse(message) makes the error to be raised in place
-    of an OSError, where it is given: the message says where, why, and what to do.
+    of an OSError, where it is given: the message says where, why, and what to do.  Ctrl-C waits for the end of the
+    block: a file is written and in its place, or not begun.
     """
     try:
         place = _place(path)
         remove_dead(place.parent, leftovers(place.name))
-        with _held(place, _new_file) as temporary:
+        with hold(), _held(place, _new_file) as temporary:
             with open(temporary, "wb") as file:
                 if place.exists():
                     os.chmod(temporary, stat.S_IMODE(place.stat().st_mode))
@@ -173,21 +175,23 @@ def _new_file(path: Path) -> None:
 @contextmanager
 def _held(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """What make(a temporary name beside `place`) has made, locked; removed at the end if it is still there."""
-    while True:
-        temporary = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
-        make(temporary)
-        lock = _lock(temporary, wait=True)
-        if temporary.exists():
-            break
-        # Somebody has come between making and locking, and taken it for dead.
-        if lock is not None:
-            os.close(lock)
+    temporary, lock = None, None
     try:
-        yield temporary
-    finally:
+        try:
+            while temporary is None:
+                with hold():  # or Ctrl-C would leave something that nobody here knows of
+                    name = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
+                    make(name)
+                    temporary, lock = name, _lock(name, wait=True)
+                    if not name.exists():  # somebody has come between making and locking, and taken it for dead
+                        _close(lock)
+                        temporary, lock = None, None
+            yield temporary
+        finally:
+            _remove(temporary)
+    finally:  # Ctrl-C may have cut that off
         _remove(temporary)
-        if lock is not None:
-            os.close(lock)
+        _close(lock)
 
 
 def _lock(path: PathLike, wait: bool) -> int | None:
@@ -207,7 +211,14 @@ def _lock(path: PathLike, wait: bool) -> int | None:
     return None
 
 
-def _remove(path: PathLike) -> None:
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _remove(path: PathLike | None) -> None:
+    if path is None:
+        return
     if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,5 +1,6 @@
 """Files written whole or not at all; what killed writers leave, and who removes it."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -87,6 +88,56 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, 
                 fail()
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_ctrl_c_at_any_instruction_leaves_nothing_half_made(tmp_path, kind):
+    traced = {files.__file__, contextlib.__file__}
+
+    def make():
+        if kind == "file":
+            write(tmp_path / "a", b"new")
+        else:
+            with files.scratch_folder(tmp_path / "a") as folder:
+                (folder / "picture").write_text("half of")
+
+    def ctrl_c_at(place):
+        """Runs make() with Ctrl-C before instruction `place`; whether there is such an instruction."""
+        count = 0
+
+        def step(frame, event, argument):
+            nonlocal count
+            frame.f_trace_opcodes = frame.f_code.co_filename in traced
+            if event == "opcode":
+                count += 1
+                if count == place:
+                    signal.raise_signal(signal.SIGINT)
+            return step
+
+        sys.settrace(step)
+        try:
+            make()
+        except KeyboardInterrupt:
+            assert count >= place
+        else:
+            assert count < place, f"Ctrl-C at instruction {place} was lost"
+        finally:
+            sys.settrace(None)
+        return count >= place
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        place = 1
+        while ctrl_c_at(place):
+            left = os.listdir(tmp_path)
+            assert left in ([], ["a"]), (place, left)
+            if left:
+                assert (tmp_path / "a").read_bytes() == b"new"
+                (tmp_path / "a").unlink()
+            place += 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert place > 300, "of all instructions"
 
 
 WRITER = """
