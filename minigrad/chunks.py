@@ -68,14 +68,15 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
 
     Dropout gives each image the mask that it has without chunks.  Weight gradients are summed in a fixed order: the
     same bits on every run; other sizes or thread counts change the rounding only.
-    Inside a chunk, inside whole_batches(), on a GPU, and where one chunk would hold the batch: function(*inputs).
+    Inside a chunk, inside whole_batches(), where one chunk would hold the batch, and on another device than cpu:N:
+    function(*inputs).
     Raises ArgumentError, DTypeError, DeviceError, ShapeError for inputs and results that do not fit this.
     """
     where, n = _checked_inputs(inputs)
     if size is not None:
         size = integer("in_chunks", "size", size, 1)
     bounds = _bounds(n, size, num_threads(where)) if size else _default_bounds(inputs[0], num_threads(where))
-    if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or not where.is_cpu:
+    if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or where.kind != "cpu":
         return function(*inputs)
     node = InChunks()
     with tracing.region(node.name, where, "forward"):

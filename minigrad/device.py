@@ -2,8 +2,10 @@
 
 `cpu:0`, `cpu:1`, ... are lanes of the same processor.  A tensor belongs to one of them, two of them never meet in
 one op, and each has a worker thread of its own (parallel.py), so that what is split over two GPUs in the paper is
-split in the same way, and runs at the same time, on a laptop.  `cuda:N` is a graphics card, reached through CuPy;
-`cudasim:N` is one that is emulated on the processor, kernel by kernel, thread by thread (minigrad/cudasim).
+split in the same way, and runs at the same time, on a laptop.  `textbook:0` is the processor too, and runs the first
+face of every op: the formula in plain NumPy, for reading and for stepping through.  `cuda:N` is a graphics card,
+reached through CuPy; `cudasim:N` is one that is emulated on the processor, kernel by kernel, thread by thread
+(minigrad/cudasim).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 DeviceLike = Union["Device", str]
 
-_NAME = re.compile(r"(cpu|cuda|cudasim)(?::([0-9]+))?")
+_NAME = re.compile(r"(cpu|textbook|cuda|cudasim)(?::([0-9]+))?")
 _devices: dict[str, Device] = {}
 _default: tuple[Device, ...] | None = None
 _seed = 0
@@ -35,13 +37,13 @@ _lock = threading.Lock()
 class Device:
     """One place to compute; get it with `device("cpu:0")`, which returns the same object every time.
 
-    `kind` is "cpu", "cuda" or "cudasim", `index` its number, `name` both ("cpu:0").  `generator` is the only source of
-    randomness of the ops that run on this device; `manual_seed` restarts it.
+    `kind` is "cpu", "textbook", "cuda" or "cudasim", `index` its number, `name` both ("cpu:0").
+    `generator` is the only source of randomness of the ops that run on this device; `manual_seed` restarts it.
     """
 
     def __init__(self, kind: str, index: int):
         self.kind, self.index, self.name = kind, index, f"{kind}:{index}"
-        self.is_cpu = kind == "cpu"
+        self.is_cpu = kind in ("cpu", "textbook")
         self.threads: int | None = None  # set by set_num_threads; None: an equal share of the cores
         self.generator = _generator(kind, index)
         self._runtime: CudaRuntime | SimRuntime | None = None
@@ -164,8 +166,10 @@ def random_key(where: Device) -> tuple[int, int, int]:
 
 
 def _generator(kind: str, index: int) -> np.random.Generator:
-    # An emulated card draws what the real one would.
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([_seed, int(kind != "cpu"), index])))
+    # An emulated card draws what the real one would, and textbook:0 what cpu:0 does.
+    return np.random.Generator(
+        np.random.SFC64(np.random.SeedSequence([_seed, int(kind not in ("cpu", "textbook")), index]))
+    )
 
 
 def _new_runtime(where: Device) -> CudaRuntime | SimRuntime:

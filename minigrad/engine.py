@@ -47,8 +47,10 @@ class Target(Protocol):
 class Function:
     """One op, and the graph node that a run of it leaves.  Each room in minigrad/ops derives one or more.
 
-    A room defines `forward_cpu(*arrays) -> array` and `backward_cpu(dy) -> array or tuple of arrays (or None), one
-    per input`, and the same pair for the GPU.  What backward needs, forward keeps as attributes under the names of
+    A room defines `forward(*arrays) -> array` and `backward(dy) -> array or tuple of arrays (or None), one per input`:
+    the formula in plain NumPy, which runs on textbook:0.  Where that is not fast enough, `forward_cpu` and
+    `backward_cpu` do the same in less time on cpu:N (an op without them runs the first pair there), and `forward_gpu`
+    and `backward_gpu` launch kernels on a card.  What backward needs, forward keeps as attributes under the names of
     the formula (`self.x = x`); the engine drops them as soon as backward has used them.  Rules for backward:
     it returns fresh arrays, or dy itself or views of it, never a saved array, and it does not write into dy.
 
@@ -68,14 +70,29 @@ class Function:
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         cls.name = name or cls.__name__.lower()
+        for way in ("forward", "backward"):  # an op without a fast face runs the textbook's on the CPU
+            if way in vars(cls) and f"{way}_cpu" not in vars(cls):
+                setattr(cls, f"{way}_cpu", vars(cls)[way])
 
-    def forward(self, *arrays: Array) -> Array:
+    def compute(self, *arrays: Array) -> Array:
+        """Forward, by the face of the op that this device runs."""
         if self.device.is_cpu:
-            return self.forward_cpu(*arrays)
+            return self.forward(*arrays) if self.device.kind == "textbook" else self.forward_cpu(*arrays)
         try:
             return self.forward_gpu(*arrays)
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"{self.name} (inputs {', '.join(str(a.shape) for a in arrays)}): {error}") from None
+
+    def differentiate(self, dy: Array) -> tuple[Array | None, ...]:
+        """Backward, by the face of the op that this device runs: a gradient, or None, per input."""
+        if self.device.is_cpu:
+            grads = self.backward(dy) if self.device.kind == "textbook" else self.backward_cpu(dy)
+        else:
+            try:
+                grads = self.backward_gpu(dy)
+            except OutOfMemoryError as error:
+                raise OutOfMemoryError(f"backward of {self.name} (output {dy.shape}): {error}") from None
+        return grads if isinstance(grads, tuple) else (grads,)
 
     def flops(self, *inputs: Array) -> int:
         """Floating-point operations of the forward pass on these input arrays; 0 where it does not matter.
@@ -84,15 +101,11 @@ class Function:
         """
         return 0
 
-    def backward(self, dy: Array) -> tuple[Array | None, ...]:
-        if self.device.is_cpu:
-            grads = self.backward_cpu(dy)
-        else:
-            try:
-                grads = self.backward_gpu(dy)
-            except OutOfMemoryError as error:
-                raise OutOfMemoryError(f"backward of {self.name} (output {dy.shape}): {error}") from None
-        return grads if isinstance(grads, tuple) else (grads,)
+    def forward(self, *arrays: Array) -> Array:
+        raise DeviceError(f"{self.name}: has no textbook face, for {self.device}: move the tensor with .to('cpu:0')")
+
+    def backward(self, dy: Array) -> Any:
+        raise GraphError(f"{self.name}: has no gradient")
 
     def forward_cpu(self, *arrays: Array) -> Array:
         raise DeviceError(f"{self.name}: no CPU implementation")
@@ -218,7 +231,7 @@ def gradients_of(node: Function, dy: Array | None) -> Sequence[Array | None]:
     if node.watched:
         node.check_unchanged()
     recorder = tracing.recorder
-    grads = node.backward(dy) if recorder is None else recorder.backward(node, dy)
+    grads = node.differentiate(dy) if recorder is None else recorder.backward(node, dy)
     if len(grads) != len(node.inputs):
         raise GraphError(f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs")
     return grads

@@ -332,7 +332,7 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
             newest = node.order
     function.device, function.needs = where, tuple(needs)
     recorder = tracing.recorder
-    y = function.forward(*arrays) if recorder is None else recorder.forward(function, arrays)
+    y = function.compute(*arrays) if recorder is None else recorder.forward(function, arrays)
     if on_cpu and type(y) is not np.ndarray:
         y = np.asarray(y)  # NumPy turns 0-d results into scalars
     version = None

@@ -132,7 +132,7 @@ def _both_directions(device: Device, case: Case, effort: Effort, most: Peaks) ->
     moves = moved_bytes(case, effort.size, y.shape, 4, backward=True)  # not where views are all that there is to it
     if node is not None and moves and not any(isinstance(below, Function) for below in node.inputs):
         dy = gpu.upload(device, gradient_of(y.shape, y.dtype))
-        yield _row(case, effort, most, y, "backward", measured(device, lambda: node.backward(dy), effort.seconds))
+        yield _row(case, effort, most, y, "backward", measured(device, lambda: node.differentiate(dy), effort.seconds))
 
 
 def _row(case: Case, effort: Effort, most: Peaks, y: Tensor, direction: str, seconds: float) -> tuple[object, ...]:

@@ -18,6 +18,29 @@ from ..errors import ShapeError
 from ..memory import empty
 from ._checks import Padding, Pair
 
+# ---------------------------------------------------------------- windows, as the textbook has them
+
+
+def padded(x: Array, padding: Padding, value: float = 0.0) -> Array:
+    """Images (N, C, H, W) with rows and columns of `value` around them."""
+    return np.pad(x, ((0, 0), (0, 0), *padding), constant_values=value)
+
+
+def taps(xp: Array, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -> Iterator[tuple[int, int, Array]]:
+    """(u, v, seen) for each tap of a window that slides over images xp (N, C, H, W): what the tap sees, (N, C, OH, OW),
+
+        seen[n,c,i,j] = xp[n, c, s*i + d*u, s*j + d*v]
+
+    which is a view: `seen += ...` adds to the pixels that the tap has read, the way back of a window.
+    """
+    for u, v in np.ndindex(*kernel):
+        rows = slice(dilation[0] * u, dilation[0] * u + stride[0] * (outputs[0] - 1) + 1, stride[0])
+        cols = slice(dilation[1] * v, dilation[1] * v + stride[1] * (outputs[1] - 1) + 1, stride[1])
+        yield u, v, xp[:, :, rows, cols]
+
+
+# ---------------------------------------------------------------- memory order, and sizes
+
 
 def last(x: Array) -> Array:
     """(N, C, H, W) seen as (N, H, W, C); a view."""

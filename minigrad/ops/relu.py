@@ -22,6 +22,17 @@ from ._checks import check_floating
 
 
 class ReLU(Function):
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.y = np.maximum(x, 0)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        return dy * (self.y > 0)
+
+    # ---- fast, on the CPU
+
     def forward_cpu(self, x: Array) -> Array:
         self.y = x.clip(0, np.inf, out=empty_like(x))  # max(x, 0); measured faster than np.maximum with a number
         return self.y
@@ -31,6 +42,8 @@ class ReLU(Function):
         np.copyto(dx, self.y > 0)  # 1 where x > 0, else 0; measured faster than a product of floats and booleans
         np.multiply(dy, dx, out=dx)
         return dx
+
+    # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
         x = gpu.contiguous(self.device, x)
