@@ -7,9 +7,9 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DTypeError, Tensor, gpu, gradcheck, nn
-from minigrad.device import Chunk, current_chunk
+from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
 from minigrad.ops.dropout import _random_mask
+from minigrad.random import Chunk, current_chunk
 
 FORMS = ["inverted", "paper"]
 
@@ -181,7 +181,7 @@ def test_masks_of_channels_last_images(device, p):
     images = x.transpose(0, 3, 1, 2)
     y = F.dropout(images, p)
     np.testing.assert_array_equal(y.numpy(), plain)
-    if y.device.is_cpu:  # on a card every result is C-contiguous
+    if y.device.on_host:  # on a card every result is C-contiguous
         assert y.data.strides == images.data.strides
     y.backward(ones)
     np.testing.assert_array_equal(x.grad.numpy().transpose(0, 3, 1, 2), plain)
@@ -224,15 +224,15 @@ def test_every_bit_of_the_mask(device, p, first, dtype):
 @pytest.mark.parametrize("bits", [1, 8, 16, 32])
 def test_every_launch_geometry_gives_the_same_mask(device, bits):
     where = minigrad.device(device)
-    if where.is_cpu:
+    if where.on_host:
         pytest.skip("the processor runs no kernels")
     key, counter, n = 2**63 + 99, 2**63 + 7, 5001
     skip, p = 256 // bits - 1, 1 / 2 if bits == 1 else 3 / 2**bits if bits < 32 else 0.3
     x, masks = Tensor(np.ones(n, np.float32), device=device), []
     for tile, grid, block in ((1024, 6, 256), (1024, 1, 32), (2048, 2, 1024), (256, 30, 96)):
-        y = gpu.full(where, (n,), -1, np.float32)
+        y = where.full((n,), -1, np.float32)
         stream, types = (key, counter, skip), {"REAL": np.float32, "BITS": bits, "TILE": tile}
-        gpu.launch(where, "dropout", "dropout", grid, block, x.data, y, n, *stream, round(p * 2**bits), 1, **types)
+        where.launch("dropout", "dropout", grid, block, x.data, y, n, *stream, round(p * 2**bits), 1, **types)
         masks.append(where.runtime.to_host(y))
     expected = _random_mask(np.random.Generator(np.random.Philox(key=key, counter=counter)), (n,), p, skip)
     for mask in masks:

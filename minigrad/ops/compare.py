@@ -34,11 +34,11 @@ class Compare(Function):
     def forward_gpu(self, a: Array, b: Array) -> Array:
         if a.dtype != b.dtype:  # uint64 with signed integers: as float64
             common = np.promote_types(a.dtype, b.dtype)
-            a, b = (x if x.dtype == common else gpu.converted(self.device, x, common) for x in (a, b))
-        y = gpu.empty(self.device, np.broadcast_shapes(a.shape, b.shape), np.bool_)
+            a, b = (x if x.dtype == common else self.device.converted(x, common) for x in (a, b))
+        y = self.device.empty(np.broadcast_shapes(a.shape, b.shape), np.bool_)
         for layout, n, arrays in gpu.walks(y.shape, y, a, b):
             args = *map(Strided, arrays), layout, n
-            gpu.launch(self.device, "compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
+            self.device.launch("compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
         return y
 
 
@@ -99,5 +99,5 @@ def _other(relation: str, value: Any, tensor: Tensor) -> Tensor:
         number, where = np.asarray(value), tensor.device
         if number.dtype == object:  # beyond 64 bits, and so beyond all that the tensor may hold
             number = np.asarray(np.inf if value > 0 else -np.inf)
-        return wrap(number if where.is_cpu else gpu.upload(where, number), where)
+        return wrap(where.from_host(number), where)
     return constant(relation, value, tensor)

@@ -28,11 +28,11 @@ import math
 import numpy as np
 
 from .. import gpu
-from ..device import random_key
 from ..engine import Array, Function
 from ..errors import ArgumentError
 from ..gpu import THREADS
 from ..memory import empty_like
+from ..random import random_key
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, flag, is_number, one_of
 
@@ -83,10 +83,10 @@ class Dropout(Function):
 
     def scaled_gpu(self, x: Array) -> Array:
         """x * mask * scale; the mask is not kept: making it again is cheaper than going to memory for it."""
-        x, n = gpu.contiguous(self.device, x), x.size
-        y = gpu.empty_like(self.device, x)
+        x, n = self.device.contiguous(x), x.size
+        y = self.device.empty_like(x)
         if not self.training:
-            gpu.launch(self.device, "dropout", "scaled", gpu.blocks(n), THREADS, x, y, n, self.scale, REAL=x.dtype)
+            self.device.launch("dropout", "scaled", gpu.blocks(n), THREADS, x, y, n, self.scale, REAL=x.dtype)
             return y
         bits = _bits_of_one(self.p)
         dropped = round(self.p * 2**bits)
@@ -94,7 +94,7 @@ class Dropout(Function):
         stream = self.key, counter, skip
         types = {"REAL": x.dtype, "BITS": bits, "TILE": TILE}
         grid = gpu.blocks(skip + n, TILE) if n else 0
-        gpu.launch(self.device, "dropout", "dropout", grid, THREADS, x, y, n, *stream, dropped, self.scale, **types)
+        self.device.launch("dropout", "dropout", grid, THREADS, x, y, n, *stream, dropped, self.scale, **types)
         return y
 
 
