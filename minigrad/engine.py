@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import tracing
-from .device import Array, Device
+from .device import Array
 from .errors import DeviceError, GraphError
 from .interrupts import Hold
 
