@@ -102,6 +102,16 @@ def received() -> int:
     return _State.number
 
 
+def raise_again() -> None:
+    """Raise Interrupted where a signal has come: for those who catch errors of libraries.
+
+    Code in C that calls Python may make any exception an error of its own; matplotlib turns a signal into "Invalid
+    affine transformation matrix".
+    """
+    if _State.number:
+        raise Interrupted(_State.number)
+
+
 def _leave(number: int, frame: Any) -> None:
     _write(f"interrupted ({signal.Signals(number).name})")
     os._exit(128 + number)
