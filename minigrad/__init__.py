@@ -17,6 +17,7 @@ from . import checkpoint, functional, init, nn, optim
 from .chunks import in_chunks, whole_batches
 from .cpu import CPU
 from .cudasim.device import CudaSim
+from .debugging import debug
 from .device import (
     Device,
     default_device,
@@ -35,6 +36,7 @@ from .errors import (
     KernelError,
     MinigradError,
     MissingDependencyError,
+    NotFiniteError,
     OutOfMemoryError,
     ShapeError,
 )
@@ -66,12 +68,14 @@ __all__ = [
     "KernelError",
     "MinigradError",
     "MissingDependencyError",
+    "NotFiniteError",
     "OutOfMemoryError",
     "ShapeError",
     "Tensor",
     "allow_tf32",
     "checkpoint",
     "concat",
+    "debug",
     "default_device",
     "default_devices",
     "device",

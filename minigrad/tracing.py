@@ -1,7 +1,8 @@
 """Taking the times of ops, threads and waits.  What they say is in profiler.py.
 
-`recorder` is None, but inside `with minigrad.profile():`.  The engine looks at it once for each op, and hands the op
-over if somebody listens.  Whatever is rarer than an op calls `region`, `waited` or `pieces`, which do nothing then.
+`recorder` is the profiler's (or the debugger's) while `with minigrad.profile():` (`debug():`) is running, and None at
+any other time.  The engine looks at it once for each op, and lets the recorder run the op if there is one.  What
+happens less often calls `region`, `waited` or `pieces`, which do nothing where there is no recorder.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ ALLOWED = {
     "cudasim": "errors files kernel device gpu",
     "cuda": "errors",
     "profiler": "errors tracing device parallel engine",
+    "debugging": "errors arguments tracing",
     "gradcheck": "errors random device parallel grad_mode engine tensor",
     "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors arguments device parallel grad_mode engine tensor",
