@@ -195,11 +195,11 @@ def test_small_probabilities_are_not_lost_beside_a_large_one(axis, device):
     first = (0, slice(None)) if axis == 0 else (slice(None), 0)
     np.testing.assert_allclose(1 - F.softmax(x, axis).numpy()[first], 1 - 1 / total, rtol=0.03)
     np.testing.assert_allclose(F.log_softmax(x, axis).numpy()[first], -np.log(total), rtol=0.03)
-    # dx of the first: dy - e^y * sum(dy), sum(dy) being 6000 less 2^24; and y * (dy - sum(dy * y)), both being 1.
+    # dx of the first: dy - e^y * sum(dy), sum(dy) being 5999 more than 2^24; and y * (dy - sum(dy * y)), both being 1.
     dy = np.ones((6000, 2), np.float32)
     for f in (F.log_softmax, F.softmax):
-        dy[0] = -(2.0**24) if f is F.log_softmax else 1
-        expected = -(2.0**24) * (1 - 1 / total) - 5999 / total if f is F.log_softmax else 0
+        dy[0] = 2.0**24 if f is F.log_softmax else 1
+        expected = 2.0**24 * (1 - 1 / total) - 5999 / total if f is F.log_softmax else 0
         x.grad = None
         f(x, axis).backward(Tensor(dy if axis == 0 else dy.T.copy(), device=device))
-        np.testing.assert_allclose(x.grad.numpy()[first], expected, rtol=0.03, atol=1e-5)
+        np.testing.assert_allclose(x.grad.numpy()[first], expected, rtol=0.05, atol=1e-5)
