@@ -13,13 +13,11 @@ import pytest
 
 import minigrad.functional as F
 from minigrad import (
+    DeviceError,
     GraphError,
     ShapeError,
     Tensor,
-    backward,
-    cpu,
-    device,
-    engine,
+    gradcheck,
     is_grad_enabled,
     no_grad,
     parallel,
@@ -27,7 +25,9 @@ from minigrad import (
     tracing,
 )
 from minigrad.backward import run_backward
-from minigrad.engine import Function, backward_in_ten_lines, next_order
+from minigrad.cudasim import compiler
+from minigrad.engine import Function, may_share_memory
+from minigrad.parallel import added, next_order
 from minigrad.tensor import apply, wrap
 
 
@@ -230,6 +230,46 @@ def test_an_error_in_the_middle_leaves_its_own_message():
         loss.backward()
     (x * 3).sum().backward()  # nothing is left locked
     np.testing.assert_array_equal(x.grad.numpy(), np.full((2, 3), 3))
+
+
+class Softplus(Function):
+    """y = log(1 + e^x): an op of a user's own has a forward and a backward, and nothing else."""
+
+    def forward(self, x):
+        self.x, self.y = x, np.logaddexp(x, x.dtype.type(0))
+        return self.y
+
+    def backward(self, dy):
+        return dy * np.exp(self.x - self.y)
+
+
+@pytest.mark.parametrize("where", ["cpu:0", "cpu:1", "textbook:0"])
+def test_an_op_of_ones_own_is_forward_and_backward(where):
+    x = Tensor([-2.0, 0.0, 3.0, 800.0], True, where)
+    y = apply(Softplus(), x)
+    y.backward([1.0, 1.0, 1.0, 2.0])
+    np.testing.assert_allclose(y.numpy(), [np.log1p(np.exp(-2)), np.log(2), np.log1p(np.exp(3)), 800], rtol=1e-6)
+    np.testing.assert_allclose(x.grad.numpy(), [1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-3)), 2], rtol=1e-6)
+    random = Tensor(np.random.default_rng(0).standard_normal((3, 4)), True, where)
+    assert gradcheck(lambda x: apply(Softplus(), x), [random])
+
+
+@pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
+def test_an_op_of_ones_own_says_that_it_needs_kernels_for_a_card():
+    x = Tensor([-2.0, 0.0, 3.0], True, "cudasim:0")
+    with pytest.raises(DeviceError, match=r"softplus: has no GPU face, for cudasim:0: .*\.to\('cpu:0'\)"):
+        apply(Softplus(), x)
+
+    class OneWay(Softplus, name="one_way"):
+        def forward_gpu(self, x):
+            return x
+
+    y = apply(OneWay(), x)
+    with pytest.raises(DeviceError, match=r"one_way: has no GPU face, for cudasim:0: .*\.to\('cpu:0'\)"):
+        y.backward([1.0, 1.0, 1.0])
+    moved = apply(Softplus(), x.to("cpu:0"))  # what the message says to do
+    moved.backward([1.0, 1.0, 1.0])
+    np.testing.assert_allclose(x.grad.numpy()[1], 0.5)
 
 
 # ---------------------------------------------------------------- changes in place
