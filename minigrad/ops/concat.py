@@ -79,9 +79,9 @@ class Concat(Function):
     def forward_gpu(self, *xs: Array) -> Array:
         self.sizes = [x.shape[self.axis] for x in xs]
         shape = (*xs[0].shape[: self.axis], sum(self.sizes), *xs[0].shape[self.axis + 1 :])
-        y = gpu.empty(self.device, shape, xs[0].dtype)
+        y = self.device.empty(shape, xs[0].dtype)
         for x, piece in zip(xs, self._pieces()):
-            gpu.assign(self.device, y[piece], x)
+            self.device.assign(y[piece], x)
         return y
 
     def backward_gpu(self, dy: Array) -> Any:
@@ -117,6 +117,6 @@ class Split(Function):
         return x[self.piece]
 
     def backward_gpu(self, dy: Array) -> Array:
-        dx = gpu.zeros(self.device, self.x_shape, dy.dtype)
-        gpu.assign(self.device, dx[self.piece], dy)
+        dx = self.device.zeros(self.x_shape, dy.dtype)
+        self.device.assign(dx[self.piece], dy)
         return dx

@@ -103,7 +103,7 @@ class Linear(Function):
 
     def _rows(self, x: Array) -> Array:
         """As the function _rows, on a card; a copy where the memory of x does not allow a view."""
-        return x if x.ndim == 2 else gpu.reshaped(self.device, x, (math.prod(x.shape[:-1]), x.shape[-1]))
+        return x if x.ndim == 2 else self.device.reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         return 2 * x.size * len(w)

@@ -59,8 +59,8 @@ class Pad(Function):
     # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
-        y = gpu.full(self.device, self._padded(x), self.value, x.dtype)
-        gpu.assign(self.device, y[self.inside], x)
+        y = self.device.full(self._padded(x), self.value, x.dtype)
+        self.device.assign(y[self.inside], x)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:

@@ -73,14 +73,14 @@ class Softmax(Function):
     # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
-        x = gpu.contiguous(self.device, x)
-        self.y = y = gpu.empty_like(self.device, x)
+        x = self.device.contiguous(x)
+        self.y = y = self.device.empty_like(x)
         _launch(self.device, "softmax_forward", self.axis, x, y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         _launch(self.device, "softmax_backward", self.axis, dy, self.y, dx)
         return dx
 
@@ -103,14 +103,14 @@ class LogSoftmax(Function, name="log_softmax"):
     # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
-        x = gpu.contiguous(self.device, x)
-        self.y = y = gpu.empty_like(self.device, x)
+        x = self.device.contiguous(x)
+        self.y = y = self.device.empty_like(x)
         _launch(self.device, "log_softmax_forward", self.axis, x, y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         _launch(self.device, "log_softmax_backward", self.axis, dy, self.y, dx)
         return dx
 
@@ -132,4 +132,4 @@ def _launch(device: Device, kernel: str, axis: int, *arrays: Array) -> None:
         grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(length, WARP))
     else:  # a thread for each line
         grid, block = gpu.blocks(lines), THREADS
-    gpu.launch(device, "softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
+    device.launch("softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
