@@ -219,11 +219,15 @@ def _checked_inputs(inputs: tuple[Any, ...]) -> tuple[Device, int]:
 
 def _check_result(result: Any, where: Device, n: int) -> None:
     if not isinstance(result, Tensor):
-        raise DTypeError(f"in_chunks: the function must return one Tensor, got {type(result).__name__}")
+        raise DTypeError(
+            f"in_chunks: the function must return one Tensor, got {type(result).__name__}: concat its results"
+        )
     if result.ndim == 0 or len(result) != n:
         raise ShapeError(f"in_chunks: the function must return one row per image, {n}, it returned {result.shape}")
     if result.device is not where:
-        raise DeviceError(f"in_chunks: the function must stay on {where}, it returned a tensor on {result.device}")
+        raise DeviceError(
+            f"in_chunks: the function must stay on {where}, it returned a tensor on {result.device}: move it afterwards"
+        )
 
 
 def _default_bounds(x: Tensor, threads: int) -> list[tuple[int, int]]:

@@ -269,7 +269,9 @@ def gradients_of(node: Function, dy: Array | None, ends: Container[Any] = ()) ->
     recorder = tracing.recorder
     grads = node.device.backward(node, dy) if recorder is None else recorder.backward(node, dy)
     if len(grads) != len(node.inputs):
-        raise GraphError(f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs")
+        raise GraphError(
+            f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs: return one each"
+        )
     parts: list[Array | None] = []
     for target, grad in zip(node.inputs, grads):
         if target is None or grad is None:

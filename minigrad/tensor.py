@@ -95,7 +95,7 @@ class Tensor(Operators):
 
     def __len__(self) -> int:
         if not self.ndim:
-            raise ShapeError("len: a 0-d tensor has no length")
+            raise ShapeError("len: a 0-d tensor has no length: .item() is its number")
         return len(self.data)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -125,7 +125,10 @@ class Tensor(Operators):
     def item(self) -> Any:
         """The one value of a tensor of size 1 as a Python number; ShapeError for any other size."""
         if self.size != 1:
-            raise ShapeError(f"item: the tensor must have exactly one element, it has {self.size}: {self.shape}")
+            raise ShapeError(
+                f"item: the tensor must have exactly one element, it has {self.size}: {self.shape}: "
+                "index one first, or take .numpy()"
+            )
         return self.numpy().item()
 
     def __float__(self) -> float:
@@ -141,7 +144,7 @@ class Tensor(Operators):
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
-            raise DTypeError(f"index: only integer tensors can index, this one is {self.dtype}")
+            raise DTypeError(f"index: only integer tensors can index, this one is {self.dtype}: convert with .astype")
         return int(self.item())
 
     def detach(self) -> Tensor:
@@ -164,9 +167,14 @@ class Tensor(Operators):
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Switch `requires_grad` of a leaf, in place; DTypeError for integers, GraphError for the result of an op."""
         if self.node is not None:
-            raise GraphError(f"requires_grad_: this tensor is the result of {self.node.name}; only leaves can switch")
+            raise GraphError(
+                f"requires_grad_: this tensor is the result of {self.node.name}; only leaves can switch: .detach() it"
+            )
         if requires_grad and self.dtype.kind != "f":
-            raise DTypeError(f"requires_grad: only floating-point tensors have gradients, this one is {self.dtype}")
+            raise DTypeError(
+                f"requires_grad: only floating-point tensors have gradients, this one is {self.dtype}: "
+                "use .astype('float32')"
+            )
         self.requires_grad = requires_grad
         return self
 
@@ -180,12 +188,17 @@ class Tensor(Operators):
             raise GraphError("backward: nothing here requires a gradient: make a leaf with requires_grad=True")
         if gradient is None:
             if self.size != 1:
-                raise ShapeError(f"backward: a tensor {self.shape} needs an explicit gradient of that shape")
+                raise ShapeError(
+                    f"backward: a tensor {self.shape} needs a gradient of that shape: make it one number, "
+                    ".sum() or .mean(), or give it"
+                )
             start = self.device.ones(self.shape, self.dtype)
         else:
             given = gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, self.device, self.dtype)
             if given.device is not self.device:
-                raise DeviceError(f"backward: the tensor is on {self.device}, its gradient on {given.device}")
+                raise DeviceError(
+                    f"backward: the tensor is on {self.device}, its gradient on {given.device}: use .to()"
+                )
             if given.shape != self.shape:
                 raise ShapeError(f"backward: the gradient must have shape {self.shape}, it has {given.shape}")
             start = self.device.converted(given.data, self.dtype)  # a copy: the graph may hand views of it on
