@@ -127,8 +127,8 @@ CASES = {
         "one number": ({"x": (1, 1, 1, 1)}, RESPONSE),
         "fewer channels than a window": ({"x": (2, 2, 3, 4)}, {**RESPONSE, "n": 9, "beta": 0.5}),
         "no neighbours": ({"x": (2, 3, 2, 5)}, {**RESPONSE, "n": 1, "k": 1.0}),
-        "the widest window": ({"x": (1, 40, 2, 3)}, {**RESPONSE, "n": 17, "beta": 1.2}),
-        "tiles": ({"x": (2, 37, 3, 7)}, RESPONSE),
+        "blocks": ({"x": (2, 37, 3, 7)}, RESPONSE),
+        "blocks, the widest window": ({"x": (2, 50, 2, 9)}, {**RESPONSE, "n": 17, "beta": 1.2}),
     },
     "max_pool2d_backward": {
         "one pixel": ({"x": (1, 1, 1, 1), "dy": (1, 1, 1, 1)}, {"kernel": (1, 1), "stride": 1, "padding": 0}),
@@ -193,18 +193,24 @@ def test_every_step_is_the_first(name, case, dtype, card):
         np.testing.assert_allclose(result, expected, atol=tolerance, err_msg=step)
 
 
-def test_every_tile_has_remainders():
-    """What the names "tiles" above promise: more than one tile along rows and columns, and more than one in depth."""
-    products = {  # rows, columns, depth
-        "gemm": (67, 83, 37),
-        "conv2d": (70, 3 * 5 * 6, 5 * 9),
-        "conv2d_backward_x": (18, 2 * 10 * 7, 7 * 6),
-        "conv2d_backward_w": (18, 3 * 6, 3 * 6 * 5),
-    }
-    for step, tile in TILES.items():
-        name = next(name for name in LADDERS if step in LADDERS[name].steps)
-        rows, columns, depth = products[name]
-        assert all(n > tile and n % tile for n in (rows, columns)) and depth > 16 and depth % 16, step
+@pytest.mark.parametrize("step", TILES)
+def test_a_case_has_more_than_one_tile_and_remainders(step):
+    """What the names "tiles" above promise."""
+    name = next(name for name in LADDERS if step in LADDERS[name].steps)
+    shapes, settings = CASES[name]["tiles"]
+    if name == "gemm":
+        (rows, depth), columns = shapes["a"], shapes["b"][1]
+    elif name == "conv2d":
+        result = LOOPS[name](*(np.zeros(shape) for shape in shapes.values()), **settings)
+        rows, columns, depth = shapes["w"][0], result[:, 0].size, math.prod(shapes["w"][1:])
+    elif name == "conv2d_backward_x":
+        (n, o, *_), (_, rows, kh, kw) = shapes["dy"], shapes["w"]
+        columns, depth = n * math.prod(settings["size"]), o * kh * kw
+    else:
+        (n, rows, oh, ow), (_, channels, *_) = shapes["dy"], shapes["x"]
+        columns, depth = channels * math.prod(settings["kernel"]), n * oh * ow
+    assert rows > TILES[step] and columns > TILES[step] and depth > 16
+    assert rows % TILES[step] and columns % TILES[step] and depth % 16
 
 
 @every_step
