@@ -116,7 +116,10 @@ CASES = {
     "conv2d_backward_w": {
         "one pixel": ({"dy": (1, 1, 1, 1), "x": (1, 1, 1, 1)}, {"kernel": (1, 1), "stride": 1, "padding": 0}),
         "plain": ({"dy": (2, 4, 4, 4), "x": (2, 3, 6, 5)}, {"kernel": (3, 2), "stride": 1, "padding": 0}),
-        "stride": ({"dy": (2, 3, 3, 3), "x": (2, 2, 9, 8)}, {"kernel": (2, 1), "stride": 3, "padding": 0}),
+        "a stride that leaves pixels out": (
+            {"dy": (2, 3, 3, 3), "x": (2, 2, 10, 10)},
+            {"kernel": (2, 2), "stride": 3, "padding": 0},
+        ),
         "padding beyond the kernel": (
             {"dy": (1, 2, 4, 4), "x": (1, 1, 3, 2)},
             {"kernel": (2, 2), "stride": 2, "padding": 3},

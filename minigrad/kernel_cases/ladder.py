@@ -134,10 +134,10 @@ def conv2d(step: str, x: Tensor, w: Tensor, stride: int, padding: int) -> Comput
 
 
 def conv2d_backward_x(step: str, dy: Tensor, w: Tensor, stride: int, padding: int, size: Pair | None = None) -> Compute:
-    """dx (N, C, H, W) of dy (N, O, OH, OW) and w.  size: (H, W); None: the least that gives dy's."""
+    """dx (N, C, H, W) of dy (N, O, OH, OW) and w.  size: (H, W); None: the largest that gives dy's."""
     (n, o, oh, ow), (_, c, kh, kw) = dy.shape, w.shape
-    least = (oh - 1) * stride + kh - 2 * padding, (ow - 1) * stride + kw - 2 * padding
-    shape = n, c, *(size or least)
+    largest = oh * stride + kh - 2 * padding - 1, ow * stride + kw - 2 * padding - 1
+    shape = n, c, *(size or largest)
     if dy.device.is_cpu or step == "conv2d":
         x = Tensor(np.zeros(shape, dy.dtype), True, dy.device)
         return _gradient(F.conv2d(x, w, stride=stride, padding=padding), dy, x)
@@ -298,7 +298,7 @@ LADDERS = {
         conv2d_backward_x,
         "conv2d",
         _steps("conv2d_backward_x", "scatter", "gather", "tiled"),
-        small={"dy": (2, 19, 5, 4), "w": (19, 18, 3, 2)},
+        small={"dy": (3, 19, 5, 5), "w": (19, 18, 3, 3)},
         real={"dy": (128, 256, 14, 14), "w": (256, 96, 3, 3)},
         settings=_STRIDES,
         moves="dy w y",
