@@ -21,7 +21,7 @@ extern "C" __global__ __launch_bounds__(TILE * TILE) void conv2d_backward_w_part
     const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ parts, int images, int channels,
     int height, int width, int out_channels, int oh, int ow, int kh, int kw, int stride, int padding,
     long long part_depth) {
-    __shared__ REAL errors[TILE][TILE], pixels[TILE][TILE + PAD];  // dy at [o][k], x at [k][column]
+    __shared__ REAL tile_dy[TILE][TILE], tile_x[TILE][TILE + PAD];  // dy at [o][k], x at [k][column]
     const int tx = threadIdx.x, ty = threadIdx.y, columns = channels * kh * kw;
     const int o = blockIdx.y * TILE + ty;
     const long long depth = (long long)images * oh * ow;
@@ -35,14 +35,14 @@ extern "C" __global__ __launch_bounds__(TILE * TILE) void conv2d_backward_w_part
         long long k = first + tx, n = k / (oh * ow);
         int pixel = k - n * oh * ow, i = pixel / ow, j = pixel % ow;
         bool in_part = k < end;
-        errors[ty][tx] = in_part && o < out_channels ? dy[(n * out_channels + o) * oh * ow + pixel] : REAL(0);
+        tile_dy[ty][tx] = in_part && o < out_channels ? dy[(n * out_channels + o) * oh * ow + pixel] : REAL(0);
 
         int row = stride * i + u - padding, col = stride * j + v - padding;
         bool inside = in_part && c < channels && row >= 0 && row < height && col >= 0 && col < width;
-        pixels[tx][ty] = inside ? x[((n * channels + c) * height + row) * width + col] : REAL(0);
+        tile_x[tx][ty] = inside ? x[((n * channels + c) * height + row) * width + col] : REAL(0);
         __syncthreads();
 
-        for (int t = 0; t < TILE; t++) sum += errors[ty][t] * pixels[t][tx];
+        for (int t = 0; t < TILE; t++) sum += tile_dy[ty][t] * tile_x[t][tx];
         __syncthreads();
     }
     int column = blockIdx.x * TILE + tx;

@@ -19,7 +19,7 @@
 extern "C" __global__ __launch_bounds__(TILE * TILE) void conv2d_backward_x_tiled(
     const REAL* __restrict__ dy, const REAL* __restrict__ w, REAL* __restrict__ dx, int images, int channels,
     int height, int width, int out_channels, int oh, int ow, int kh, int kw, int stride, int padding) {
-    __shared__ REAL weights[TILE][TILE], found[TILE][TILE];  // [c][k], [k][pixel]
+    __shared__ REAL weights[TILE][TILE], tile_dy[TILE][TILE];  // [c][k], [k][pixel]
     const int tx = threadIdx.x, ty = threadIdx.y, depth = out_channels * kh * kw;
 
     int c = blockIdx.y * TILE + ty;                       // this thread's row
@@ -36,10 +36,10 @@ extern "C" __global__ __launch_bounds__(TILE * TILE) void conv2d_backward_x_tile
         k = first + ty, o = k / (kh * kw);
         int down = h + padding - k / kw % kh, across = l + padding - k % kw, i = down / stride, j = across / stride;
         bool in_y = down >= 0 && across >= 0 && i * stride == down && j * stride == across && i < oh && j < ow;
-        found[ty][tx] = in_columns && k < depth && in_y ? dy[((n * out_channels + o) * oh + i) * ow + j] : REAL(0);
+        tile_dy[ty][tx] = in_columns && k < depth && in_y ? dy[((n * out_channels + o) * oh + i) * ow + j] : REAL(0);
         __syncthreads();
 
-        for (int t = 0; t < TILE; t++) sum += weights[ty][t] * found[t][tx];
+        for (int t = 0; t < TILE; t++) sum += weights[ty][t] * tile_dy[t][tx];
         __syncthreads();  // before the next tile overwrites this one
     }
     if (in_rows && in_columns) dx[((n * channels + c) * height + h) * width + l] = sum;
