@@ -73,8 +73,6 @@ def test_real_shapes_go_through_the_op(name):
         return tuple({128: 2, 224: 63, 4096: 64, 9216: 64, 290400: 300, 10**7: 1000}.get(n, n) for n in shape)
 
     small = dataclasses.replace(case, real={name: shorter(shape) for name, shape in case.real.items()})
-    if "conv" in name:  # channels, too, are many
-        small = dataclasses.replace(small, real={"x": (2, *small.real["x"][1:])} | dict(list(small.real.items())[1:]))
     results = run(small, "cpu:0", "real", "float32")
     assert all(np.isfinite(array).all() for array in results.values())
     y = results["y"].shape

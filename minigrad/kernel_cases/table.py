@@ -12,7 +12,7 @@ from .. import functional as F
 from ..grad_mode import no_grad
 from ..optim import SGD, Adam
 from ..tensor import Tensor
-from . import bare
+from . import bare, ladder
 from .case import Case, Shape, Shapes
 
 MAPS = {"x": (128, 96, 55, 55)}  # what conv1 of AlexNet makes of 128 images
@@ -33,17 +33,6 @@ def _conv2d(name: str, small: Shapes, real: Shapes, **settings: Any) -> Case:
 
     more: dict[str, Any] = {"flops": _conv2d_flops, "tolerance": 3e-5}
     return Case(f"conv2d, {name}", ("conv2d",), function, small, real, "x w b y", "dy x w dx dw db", **more)
-
-
-def _ladder(step: str) -> Case:
-    small = {"x": (3, 5, 9, 9), "w": (70, 5, 3, 3)}
-    real = {"x": (128, 96, 27, 27), "w": (256, 96, 5, 5)}
-    more: dict[str, Any] = {"flops": _conv2d_flops, "tolerance": 3e-5}
-
-    def function(x: Tensor, w: Tensor) -> Tensor:
-        return bare.ladder(step, x, w, stride=2, padding=1)
-
-    return Case(step.replace("_", " "), (f"ladder/{step}",), function, small, real, "x w y", "", **more)
 
 
 # ---------------------------------------------------------------- the others
@@ -192,7 +181,7 @@ _ALL = [
         padding=((2, 1), (0, 2)),
         dilation=(1, 2),
     ),
-    *map(_ladder, bare.LADDER),
+    *ladder.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
