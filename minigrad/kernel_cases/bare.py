@@ -16,9 +16,7 @@ CHAINS = 8  # of multiply_add in kernels/peaks.cu
 
 def copied_pieces(x: Tensor) -> Tensor:
     """x, copied by copy_pieces."""
-    return (
-        x if x.device.is_cpu else tensor_of(x.device, copy_pieces(x.device, x.data, gpu.empty_like(x.device, x.data)))
-    )
+    return x if x.device.on_host else tensor_of(x.device, copy_pieces(x.device, x.data, x.device.empty_like(x.data)))
 
 
 def copy_pieces(device: Device, x: Any, y: Any) -> Any:

@@ -76,7 +76,7 @@ def entry_point(step: str) -> str:
 
 
 def _launch(device: Device, step: str, grid: Any, block: Any, *args: Any, kernel: str = "", **types: Any) -> None:
-    gpu.launch(device, f"ladder/{step}", kernel or entry_point(step), grid, block, *args, **types)
+    device.launch(f"ladder/{step}", kernel or entry_point(step), grid, block, *args, **types)
 
 
 def _blocks(step: str, rows: int, columns: int) -> tuple[Any, Any]:
@@ -102,12 +102,12 @@ def _gradient(y: Tensor, dy: Tensor, leaf: Tensor) -> Compute:
 
 def gemm(step: str, a: Tensor, b: Tensor) -> Compute:
     """c (M, N) = a (M, K) b (K, N)."""
-    if a.device.is_cpu or step == "gemm":
+    if a.device.on_host or step == "gemm":
         return lambda: F.matmul(a, b)
     (m, k), n = a.shape, b.shape[1]
 
     def compute() -> Tensor:
-        c = gpu.empty(a.device, (m, n), a.dtype)
+        c = a.device.empty((m, n), a.dtype)
         _launch(a.device, step, *_blocks(step, m, n), a.data, b.data, c, m, n, k, REAL=a.dtype)
         return tensor_of(a.device, c)
 
@@ -119,13 +119,13 @@ def gemm(step: str, a: Tensor, b: Tensor) -> Compute:
 
 def conv2d(step: str, x: Tensor, w: Tensor, stride: int, padding: int) -> Compute:
     """y (N, O, OH, OW) of x (N, C, H, W) and w (O, C, kh, kw); stride and padding are those of both axes."""
-    if x.device.is_cpu or step == "conv2d":
+    if x.device.on_host or step == "conv2d":
         return lambda: F.conv2d(x, w, stride=stride, padding=padding)
     (n, c, height, width), (o, _, kh, kw) = x.shape, w.shape
     oh, ow = ((size + 2 * padding - taps) // stride + 1 for size, taps in ((height, kh), (width, kw)))
 
     def compute() -> Tensor:
-        y = gpu.empty(x.device, (n, o, oh, ow), x.dtype)
+        y = x.device.empty((n, o, oh, ow), x.dtype)
         sizes = n, c, height, width, o, oh, ow, kh, kw, stride, padding
         _launch(x.device, step, *_blocks(step, o, n * oh * ow), x.data, w.data, y, *sizes, REAL=x.dtype)
         return tensor_of(x.device, y)
@@ -138,7 +138,7 @@ def conv2d_backward_x(step: str, dy: Tensor, w: Tensor, stride: int, padding: in
     (n, o, oh, ow), (_, c, kh, kw) = dy.shape, w.shape
     largest = oh * stride + kh - 2 * padding - 1, ow * stride + kw - 2 * padding - 1
     shape = n, c, *(size or largest)
-    if dy.device.is_cpu or step == "conv2d":
+    if dy.device.on_host or step == "conv2d":
         x = Tensor(np.zeros(shape, dy.dtype), True, dy.device)
         return _gradient(F.conv2d(x, w, stride=stride, padding=padding), dy, x)
     scatters = step == "conv2d_backward_x_1_scatter"
@@ -156,7 +156,7 @@ def conv2d_backward_x(step: str, dy: Tensor, w: Tensor, stride: int, padding: in
 def conv2d_backward_w(step: str, dy: Tensor, x: Tensor, kernel: Pair, stride: int, padding: int) -> Compute:
     """dw (O, C, kh, kw) of dy (N, O, OH, OW) and x (N, C, H, W).  kernel: (kh, kw)."""
     (n, o, oh, ow), c, (kh, kw) = dy.shape, x.shape[1], kernel
-    if x.device.is_cpu or step == "conv2d":
+    if x.device.on_host or step == "conv2d":
         w = Tensor(np.zeros((o, c, kh, kw), x.dtype), True, x.device)
         return _gradient(F.conv2d(x, w, stride=stride, padding=padding), dy, w)
     device = x.device
@@ -165,12 +165,12 @@ def conv2d_backward_w(step: str, dy: Tensor, x: Tensor, kernel: Pair, stride: in
     grid, block = _blocks(step, o, c * kh * kw)
 
     def compute() -> Tensor:
-        dw = gpu.empty(device, (o, c, kh, kw), x.dtype)
+        dw = device.empty((o, c, kh, kw), x.dtype)
         if step != "conv2d_backward_w_3_parts":
             _launch(device, step, grid, block, dy.data, x.data, dw, *sizes, **types)
             return tensor_of(device, dw)
         count, part_depth = _parts(math.prod(grid), n * oh * ow)
-        parts = gpu.empty(device, (count, *dw.shape), x.dtype)
+        parts = device.empty((count, *dw.shape), x.dtype)
         _launch(device, step, (*grid, count), block, dy.data, x.data, parts, *sizes, part_depth, **types)
         add = "conv2d_backward_w_add"
         _launch(device, step, gpu.blocks(dw.size), gpu.THREADS, parts, dw, count, dw.size, kernel=add, **types)
@@ -191,12 +191,12 @@ def _parts(blocks: int, depth: int) -> Pair:
 
 def lrn(step: str, x: Tensor, n: int, k: float, alpha: float, beta: float) -> Compute:
     """y of x (N, C, H, W); n, k, alpha, beta as in F.lrn."""
-    if x.device.is_cpu or step == "lrn":
+    if x.device.on_host or step == "lrn":
         return lambda: F.lrn(x, n, k, alpha, beta)
     grid, block, sizes = _of_maps(step, x, n)
 
     def compute() -> Tensor:
-        y = gpu.empty_like(x.device, x.data)
+        y = x.device.empty_like(x.data)
         _launch(x.device, step, grid, block, x.data, y, *sizes, k, alpha, beta, REAL=x.dtype)
         return tensor_of(x.device, y)
 
@@ -205,7 +205,7 @@ def lrn(step: str, x: Tensor, n: int, k: float, alpha: float, beta: float) -> Co
 
 def lrn_backward(step: str, x: Tensor, dy: Tensor, n: int, k: float, alpha: float, beta: float) -> Compute:
     """dx of x and dy, both (N, C, H, W)."""
-    if x.device.is_cpu or step == "lrn":
+    if x.device.on_host or step == "lrn":
         leaf = Tensor(x, True)
         return _gradient(F.lrn(leaf, n, k, alpha, beta), dy, leaf)
     device = x.device
@@ -213,9 +213,9 @@ def lrn_backward(step: str, x: Tensor, dy: Tensor, n: int, k: float, alpha: floa
     grid, block, sizes = _of_maps(step, x, n)
 
     def compute() -> Tensor:
-        dx = gpu.empty_like(device, x.data)
+        dx = device.empty_like(x.data)
         if step == "lrn_backward_2_scale_kept":
-            s = gpu.empty_like(device, x.data)
+            s = device.empty_like(x.data)
             _launch(device, step, grid, block, x.data, s, *sizes, k, alpha, kernel="lrn_scale", **types)
             _launch(device, step, grid, block, x.data, s, dy.data, dx, *sizes, alpha, beta, **types)
         else:
@@ -242,15 +242,15 @@ def _of_maps(step: str, x: Tensor, n: int) -> tuple[Any, Any, tuple[int, ...]]:
 
 def max_pool2d_backward(step: str, x: Tensor, dy: Tensor, kernel: Pair, stride: int, padding: int) -> Compute:
     """dx of x (N, C, H, W) and dy (N, C, OH, OW); which taps won, kernels/max_pool2d.cu has noted before."""
-    if x.device.is_cpu or step == "max_pool2d":
+    if x.device.on_host or step == "max_pool2d":
         leaf = Tensor(x, True)
         return _gradient(F.max_pool2d(leaf, kernel, stride, padding), dy, leaf)
     (n, c, *size), windows, (kh, kw) = x.shape, dy.shape[2:], kernel
     types: dict[str, Any] = {"REAL": x.dtype, "TAP": np.min_scalar_type(kh * kw)}
-    y, winner = gpu.empty_like(x.device, dy.data), gpu.empty_like(x.device, dy.data, types["TAP"])
+    y, winner = x.device.empty_like(dy.data), x.device.empty_like(dy.data, types["TAP"])
     axes = (number for axis in zip(size, windows, kernel) for number in (*axis, stride, padding, 1))
     arrays = x.data, y, winner, y.size
-    gpu.launch(x.device, "max_pool2d", "max_pool2d_forward", gpu.blocks(y.size), gpu.THREADS, *arrays, *axes, **types)
+    x.device.launch("max_pool2d", "max_pool2d_forward", gpu.blocks(y.size), gpu.THREADS, *arrays, *axes, **types)
     scatters = step == "max_pool2d_backward_1_scatter"
 
     def compute() -> Tensor:
