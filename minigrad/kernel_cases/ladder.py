@@ -145,7 +145,7 @@ def conv2d_backward_x(step: str, dy: Tensor, w: Tensor, stride: int, padding: in
     blocks = _blocks(step, o, n * oh * ow) if scatters else _blocks(step, c, n * shape[2] * shape[3])
 
     def compute() -> Tensor:
-        dx = (gpu.zeros if scatters else gpu.empty)(dy.device, shape, dy.dtype)
+        dx = (dy.device.zeros if scatters else dy.device.empty)(shape, dy.dtype)
         sizes = *shape, o, oh, ow, kh, kw, stride, padding
         _launch(dy.device, step, *blocks, dy.data, w.data, dx, *sizes, REAL=dy.dtype)
         return tensor_of(dy.device, dx)
@@ -254,7 +254,7 @@ def max_pool2d_backward(step: str, x: Tensor, dy: Tensor, kernel: Pair, stride: 
     scatters = step == "max_pool2d_backward_1_scatter"
 
     def compute() -> Tensor:
-        dx = (gpu.zeros if scatters else gpu.empty)(x.device, x.shape, x.dtype)
+        dx = (x.device.zeros if scatters else x.device.empty)(x.shape, x.dtype)
         blocks = gpu.blocks(dy.size if scatters else x.size), gpu.THREADS
         _launch(x.device, step, *blocks, dy.data, winner, dx, n * c, *size, *windows, kh, kw, stride, padding, **types)
         return tensor_of(x.device, dx)
