@@ -11,8 +11,8 @@ from reference import lrn_gradient_reference, lrn_reference
 import minigrad
 from minigrad import Tensor, gradcheck
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
-from minigrad.ops._lrn_fast import TILE
-from minigrad.ops.lrn import lrn
+from minigrad.ops._lrn_fast import TILE, ChannelSums, in_tiles
+from minigrad.ops.lrn import LRN, lrn
 
 CASES = [  # shape, n, k, alpha, beta, groups
     ((2, 7, 3, 2), 5, 2.0, 0.5, 0.75, 1),
@@ -101,6 +101,21 @@ def test_tiles_with_a_remainder(device):
         one_y, one_dx = run(x[image : image + 1], device, alpha=0.5)
         np.testing.assert_array_equal(y[image : image + 1], one_y)
         np.testing.assert_array_equal(dx[image : image + 1], one_dx)
+
+
+def test_every_row_is_in_one_tile(monkeypatch):
+    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 4 * 3)  # 4 rows, and 16 where threads work side by side
+    minigrad.set_num_threads(3)
+    function = LRN(3, 2.0, 0.5, 0.75)
+    function.device = minigrad.device("cpu:0")
+    visits = np.zeros((100, 3))
+
+    def visit(op, sums, spare, tile):
+        assert all(a.shape == tile.shape for a in spare)
+        tile += 1
+
+    in_tiles(function, visit, ChannelSums, (1,), visits)
+    assert (visits == 1).all()
 
 
 def test_groups_are_independent(face):

@@ -10,13 +10,10 @@ The two ops differ in the window alone, which is clipped where the channels or t
     lrn                channels i - n//2 .. i + n//2 of the same pixel (and of the same group)
     lrn_within_map     n x n pixels around i, of the same channel
 
-The gradient.  x_i enters y_i itself, and every s_j whose window contains i:
-
-    dy_i/dx_i = s_i^-beta + ...
-    dy_j/dx_i = -beta x_j s_j^(-beta-1) * ds_j/dx_i,    ds_j/dx_i = 2 alpha x_i,    and x_j s_j^-beta is y_j
-
-so that dx_i has a sum over all j whose windows contain i.  A window is the same on both sides of its middle: i is in
-the window of j exactly when j is in the window of i, and the sum is over the window of i, as in forward.
+The gradient.  x_i enters y_i itself, which gives dy_i * s_i^-beta.  And it enters every s_j whose window contains i:
+the derivative of s_j by x_i is 2 alpha x_i, that of y_j = x_j * s_j^-beta by s_j is -beta y_j / s_j.  So dx_i has a sum
+over all j whose windows contain i.  A window is the same on both sides of its middle: i is in the window of j exactly
+when j is in the window of i.  The sum is over the window of i, as in forward.
 
 Source: lrn: Krizhevsky, Sutskever, Hinton 2012, section 3.3.  lrn_within_map is not in the paper: the original AlexNet
 code has such a layer after the second LRN, and cuda-convnet's 18 % net for CIFAR-10 uses it in place of lrn.
@@ -145,11 +142,10 @@ class ResponseNorm(Function):
         """How far a window goes to each side along an axis of so many elements: beyond them it has nothing to add."""
         return min(self.n // 2, max(0, size - 1))
 
-    # ---- fast, on the CPU: backward keeps x alone and computes s again, which costs less than a second array of x's
-    # size going to memory and back
+    # ---- fast, on the CPU
 
     def forward_cpu(self, x: Array) -> Array:
-        self.x = x
+        self.x = x  # s is computed again: that costs less than a second array of x's size going to memory and back
         x = channels_last(x)
         y = empty(x.shape, x.dtype)
         self.in_tiles(normalize, x, y)
