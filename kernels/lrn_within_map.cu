@@ -1,4 +1,4 @@
-// Local response normalisation within a map: over neighbouring pixels of one channel.  minigrad/ops/lrn_within_map.py.
+// Local response normalisation within a map: over neighbouring pixels of one channel.  minigrad/ops/lrn.py.
 //
 //     s[i,j] = k + alpha * sum of x[u,v]^2 over the n x n pixels around (i,j), clipped at the borders
 //     y = x * s^-beta

@@ -13,8 +13,7 @@ from .ops.copy import copy
 from .ops.cross_entropy import cross_entropy
 from .ops.dropout import dropout
 from .ops.linear import linear
-from .ops.lrn import lrn
-from .ops.lrn_within_map import lrn_within_map
+from .ops.lrn import lrn, lrn_within_map
 from .ops.matmul import matmul
 from .ops.max_pool2d import max_pool2d
 from .ops.pad import pad

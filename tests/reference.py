@@ -104,6 +104,40 @@ def lrn_within_map_reference(x, n=5, k=1.0, alpha=4e-5, beta=0.75):
     return y
 
 
+def lrn_gradient_reference(x, dy, n=5, k=2.0, alpha=1e-4, beta=0.75, groups=1):
+    channels = x.shape[1] // groups
+
+    def window(image, c, i, j):
+        first = c // channels * channels
+        others = range(max(first, c - n // 2), min(first + channels, c + n // 2 + 1))
+        return [(image, other, i, j) for other in others]
+
+    return _response_gradient(x, dy, window, k, alpha, beta)
+
+
+def lrn_within_map_gradient_reference(x, dy, n=5, k=1.0, alpha=4e-5, beta=0.75):
+    _, _, height, width = x.shape
+
+    def window(image, c, i, j):
+        rows = range(max(0, i - n // 2), min(height, i + n // 2 + 1))
+        cols = range(max(0, j - n // 2), min(width, j + n // 2 + 1))
+        return [(image, c, u, v) for u in rows for v in cols]
+
+    return _response_gradient(x, dy, window, k, alpha, beta)
+
+
+def _response_gradient(x, dy, window, k, alpha, beta):
+    """dx, from every y = x / s^beta to its own x and, through s, to every x of its window."""
+    dx = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        s = k + alpha * sum(x[other] ** 2 for other in window(*index))
+        dx[index] += dy[index] / s**beta
+        ds = dy[index] * x[index] * -beta / s ** (beta + 1)
+        for other in window(*index):
+            dx[other] += ds * alpha * 2 * x[other]
+    return dx
+
+
 def linear_reference(x, w, b=None):
     """y[i, o] = b[o] + sum over k of w[o, k] * x[i, k]; x (N, in)."""
     y = np.zeros((len(x), len(w)))

@@ -6,12 +6,13 @@ from far import last_images_of_many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import onnx_run
-from reference import lrn_reference
+from reference import lrn_gradient_reference, lrn_reference
 
 import minigrad
 from minigrad import Tensor, gradcheck
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
-from minigrad.ops.lrn import BLOCK, lrn
+from minigrad.ops._lrn_fast import TILE, ChannelSums, in_tiles
+from minigrad.ops.lrn import LRN, lrn
 
 CASES = [  # shape, n, k, alpha, beta, groups
     ((2, 7, 3, 2), 5, 2.0, 0.5, 0.75, 1),
@@ -22,6 +23,9 @@ CASES = [  # shape, n, k, alpha, beta, groups
     ((1, 3, 2, 2), 9, 2.0, 0.5, 0.75, 1),  # and wider than all channels
     ((1, 4, 2, 2), 5, 2.0, 0.5, 0.75, 4),
     ((1, 4, 2, 2), 3, 2.0, 0.5, 0.0, 1),
+    ((1, 6, 2, 3), 5, 2.0, 0.5, -0.6, 2),
+    ((2, 5, 2, 2), 3, 0.1, 0.0, 0.75, 1),
+    ((1, 4, 1, 3), 2**63 - 1, 1.0, 0.5, 2.5, 1),
 ]
 LARGE = [  # more than 32 channels and 32 pixels, which is what a block of threads has, and some left over
     ((2, 37, 5, 7), 5, 2.0, 0.5, 0.75, 1),
@@ -43,18 +47,29 @@ def run(x, device, *args, dy=None, **kwargs):
     return y.numpy(), tensor.grad.numpy()
 
 
+@pytest.fixture(params=["under test", "textbook:0"])
+def face(request, device):
+    """The device under test, and the textbook's face."""
+    return device if request.param == "under test" else request.param
+
+
 @pytest.mark.parametrize("case", CASES + LARGE, ids=str)
-def test_matches_the_naive_loops(case, device):
+def test_matches_the_naive_loops(case, face):
     shape, *rest = case
-    x = normal(*shape) * 3
-    y = lrn(Tensor(x, device=device), *rest).numpy()
+    x, dy = normal(*shape) * 3, normal(*shape, seed=1)
+    y, dx = run(x, face, *rest, dy=dy)
     np.testing.assert_allclose(y, lrn_reference(x, *rest), rtol=1e-13)
+    if case in CASES:
+        np.testing.assert_allclose(dx, lrn_gradient_reference(x, dy, *rest), rtol=1e-11, atol=1e-13)
+    same = run(x, "cpu:0", *rest, dy=dy)
+    np.testing.assert_allclose(y, same[0], rtol=1e-13)
+    np.testing.assert_allclose(dx, same[1], rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradient_of_every_element(case, device):
+def test_gradient_of_every_element(case, face):
     shape, *rest = case
-    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    x = Tensor(normal(*shape), requires_grad=True, device=face)
     assert gradcheck(lambda x: lrn(x, *rest), [x])
 
 
@@ -77,25 +92,40 @@ def test_defaults_are_the_papers(device):
     np.testing.assert_allclose(lrn(Tensor(x, device=device)).numpy(), expected, rtol=1e-13)
 
 
-def test_blocks_with_a_remainder(device):
+def test_tiles_with_a_remainder(device):
     x = normal(3, 11, 37, 41)
-    assert x.size > BLOCK and x.size % (BLOCK // 11 * 11)
+    assert x.size > TILE and x.size % (TILE // 11 * 11)
     y, dx = run(x, device, alpha=0.5)
-    for image in range(3):  # one image is one block
-        assert x[image].size < BLOCK
+    for image in range(3):  # one image is one tile
+        assert x[image].size < TILE
         one_y, one_dx = run(x[image : image + 1], device, alpha=0.5)
         np.testing.assert_array_equal(y[image : image + 1], one_y)
         np.testing.assert_array_equal(dx[image : image + 1], one_dx)
 
 
-def test_groups_are_independent(device):
+def test_every_row_is_in_one_tile(monkeypatch):
+    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 4 * 3)  # 4 rows, and 16 where threads work side by side
+    minigrad.set_num_threads(3)
+    function = LRN(3, 2.0, 0.5, 0.75)
+    function.device = minigrad.device("cpu:0")
+    visits = np.zeros((100, 3))
+
+    def visit(op, sums, spare, tile):
+        assert all(a.shape == tile.shape for a in spare)
+        tile += 1
+
+    in_tiles(function, visit, ChannelSums, (1,), visits)
+    assert (visits == 1).all()
+
+
+def test_groups_are_independent(face):
     x, dy = normal(2, 10, 3, 3), normal(2, 10, 3, 3, seed=1)
-    y, dx = run(x, device, alpha=0.5, groups=2, dy=dy)
+    y, dx = run(x, face, alpha=0.5, groups=2, dy=dy)
     for half in (slice(0, 5), slice(5, 10)):
-        one_y, one_dx = run(x[:, half], device, alpha=0.5, dy=dy[:, half])
+        one_y, one_dx = run(x[:, half], face, alpha=0.5, dy=dy[:, half])
         np.testing.assert_array_equal(y[:, half], one_y)
         np.testing.assert_array_equal(dx[:, half], one_dx)
-    assert not np.allclose(y, run(x, device, alpha=0.5)[0])
+    assert not np.allclose(y, run(x, face, alpha=0.5)[0])
 
 
 def test_calls_of_different_shapes_do_not_disturb_each_other(device):
@@ -109,16 +139,16 @@ def test_calls_of_different_shapes_do_not_disturb_each_other(device):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_nan_and_inf_stay_in_their_windows(bad, device):
+def test_nan_and_inf_stay_in_their_windows(bad, face):
     x = np.ones((2, 9, 1, 2), np.float32)
     x[0, 3, 0, 1] = bad
-    y, dx = run(x, device, n=3)
+    y, dx = run(x, face, n=3)
     # inf / inf = NaN in the channel itself; its neighbours are divided by NaN or inf; nobody else notices.
     np.testing.assert_array_equal(np.argwhere(np.isnan(y))[:, 1], [3] if bad == np.inf else [2, 3, 4])
     assert (y[0, [2, 4], 0, 1] == 0).all() == (bad == np.inf)
     touched = np.zeros(x.shape, bool)
     touched[0, 1:6, 0, 1] = True  # the gradient reaches the windows of those windows
-    clean = run(np.ones_like(x), device, n=3)[1]
+    clean = run(np.ones_like(x), face, n=3)[1]
     np.testing.assert_array_equal(dx[~touched], clean[~touched])
 
 
@@ -126,11 +156,11 @@ def test_nan_and_inf_stay_in_their_windows(bad, device):
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("n", [3, 5, 9, 11])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, device):
+def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, face):
     x, dy = normal(1, 12, 1, 5), normal(1, 12, 1, 5, seed=1)  # five pixels side by side in memory
-    clean_y, clean_dx = run(x, device, n, 2.0, 0.5, groups=groups, dy=dy)
+    clean_y, clean_dx = run(x, face, n, 2.0, 0.5, groups=groups, dy=dy)
     x[0, [0, 12 // groups - 1], 0, 2] = bad  # the outermost channels of the first group
-    y, dx = run(x, device, n, 2.0, 0.5, groups=groups, dy=dy)
+    y, dx = run(x, face, n, 2.0, 0.5, groups=groups, dy=dy)
     assert not np.isfinite(dx).all()
     other_pixels = [0, 1, 3, 4]
     np.testing.assert_array_equal(y[..., other_pixels], clean_y[..., other_pixels])
@@ -140,16 +170,16 @@ def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, device)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_squares_may_overflow(device):
+def test_squares_may_overflow(face):
     x = np.full((1, 3, 1, 1), 1e30, np.float32)
-    assert (lrn(Tensor(x, device=device)).numpy() == 0).all()
+    assert (lrn(Tensor(x, device=face)).numpy() == 0).all()
 
 
-def test_tiny_values(device):
+def test_tiny_values(face):
     x = np.array([1e-25, 1e-38, 0, 1e-42, 1e-20], np.float32).reshape(1, 5, 1, 1)
     # CUDA kernels take float32 below the least normal number for 0.
-    least = 0 if device.startswith("cpu") else np.finfo(np.float32).tiny
-    np.testing.assert_allclose(lrn(Tensor(x, device=device), k=1.0).numpy(), x, rtol=1e-6, atol=least)
+    least = 0 if face.startswith("cpu") else np.finfo(np.float32).tiny
+    np.testing.assert_allclose(lrn(Tensor(x, device=face), k=1.0).numpy(), x, rtol=1e-6, atol=least)
 
 
 def test_any_strides_and_the_memory_order_of_the_result(device):
@@ -167,15 +197,15 @@ def test_any_strides_and_the_memory_order_of_the_result(device):
         y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
-        assert (y.data.transpose(0, 2, 3, 1) if y.device.on_host else y.data).flags.c_contiguous
+        if y.device.kind != "textbook":  # channels-last memory on cpu:N, and (N, C, H, W) on a card
+            assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.6])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5), (2, 3, 0, 5), (2, 3, 5, 5)])
-def test_dtypes_and_empty_batches(shape, dtype, beta, device):
-    y, dx = run(np.ones(shape, dtype), device, beta=beta)
+def test_dtypes_and_empty_batches(shape, dtype, beta, face):
+    y, dx = run(np.ones(shape, dtype), face, beta=beta)
     assert y.shape == dx.shape == shape and y.dtype == dx.dtype == dtype
 
 

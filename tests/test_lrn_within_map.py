@@ -5,12 +5,12 @@ import pytest
 from far import last_images_of_many
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import lrn_within_map_reference
+from reference import lrn_within_map_gradient_reference, lrn_within_map_reference
 
 import minigrad
 from minigrad import Tensor, gradcheck
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
-from minigrad.ops.lrn_within_map import lrn_within_map
+from minigrad.ops.lrn import lrn_within_map
 
 CASES = [  # shape, n, k, alpha, beta
     ((2, 2, 6, 7), 5, 1.0, 0.5, 0.75),
@@ -18,6 +18,10 @@ CASES = [  # shape, n, k, alpha, beta
     ((2, 2, 3, 2), 9, 0.5, 0.1, 1.3),  # the window is larger than the image
     ((2, 3, 1, 1), 5, 1.0, 0.5, 0.75),
     ((1, 2, 3, 3), 1, 1.0, 0.5, 0.75),
+    ((1, 2, 4, 3), 3, 2.0, 0.5, -0.6),
+    ((2, 1, 3, 4), 3, 0.1, 0.0, 0.75),
+    ((1, 2, 3, 1), 2**63 - 1, 1.0, 0.5, 2.5),
+    ((1, 2, 5, 4), 3, 1.0, 0.5, 0.0),
 ]
 LARGE = [  # more than 32 x 32 pixels, which is what a block of threads has, and some left over
     ((2, 2, 37, 70), 5, 1.0, 0.5, 0.75),
@@ -48,26 +52,36 @@ def run(x, device, *args, dy=None, **kwargs):
     return y.numpy(), tensor.grad.numpy()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_matches_the_naive_loops(case, device):
-    shape, *rest = case
-    x = normal(*shape) * 3
-    y = lrn_within_map(Tensor(x, device=device), *rest)
-    np.testing.assert_allclose(y.numpy(), lrn_within_map_reference(x, *rest), rtol=1e-13)
+@pytest.fixture(params=["under test", "textbook:0"])
+def face(request, device):
+    """The device under test, and the textbook's face."""
+    return device if request.param == "under test" else request.param
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradient_of_every_element(case, device):
+def test_matches_the_naive_loops(case, face):
     shape, *rest = case
-    x = Tensor(normal(*shape), requires_grad=True, device=device)
+    x, dy = normal(*shape) * 3, normal(*shape, seed=1)
+    y, dx = run(x, face, *rest, dy=dy)
+    np.testing.assert_allclose(y, lrn_within_map_reference(x, *rest), rtol=1e-13)
+    np.testing.assert_allclose(dx, lrn_within_map_gradient_reference(x, dy, *rest), rtol=1e-11, atol=1e-13)
+    same = run(x, "cpu:0", *rest, dy=dy)
+    np.testing.assert_allclose(y, same[0], rtol=1e-13)
+    np.testing.assert_allclose(dx, same[1], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient_of_every_element(case, face):
+    shape, *rest = case
+    x = Tensor(normal(*shape), requires_grad=True, device=face)
     assert gradcheck(lambda x: lrn_within_map(x, *rest), [x])
 
 
 @pytest.mark.parametrize("case", LARGE, ids=str)
-def test_larger_maps(case, device):
+def test_larger_maps(case, face):
     shape, n, k, alpha, beta = case
     x = normal(*shape)
-    y = lrn_within_map(Tensor(x, device=device), n, k, alpha, beta)
+    y = lrn_within_map(Tensor(x, device=face), n, k, alpha, beta)
     np.testing.assert_allclose(y.numpy(), x / (k + alpha * window_sums(x**2, n)) ** beta, rtol=1e-12)
 
 
@@ -110,22 +124,22 @@ def test_matches_pytorch(device, shape, n, k, alpha, beta, seed):
     np.testing.assert_allclose(dx, theirs.grad.numpy(), rtol=1e-11, atol=1e-12)
 
 
-def test_nan_stays_in_its_windows(device):
+def test_nan_stays_in_its_windows(face):
     x = np.ones((2, 2, 6, 6), np.float32)
     x[0, 1, 1, 4] = np.nan
     touched = np.zeros(x.shape, bool)
     touched[0, 1, 0:3, 3:6] = True
-    np.testing.assert_array_equal(np.isnan(lrn_within_map(Tensor(x, device=device), n=3).numpy()), touched)
+    np.testing.assert_array_equal(np.isnan(lrn_within_map(Tensor(x, device=face), n=3).numpy()), touched)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("corner", [(0, 0), (0, 4), (5, 0), (5, 4)])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_nan_and_inf_in_a_corner_stay_in_their_map(bad, corner, device):
+def test_nan_and_inf_in_a_corner_stay_in_their_map(bad, corner, face):
     x, dy = normal(3, 2, 6, 5), normal(3, 2, 6, 5, seed=1)
-    clean_y, clean_dx = run(x, device, 5, 1.0, 0.5, dy=dy)
+    clean_y, clean_dx = run(x, face, 5, 1.0, 0.5, dy=dy)
     x[(1, 0, *corner)] = bad
-    y, dx = run(x, device, 5, 1.0, 0.5, dy=dy)
+    y, dx = run(x, face, 5, 1.0, 0.5, dy=dy)
     rows, cols = (np.abs(np.arange(size) - at) for size, at in zip((6, 5), corner))
     touched = np.zeros(x.shape, bool)
     touched[1, 0] = np.maximum.outer(rows, cols) <= 2
@@ -136,9 +150,9 @@ def test_nan_and_inf_in_a_corner_stay_in_their_map(bad, corner, device):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("block", [1, 100, 10**9])  # elements: an image at a time, two images of 42, all five
-def test_blocks_of_images_with_a_remainder(threads, block, device, monkeypatch):
-    monkeypatch.setattr("minigrad.ops.lrn_within_map.BLOCK", block)
+@pytest.mark.parametrize("tile", [1, 100, 10**9])  # elements: an image at a time, two images of 42, all five
+def test_tiles_of_images_with_a_remainder(threads, tile, device, monkeypatch):
+    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", tile)
     minigrad.set_num_threads(threads, device)
     x, dy = normal(5, 2, 7, 3), normal(5, 2, 7, 3, seed=1)
     y, dx = run(x, device, 5, 1.0, 0.5, dy=dy)
@@ -164,14 +178,14 @@ def test_any_strides_and_the_memory_order_of_the_result(device):
         y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
-        assert (y.data.transpose(0, 2, 3, 1) if y.device.on_host else y.data).flags.c_contiguous
+        if y.device.kind != "textbook":  # channels-last memory on cpu:N, and (N, C, H, W) on a card
+            assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(0, 3, 5, 5), (2, 0, 5, 5), (2, 3, 0, 5), (2, 3, 5, 5)])
-def test_dtypes_and_empty_batches(shape, dtype, device):
-    y, dx = run(np.ones(shape, dtype), device)
+def test_dtypes_and_empty_batches(shape, dtype, face):
+    y, dx = run(np.ones(shape, dtype), face)
     assert y.shape == dx.shape == shape and y.dtype == dx.dtype == dtype
 
 

@@ -1,14 +1,24 @@
-"""Local response normalisation across channels.
+"""Local response normalisation: across channels (lrn), or within every map (lrn_within_map).
 
-    s_i = k + alpha * sum of x_j^2,  j = max(0, i - n//2) .. min(C - 1, i + n//2)
+    s_i = k + alpha * sum of x_j^2 over the window of i
     y_i = x_i * s_i^-beta
 
-    dx_i = dy_i * s_i^-beta - 2 alpha beta x_i * sum of (dy_j * y_j / s_j) over the same window
+    dx_i = dy_i * s_i^-beta - 2 alpha beta x_i * sum of (dy_j * y_j / s_j) over the window of i
 
-(x_i is in the window of j exactly when x_j is in the window of i: the sum of the forward pass, once more.)
-Backward keeps x alone and computes s again: that costs less than a second array of x's size going to memory and back.
+The two ops differ in the window alone, which is clipped where the channels or the map end:
 
-Source: Krizhevsky, Sutskever, Hinton 2012, section 3.3.
+    lrn                channels i - n//2 .. i + n//2 of the same pixel (and of the same group)
+    lrn_within_map     n x n pixels around i, of the same channel
+
+The gradient.  x_i enters y_i itself, which gives dy_i * s_i^-beta.  And it enters every s_j whose window contains i:
+the derivative of s_j by x_i is 2 alpha x_i, that of y_j = x_j * s_j^-beta by s_j is -beta y_j / s_j.  So dx_i has a sum
+over all j whose windows contain i.  A window is the same on both sides of its middle: i is in the window of j exactly
+when j is in the window of i.  The sum is over the window of i, as in forward.
+
+Source: lrn: Krizhevsky, Sutskever, Hinton 2012, section 3.3.  lrn_within_map is not in the paper: the original AlexNet
+code has such a layer after the second LRN, and cuda-convnet's 18 % net for CIFAR-10 uses it in place of lrn.
+
+The fast face goes on in _lrn_fast.py: the same formula on tiles that fit the cache.
 """
 
 from __future__ import annotations
@@ -18,83 +28,17 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
+from ..arguments import number
 from ..engine import Array, Function
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
-from ._response import WindowSums, check_response, in_blocks, power, scale
+from ._lrn_fast import ChannelSums, PixelSums, Work, differentiate, in_tiles, normalize
 from ._windows import channels_last, first
 
-BLOCK = 3 << 14  # elements at a time: what one line of a formula writes, the next finds in the L2 cache
 PIXELS, CHANNELS, ROWS = 32, 32, 8  # of a block of threads, as in kernels/lrn.cu
-
-
-class LRN(Function):
-    def __init__(self, n: int, k: float, alpha: float, beta: float, groups: int):
-        self.n, self.k, self.alpha, self.beta, self.groups = n, k, alpha, beta, groups
-
-    def forward_cpu(self, x: Array) -> Array:
-        self.x = x
-        x = channels_last(x)
-        y = empty(x.shape, x.dtype)
-
-        def normalize(window: WindowSums, x: Array, y: Array) -> None:
-            s, s_beta, buffer = window.spare
-            scale(window, x, self.k, self.alpha, out=s)
-            power(s, self.beta, out=s_beta, buffer=buffer)
-            np.divide(x, s_beta, out=y)
-
-        self.in_blocks(normalize, x, y)
-        return first(y)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        x, dy = channels_last(self.x), channels_last(dy)
-        dx = empty(x.shape, x.dtype)
-
-        def differentiate(window: WindowSums, x: Array, dy: Array, dx: Array) -> None:
-            s, s_beta, total = window.spare
-            scale(window, x, self.k, self.alpha, out=s)
-            power(s, self.beta, out=s_beta, buffer=total)
-            np.divide(dy, s_beta, out=dx)
-            terms = np.multiply(dx, x, out=s_beta)  # dy_j * y_j
-            terms /= s
-            window(terms, out=total)
-            total *= x.dtype.type(-2 * self.alpha * self.beta)
-            total *= x
-            dx += total
-
-        self.in_blocks(differentiate, x, dy, dx)
-        return first(dx)
-
-    def in_blocks(self, work: Any, *images: Array) -> None:
-        """work(window, *blocks) on blocks of pixels (P, groups, C / groups): a pixel needs none of its neighbours."""
-        n, h, w, c = images[0].shape
-        channels = c // self.groups
-        pixels = [a.reshape(n * h * w, self.groups, channels) for a in images]
-        reach = min(self.n // 2, max(0, channels - 1))  # further out there are no channels
-        in_blocks(self.device, BLOCK, (0, reach), 1, work, *pixels)
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.x = x = self.device.contiguous(x)
-        y = self.device.empty_like(x)
-        self.launch("lrn_forward", x, y)
-        return y
-
-    def backward_gpu(self, dy: Array) -> Array:
-        dy = self.device.contiguous(dy)
-        dx = self.device.empty_like(dy)
-        self.launch("lrn_backward", self.x, dy, dx)
-        return dx
-
-    def launch(self, kernel: str, *images: Array) -> None:
-        """`kernel` with a block of threads for every CHANNELS channels of a group, of every PIXELS pixels."""
-        n, c, h, w = images[0].shape
-        channels = c // self.groups
-        reach = min(self.n // 2, max(0, channels - 1))
-        grid = gpu.blocks(n * h * w, PIXELS) * self.groups * gpu.blocks(channels, CHANNELS)
-        numbers = n * h * w, h * w, self.groups, channels, reach, self.k, self.alpha, self.beta
-        self.device.launch("lrn", kernel, grid, (PIXELS, ROWS), *images, *numbers, REAL=images[0].dtype)
+TILE = 32  # pixels across and down, of a block with as many ROWS of threads, as in kernels/lrn_within_map.cu
 
 
 @op
@@ -124,8 +68,160 @@ def lrn(x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float 
     """
     check_floating("lrn", x=x)
     check_rank("lrn", "x", x, 4, "(N, C, H, W)")
-    settings = check_response("lrn", n, k, alpha, beta)
-    groups = integer("lrn", "groups", groups, 1)
-    if x.shape[1] % groups:
+    function = LRN(n, k, alpha, beta, groups)
+    if x.shape[1] % function.groups:
         raise ShapeError(f"lrn: the channels must divide into {groups} groups, x has {x.shape[1]}: {x.shape}")
-    return apply(LRN(*settings, groups), x)
+    return apply(function, x)
+
+
+@op
+def lrn_within_map(x: Tensor, n: int = 5, k: float = 1.0, alpha: float = 4e-5, beta: float = 0.75) -> Tensor:
+    """x / (k + alpha * sum of x^2 over the n x n pixels around each pixel)^beta, every channel on its own.
+
+    x: (N, C, H, W), float32 or float64; the result has the same shape and dtype.
+    n: side of the square window, odd, the pixel itself in the middle; it is clipped at the borders.
+    k > 0, alpha >= 0, beta: as in the formula.  alpha is *not* divided by n or n^2.
+
+    The defaults are the original AlexNet code's: size 5, scale .001 divided by 25, pow .75.
+
+    Settings of others:
+
+        cuda-convnet rnorm: size, scale, pow    lrn_within_map(x, size, 1, scale / size**2, pow)
+        Caffe, norm_region WITHIN_CHANNEL:
+            local_size, alpha, beta             lrn_within_map(x, local_size, 1, alpha / local_size**2, beta)
+
+    (Caffe's k has no effect there: it is always 1.)
+    Raises ArgumentError for settings out of range, DTypeError for anything but floating point.
+    """
+    check_floating("lrn_within_map", x=x)
+    check_rank("lrn_within_map", "x", x, 4, "(N, C, H, W)")
+    return apply(LRNWithinMap(n, k, alpha, beta), x)
+
+
+class ResponseNorm(Function):
+    """Everything that the two ops share: all but the window.  LRN and LRNWithinMap, below, add theirs."""
+
+    def __init__(self, n: Any, k: Any, alpha: Any, beta: Any, groups: Any = 1):
+        """ArgumentError for settings out of range."""
+        op = self.name
+        self.n, self.groups = integer(op, "n", n, 1), integer(op, "groups", groups, 1)
+        self.k, self.alpha, self.beta = number(op, "k", k), number(op, "alpha", alpha), number(op, "beta", beta)
+        if self.n % 2 == 0:
+            raise ArgumentError(f"{op}: n must be odd, got {self.n}: even windows have no middle, use {self.n + 1}")
+        if self.k <= 0:
+            raise ArgumentError(f"{op}: k must be > 0, got {self.k}: where all x are 0, s would be 0 and y undefined")
+        if self.alpha < 0:
+            raise ArgumentError(f"{op}: alpha must be >= 0, got {self.alpha}: s would turn negative for large x")
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        self.s = self.k + self.alpha * self.window_sum(x * x)
+        return x * self.s**-self.beta
+
+    def backward(self, dy: Array) -> Array:
+        x, s = self.x, self.s
+        y = x * s**-self.beta
+        return dy * s**-self.beta - 2 * self.alpha * self.beta * x * self.window_sum(dy * y / s)
+
+    def window_sum(self, t: Array) -> Array:
+        """For every i the sum of t_j over the window of i; t and the sums are (N, C, H, W)."""
+        raise NotImplementedError
+
+    def sum_along(self, axis: int, t: Array) -> Array:
+        """For every i the sum of t_(i - n//2) .. t_(i + n//2) along one axis, as far as there are such."""
+        t = np.moveaxis(t, axis, 0)
+        total = t.copy()
+        for d in range(1, 1 + self.reach(len(t))):
+            total[d:] += t[:-d]
+            total[:-d] += t[d:]
+        return np.moveaxis(total, 0, axis)
+
+    def reach(self, size: int) -> int:
+        """How far a window goes to each side along an axis of so many elements: beyond them it has nothing to add."""
+        return min(self.n // 2, max(0, size - 1))
+
+    # ---- fast, on the CPU
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.x = x  # s is computed again: that costs less than a second array of x's size going to memory and back
+        x = channels_last(x)
+        y = empty(x.shape, x.dtype)
+        self.in_tiles(normalize, x, y)
+        return first(y)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        x, dy = channels_last(self.x), channels_last(dy)
+        dx = empty(x.shape, x.dtype)
+        self.in_tiles(differentiate, x, dy, dx)
+        return first(dx)
+
+    def in_tiles(self, work: Work, *images: Array) -> None:
+        """`work` on tiles of images (N, H, W, C); no window reaches from one tile into another."""
+        raise NotImplementedError
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = x = gpu.contiguous(self.device, x)
+        y = gpu.empty_like(self.device, x)
+        self.launch("forward", x, y, settings=(self.k, self.alpha, self.beta))
+        return y
+
+    def launch(self, way: str, *images: Array, settings: tuple[float, ...]) -> None:
+        """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
+        grid, threads, sizes = self.blocks_of_threads(*images[0].shape)
+        kernel = f"{self.name}_{way}"
+        gpu.launch(self.device, self.name, kernel, grid, threads, *images, *sizes, *settings, REAL=images[0].dtype)
+
+    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
+        """How many blocks, the threads of each, and what the kernels are told of sizes and window."""
+        raise NotImplementedError
+
+
+class LRN(ResponseNorm):
+    def window_sum(self, t: Array) -> Array:
+        n, c, h, w = t.shape
+        return self.sum_along(2, t.reshape(n, self.groups, c // self.groups, h, w)).reshape(t.shape)
+
+    def in_tiles(self, work: Work, *images: Array) -> None:
+        """Tiles are of pixels of a group, which need none of their neighbours."""
+        n, h, w, c = images[0].shape
+        channels = c // self.groups
+        pixels = [a.reshape(n * h * w * self.groups, channels) for a in images]
+        in_tiles(self, work, ChannelSums, (self.reach(channels),), *pixels)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty_like(self.device, dy)
+        self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
+        return dx
+
+    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
+        """A block for every CHANNELS channels of a group, of every PIXELS pixels."""
+        channels = c // self.groups
+        grid = gpu.blocks(n * h * w, PIXELS) * self.groups * gpu.blocks(channels, CHANNELS)
+        return grid, (PIXELS, ROWS), (n * h * w, h * w, self.groups, channels, self.reach(channels))
+
+
+class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
+    def window_sum(self, t: Array) -> Array:
+        return self.sum_along(3, self.sum_along(2, t))
+
+    def in_tiles(self, work: Work, *images: Array) -> None:
+        """Tiles are of whole images: one, or several where they are small."""
+        _, h, w, _ = images[0].shape
+        in_tiles(self, work, PixelSums, (self.reach(h), self.reach(w)), *images)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        x, dy = self.x, gpu.contiguous(self.device, dy)
+        s, dx = gpu.empty_like(self.device, x), gpu.empty_like(self.device, x)
+        self.launch("scale", x, s, settings=(self.k, self.alpha))
+        self.launch("backward", x, s, dy, dx, settings=(self.alpha, self.beta))
+        return dx
+
+    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
+        """A block for every TILE x TILE pixels of every map."""
+        grid = n * c * gpu.blocks(h, TILE) * gpu.blocks(w, TILE)
+        return grid, (TILE, ROWS), (h, w, self.reach(h), self.reach(w))
