@@ -164,8 +164,8 @@ class ResponseNorm(Function):
     # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
-        self.x = x = gpu.contiguous(self.device, x)
-        y = gpu.empty_like(self.device, x)
+        self.x = x = self.device.contiguous(x)
+        y = self.device.empty_like(x)
         self.launch("forward", x, y, settings=(self.k, self.alpha, self.beta))
         return y
 
@@ -173,7 +173,7 @@ class ResponseNorm(Function):
         """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
         grid, threads, sizes = self.blocks_of_threads(*images[0].shape)
         kernel = f"{self.name}_{way}"
-        gpu.launch(self.device, self.name, kernel, grid, threads, *images, *sizes, *settings, REAL=images[0].dtype)
+        self.device.launch(self.name, kernel, grid, threads, *images, *sizes, *settings, REAL=images[0].dtype)
 
     def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
         """How many blocks, the threads of each, and what the kernels are told of sizes and window."""
@@ -193,8 +193,8 @@ class LRN(ResponseNorm):
         in_tiles(self, work, ChannelSums, (self.reach(channels),), *pixels)
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
         return dx
 
@@ -215,8 +215,8 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         in_tiles(self, work, PixelSums, (self.reach(h), self.reach(w)), *images)
 
     def backward_gpu(self, dy: Array) -> Array:
-        x, dy = self.x, gpu.contiguous(self.device, dy)
-        s, dx = gpu.empty_like(self.device, x), gpu.empty_like(self.device, x)
+        x, dy = self.x, self.device.contiguous(dy)
+        s, dx = self.device.empty_like(x), self.device.empty_like(x)
         self.launch("scale", x, s, settings=(self.k, self.alpha))
         self.launch("backward", x, s, dy, dx, settings=(self.alpha, self.beta))
         return dx
