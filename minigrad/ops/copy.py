@@ -13,46 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import gpu
 from ..device import Device, DeviceLike
 from ..device import device as device_named
 from ..engine import Array, Function
-from ..memory import empty_like
 from ..tensor import Tensor, apply_on, op
 from ._checks import check_tensors
-
-
-class Copy(Function):
-    def __init__(self, source: Device):
-        self.source = source
-
-    def forward_cpu(self, x: Array) -> Array:
-        return _moved(x, self.source, self.device)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        if self.source.is_cpu and self.device.is_cpu:
-            return dy  # lanes of one processor share their memory, and nobody writes into a gradient
-        return _moved(dy, self.device, self.source)
-
-    forward_gpu, backward_gpu = forward_cpu, backward_cpu  # which of the two runs depends on where y is
-
-
-def _moved(x: Array, source: Device, to: Device) -> Array:
-    """A copy of x, an array on `source`, in the memory of another device, in the same order there."""
-    if source.is_cpu and to.is_cpu:
-        y = empty_like(x)
-        np.copyto(y, x)
-        return y
-    if source.is_cpu:
-        return gpu.upload(to, x)
-    x = gpu.dense(source, x)
-    if source.kind == to.kind:
-        card: Any = source.runtime
-        return to.runtime.copy_from(card, x)
-    values = source.runtime.to_host(x)
-    return values if to.is_cpu else gpu.upload(to, values)
 
 
 @op
@@ -61,3 +27,32 @@ def copy(x: Tensor, device: DeviceLike) -> Tensor:
     check_tensors("copy", x=x)
     where = device_named(device)
     return x if x.device is where else apply_on(where, Copy(x.device), x)
+
+
+class Copy(Function):
+    def __init__(self, source: Device):
+        self.source = source
+
+    def forward(self, x: Array) -> Array:
+        return _moved(x, self.source, self.device)
+
+    def backward(self, dy: Array) -> Array:
+        if self.source.is_cpu and self.device.is_cpu:
+            return dy  # lanes of one processor share their memory, and nobody writes into a gradient
+        return _moved(dy, self.device, self.source)
+
+    forward_gpu, backward_gpu = forward, backward  # which of the two runs depends on where y is
+
+
+def _moved(x: Array, source: Device, to: Device) -> Array:
+    """A copy of x, an array on `source`, in the memory of another device, in the same order there."""
+    if source.is_cpu and to.is_cpu:
+        return x.copy(order="K")
+    if source.is_cpu:
+        return gpu.upload(to, x)
+    x = gpu.dense(source, x)
+    if source.kind == to.kind:
+        card: Any = source.runtime
+        return to.runtime.copy_from(card, x)
+    values = source.runtime.to_host(x)
+    return values if to.is_cpu else gpu.upload(to, values)
