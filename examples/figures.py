@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from interruption import raise_again
 from progress import warn
 from run_folder import cause, write_whole
 
@@ -42,6 +43,7 @@ def draw_each(folder: Path, pictures: dict[str, Callable[[Path], None]]) -> tupl
             draw(folder / name)
             drawn.append(name)
         except Exception as error:
+            raise_again()
             failed[name] = cause(error)
             warn(f"{name} could not be drawn: {type(error).__name__}: {failed[name]}")
     return drawn, failed

@@ -40,7 +40,7 @@ class _State:
     """Of the process, as signals are: the first signal, how many there were, and whether it was raised."""
 
     number = count = 0
-    raised = False
+    raised = inside = False
 
 
 def begin() -> None:
@@ -84,7 +84,7 @@ class interruptible:  # noqa: N801 - reads as a word: with interruptible():
 
     def __enter__(self) -> None:
         _State.number = _State.count = 0
-        _State.raised = False
+        _State.raised, _State.inside = False, True
         self.hook, sys.unraisablehook = sys.unraisablehook, _again_soon(sys.unraisablehook)
         self.before = {number: signal.getsignal(number) for number in SIGNALS}
         for number, handler in self.before.items():
@@ -92,6 +92,7 @@ class interruptible:  # noqa: N801 - reads as a word: with interruptible():
                 signal.signal(number, _interrupt)
 
     def __exit__(self, *_: Any) -> None:
+        _State.inside = False
         for number, handler in self.before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         sys.unraisablehook = self.hook
@@ -100,6 +101,16 @@ class interruptible:  # noqa: N801 - reads as a word: with interruptible():
 def received() -> int:
     """The number of the signal that has ended this job, or 0."""
     return _State.number
+
+
+def raise_again() -> None:
+    """Raise Interrupted where a signal has come within interruptible(): for those who catch errors of libraries.
+
+    Code in C that calls Python may make any exception an error of its own; matplotlib turns a signal into "Invalid
+    affine transformation matrix".
+    """
+    if _State.inside and _State.number:
+        raise Interrupted(_State.number)
 
 
 def _leave(number: int, frame: Any) -> None:

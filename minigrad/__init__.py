@@ -15,13 +15,14 @@ The map: tensor.py (tensors), engine.py and backward.py (gradients), parallel.py
 # attribute alone.)
 from . import checkpoint, functional, init, nn, optim
 from .chunks import in_chunks, whole_batches
+from .cpu import CPU
+from .cudasim.device import CudaSim
+from .debugging import debug
 from .device import (
     Device,
     default_device,
     default_devices,
     device,
-    initial_seed,
-    manual_seed,
     set_default_devices,
 )
 from .errors import (
@@ -35,17 +36,23 @@ from .errors import (
     KernelError,
     MinigradError,
     MissingDependencyError,
+    NotFiniteError,
     OutOfMemoryError,
     ShapeError,
 )
 from .functional import concat, split
+from .gpu.cuda import Cuda
 from .grad_mode import is_grad_enabled, no_grad
 from .gradcheck import gradcheck
 from .memory import empty_cache, keep_freed_memory, memory_summary, pool_limit, set_pool_limit
 from .ops._gemm import allow_tf32, gemm_in_use, set_gemm, tf32_allowed
 from .parallel import in_turn, num_threads, on_devices, set_num_threads
 from .profiler import profile
+from .random import initial_seed, manual_seed
 from .tensor import Tensor, from_numpy
+from .textbook import Textbook
+
+_KINDS = CPU, Textbook, Cuda, CudaSim  # of devices; each enters itself when it is imported
 
 __version__ = "0.1.0"
 
@@ -61,12 +68,14 @@ __all__ = [
     "KernelError",
     "MinigradError",
     "MissingDependencyError",
+    "NotFiniteError",
     "OutOfMemoryError",
     "ShapeError",
     "Tensor",
     "allow_tf32",
     "checkpoint",
     "concat",
+    "debug",
     "default_device",
     "default_devices",
     "device",

@@ -1,7 +1,7 @@
 """Backward: from the loss to the leaves, on one device or on several at the same time.
 
-On one, the walk of engine.py: nodes newest first.  With several devices in the graph, each has a queue of its own, and
-its worker takes the newest node that is ready:
+On one, the walk of engine.py: nodes newest first (from textbook:0, its ten lines).  With several devices in the graph,
+each has a queue of its own, and its worker takes the newest node that is ready:
 
 - Order.  A node is ready when all parts of its gradient are there.  Parts are added newest consumer first, in whatever
   order they come: the bits do not depend on which thread was faster.
@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-from . import gpu, tracing
-from .device import Device
-from .engine import Array, Deliver, Function, checked, gradients_of, own, plan, walk
-from .interrupts import hold
-from .parallel import add_into, added, inside_worker, on_devices
+from . import tracing
+from .device import Array, Device
+from .engine import Deliver, Function, Sums, backward_in_ten_lines, gradients_of, plan, walk
+from .interrupts import Hold, hold
+from .parallel import inside_worker, on_devices
 
 
 def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None, since: int | None = None) -> None:
@@ -32,62 +33,50 @@ def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None
 
     gradient: is only read.
     deliver: `deliver(leaf, grad)` takes each leaf's gradient instead, as soon as it is complete; the array is the
-    receiver's own, and the order of the calls depends on the graph alone.
+    receiver's own.  On one device the calls are made in this thread, in an order that depends on the graph alone; on
+    several, in the thread that has made the last part of it, one call at a time.
     since: a creation number.  Nodes made before it are not run: they are ends, as leaves are, and the gradient that
-    reaches one goes to `deliver(node, grad)`.
-
-    With `deliver`, all is done in the calling thread, and many threads may be here at a time, each with nodes of its
-    own; ends they may share.
+    reaches one goes to `deliver(node, grad)`.  All is done in this thread then, and many threads may be here at a time,
+    each with nodes of its own; ends they may share.
     """
     if deliver is not None and since is not None and root.order < since:
-        deliver(root, gradient.copy() if root.device.is_cpu else gpu.copied(root.device, gradient))
+        deliver(root, root.device.copied(gradient))
+        return
+    root.check_usable()
+    if deliver is None and root.device.plain:
+        for leaf, grad in backward_in_ten_lines(root, gradient).items():
+            leaf.accumulate_grad(leaf.device.copied(grad))
         return
     nodes, ends = plan(root, -1 if since is None else since)
-    if deliver is not None:
-        walk(root, gradient, nodes, ends, deliver)
-        return
     complete: list[tuple[Any, Array]] = []
     with hold() as held:
         devices = list(dict.fromkeys(node.device for node in nodes))
-        if len(devices) == 1 or inside_worker():  # inside a worker there is no other worker
-            walk(root, gradient, nodes, ends, lambda leaf, grad: complete.append((leaf, grad)))
-        else:
-            _Concurrent(root, gradient, nodes, ends, complete, devices)
+        alone = since is not None or len(devices) == 1 or inside_worker()  # inside a worker there is no other worker
+        run = walk if alone else _Concurrent
+        run(root, gradient, nodes, ends, deliver or (lambda leaf, grad: complete.append((leaf, grad))), held)
         if not held.stopping:
             while complete:
                 leaf, grad = complete.pop()
                 leaf.accumulate_grad(grad)
 
 
-class _Sum:
-    """The gradient of one tensor while its parts come in from several threads.
+class _Parts:
+    """The parts of one sum, from several threads: they are added newest consumer first, in whatever order they come.
 
-    Parts are added newest consumer first, whatever the order in which threads deliver them: floating-point sums
-    depend on their order, and the same program must give the same bits.
+    Floating-point sums depend on their order, and the same program must give the same bits.
     """
 
-    __slots__ = ("expected", "early", "total", "owned")
+    __slots__ = ("awaited", "early")
 
-    def __init__(self, owned: bool) -> None:
-        self.expected: list[tuple[int, int]] = []  # (order, position) of the consumers, the first to add last
+    def __init__(self) -> None:
+        self.awaited: list[tuple[int, int]] = []  # (order, position) of the consumers, the first to add last
         self.early: dict[tuple[int, int], Array | None] = {}  # parts that came before their turn
-        self.total: Array | None = None
-        self.owned = owned  # whether total is ours to add into, or may be somebody's view
 
-    def add(self, where: Device, key: tuple[int, int], part: Array | None) -> bool:
-        """Take one part; True when the sum is complete."""
+    def in_order(self, key: tuple[int, int], part: Array | None) -> Iterator[Array | None]:
+        """The parts that can be added now that this one has come."""
         self.early[key] = part
-        while self.expected and self.expected[-1] in self.early:
-            part = self.early.pop(self.expected.pop())
-            if part is None:
-                continue
-            if self.total is None:
-                self.total = part
-            elif self.owned:
-                add_into(where, self.total, part)
-            else:
-                self.total, self.owned = added(where, self.total, part), True
-        return not self.expected
+        while self.awaited and self.awaited[-1] in self.early:
+            yield self.early.pop(self.awaited.pop())
 
 
 class _Concurrent:
@@ -99,19 +88,19 @@ class _Concurrent:
         gradient: Array,
         nodes: list[Function],
         ends: dict[Any, int],
-        complete: list[tuple[Any, Array]],
-        devices: list[Device],
-    ):
-        self.ends, self.left, self.complete = ends, len(nodes), complete
-        self.sums: dict[Any, _Sum] = {}
+        deliver: Deliver,
+        held: Hold,
+    ) -> None:
+        self.sums, self.left = Sums(ends, deliver), len(nodes)
+        self.parts: dict[Any, _Parts] = {}
         for node in reversed(nodes):
             for position in reversed(range(len(node.inputs))):
                 target = node.inputs[position]
                 if target is not None:
-                    waiting = self.sums.setdefault(target, _Sum(target in ends))
-                    waiting.expected.append((node.order, position))
+                    self.parts.setdefault(target, _Parts()).awaited.append((node.order, position))
         self.lock = threading.Condition()
         self.failed = False
+        devices = list(dict.fromkeys(node.device for node in nodes))
         self.queues: dict[Device, list[tuple[int, Function, Array | None]]] = {device: [] for device in devices}
         self._push(root, gradient)
         on_devices(devices, self._work, devices, when_stopped=self._stop)
@@ -143,15 +132,10 @@ class _Concurrent:
             self.lock.notify_all()
 
     def _run(self, node: Function, dy: Array | None) -> None:
-        grads = gradients_of(node, dy)
-        for position, (target, grad) in enumerate(zip(node.inputs, grads)):
-            if target is None:
-                continue
-            if grad is not None:
-                grad = checked(node, position, target, grad)
-                if target in self.ends:
-                    grad = own(target, grad, dy, grads)
-            self._send((node.order, position), target, grad)
+        parts = gradients_of(node, dy, self.sums.expected)
+        for position, (target, part) in enumerate(zip(node.inputs, parts)):
+            if target is not None:
+                self._send((node.order, position), target, part)
         node.release()
         with self.lock:
             self.left -= 1
@@ -160,12 +144,12 @@ class _Concurrent:
 
     def _send(self, key: tuple[int, int], target: Any, part: Array | None) -> None:
         with self.lock:
-            waiting = self.sums[target]
-            if not waiting.add(target.device, key, part):
-                return
-            total, waiting.total = waiting.total, None
-            if target not in self.ends:
-                self._push(target, total)
+            parts, end = self.parts[target], target in self.sums.expected
+            for ready in parts.in_order(key, part):
+                if ready is not None:
+                    self.sums.add(target, ready, end)
+                if end:
+                    self.sums.one_less(target)
+            if not end and not parts.awaited:
+                self._push(target, self.sums.take(target))
                 self.lock.notify_all()
-            elif total is not None:
-                self.complete.append((target, total))

@@ -13,7 +13,7 @@ A chunk's graph is an ordinary one, made by the ordinary ops.  The whole lot of 
 where w are the leaves and earlier results that function reads besides x: they are found by walking the chunks' graphs,
 so function may be any closure or module.  Each thread sums the dw of its chunks in their order, then the threads' sums
 are added in order: the bits do not depend on timing.  Random ops draw numbers that belong to the image (random_key in
-device.py), not to the chunk or thread.
+random.py), not to the chunk or thread.
 
 Source: pieces of a batch as in GPipe (Huang et al. 2019, section 2.2: micro-batches), there one after the other.
 """
@@ -31,12 +31,13 @@ import numpy as np
 from . import tracing
 from .arguments import integer
 from .backward import run_backward
-from .device import Chunk, Device, current_chunk
-from .engine import Array, Function
+from .device import Array, Device
+from .engine import Function, Sums, next_order
 from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .grad_mode import is_grad_enabled
 from .memory import empty
-from .parallel import add_into, next_order, num_threads, split
+from .parallel import num_threads, split
+from .random import Chunk, current_chunk
 from .tensor import Tensor, wrap
 
 # Bytes of input that make a default chunk: 16 images of 224x224.  With less than the second number for each thread, the
@@ -68,7 +69,7 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
 
     Dropout gives each image the mask that it has without chunks.  Weight gradients are summed in a fixed order: the
     same bits on every run; other sizes or thread counts change the rounding only.
-    Inside a chunk, inside whole_batches(), where one chunk would hold the batch, and on another device than cpu:N:
+    Inside a chunk, inside whole_batches(), where one chunk would hold the batch, and on other devices than cpu:N:
     function(*inputs).
     Raises ArgumentError, DTypeError, DeviceError, ShapeError for inputs and results that do not fit this.
     """
@@ -76,7 +77,7 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     if size is not None:
         size = integer("in_chunks", "size", size, 1)
     bounds = _bounds(n, size, num_threads(where)) if size else _default_bounds(inputs[0], num_threads(where))
-    if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or where.kind != "cpu":
+    if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or not where.shares_cores:
         return function(*inputs)
     node = InChunks()
     with tracing.region(node.name, where, "forward"):
@@ -130,29 +131,24 @@ class InChunks(Function, name="in_chunks"):
     def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:
         xs = [_Rows(self.bounds) for _ in self.x_targets]
 
-        def piece(start: int, stop: int) -> dict[Any, Array]:
-            sums: dict[Any, Array] = {}
+        def piece(start: int, stop: int) -> Sums:
+            sums = _sums()
             for number in range(start, stop):
                 if self.graphs[number] is not None:
                     leaves, root = self.graphs[number]
                     self.backward_of(number, leaves, root, dy, xs, sums)
             return sums
 
-        totals, *others = split(self.device, len(self.bounds), piece)
-        for more in others:
-            for target, part in more.items():
-                if target in totals:
-                    add_into(self.device, totals[target], part)
-                else:
-                    totals[target] = part
+        sums = _sums()
+        for more in split(self.device, len(self.bounds), piece):
+            for target, part in more.totals.items():
+                sums.add(target, part, owned=True)
         for target, dx in zip(self.x_targets, xs):
             if target is not None and dx.array is not None:  # x may come in twice, or be read besides
-                totals[target] = totals[target] + dx.whole() if target in totals else dx.whole()
-        return tuple(totals.get(target) for target in self.inputs)
+                sums.add(target, dx.whole(), owned=True)
+        return tuple(sums.totals.get(target) for target in self.inputs)
 
-    def backward_of(
-        self, number: int, leaves: list[Tensor], root: Any, dy: Array, xs: list[_Rows], sums: dict[Any, Array]
-    ) -> None:
+    def backward_of(self, number: int, leaves: list[Tensor], root: Any, dy: Array, xs: list[_Rows], sums: Sums) -> None:
         """One chunk's way back: gradients of its images into their rows of xs, all others added to sums."""
         i, j = self.bounds[number]
         rows = {id(leaf): dx for leaf, dx in zip(leaves, xs)}
@@ -160,15 +156,18 @@ class InChunks(Function, name="in_chunks"):
         def deliver(target: Any, grad: Array) -> None:
             if id(target) in rows:
                 rows[id(target)].put(number, grad)
-            elif target in sums:
-                sums[target] += grad
             else:
-                sums[target] = grad
+                sums.add(target, grad, owned=True)
 
         if isinstance(root, Function):
             run_backward(root, dy[i:j], deliver, self.since)
         else:
             deliver(root, dy[i:j].copy())  # function returned one of its inputs as it was, or another leaf
+
+
+def _sums() -> Sums:
+    """Sums that nobody waits for: all are complete when all chunks are through."""
+    return Sums({}, lambda target, gradient: None)
 
 
 class _Rows:

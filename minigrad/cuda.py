@@ -40,7 +40,7 @@ TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
 
 class CudaRuntime:
-    """One card.  DeviceError says where CuPy or the driver cannot use it (device.cupy_for says it better, before)."""
+    """One card.  DeviceError says where CuPy or the driver cannot use it (cupy_for says it better, before)."""
 
     def __init__(self, index: int):
         import cupy

@@ -1,47 +1,49 @@
 """The engine: what an op is, and how gradients flow back through the ops that were run.
 
 Running an op leaves a node, a `Function` object, that knows the nodes its inputs came from.  The nodes form a graph
-with the loss at one end and the leaves (parameters) at the other.  Backward walks it from the loss:
+with the loss at one end and the leaves (parameters) at the other.  Backward goes through it from the loss, newest node
+first: whatever used a node's output was made after it, so it has sent its part of the gradient already, and the sum is
+complete.  `backward_in_ten_lines` is all of it, and what textbook:0 runs.
 
-    the gradient of a node's output is complete once every node that used this output has sent its part;
-    so nodes run newest first: whatever used an output was made after it, and has run already.
-
-Newest first is a valid order at no cost (a creation number and a sort), needs no recursion (a chain of 10,000 ops is
-as good as one of ten), and visits a diamond's top once.  `walk` does it in one thread; backward.py, for tensors, begins
-it, and has the other way, for graphs that span several devices.
+`walk` is the same with what a framework needs besides: nothing begins on a graph that is spent, sums are made in place,
+gradients are handed on as soon as they are complete, and Ctrl-C leaves none half added.  backward.py begins it, and has
+the other way, for graphs that span several devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import itertools
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 
-from . import gpu, tracing
-from .device import Device
-from .errors import DeviceError, GraphError, OutOfMemoryError
-from .interrupts import hold
-from .parallel import add_into, added
+from . import tracing
+from .device import Array
+from .errors import DeviceError, GraphError
+from .interrupts import Hold
 
-Array = Any  # numpy.ndarray on a CPU device, cupy.ndarray on a GPU
+
+def backward_in_ten_lines(loss: Function, gradient: Array) -> dict[Any, Array]:
+    """The gradient of every leaf that the node `loss` depends on, from the gradient of its output."""
+    gradients, waiting = {loss: gradient}, {loss}
+    while waiting:
+        node = max(waiting, key=lambda node: node.order)  # the newest: nobody is left who could add to its gradient
+        waiting.remove(node)
+        for target, part in zip(node.inputs, gradients_of(node, gradients.pop(node))):
+            if part is not None:
+                gradients[target] = target.device.added(gradients[target], part) if target in gradients else part
+                if isinstance(target, Function):  # else it is a leaf
+                    waiting.add(target)
+        node.release()  # its arrays are not needed any more
+    return gradients
 
 
 class Version:
     """Counts the in-place changes of one array; shared by all tensors that are views of it."""
 
     value = 0  # of the class until the first change: most arrays never see one, and every op makes a Version
-
-
-class Target(Protocol):
-    """Where a gradient can go: the node that made a tensor, or the leaf tensor itself."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    @property
-    def device(self) -> Device: ...
 
 
 class Function:
@@ -60,12 +62,14 @@ class Function:
 
     name = "function"
     freed = False
-    device: Device
+    device: Any  # a Device; a card's face uses it as a gpu.Card
     needs: tuple[bool, ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     order = 0
-    inputs: tuple[Any, ...]  # a Target or None per input; never a Tensor that is not a leaf: see `apply`
+    inputs: tuple[
+        Any, ...
+    ]  # per input, its node or the leaf itself, or None; never a Tensor that is not a leaf: see `apply`
     watched: list[tuple[Version, int, int, tuple[int, ...]]]  # version, its value, position, shape
 
     def __init_subclass__(cls, name: str | None = None) -> None:
@@ -74,25 +78,14 @@ class Function:
             if way in vars(cls) and f"{way}_cpu" not in vars(cls):
                 setattr(cls, f"{way}_cpu", vars(cls)[way])
 
-    def compute(self, *arrays: Array) -> Array:
-        """Forward, by the face of the op that this device runs."""
-        if self.device.is_cpu:
-            return self.forward(*arrays) if self.device.kind == "textbook" else self.forward_cpu(*arrays)
-        try:
-            return self.forward_gpu(*arrays)
-        except OutOfMemoryError as error:
-            raise OutOfMemoryError(f"{self.name} (inputs {', '.join(str(a.shape) for a in arrays)}): {error}") from None
+    def forward(self, *arrays: Array) -> Array:
+        raise DeviceError(f"{self.name}: has no face for {self.device}: move the tensor to another device with .to()")
 
-    def differentiate(self, dy: Array) -> tuple[Array | None, ...]:
-        """Backward, by the face of the op that this device runs: a gradient, or None, per input."""
-        if self.device.is_cpu:
-            grads = self.backward(dy) if self.device.kind == "textbook" else self.backward_cpu(dy)
-        else:
-            try:
-                grads = self.backward_gpu(dy)
-            except OutOfMemoryError as error:
-                raise OutOfMemoryError(f"backward of {self.name} (output {dy.shape}): {error}") from None
-        return grads if isinstance(grads, tuple) else (grads,)
+    def backward(self, dy: Array) -> Any:
+        raise GraphError(f"{self.name}: has no gradient on {self.device}: give its Function a backward")
+
+    forward_cpu = forward_gpu = forward
+    backward_cpu = backward_gpu = backward
 
     def flops(self, *inputs: Array) -> int:
         """Floating-point operations of the forward pass on these input arrays; 0 where it does not matter.
@@ -101,35 +94,23 @@ class Function:
         """
         return 0
 
-    def forward(self, *arrays: Array) -> Array:
-        raise DeviceError(f"{self.name}: has no textbook face, for {self.device}: move the tensor with .to('cpu:0')")
-
-    def backward(self, dy: Array) -> Any:
-        raise GraphError(f"{self.name}: has no gradient")
-
-    def forward_cpu(self, *arrays: Array) -> Array:
-        raise DeviceError(f"{self.name}: no CPU implementation")
-
-    def backward_cpu(self, dy: Array) -> Any:
-        raise GraphError(f"{self.name}: has no gradient")
-
-    def forward_gpu(self, *arrays: Array) -> Array:
-        raise DeviceError(f"{self.name}: has no GPU face, for {self.device}: move the tensor with .to('cpu:0')")
-
-    def backward_gpu(self, dy: Array) -> Any:
-        raise DeviceError(f"{self.name}: has no GPU face, for {self.device}: move the tensor with .to('cpu:0')")
-
     def watch(self, inputs: Sequence[Any], output: Any) -> None:
         """Note the version of each input or output array that forward kept, in whole or as a view."""
-        watched = []
+        watched, device = [], self.device
         for value in vars(self).values():
-            if isinstance(value, np.ndarray) or (not self.device.is_cpu and gpu.is_array(value)):
+            if isinstance(value, device.array_type):
                 for position, tensor in enumerate((*inputs, output)):
-                    if may_share_memory(value, tensor.data):
+                    if device.shares(value, tensor.data):
                         watched.append((tensor.version, tensor.version.value, position, tensor.data.shape))
         self.watched = watched
 
-    def check_unchanged(self) -> None:
+    def check_usable(self) -> None:
+        """GraphError where this node is spent, or where an array that its backward needs has changed."""
+        if self.freed:
+            raise GraphError(
+                "backward: this graph was already used by an earlier backward and freed: run forward again, "
+                "or add the losses first and go back once"
+            )
         for version, value, position, shape in self.watched:
             if version.value != value:
                 what = f"input {position}" if position < len(self.inputs) else "its output"
@@ -144,18 +125,84 @@ class Function:
         self.freed = True
 
 
-def may_share_memory(a: Array, b: Array) -> bool:
-    """Whether writing to one array may change the other; NumPy's test, but for arrays that own their memory."""
-    if type(a) is not np.ndarray or type(b) is not np.ndarray:
-        return gpu.may_share_memory(a, b)
-    if a.base is None and b.base is None:
-        return a is b
-    return np.may_share_memory(a, b)
+# ---------------------------------------------------------------- creation order
+
+_main_clock = itertools.count(1)  # next() on it is one indivisible step: no two threads get the same number
+_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=_main_clock)
+
+
+def next_order(newest: int = 0) -> int:
+    """The creation number of a new graph node.  Backward follows these numbers, and sums gradients in their order.
+
+    newest: the largest number among the node's inputs.  Its own is larger, even if they came from another sequence.
+    """
+    clock = _clock.get()
+    number = next(clock)
+    while number <= newest:
+        number = next(clock)
+    return number
+
+
+class Clocks:
+    """Interleaved sequences of numbers for workers that run at the same time: worker i of k draws start + i + k*n.
+
+    So a node's number depends on the program, not on which thread was faster: the same bits on every run.
+    """
+
+    def __init__(self, workers: int):
+        start = next_order() + 1
+        self.sequences = [itertools.count(start + i, step=workers) for i in range(workers)]
+
+    def use(self, worker: int) -> None:
+        """Called on the thread of the worker."""
+        _clock.set(self.sequences[worker])
+
+    def end(self) -> None:
+        """What follows is newer than all that the workers have made."""
+        next_order(max(map(next, self.sequences)))
 
 
 # ---------------------------------------------------------------- backward
 
 Deliver = Callable[[Any, Array], None]
+
+
+class Sums:
+    """Gradients while their parts come in: the one place where they are added, and where one is found complete.
+
+    expected: for each end, how many parts are to come; `deliver(end, gradient)` is called when the last one has.
+    """
+
+    def __init__(self, expected: dict[Any, int], deliver: Deliver):
+        self.expected, self.deliver = expected, deliver
+        self.totals: dict[Any, Array] = {}
+        self.owned: set[Any] = set()  # targets whose total is ours to add into, and not somebody's view
+
+    def add(self, target: Any, part: Array, owned: bool = False) -> None:
+        """owned: nobody else may read the array `part`."""
+        total = self.totals.get(target)
+        if total is None:
+            self.totals[target] = part
+        elif target in self.owned:
+            target.device.add_into(total, part)
+            return
+        else:
+            self.totals[target], owned = target.device.added(total, part), True
+        if owned:
+            self.owned.add(target)
+
+    def take(self, target: Any) -> Array | None:
+        """The sum; None where no part has come."""
+        self.owned.discard(target)
+        return self.totals.pop(target, None)
+
+    def one_less(self, end: Any) -> None:
+        """A part of this end's gradient has come, or will not."""
+        self.expected[end] -= 1
+        if self.expected[end] == 0:
+            gradient = self.take(end)
+            if gradient is not None:
+                self.deliver(end, gradient)
 
 
 def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
@@ -169,10 +216,7 @@ def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
     while stack:
         node = stack.pop()
         if node.freed:
-            raise GraphError(
-                "backward: this graph was already used by an earlier backward and freed: run forward again, "
-                "or add the losses first and go back once"
-            )
+            node.check_usable()  # which raises
         nodes.append(node)
         for target in node.inputs:
             if isinstance(target, Function) and (target.freed or target.order >= since):
@@ -185,76 +229,71 @@ def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
     return nodes, ends
 
 
-def walk(root: Function, gradient: Array, nodes: list[Function], ends: dict[Any, int], deliver: Deliver) -> None:
+def walk(
+    root: Function, gradient: Array, nodes: list[Function], ends: dict[Any, int], deliver: Deliver, held: Hold
+) -> None:
     """Backward in one thread: run `nodes`, newest first, and deliver the gradient of each end once it is complete.
 
     A node's sum is complete when its turn comes; the parts of a sum come newest consumer first, too.  Stops early, with
-    an empty hand, where Ctrl-C is held back in this thread.
+    an empty hand, where Ctrl-C is held back.
     """
-    totals: dict[Any, Array] = {root: gradient}
-    owned: set[Any] = set()  # targets whose total is ours to add into, and not somebody's view
-    with hold() as held:
-        for node in nodes:
-            if held.stopping:
-                return
-            _run(node, totals, owned, ends, deliver)
+    sums = Sums(ends, deliver)
+    sums.add(root, gradient)
+    for node in nodes:
+        if held.stopping:
+            return
+        _run(node, sums, ends)
 
 
-def _run(node: Function, totals: dict[Any, Array], owned: set[Any], ends: dict[Any, int], deliver: Deliver) -> None:
-    dy = totals.pop(node, None)
-    grads = gradients_of(node, dy)
-    for position, target in enumerate(node.inputs):
-        if target is None:
-            continue
-        grad = grads[position]
-        if grad is not None:
-            grad = checked(node, position, target, grad)
-            total = totals.get(target)
-            if total is None:
-                totals[target] = own(target, grad, dy, grads) if target in ends else grad
-            elif target in ends or target in owned:
-                add_into(target.device, total, grad)
-            else:
-                totals[target] = added(target.device, total, grad)
-                owned.add(target)
-        if target in ends:
-            ends[target] -= 1
-            if ends[target] == 0 and target in totals:
-                deliver(target, totals.pop(target))
+def _run(node: Function, sums: Sums, ends: dict[Any, int]) -> None:
+    for target, part in zip(node.inputs, gradients_of(node, sums.take(node), ends)):
+        if target is not None:
+            end = target in ends
+            if part is not None:
+                sums.add(target, part, end)
+            if end:
+                sums.one_less(target)
     node.release()
 
 
-def gradients_of(node: Function, dy: Array | None) -> Sequence[Array | None]:
-    """What a node's backward returns: a gradient per input.  Nothing flows from a node that nothing flowed to."""
+def gradients_of(node: Function, dy: Array | None, ends: Container[Any] = ()) -> list[Array | None]:
+    """What a node's backward returns: a gradient for every input that wants one, and None for the others.
+
+    dy: the gradient of the node's output; nothing flows from a node that nothing flowed to.
+    ends: targets that keep their gradient and add to it; nobody else may read it.
+    Raises GraphError where the node or an array it needs is not what it was, and where a gradient does not fit.
+    """
     if dy is None:
         return [None] * len(node.inputs)
-    if node.watched:
-        node.check_unchanged()
+    node.check_usable()
     recorder = tracing.recorder
-    grads = node.differentiate(dy) if recorder is None else recorder.backward(node, dy)
+    grads = node.device.backward(node, dy) if recorder is None else recorder.backward(node, dy)
     if len(grads) != len(node.inputs):
         raise GraphError(f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs")
-    return grads
+    parts: list[Array | None] = []
+    for target, grad in zip(node.inputs, grads):
+        if target is None or grad is None:
+            parts.append(None)
+            continue
+        if isinstance(grad, np.generic):
+            grad = np.asarray(grad)  # NumPy turns 0-d results into scalars
+        device = target.device
+        if not device.owns(grad) or grad.shape != target.shape or grad.dtype != target.dtype:
+            raise _misfit(node, len(parts), target, grad)
+        if target in ends and (
+            not device.writable(grad)
+            or (isinstance(dy, device.array_type) and device.shares(grad, dy))
+            or sum(grad is other for other in grads) > 1
+        ):
+            grad = device.copied(grad)
+        parts.append(grad)
+    return parts
 
 
-def checked(node: Function, position: int, target: Target, grad: Array) -> Array:
-    """The gradient, once it has the shape, dtype and device of the tensor that it belongs to."""
-    if type(grad) is not np.ndarray and target.device.is_cpu:
-        grad = np.asarray(grad)  # NumPy turns 0-d results into scalars
-    here = isinstance(grad, np.ndarray) if target.device.is_cpu else target.device.runtime.owns(grad)
-    if not here or grad.shape != target.shape or grad.dtype != target.dtype:
-        on = "cpu" if isinstance(grad, np.ndarray) else target.device if here else "another device"
-        raise GraphError(
-            f"{node.name}: backward returned a gradient {grad.shape} {grad.dtype} on {on} for input {position}, "
-            f"which is {target.shape} {target.dtype} on {target.device}"
-        )
-    return grad
-
-
-def own(target: Target, grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
-    """`grad`, or a copy if somebody else may read it: an end keeps its gradient, and adds to it."""
-    on_cpu = isinstance(grad, np.ndarray)
-    read_only = on_cpu and not grad.flags.writeable
-    if read_only or may_share_memory(grad, dy) or sum(grad is other for other in grads) > 1:
-        return grad.copy() if on_cpu else gpu.copied(target.device, grad)
-    return grad
+def _misfit(node: Function, position: int, target: Any, grad: Array) -> GraphError:
+    device = target.device
+    on = "cpu" if isinstance(grad, np.ndarray) else device if device.owns(grad) else "another device"
+    return GraphError(
+        f"{node.name}: backward returned a gradient {np.shape(grad)} {getattr(grad, 'dtype', type(grad))} on {on} "
+        f"for input {position}, which is {target.shape} {target.dtype} on {device}"
+    )

@@ -38,6 +38,10 @@ class GradientError(MinigradError, AssertionError):
     """gradcheck found an analytic gradient that differs from the numeric one."""
 
 
+class NotFiniteError(MinigradError, ArithmeticError):
+    """An op made nan or inf of finite numbers, inside `with minigrad.debug(check_finite=True)`."""
+
+
 class CheckpointError(MinigradError, ValueError):
     """Weights that do not fit the model, or a file that is not a checkpoint."""
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .device import manual_seed
 from .errors import ArgumentError, DTypeError, GradientError
 from .grad_mode import no_grad
+from .random import manual_seed
 from .tensor import Tensor
 
 

@@ -11,7 +11,6 @@ Whatever happens, Ctrl-C too (interrupts.py): when `split` or `on_devices` is le
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-import numpy as np
-
-from . import gpu, tracing
+from . import tracing
 from .blas import one_blas_thread
 from .device import Device, DeviceLike, device
+from .engine import Clocks
 from .errors import ArgumentError
 from .interrupts import hold
-from .memory import empty_like
 
 Result = TypeVar("Result")
 
@@ -95,38 +92,6 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
         return results + [future.result() for future in futures]
 
 
-_BLOCK = 1 << 18  # elements: no piece of a sum is smaller
-
-
-def add_into(where: Device, total: Any, part: Any) -> None:
-    """total += part, for arrays of one shape; large ones on all threads of the device."""
-    if not where.is_cpu:
-        gpu.add(where, total, part, total)
-    elif total.ndim == 0:
-        total[()] += part[()]  # NumPy adds two numbers faster than two 0-d arrays in place
-    else:
-        _add(where, total, part, total)
-
-
-def added(where: Device, a: Any, b: Any) -> Any:
-    """a + b, for arrays of one shape, as a fresh array."""
-    if not where.is_cpu:
-        return gpu.add(where, a, b, gpu.empty_like(where, a))
-    if a.ndim == 0:
-        return np.asarray(a + b)  # NumPy turns 0-d results into scalars
-    return _add(where, a, b, empty_like(b if 0 in a.strides else a))  # a may be one number, seen many times
-
-
-def _add(where: Device, a: Any, b: Any, out: Any) -> Any:
-    add = np.add
-    if out.size < 2 * _BLOCK:
-        return add(a, b, out=out)
-    longest = max(range(out.ndim), key=lambda axis: (out.shape[axis] > 1) * abs(out.strides[axis]))
-    x, y, z = (array.swapaxes(0, longest) for array in (a, b, out))  # pieces that are whole runs of memory
-    split(where, len(z), lambda i, j: add(x[i:j], y[i:j], out=z[i:j]), at_least=-(-_BLOCK * len(z) // z.size))
-    return out
-
-
 # ---------------------------------------------------------------- several devices at once
 
 
@@ -183,13 +148,13 @@ def on_devices(
         return [function(*args) for args in calls]
 
     results: list[Any] = [None] * len(places)
-    share = max(1, cores() // sum(lane.is_cpu for lane in lanes) if any(lane.is_cpu for lane in lanes) else 1)
+    share = max(1, cores() // max(1, sum(lane.shares_cores for lane in lanes)))
     crew = _Crew(when_stopped)
 
-    def lane_work(lane: Device, clock: Iterator[int]) -> None:
+    def lane_work(number: int, lane: Device) -> None:
         _inside.set(True)
         _share.set(share)
-        _clock.set(clock)
+        clocks.use(number)
         _crew.set(crew)
         for i, place in enumerate(places):
             if place is lane:
@@ -199,18 +164,17 @@ def on_devices(
     # One caller at a time: the devices of one graph wait for each other, and must not queue behind those of another.
     with hold() as held, _one_caller, one_blas_thread():
         held.stop_early(crew.stop)
-        start = next_order() + 1
-        clocks = [itertools.count(start + i, step=len(lanes)) for i in range(len(lanes))]
+        clocks = Clocks(len(lanes))
         futures: list[Future[None]] = []
         try:
-            for lane, clock in zip(lanes, clocks):
-                futures.append(_worker(lane).submit(copy_context().run, lane_work, lane, clock))
+            for number, lane in enumerate(lanes):
+                futures.append(_worker(lane).submit(copy_context().run, lane_work, number, lane))
         except BaseException:  # the system gives no more threads: those that have one must not wait for the others
             crew.stop()
             raise
         finally:
             _wait(futures, "devices")
-        next_order(max(map(next, clocks)))  # what follows is newer; other threads may draw numbers meanwhile
+        clocks.end()
         errors = [future.exception() for future in futures]
         for error in errors:
             if error is not None and not isinstance(error, Stopped):
@@ -236,27 +200,6 @@ def in_turn() -> Iterator[None]:
         yield
     finally:
         _inside.reset(token)
-
-
-# ---------------------------------------------------------------- creation order
-
-
-_main_clock = itertools.count(1)  # next() on it is one indivisible step: no two threads get the same number
-_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=_main_clock)
-
-
-def next_order(newest: int = 0) -> int:
-    """The creation number of a new graph node.  Backward follows these numbers, and sums gradients in their order.
-
-    Workers that run at the same time draw from interleaved sequences (worker i of k: start + i, start + i + k, ...),
-    so that a node's number depends on the program, not on which thread was faster: the same bits on every run.
-    newest: the largest number among the node's inputs.  Its own is larger, even if they came from another sequence.
-    """
-    clock = _clock.get()
-    number = next(clock)
-    while number <= newest:
-        number = next(clock)
-    return number
 
 
 # ---------------------------------------------------------------- workers

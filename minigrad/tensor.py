@@ -10,16 +10,15 @@ from typing import Any, Union
 
 import numpy as np
 
-from . import gpu, tracing
+from . import tracing
 from .backward import run_backward
 from .casting import cast
-from .device import Device, DeviceLike, default_device
+from .device import Array, Device, DeviceLike, default_device
 from .device import device as device_named
-from .engine import Array, Function, Version
+from .engine import Function, Version, next_order
 from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from .grad_mode import is_grad_enabled
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
-from .parallel import add_into, go_on, next_order
 
 TensorLike = Union["Tensor", np.ndarray, float, int, bool, list]
 
@@ -62,10 +61,9 @@ class Tensor(Operators):
     ):
         if isinstance(data, Tensor):
             device = data.device if device is None else device
-            data = data.data if data.device.is_cpu else data.device.runtime.to_host(data.data)
+            data = data.device.to_host(data.data)
         where = default_device() if device is None else device_named(device)
-        array = _as_array(data, dtype)
-        self.data = np.array(array) if where.is_cpu else gpu.upload(where, array)  # memory order is kept
+        self.data = where.from_host(_as_array(data, dtype))
         self.device, self.node, self.grad = where, None, None
         self.requires_grad, self.version = False, Version()
         if requires_grad:
@@ -116,7 +114,7 @@ class Tensor(Operators):
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: on the CPU a read-only view of this memory (`.copy()` to change it)."""
-        view = self.data.view() if self.device.is_cpu else self.device.runtime.to_host(self.data)
+        view = self.device.to_host(self.data)
         view.flags.writeable = False
         return view
 
@@ -153,13 +151,13 @@ class Tensor(Operators):
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy.deepcopy: an array on a card travels by way of the host."""
         state = {name: getattr(self, name) for name in Tensor.__slots__ if name != "__weakref__"}
-        return state if self.device.is_cpu else {**state, "data": self.numpy()}
+        return state if self.device.on_host else {**state, "data": self.numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        if not self.device.is_cpu:
-            self.data = gpu.upload(self.device, self.data)
+        if not self.device.on_host:
+            self.data = self.device.from_host(self.data)
 
     # ---------------------------------------------------------------- gradients
 
@@ -183,16 +181,14 @@ class Tensor(Operators):
         if gradient is None:
             if self.size != 1:
                 raise ShapeError(f"backward: a tensor {self.shape} needs an explicit gradient of that shape")
-            start = np.ones_like(self.data) if self.device.is_cpu else gpu.full(self.device, self.shape, 1, self.dtype)
+            start = self.device.ones(self.shape, self.dtype)
         else:
             given = gradient if isinstance(gradient, Tensor) else Tensor(gradient, False, self.device, self.dtype)
             if given.device is not self.device:
                 raise DeviceError(f"backward: the tensor is on {self.device}, its gradient on {given.device}")
             if given.shape != self.shape:
                 raise ShapeError(f"backward: the gradient must have shape {self.shape}, it has {given.shape}")
-            # A copy: the graph may hand views of it on.
-            on_cpu = self.device.is_cpu
-            start = given.data.astype(self.dtype) if on_cpu else gpu.converted(self.device, given.data, self.dtype)
+            start = self.device.converted(given.data, self.dtype)  # a copy: the graph may hand views of it on
         if self.node is None:
             self.accumulate_grad(start)
         else:
@@ -203,7 +199,7 @@ class Tensor(Operators):
         if self.grad is None:
             self.grad = wrap(grad, self.device)
         else:
-            add_into(self.device, self.grad.data, grad)
+            self.device.add_into(self.grad.data, grad)
             self.grad.mark_modified()
 
     # ---------------------------------------------------------------- in place: counted, so that backward can tell
@@ -214,10 +210,7 @@ class Tensor(Operators):
 
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         self._check_in_place("assignment to elements", value)
-        if self.device.is_cpu:
-            self.data[gpu.plain_index(index)] = self._converted(value)
-        else:
-            gpu.put(self.device, self.data, index, self._converted(value))
+        self.device.put(self.data, index, self._converted(value))
         self.mark_modified()
 
     def copy_(self, source: TensorLike) -> Tensor:
@@ -226,10 +219,7 @@ class Tensor(Operators):
         values = self._converted(source)
         if np.shape(values) != self.shape:
             raise ShapeError(f"copy_: source must have shape {self.shape}, it has {np.shape(values)}")
-        if self.device.is_cpu:
-            self.data[...] = values
-        else:
-            gpu.put(self.device, self.data, ..., values)
+        self.device.put(self.data, ..., values)
         self.mark_modified()
         return self
 
@@ -237,10 +227,7 @@ class Tensor(Operators):
         # Where a gradient would be lost, Python falls back to `x = x + other`, which records an op.
         if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
             return NotImplemented
-        if self.device.is_cpu:
-            ufunc(self.data, self._bare(other), out=self.data, casting="same_kind")
-        else:
-            gpu.update(self.device, ufunc.__name__, self.data, self._bare(other))
+        self.device.update(ufunc.__name__, self.data, self._bare(other))
         self.mark_modified()
         return self
 
@@ -269,11 +256,12 @@ class Tensor(Operators):
         return value.data
 
     def _converted(self, value: TensorLike) -> Any:
-        """A value to be assigned, as an array: of this tensor's element type, or on its card, which will convert it."""
-        bare = self._bare(value)
-        if isinstance(bare, int) and self.dtype.kind == "f":
-            bare = float(bare)  # of any size
-        return bare if gpu.is_array(bare) else _as_array(bare, self.dtype)
+        """A value to be assigned, as an array: of a tensor as it is, of anything else of this tensor's element type."""
+        if isinstance(value, Tensor):
+            return self._bare(value)
+        if isinstance(value, int) and self.dtype.kind == "f":
+            value = float(value)  # of any size
+        return _as_array(value, self.dtype)
 
 
 # ---------------------------------------------------------------- making tensors, running ops
@@ -291,7 +279,8 @@ def wrap(array: Array, where: Device, node: Function | None = None, version: Ver
 def from_numpy(array: np.ndarray) -> Tensor:
     """A CPU tensor on the default device that shares the memory of `array`: writing to one changes the other."""
     checked = _as_array(array, None)
-    return wrap(checked, device_named("cpu:0") if not default_device().is_cpu else default_device())
+    where = default_device()
+    return wrap(checked, where if where.on_host else device_named("cpu:0"))
 
 
 def as_tensor(value: TensorLike, where: Device) -> Tensor:
@@ -317,10 +306,7 @@ def apply(function: Function, *tensors: Tensor) -> Tensor:
 
 def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     """`apply` for an op whose output is on `where` whatever the device of its inputs: copy."""
-    on_cpu = where.is_cpu
-    if not on_cpu:
-        _ = where.runtime  # DeviceError where the card cannot be used
-        go_on()
+    where.begin()
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
     for tensor in tensors:
@@ -332,15 +318,13 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
             newest = node.order
     function.device, function.needs = where, tuple(needs)
     recorder = tracing.recorder
-    y = function.compute(*arrays) if recorder is None else recorder.forward(function, arrays)
-    if on_cpu and type(y) is not np.ndarray:
+    y = where.forward(function, *arrays) if recorder is None else recorder.forward(function, arrays)
+    if isinstance(y, np.generic):
         y = np.asarray(y)  # NumPy turns 0-d results into scalars
     version = None
-    for tensor, array in zip(tensors, arrays):
-        # A view of an input shares its version: writing to either changes both.
-        overlap = y.base is not None and np.may_share_memory(y, array) if on_cpu else gpu.may_share_memory(y, array)
-        if y is array or overlap:
-            version = tensor.version
+    for tensor in tensors:
+        if tensor.device is where and where.shares(y, tensor.data):
+            version = tensor.version  # a view of an input: writing to either changes both
             break
     if not any(needs):
         return wrap(y, where, None, version)

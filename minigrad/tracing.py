@@ -1,7 +1,8 @@
 """Taking the times of ops, threads and waits.  What they say is in profiler.py.
 
-`recorder` is None, but inside `with minigrad.profile():`.  The engine looks at it once for each op, and hands the op
-over if somebody listens.  Whatever is rarer than an op calls `region`, `waited` or `pieces`, which do nothing then.
+`recorder` is the profiler's (or the debugger's) while `with minigrad.profile():` (`debug():`) is running, and None at
+any other time.  The engine looks at it once for each op, and lets the recorder run the op if there is one.  What
+happens less often calls `region`, `waited` or `pieces`, which do nothing where there is no recorder.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Recorder:
         shapes = tuple(array.shape for array in arrays)
         task = Task(function.name, "forward", str(function.device), shapes)
         flops = function.flops_forward = int(function.flops(*arrays))  # for backward, which has no inputs to ask with
-        y, start, end = self._timed(task, _until_done(function, function.compute), *arrays)
+        y, start, end = self._timed(task, _until_done(function, function.device.forward), function, *arrays)
         self._note(task, start, end, False, flops, _bytes([*arrays, y]))
         return y
 
@@ -64,7 +65,7 @@ class Recorder:
         task = Task(node.name, "backward", str(node.device), (dy.shape,))
         flops = getattr(node, "flops_forward", 0) * sum(node.needs[:2])
         saved = list(vars(node).values())
-        grads, start, end = self._timed(task, _until_done(node, node.differentiate), dy)
+        grads, start, end = self._timed(task, _until_done(node, node.device.backward), node, dy)
         self._note(task, start, end, False, flops, _bytes([dy, *saved, *grads]))
         return grads
 
@@ -114,12 +115,10 @@ class Recorder:
 
 def _until_done(node: Any, work: Callable[..., Any]) -> Callable[..., Any]:
     """`work`, and waiting for the card: a launch returns long before its kernel has run."""
-    if node.device.is_cpu:
-        return work
 
     def whole(*args: Any) -> Any:
         result = work(*args)
-        node.device.runtime.synchronize()
+        node.device.synchronize()
         return result
 
     return whole

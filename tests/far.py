@@ -9,7 +9,7 @@ import math
 import pytest
 
 import minigrad
-from minigrad import Tensor, gpu
+from minigrad import Tensor
 from minigrad.cudasim import settings
 from minigrad.errors import OutOfMemoryError
 
@@ -33,7 +33,7 @@ def last_images_of_many(op, x, dy, device, monkeypatch, elements=2**31):
             launch(function, parameters, grid, *rest)
 
     def many(some):
-        array = gpu.empty(where, (images, *some.shape[1:]), some.dtype)
+        array = where.empty((images, *some.shape[1:]), some.dtype)
         array.host[-len(some) :] = some
         return array
 

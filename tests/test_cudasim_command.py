@@ -13,7 +13,6 @@ from minigrad.cudasim.__main__ import main
 from minigrad.cudasim.compiler import available
 from minigrad.cudasim.settings import current, options
 from minigrad.errors import printable
-from minigrad.gpu import empty, launch
 
 pytestmark = [
     pytest.mark.skipif(available() is not None, reason=str(available())),
@@ -181,7 +180,7 @@ def test_a_kernel_by_an_absolute_path(tmp_path):
     path.write_text('extern "C" __global__ void ones(int* __restrict__ y) {\n    y[threadIdx.x + 1] = 1;\n}\n')
     where = minigrad.device("cudasim:0")
     with options(mode="check"), pytest.raises(KernelError) as caught:
-        launch(where, str(path.with_suffix("")), "ones", 1, 8, empty(where, (8,), "int32"))
+        where.launch(str(path.with_suffix("")), "ones", 1, 8, where.empty((8,), "int32"))
     assert f"\n{path}:2: OOB-GLOBAL" in str(caught.value)
     with pytest.raises(KernelError, match=f"no such entry point in {path}"):
-        launch(where, str(path.with_suffix("")), "twos", 1, 8)
+        where.launch(str(path.with_suffix("")), "twos", 1, 8)

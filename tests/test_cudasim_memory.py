@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import minigrad
-from minigrad import gpu
 from minigrad.cudasim import compiler, settings
 from minigrad.cudasim.streams import bytes_in_use
 from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
@@ -22,7 +21,7 @@ def sim():
 
 @pytest.mark.parametrize("values", [np.float32(3), np.arange(24.0).reshape(2, 3, 4), np.zeros((0, 3), np.int8)])
 def test_there_and_back(sim, values):
-    x = gpu.upload(sim, values)
+    x = sim.upload(values)
     assert (x.shape, x.dtype, x.size, x.ndim, x.nbytes) == (
         np.shape(values),
         values.dtype,
@@ -37,14 +36,14 @@ def test_there_and_back(sim, values):
 
 def test_memory_order_is_kept(sim):
     values = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
-    x = gpu.upload(sim, values)
+    x = sim.upload(values)
     assert x.strides == values.strides and x.get().strides == values.strides
     np.testing.assert_array_equal(x.get(), values)
 
 
 def test_the_copy_is_the_devices_own(sim):
     values = np.arange(3.0)
-    x = gpu.upload(sim, values)
+    x = sim.upload(values)
     values[:] = 9
     x.get()[:] = 7
     np.testing.assert_array_equal(x.get(), [0, 1, 2])
@@ -52,7 +51,7 @@ def test_the_copy_is_the_devices_own(sim):
 
 def test_views(sim):
     values = np.arange(24.0).reshape(2, 3, 4)
-    x = gpu.upload(sim, values)
+    x = sim.upload(values)
     for view, wanted in [
         (x.reshape(6, 4), values.reshape(6, 4)),
         (x.reshape((2, -1)), values.reshape(2, -1)),
@@ -74,51 +73,51 @@ def test_views(sim):
 
 
 def test_the_host_cannot_compute_with_it(sim):
-    x = gpu.upload(sim, np.ones(3))
+    x = sim.upload(np.ones(3))
     for use in (np.asarray, np.exp, bool, lambda x: np.ones(3) + x, lambda x: x + 1, lambda x: [*x] and x + x):
         with pytest.raises(TypeError):
             use(x)
 
 
 def test_fresh_memory_is_poison(sim):
-    assert np.isnan(gpu.empty(sim, (5,), np.float32).host).all()
-    assert (gpu.empty(sim, (5,), np.int64).host == -1).all()
+    assert np.isnan(sim.empty((5,), np.float32).host).all()
+    assert (sim.empty((5,), np.int64).host == -1).all()
 
 
 def test_reading_what_was_never_written(sim):
     with settings.options(mode="check"):
-        x = gpu.empty(sim, (5,), np.float32)
+        x = sim.empty((5,), np.float32)
         with pytest.raises(KernelError, match="UNINITIALISED: 20 bytes were never written"):
             x.get()
-        gpu.fill(sim, x[:3], 1)
+        sim.fill(x[:3], 1)
         with pytest.raises(KernelError, match="UNINITIALISED: 8 bytes"):
             x.get()
         np.testing.assert_array_equal(x[:3].get(), [1, 1, 1])
-        gpu.fill(sim, x[3:], 2)
+        sim.fill(x[3:], 2)
         np.testing.assert_array_equal(x.get(), [1, 1, 1, 2, 2])
 
 
 def test_guard_zones(sim):
-    x = gpu.upload(sim, np.arange(3.0))
+    x = sim.upload(np.arange(3.0))
     x.memory.guards[1][0] ^= 1
     with pytest.raises(
         KernelError, match=r"OUT-OF-BOUNDS: wrote behind y \(argument 0, float64 \(3,\)\), into its guard"
     ):
-        gpu.fill(sim, x, 1)
-    gpu.fill(sim, x, 1)  # reported once
+        sim.fill(x, 1)
+    sim.fill(x, 1)  # reported once
 
 
 def test_memory_is_counted_and_limited(sim):
     gc.collect()
     before = bytes_in_use("cudasim:0")
-    x = gpu.empty(sim, (1000,), np.float32)
+    x = sim.empty((1000,), np.float32)
     assert bytes_in_use("cudasim:0") == before + 4000
     with settings.options(memory_limit=before + 10_000):
-        y = gpu.empty(sim, (1000,), np.float32)
+        y = sim.empty((1000,), np.float32)
         with pytest.raises(OutOfMemoryError, match=r"cudasim:0: out of memory: 0.0 MB wanted for \(1000,\) float32"):
-            gpu.empty(sim, (1000,), np.float32)
+            sim.empty((1000,), np.float32)
         del y
-        gpu.empty(sim, (1000,), np.float32)
+        sim.empty((1000,), np.float32)
     del x
     assert bytes_in_use("cudasim:0") == before
 
@@ -136,7 +135,7 @@ def test_out_of_memory_names_the_op(sim):
 
 def test_large_arrays_take_no_memory_until_they_are_used(sim):
     with settings.options(poison=False):
-        x = gpu.empty(sim, (2**33,), np.uint8)
+        x = sim.empty((2**33,), np.uint8)
         assert x.nbytes == 2**33 and x.host[2**32] == 0
 
 
@@ -155,7 +154,7 @@ def test_a_wild_write_is_an_exception_and_harms_nobody(sim):
 
 
 def test_freed_memory_is_closed(sim):
-    x = gpu.upload(sim, np.arange(1000.0))
+    x = sim.upload(np.arange(1000.0))
     pointer = x.data.ptr
     host = x.host
     del x
@@ -163,5 +162,5 @@ def test_freed_memory_is_closed(sim):
     assert host[999] == 999  # as long as somebody looks at it
     del host
     gc.collect()
-    again = gpu.empty(sim, (1000,), np.float64)
+    again = sim.empty((1000,), np.float64)
     assert again.data.ptr == pointer and np.isnan(again.host).all()

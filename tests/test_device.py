@@ -20,8 +20,8 @@ def test_names():
     d = minigrad.device("cpu:1")
     assert (d.kind, d.index, d.name, str(d), repr(d)) == ("cpu", 1, "cpu:1", "cpu:1", "device('cpu:1')")
     assert minigrad.device("cpu") is minigrad.device("cpu:0") and minigrad.device(d) is d
-    assert minigrad.device("cuda").name == "cuda:0" and not minigrad.device("cuda").is_cpu
-    assert d.is_cpu and d.xp is np
+    assert minigrad.device("cuda").name == "cuda:0" and not minigrad.device("cuda").on_host
+    assert d.on_host and d.xp is np
     assert pickle.loads(pickle.dumps(d)) is d
 
 

@@ -12,10 +12,21 @@ import numpy as np
 import pytest
 
 import minigrad.functional as F
-from minigrad import GraphError, ShapeError, Tensor, is_grad_enabled, no_grad, parallel, set_num_threads, tracing
+from minigrad import (
+    GraphError,
+    ShapeError,
+    Tensor,
+    cpu,
+    device,
+    engine,
+    is_grad_enabled,
+    no_grad,
+    parallel,
+    set_num_threads,
+    tracing,
+)
 from minigrad.backward import run_backward
-from minigrad.engine import Function, may_share_memory
-from minigrad.parallel import added, next_order
+from minigrad.engine import Function, next_order
 from minigrad.tensor import apply, wrap
 
 
@@ -578,7 +589,7 @@ def two_threads(monkeypatch):
         return parallel_split(where, n, lambda i, j: (sizes.append(j - i), work(i, j)), at_least)
 
     parallel_split = parallel.split
-    monkeypatch.setattr(parallel, "split", split)
+    monkeypatch.setattr(cpu, "split", split)
     set_num_threads(2)
     yield sizes
     set_num_threads(None)
@@ -611,10 +622,10 @@ def test_large_sums_keep_their_memory_order(two_threads, order):
     a, b = (np.asarray(rng.standard_normal(LARGE, "float32"), order=order) for _ in range(2))
     where = Tensor(0.0).device
     for first in (a, np.broadcast_to(np.float32(2), LARGE)):
-        total = added(where, first, b)
+        total = where.added(first, b)
         np.testing.assert_array_equal(total, first + b)
         assert total.strides == b.strides and total.flags.writeable
-    assert added(where, np.ones(()), np.ones(())).shape == ()
+    assert where.added(np.ones(()), np.ones(())).shape == ()
 
 
 def test_parts_of_a_large_gradient(two_threads):
@@ -654,10 +665,11 @@ def test_a_saved_view_is_watched():
 
 def test_views_are_recognized():
     a = np.zeros((4, 6))
+    shares = device("cpu:0").shares
     for b in (a, a[1:], a.T, a.reshape(-1), a[:, ::2]):
-        assert may_share_memory(a, b) and may_share_memory(b, a)
-    assert may_share_memory(a[:2], a[1:]) and not may_share_memory(a[:2], a[2:])
-    assert not may_share_memory(a, a.copy()) and not may_share_memory(a, np.zeros((4, 6))[1:])
+        assert shares(a, b) and shares(b, a)
+    assert shares(a[:2], a[1:]) and not shares(a[:2], a[2:])
+    assert not shares(a, a.copy()) and not shares(a, np.zeros((4, 6))[1:])
 
 
 # ---------------------------------------------------------------- creation numbers, profiler
@@ -673,7 +685,7 @@ def test_no_creation_number_comes_twice():
 def test_what_uses_an_output_is_newer_whatever_thread_made_it():
     """Numbers of other threads may be ahead; a node run before what used its output would miss its gradient."""
     x = Tensor([1.0, 2.0], True)
-    ahead = copy_context().run(lambda: (parallel._clock.set(itertools.count(next_order() + 1000)), x * 2)[1])
+    ahead = copy_context().run(lambda: (engine._clock.set(itertools.count(next_order() + 1000)), x * 2)[1])
     y = ahead * 3 + x * 5
     assert y.node.order > ahead.node.order
     y.sum().backward()
@@ -686,11 +698,11 @@ def test_a_recorder_runs_every_op(monkeypatch):
 
         def forward(self, function, arrays):
             self.calls.append((function.name, function.flops(*arrays)))
-            return function.compute(*arrays)
+            return function.device.forward(function, *arrays)
 
         def backward(self, node, dy):
             self.calls.append((node.name, dy.shape))
-            return node.differentiate(dy)
+            return node.device.backward(node, dy)
 
     monkeypatch.setattr(tracing, "recorder", Recorder())
     x = Tensor([1.0, 2.0], True)

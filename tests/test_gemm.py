@@ -34,11 +34,11 @@ def normal(*shape, seed=0, dtype="float64"):
 
 
 def as_it_is(card, values):
-    return gpu.upload(card, values)
+    return card.upload(values)
 
 
 def transposed(card, values):
-    return gpu.upload(card, np.ascontiguousarray(values.swapaxes(-1, -2))).swapaxes(-1, -2)
+    return card.upload(np.ascontiguousarray(values.swapaxes(-1, -2))).swapaxes(-1, -2)
 
 
 def amid_nans(card, values):
@@ -46,11 +46,11 @@ def amid_nans(card, values):
     *batch, m, n = values.shape
     around = np.full((*batch, m + 3, 2 * n + 5), np.nan, values.dtype)
     around[..., 1 : m + 1, 2 : 2 * n + 2 : 2] = values
-    return gpu.upload(card, around)[..., 1 : m + 1, 2 : 2 * n + 2 : 2]
+    return card.upload(around)[..., 1 : m + 1, 2 : 2 * n + 2 : 2]
 
 
 def backwards(card, values):
-    return gpu.upload(card, np.ascontiguousarray(values[..., ::-1, ::-1]))[..., ::-1, ::-1]
+    return card.upload(np.ascontiguousarray(values[..., ::-1, ::-1]))[..., ::-1, ::-1]
 
 
 MEMORY = (as_it_is, transposed, amid_nans, backwards)
@@ -84,7 +84,7 @@ def test_every_shape_and_memory_order(card, shape, lies):
     for other in (as_it_is, transposed, lies):
         for x, y in ((lies(card, a), other(card, b)), (other(card, a), lies(card, b))):
             np.testing.assert_allclose(_gemm.product(card, x, y).get(), a @ b, rtol=1e-11, atol=1e-11)
-    c = _gemm.product(card, lies(card, a), lies(card, b), gpu.upload(card, bias))
+    c = _gemm.product(card, lies(card, a), lies(card, b), card.upload(bias))
     assert c.flags.c_contiguous and c.dtype == np.float64
     np.testing.assert_allclose(c.get(), a @ b + bias, rtol=1e-11, atol=1e-11)
 
@@ -93,7 +93,7 @@ def test_every_shape_and_memory_order(card, shape, lies):
 def test_float32_is_as_good_as_sums_of_that_length_can_be(card, shape):
     m, k, n = shape
     a, b, bias = normal(m, k, dtype="float32"), normal(k, n, seed=1, dtype="float32"), normal(n, dtype="float32")
-    c = _gemm.product(card, as_it_is(card, a), transposed(card, b), gpu.upload(card, bias)).get()
+    c = _gemm.product(card, as_it_is(card, a), transposed(card, b), card.upload(bias)).get()
     exact = a.astype(np.float64) @ b.astype(np.float64) + bias
     bound = np.abs(a).astype(np.float64) @ np.abs(b).astype(np.float64) + np.abs(bias)
     assert np.all(np.abs(c - exact) <= 2 * np.sqrt(k + 1) * np.finfo(np.float32).eps * bound)
@@ -108,7 +108,7 @@ def test_float32_is_as_good_as_sums_of_that_length_can_be(card, shape):
 def test_batches_broadcast(card, first, second, lies, shape):
     m, k, n = shape
     a, b, bias = normal(*first, m, k), normal(*second, k, n, seed=1), normal(n)
-    c = _gemm.product(card, lies(card, a), lies(card, b), gpu.upload(card, bias))
+    c = _gemm.product(card, lies(card, a), lies(card, b), card.upload(bias))
     assert c.flags.c_contiguous
     np.testing.assert_allclose(c.get(), a @ b + bias, rtol=1e-11, atol=1e-11)
 
@@ -122,8 +122,8 @@ def test_batches_of_long_sums_are_cut_too(card):
 
 def test_more_batch_axes_than_a_layout_has(card):
     order = (6, 3, 1, 5, 0, 4, 2, 7, 8)
-    a = gpu.upload(card, normal(2, 3, 2, 3, 2, 3, 2, 2, 3)).transpose(*order)
-    b = gpu.upload(card, normal(3, 2, seed=1))
+    a = card.upload(normal(2, 3, 2, 3, 2, 3, 2, 2, 3)).transpose(*order)
+    b = card.upload(normal(3, 2, seed=1))
     np.testing.assert_allclose(_gemm.product(card, a, b).get(), a.get() @ b.get(), rtol=1e-13, atol=1e-13)
 
 
@@ -142,12 +142,10 @@ def test_integers_wrap_around(card, dtype, shape):
 @pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (30, 0, 40), (3, 4, 0), (0, 0, 0)])
 def test_nothing_to_multiply(card, shape):
     m, k, n = shape
-    a, b = gpu.upload(card, normal(m, k)), gpu.upload(card, normal(k, n))
+    a, b = card.upload(normal(m, k)), card.upload(normal(k, n))
     np.testing.assert_array_equal(_gemm.product(card, a, b).get(), np.zeros((m, n)))
     bias = normal(n)
-    np.testing.assert_array_equal(
-        _gemm.product(card, a, b, gpu.upload(card, bias)).get(), np.broadcast_to(bias, (m, n))
-    )
+    np.testing.assert_array_equal(_gemm.product(card, a, b, card.upload(bias)).get(), np.broadcast_to(bias, (m, n)))
 
 
 @pytest.mark.parametrize("shape", [(66, 70, 65), (3, 70, 65), (65, 70, 3)])
@@ -168,7 +166,7 @@ def test_nan_and_inf_go_where_numpy_says(card, shape, special):
 def test_the_same_bits_every_time_and_in_every_order_of_threads(card):
     a, b = normal(70, 1100, dtype="float32"), normal(1100, 67, dtype="float32")
     few = normal(3, 1100, dtype="float32")
-    x, y, rows = (gpu.upload(card, v) for v in (a, b, few))
+    x, y, rows = (card.upload(v) for v in (a, b, few))
 
     def results():
         products = [_gemm.product(card, *factors).get() for factors in ((x, y), (rows, y), (y.T, x.T), (y.T, rows.T))]
@@ -194,14 +192,14 @@ def test_sums_of_columns(card, shape, lies):
 
 
 def test_sums_of_no_rows_and_no_columns(card):
-    np.testing.assert_array_equal(_gemm.column_sums(card, gpu.upload(card, normal(0, 4))).get(), np.zeros(4))
-    assert _gemm.column_sums(card, gpu.upload(card, normal(4, 0))).get().shape == (0,)
+    np.testing.assert_array_equal(_gemm.column_sums(card, card.upload(normal(0, 4))).get(), np.zeros(4))
+    assert _gemm.column_sums(card, card.upload(normal(4, 0))).get().shape == (0,)
 
 
 def test_a_nan_stays_in_its_column(card):
     x = normal(700, 40)
     x[650, 33] = np.nan
-    y = _gemm.column_sums(card, gpu.upload(card, x)).get()
+    y = _gemm.column_sums(card, card.upload(x)).get()
     assert np.flatnonzero(np.isnan(y)).tolist() == [33]
 
 
@@ -244,14 +242,14 @@ def launches(monkeypatch):
 def test_the_choice_of_kernel(card, launches, shape, orders, expected):
     m, k, n = shape
     with settings.options(poison=False):
-        a = gpu.empty(card, (m, k), "float32") if orders[0] == "n" else gpu.empty(card, (k, m), "float32").T
-        b = gpu.empty(card, (k, n), "float32") if orders[1] == "n" else gpu.empty(card, (n, k), "float32").T
+        a = card.empty((m, k), "float32") if orders[0] == "n" else card.empty((k, m), "float32").T
+        b = card.empty((k, n), "float32") if orders[1] == "n" else card.empty((n, k), "float32").T
         assert _gemm.product(card, a, b).shape == (m, n)
     assert launches == expected
 
 
 def test_a_batch_times_one_matrix_is_one_product(card, launches):
-    a, b = gpu.empty(card, (5, 7, 20), "float32"), gpu.empty(card, (20, 30), "float32")
+    a, b = card.empty((5, 7, 20), "float32"), card.empty((20, 30), "float32")
     assert _gemm.product(card, a, b).shape == (5, 7, 30)
     assert launches == [("gemm_tiles", (1, 1))]
 
@@ -318,17 +316,17 @@ def test_steps_beyond_32_bits(card, rows):
     a, b, dy = normal(rows, 5, dtype="float32"), normal(5, 40, dtype="float32"), normal(33, rows, dtype="float32")
     with settings.options(poison=False):  # pages that nobody touches take no memory
         try:
-            memory = gpu.empty(card, (rows, step), "float32")
+            memory = card.empty((rows, step), "float32")
         except (MemoryError, OSError, minigrad.DeviceError) as error:
             pytest.skip(f"no room for the addresses: {error}")
         x = memory[:, step - 5 :]
-        gpu.assign(card, x, gpu.upload(card, a))
+        card.assign(x, card.upload(a))
         products = [
-            (_gemm.product(card, x, gpu.upload(card, b)), a @ b),
-            (_gemm.product(card, gpu.upload(card, b.T), x.T), b.T @ a.T),
-            (_gemm.product(card, gpu.upload(card, dy), x), dy @ a),
-            (_gemm.product(card, gpu.upload(card, dy[:3]), x), dy[:3] @ a),
-            (_gemm.product(card, x[:, None], gpu.upload(card, b)[None]), a[:, None] @ b),
+            (_gemm.product(card, x, card.upload(b)), a @ b),
+            (_gemm.product(card, card.upload(b.T), x.T), b.T @ a.T),
+            (_gemm.product(card, card.upload(dy), x), dy @ a),
+            (_gemm.product(card, card.upload(dy[:3]), x), dy[:3] @ a),
+            (_gemm.product(card, x[:, None], card.upload(b)[None]), a[:, None] @ b),
             (_gemm.column_sums(card, x), a.sum(0)),
         ]
     for ours, expected in products:
@@ -347,7 +345,7 @@ class CublasStandIn:
     def __call__(self, a, b, out, tf32):
         assert all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b)) and out.flags.c_contiguous
         self.calls.append((a.shape, b.shape, tf32))
-        gpu.assign(self.card, out, gpu.upload(self.card, a.get() @ b.get()))
+        self.card.assign(out, self.card.upload(a.get() @ b.get()))
 
 
 @pytest.fixture
@@ -364,7 +362,7 @@ def cublas(monkeypatch):
 @pytest.mark.parametrize("lies", MEMORY)
 def test_cublas_where_it_is_chosen(cublas, lies):
     a, b, bias = normal(70, 33), normal(33, 5), normal(5)
-    arrays = lies(cublas.card, a), lies(cublas.card, b), gpu.upload(cublas.card, bias)
+    arrays = lies(cublas.card, a), lies(cublas.card, b), cublas.card.upload(bias)
     np.testing.assert_allclose(_gemm.product(cublas.card, *arrays).get(), a @ b + bias, rtol=1e-12)
     assert cublas.calls == [((70, 33), (33, 5), False)]
     minigrad.allow_tf32(True)
@@ -376,14 +374,14 @@ def test_cublas_where_it_is_chosen(cublas, lies):
 
 
 def test_what_cublas_does_not_do(cublas):
-    batch = gpu.upload(cublas.card, normal(2, 3, 4))
-    integers = gpu.upload(cublas.card, np.ones((3, 3), np.int32))
-    empty = gpu.upload(cublas.card, np.ones((3, 0)))
+    batch = cublas.card.upload(normal(2, 3, 4))
+    integers = cublas.card.upload(np.ones((3, 3), np.int32))
+    empty = cublas.card.upload(np.ones((3, 0)))
     _gemm.product(cublas.card, batch, batch.swapaxes(-1, -2))
     _gemm.product(cublas.card, integers, integers)
     _gemm.product(cublas.card, empty, empty.T)
     assert cublas.calls == []
-    _gemm.product(cublas.card, batch, gpu.upload(cublas.card, normal(4, 5)))  # one product: b is a single matrix
+    _gemm.product(cublas.card, batch, cublas.card.upload(normal(4, 5)))  # one product: b is a single matrix
     assert cublas.calls == [((6, 4), (4, 5), False)]
 
 
@@ -391,7 +389,7 @@ def test_an_emulated_card_never_asks_for_cublas():
     card = minigrad.device("cudasim:0")
     minigrad.set_gemm("cublas")
     x = normal(9, 9)
-    np.testing.assert_allclose(_gemm.product(card, *[gpu.upload(card, x)] * 2).get(), x @ x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(_gemm.product(card, *[card.upload(x)] * 2).get(), x @ x, rtol=1e-12, atol=1e-12)
 
 
 def test_settings_are_checked():

@@ -13,7 +13,7 @@ from minigrad import Tensor, gpu
 from minigrad.cudasim.compiler import available
 from minigrad.cudasim.settings import options
 from minigrad.errors import KernelError
-from minigrad.gpu import Strided, arrays, layout_of
+from minigrad.gpu import Card, Strided, layout_of
 from minigrad.gpu.layout import turn_of
 from minigrad.kernel import LAYOUT
 from minigrad.optim import SGD
@@ -24,7 +24,7 @@ from minigrad.tensor import wrap
 def card(device):
     """The device under test if it is a card, else an emulated one."""
     where = minigrad.device(device)
-    if where.is_cpu:
+    if where.on_host:
         if available() is not None:
             pytest.skip(available())
         where = minigrad.device("cudasim:0")
@@ -50,7 +50,7 @@ def numbers(shape, dtype="float64", seed=0):
 
 
 def fill(card, *args, grid=1, block=32, kernel="fill", **types):
-    gpu.launch(card, "copy", kernel, grid, block, *args, **(types or {"FROM": np.float32, "TO": np.float32}))
+    card.launch("copy", kernel, grid, block, *args, **(types or {"FROM": np.float32, "TO": np.float32}))
 
 
 def test_launch_passes_what_the_kernel_takes(card):
@@ -111,7 +111,7 @@ def test_launch_refuses_geometry_and_names(card):
     with pytest.raises(KernelError, match="there is no such entry point in kernels/copy.cu"):
         fill(card, *args, kernel="fil")
     with pytest.raises(minigrad.DeviceError, match="there is no nothing.cu"):
-        gpu.launch(card, "nothing", "fill", 1, 32)
+        card.launch("nothing", "fill", 1, 32)
     with pytest.raises(KernelError, match="kernels have no element type complex64"):
         fill(card, *args, FROM=np.complex64, TO=np.float32)
 
@@ -153,13 +153,13 @@ def test_arrays_of_many_axes_are_walked_over_in_several_launches(card, monkeypat
     launches = spy(monkeypatch)
     x = numbers((2, 3, 2, 2, 3, 2, 2, 3))
     turned = (7, 6, 5, 4, 3, 2, 1, 0)
-    y = gpu.contiguous(card, on(card, x).transpose(turned))
+    y = card.contiguous(on(card, x).transpose(turned))
     np.testing.assert_array_equal(values_of(card, y), x.transpose(turned))
     assert launches == ["copy_strided"] * 3 * 2
-    z = gpu.arithmetic(card, "add", on(card, x), y.transpose(turned), gpu.empty_like(card, y).transpose(turned))
+    z = card.arithmetic("add", on(card, x), y.transpose(turned), card.empty_like(y).transpose(turned))
     np.testing.assert_array_equal(values_of(card, z), x + x)
     row = numbers((3,), seed=1)
-    z = gpu.arithmetic(card, "add", on(card, row), on(card, x[0]).T, gpu.empty_like(card, y[..., 0]))
+    z = card.arithmetic("add", on(card, row), on(card, x[0]).T, card.empty_like(y[..., 0]))
     np.testing.assert_array_equal(values_of(card, z), row + x[0].T)
 
 
@@ -167,10 +167,10 @@ def test_arrays_of_many_axes_are_walked_over_in_several_launches(card, monkeypat
 
 
 def spy(monkeypatch):
-    """The names of the kernels that gpu.arrays launches from now on."""
+    """The names of the kernels that cards launch from now on."""
     names = []
-    real = arrays.launch
-    monkeypatch.setattr(arrays, "launch", lambda *args, **more: (names.append(args[2]), real(*args, **more))[1])
+    real = Card.launch
+    monkeypatch.setattr(Card, "launch", lambda *args, **more: (names.append(args[2]), real(*args, **more))[1])
     return names
 
 
@@ -200,7 +200,7 @@ def test_assign_does_what_numpy_does(card, data):
     (stored_y, view_y), (stored_x, view_x) = data.draw(views(shape)), data.draw(views(shapes.input_shapes[0]))
     y, x = numbers(stored_y, data.draw(st.sampled_from(TYPES))), numbers(stored_x, data.draw(st.sampled_from(TYPES)), 1)
     there = on(card, y)
-    gpu.assign(card, view_y(there), view_x(on(card, x)))
+    card.assign(view_y(there), view_x(on(card, x)))
     view_y(y)[...] = view_x(x)
     np.testing.assert_array_equal(values_of(card, there), y)
 
@@ -215,7 +215,7 @@ def test_assign_does_what_numpy_does(card, data):
 def test_turned_arrays_go_through_tiles(card, monkeypatch, shape, axes, types):
     launches = spy(monkeypatch)
     x = numbers(shape, types[0])
-    y = gpu.converted(card, on(card, x).transpose(axes), types[1])
+    y = card.converted(on(card, x).transpose(axes), types[1])
     np.testing.assert_array_equal(values_of(card, y), x.transpose(axes).astype(types[1]))
     assert launches == ["copy_turned"]
 
@@ -224,7 +224,7 @@ def test_a_turned_part_of_an_array(card, monkeypatch):
     launches = spy(monkeypatch)
     x, y = numbers((50, 90)), numbers((80, 60), seed=1)
     there = on(card, y)
-    gpu.assign(card, there[5:75, 3:43], on(card, x)[::-1, 7:77][:40].transpose(1, 0))
+    card.assign(there[5:75, 3:43], on(card, x)[::-1, 7:77][:40].transpose(1, 0))
     y[5:75, 3:43] = x[::-1, 7:77][:40].T
     np.testing.assert_array_equal(values_of(card, there), y)
     assert launches == ["copy_turned"]
@@ -234,7 +234,7 @@ def test_turned_arrays_with_gaps(card, monkeypatch):
     launches = spy(monkeypatch)
     x, y = numbers((50, 40)), numbers((40, 100), seed=1)
     there = on(card, y)
-    gpu.assign(card, there[:, ::2], on(card, x).T)
+    card.assign(there[:, ::2], on(card, x).T)
     y[:, ::2] = x.T
     np.testing.assert_array_equal(values_of(card, there), y)
     assert launches == ["copy_strided"]
@@ -244,7 +244,7 @@ def test_what_is_too_thin_for_tiles_is_copied_element_by_element(card, monkeypat
     launches = spy(monkeypatch)
     images = numbers((2, 9, 9, 3))
     np.testing.assert_array_equal(
-        values_of(card, gpu.contiguous(card, on(card, images).transpose(0, 3, 1, 2))), images.transpose(0, 3, 1, 2)
+        values_of(card, card.contiguous(on(card, images).transpose(0, 3, 1, 2))), images.transpose(0, 3, 1, 2)
     )
     assert launches == ["copy_strided"]
     thin = layout_of((40, 15), ((15, 1), (1, 40)))
@@ -259,24 +259,24 @@ def test_two_arrays_in_one_order_are_walked_over_as_one_axis(card):
 
 def test_fill_converts_as_numpy(card):
     for dtype, value in itertools.product(TYPES, (0, 1, 2.7, True, np.float32(3))):
-        y = gpu.full(card, (3, 5), value, dtype)
+        y = card.full((3, 5), value, dtype)
         np.testing.assert_array_equal(values_of(card, y), np.full((3, 5), value).astype(dtype))
     y = on(card, np.zeros((40, 9), np.float32))
-    gpu.fill(card, y[3:, ::2], np.nan)
+    card.fill(y[3:, ::2], np.nan)
     expected = np.zeros((40, 9), np.float32)
     expected[3:, ::2] = np.nan
     np.testing.assert_array_equal(values_of(card, y), expected)
-    assert gpu.zeros(card, (0, 3), "float32").shape == (0, 3)
+    assert card.zeros((0, 3), "float32").shape == (0, 3)
 
 
 def test_memory_orders(card):
     x = on(card, numbers((4, 5, 6))).transpose(2, 0, 1)
     assert gpu.memory_order(x) == (1, 2, 0)
-    like = gpu.empty_in_order_of(card, x)
+    like = card.empty_in_order_of(x)
     assert like.shape == x.shape and like.strides == x.strides and like.dtype == x.dtype
-    assert gpu.dense(card, x) is x and gpu.dense(card, x[2:3, :3]) is not x
+    assert card.dense(x) is x and card.dense(x[2:3, :3]) is not x
     for view in (x[::2], x[:, 1:], x[:, :, ::-1]):
-        made = gpu.dense(card, view)
+        made = card.dense(view)
         assert gpu.memory_order(made) == (1, 2, 0) and made.transpose(1, 2, 0).flags.c_contiguous
         np.testing.assert_array_equal(values_of(card, made), values_of(card, view))
 
@@ -294,7 +294,7 @@ def test_what_leaves_a_card_is_dense(card, monkeypatch):
         for other in ("cpu:1", f"{card.kind}:{card.index + 1}"):
             y = view.to(other)
             (sent,) = moved
-            assert gpu.dense(card, sent) is sent
+            assert card.dense(sent) is sent
             np.testing.assert_array_equal(y.numpy(), view.numpy())
             moved.clear()
 
@@ -305,7 +305,7 @@ def test_integers_wrap_around_as_numpys(card, operation, dtype):
     ends = np.iinfo(dtype)
     a = np.array([ends.min, ends.max, ends.max // 2, 3, 5], dtype)[:, None]
     b = np.array([ends.max, 1, 2, 0, 31], dtype)
-    y = gpu.arithmetic(card, operation, on(card, a), on(card, b), gpu.empty(card, (5, 5), dtype))
+    y = card.arithmetic(operation, on(card, a), on(card, b), card.empty((5, 5), dtype))
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(values_of(card, y), getattr(np, operation)(a, b))
 
@@ -341,18 +341,18 @@ def test_take_and_put_with_any_index(card, index):
     x = numbers((5, 4, 7))
     for turn in ((0, 1, 2), (2, 0, 1)):
         there = on(card, x.transpose(np.argsort(turn)).copy()).transpose(turn)
-        np.testing.assert_array_equal(values_of(card, gpu.take(card, there, index)), x[index])
+        np.testing.assert_array_equal(values_of(card, card.take(there, index)), x[index])
         expected = x.copy()
         new = numbers(x[index].shape, "float32", 1)
         for value in (new, on(card, new), 3, new.ravel()[:1] if new.size else 4):
-            gpu.put(card, there, index, value)
-            expected[index] = values_of(card, value) if gpu.is_array(value) else value
+            card.put(there, index, value)
+            expected[index] = values_of(card, value) if card.owns(value) else value
             np.testing.assert_array_equal(values_of(card, there), expected)
 
 
 def test_the_last_of_several_values_for_one_element_stays(card):
     x = on(card, np.zeros((4, 3)))
-    gpu.put(card, x, [2, 0, 2, 2], np.arange(12.0).reshape(4, 3))
+    card.put(x, [2, 0, 2, 2], np.arange(12.0).reshape(4, 3))
     np.testing.assert_array_equal(values_of(card, x), [[3, 4, 5], [0, 0, 0], [9, 10, 11], [0, 0, 0]])
 
 
@@ -361,7 +361,7 @@ def test_sums_of_rows_are_taken_in_order(card):
     dy = numbers((700, 3), "float32") * 10 ** numbers((700, 1), "float32", 1)
     expected = np.zeros((50, 3), np.float32)
     np.add.at(expected, rows, dy)
-    dx = gpu.sum_rows(card, (50, 3), rows, (3,), on(card, dy))
+    dx = card.sum_rows((50, 3), rows, (3,), on(card, dy))
     np.testing.assert_array_equal(values_of(card, dx), expected)
 
 
@@ -374,10 +374,10 @@ def test_put_converts_and_broadcasts_as_numpy(card):
         ((slice(None), 2), True),
         ([0, 0], [[5, 6, 7, 8]]),
     ]:
-        gpu.put(card, there, index, value)
+        card.put(there, index, value)
         x[index] = value
         np.testing.assert_array_equal(values_of(card, there), x)
-    gpu.put(card, there, slice(None, None, -1), there)  # from itself
+    card.put(there, slice(None, None, -1), there)  # from itself
     np.testing.assert_array_equal(values_of(card, there), x[::-1])
 
 
@@ -398,7 +398,7 @@ def test_put_refuses_what_numpy_refuses(card):
         with pytest.raises(error):
             np.zeros((3, 4), np.uint8)[index] = value
         with pytest.raises(error):
-            gpu.put(card, x, index, value)
+            card.put(x, index, value)
     assert not values_of(card, x).any()
 
 
@@ -445,10 +445,10 @@ def test_update_does_what_numpy_does(card, operation, dtype):
             except (TypeError, ValueError, OverflowError) as raised:
                 error = raised
             if error is None:
-                gpu.update(card, operation, there, candidate)
+                card.update(operation, there, candidate)
             else:
                 with pytest.raises(type(error)):
-                    gpu.update(card, operation, there, candidate)
+                    card.update(operation, there, candidate)
                 expected = x
             np.testing.assert_array_equal(values_of(card, there), expected, err_msg=repr(other))
 
@@ -456,13 +456,13 @@ def test_update_does_what_numpy_does(card, operation, dtype):
 def test_update_of_views_and_by_views_of_itself(card):
     x = numbers((40, 40))
     there = on(card, x)
-    gpu.update(card, "add", there, there.transpose(1, 0))
+    card.update("add", there, there.transpose(1, 0))
     np.testing.assert_array_equal(values_of(card, there), x + x.T)
     x = x + x.T
-    gpu.update(card, "multiply", there[::2, 5:], there[1, 5:])
+    card.update("multiply", there[::2, 5:], there[1, 5:])
     x[::2, 5:] *= x[1, 5:].copy()
     np.testing.assert_array_equal(values_of(card, there), x)
-    gpu.update(card, "subtract", there, there)
+    card.update("subtract", there, there)
     assert not values_of(card, there).any()
 
 
@@ -488,8 +488,8 @@ def test_in_place_operators_of_tensors(card):
 
 
 TRAFFIC = {
-    "a copy": lambda x: gpu.converted(x.device, x.data, np.float64),
-    "a turned copy": lambda x: gpu.contiguous(x.device, x.data.transpose(1, 0)),
+    "a copy": lambda x: x.device.converted(x.data, np.float64),
+    "a turned copy": lambda x: x.device.contiguous(x.data.transpose(1, 0)),
     "a bias": lambda x: x + x[0],
     "sums along rows": lambda x: x.reshape(20, -1).sum(1),
     "sums along columns": lambda x: x.sum(0),
@@ -534,7 +534,7 @@ def large():
     where = minigrad.device("cudasim:0")
     with options(mode="fast", poison=False):
         try:
-            yield where, lambda: gpu.empty(where, (BEYOND,), np.uint8)
+            yield where, lambda: where.empty((BEYOND,), np.uint8)
         except (OSError, MemoryError) as error:
             pytest.skip(f"no room for sparse arrays: {error}")
 
@@ -548,21 +548,21 @@ def test_elements_beyond_2_to_the_31(large):
     where, make = large
     x, y = make(), make()
     with last_blocks(256):
-        gpu.fill(where, x, 7)
-        gpu.assign(where, y, x)
-        gpu.arithmetic(where, "add", x, y, x)
+        where.fill(x, 7)
+        where.assign(y, x)
+        where.arithmetic("add", x, y, x)
     for array, value in ((x, 14), (y, 7)):
         tail = values_of(where, array[-200:])
         np.testing.assert_array_equal(tail, np.full(200, value, np.uint8))
         assert values_of(where, array[: BEYOND - 2**31]).sum() == 0  # where an index that wrapped around would have led
-    np.testing.assert_array_equal(values_of(where, gpu.take(where, x, [BEYOND - 1, 5])), [14, 0])
-    gpu.put(where, x, [BEYOND - 2], 99)
+    np.testing.assert_array_equal(values_of(where, where.take(x, [BEYOND - 1, 5])), [14, 0])
+    where.put(x, [BEYOND - 2], 99)
     assert values_of(where, x[-3:]).tolist() == [14, 99, 14]
     with last_blocks(8 * 1024):  # a warp for 1024 elements
         from minigrad.ops._reduction import Rows
 
         rows = Rows(where, x, (0,))
-        sums = gpu.empty(where, rows.pieces_shape, np.uint64)
+        sums = where.empty(rows.pieces_shape, np.uint64)
         args = Strided(x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, 1
         rows.launch(where, "sum_rows", sums, *args, FROM=np.uint8, TO=np.uint64)
     last = values_of(where, x[(rows.pieces - 1) * rows.piece :])

@@ -34,7 +34,7 @@ cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @pytest.fixture
 def card(device):
     """The device under test, or the emulator where that is the CPU."""
-    name = device if not minigrad.device(device).is_cpu else "cudasim:0"
+    name = device if not minigrad.device(device).on_host else "cudasim:0"
     try:
         minigrad.device(name).runtime  # noqa: B018
     except DeviceError as error:

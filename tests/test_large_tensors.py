@@ -12,12 +12,11 @@ from far import last_images_of_many
 
 import minigrad
 import minigrad.functional as F
-from minigrad import gpu
 from minigrad.cudasim import compiler, settings
 from minigrad.cudasim.runtime import SimRuntime
-from minigrad.device import random_key
 from minigrad.ops.dropout import _mask_of_images
 from minigrad.optim import SGD
+from minigrad.random import random_key
 from minigrad.tensor import wrap
 
 pytestmark = pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
@@ -71,7 +70,7 @@ def last_blocks(monkeypatch):
 
 def sparse(shape, last):
     """A tensor of that shape, zero but for its last rows."""
-    array = gpu.empty(SIM, shape, last.dtype)
+    array = SIM.empty(shape, last.dtype)
     array.host[-len(last) :] = last
     return wrap(array, SIM)
 
@@ -100,7 +99,7 @@ def test_copies_in_another_order(last_blocks):
     """dst[n,i,j] = src[n,j,i] with 2^31 elements and more: offsets in 64 bits through both layouts."""
     last = np.random.default_rng(0).standard_normal((2, 31, 37)).astype(np.float32)
     x = sparse((LARGE // last[0].size + 3, 31, 37), last)
-    y = gpu.copied(SIM, x.data.transpose(0, 2, 1))
+    y = SIM.copied(x.data.transpose(0, 2, 1))
     np.testing.assert_array_equal(y.host[-2:], last.transpose(0, 2, 1))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import DTypeError, KernelError, Tensor, gpu, gradcheck
+from minigrad import DTypeError, KernelError, Tensor, gradcheck
 
 
 def logistic(x):
@@ -99,10 +99,10 @@ def test_fewer_threads_than_elements_are_reported(name, device):
     file = name if name in ("tanh", "sigmoid", "relu") else "pointwise"
     for kernel, inputs in ((f"{name}_forward", (x,)), (f"{name}_backward", (dy, y))):
         with options(mode="check"), pytest.raises(KernelError, match="72 of the 1608 bytes of .* were left unwritten"):
-            out = gpu.empty(where, x.shape, x.dtype)
-            gpu.launch(where, file, kernel, 6, 32, *inputs, out, x.size, REAL=x.dtype)
+            out = where.empty(x.shape, x.dtype)
+            where.launch(file, kernel, 6, 32, *inputs, out, x.size, REAL=x.dtype)
         with options(mode="check"):
-            gpu.launch(where, file, kernel, 7, 32, *inputs, out, x.size, REAL=x.dtype)
+            where.launch(file, kernel, 7, 32, *inputs, out, x.size, REAL=x.dtype)
 
 
 @every

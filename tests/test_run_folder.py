@@ -258,6 +258,17 @@ def test_one_picture_that_fails_leaves_the_others(tmp_path, capsys):
     figures.pyplot().close("all")
 
 
+def test_a_signal_that_a_library_makes_an_error_of_its_own_ends_the_drawing(tmp_path):
+    def draw(path):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise ValueError("Invalid affine transformation matrix") from None
+
+    with interruption.interruptible(), pytest.raises(interruption.Interrupted, match="SIGTERM"):
+        figures.draw_each(tmp_path, {"a.png": draw, "b.png": pytest.fail})
+
+
 # ---------------------------------------------------------------- progress in a log file
 
 

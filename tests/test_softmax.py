@@ -10,7 +10,7 @@ from reference import softmax_reference
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gpu, gradcheck
+from minigrad import ArgumentError, DTypeError, ShapeError, Tensor, gradcheck
 
 BOTH = pytest.mark.parametrize("f", [F.softmax, F.log_softmax])
 
@@ -73,17 +73,17 @@ def test_gradients_that_arrive_transposed(device, f):
 def test_every_launch_geometry_gives_the_same(device, f, axis):
     """Fewer blocks than lines: each takes several."""
     where = minigrad.device(device)
-    if where.is_cpu:
+    if where.on_host:
         pytest.skip("the processor runs no kernels")
     x = tensor((11, 70), device)
-    y, dx = f(x, axis), gpu.empty(where, x.shape, x.dtype)
+    y, dx = f(x, axis), where.empty(x.shape, x.dtype)
     dy = Tensor(np.random.default_rng(1).standard_normal(x.shape), device=device)
     y.backward(dy)
-    again = gpu.empty(where, x.shape, x.dtype)
+    again = where.empty(x.shape, x.dtype)
     for grid in (1, 3):
         sizes = (70, 11, 70) if axis == 0 else (11, 70, 1)  # lines, length, inner
-        gpu.launch(where, "softmax", f"{f.__name__}_forward", grid, 32, x.data, again, *sizes, REAL=x.dtype)
-        gpu.launch(where, "softmax", f"{f.__name__}_backward", grid, 32, dy.data, y.data, dx, *sizes, REAL=x.dtype)
+        where.launch("softmax", f"{f.__name__}_forward", grid, 32, x.data, again, *sizes, REAL=x.dtype)
+        where.launch("softmax", f"{f.__name__}_backward", grid, 32, dy.data, y.data, dx, *sizes, REAL=x.dtype)
         np.testing.assert_allclose(where.runtime.to_host(again), y.numpy(), rtol=1e-13)
         np.testing.assert_allclose(where.runtime.to_host(dx), x.grad.numpy(), rtol=1e-12, atol=1e-15)
 

@@ -16,17 +16,18 @@ ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
-    "errors arguments interrupts blas files memory casting tracing kernel cudasim cuda device gpu parallel grad_mode "
-    "engine backward operators tensor chunks ops functional nn"
+    "errors arguments interrupts blas files memory casting tracing kernel random device indexing engine parallel cpu "
+    "textbook cuda gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
     "kernel": "errors",
-    "cudasim": "errors files",
+    "cudasim": "errors files kernel device gpu",
     "cuda": "errors",
     "profiler": "errors tracing device parallel engine",
-    "gradcheck": "errors device parallel grad_mode engine tensor",
+    "debugging": "errors arguments tracing",
+    "gradcheck": "errors random device parallel grad_mode engine tensor",
     "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors arguments device parallel grad_mode engine tensor",
     "checkpoint": "errors files device parallel engine tensor",

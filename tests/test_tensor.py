@@ -76,7 +76,7 @@ def test_0d_stays_0d(device):
     functions = [x.exp(), x.log(), x.sqrt(), x.tanh(), x.sigmoid(), x.relu(), x.sum(), x.mean(), x.max()]
     moves = [x.astype("float64"), x.reshape(()), x.T, x[()], x.detach(), x.to("cpu:3")]
     for y in arithmetic + functions + moves:
-        kind = np.ndarray if y.device.is_cpu else type(x.data)
+        kind = np.ndarray if y.device.on_host else type(x.data)
         assert isinstance(y.data, kind) and y.shape == ()
     (x * x).backward()
     assert isinstance(x.grad.data, type(x.data)) and x.grad.shape == () and x.grad.item() == 4

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
+from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..device import Device
-from ..errors import KernelError, printable
+from ..errors import KernelError, OutOfMemoryError, printable
 from ..kernel import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file
+from ..parallel import go_on
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 
@@ -30,46 +35,87 @@ def blocks(n: int, per_block: int = THREADS) -> int:
     return -(-n // per_block)
 
 
-def launch(
-    device: Device,
-    file: str,
-    kernel: str,
-    grid: int | tuple[int, ...],
-    block: int | tuple[int, ...],
-    *args: Any,
-    shared_mem: int = 0,
-    **types: Any,
-) -> None:
-    """Run `kernel` of kernels/<file>.cu on the device's stream.
+_making = threading.Lock()
 
-    grid, block: numbers of blocks and of threads, int or (x, y, z).  A grid with a 0 has nothing to do: no launch.
-    args: one per parameter.  Arrays must be on this device, C-contiguous (or `Strided`) and of the parameter's dtype;
-    numbers are converted to exactly the parameter's type, and must fit it; a `Layout` takes a `layout(...)`.
-    shared_mem: bytes of dynamic shared memory.
-    types: what the source leaves open: a dtype (REAL=x.dtype) or an integer (TILE=64).
 
-    KernelError says which argument breaks which rule.
-    """
-    options = _options(tuple(types.items()))
-    source = full_source(file)
-    where = f"launch of {kernel} ({file}.cu) on {device}"
-    try:
-        parameters = _parameters(source, options)[kernel]
-    except KeyError:
-        raise KernelError(f"{where}: there is no such entry point in {printable(kernel_file(file))}") from None
-    if len(args) != len(parameters):
-        names = ", ".join(p.name for p in parameters)
-        raise KernelError(f"{where}: {len(args)} arguments for {len(parameters)} parameters: {names}")
-    grid_size, block_size = _three(where, "grid", grid), _three(where, "block", block)
-    if 0 in grid_size:
-        return
-    if grid_size[0] > MOST_BLOCKS or max(grid_size[1:]) > 65535:
-        raise KernelError(f"{where}: grid {grid_size} exceeds (2147483647, 65535, 65535)")
-    if not 0 < math.prod(block_size) <= 1024 or block_size[2] > 64:
-        raise KernelError(f"{where}: block {block_size} must have 1 to 1024 threads, at most 64 along z")
-    ready = [_argument(device, where, p, arg) for p, arg in zip(parameters, args)]
-    runtime = device.runtime
-    runtime.launch(runtime.function(source, options, kernel), parameters, grid_size, block_size, ready, shared_mem)
+class Launching(Device):
+    """A device whose arrays only kernels touch; ops run their card's face."""
+
+    _runtime: Any = None
+
+    @abstractmethod
+    def _new_runtime(self) -> Any: ...
+
+    @property
+    def runtime(self) -> Any:
+        """What manages memory and launches kernels (CudaRuntime, SimRuntime); DeviceError where it cannot be used."""
+        if self._runtime is None:
+            with _making:
+                if self._runtime is None:
+                    self._runtime = self._new_runtime()
+        return self._runtime
+
+    def begin(self) -> None:
+        _ = self.runtime
+        go_on()
+
+    def synchronize(self) -> None:
+        self.runtime.synchronize()
+
+    def forward(self, function: Any, *arrays: Array) -> Array:
+        try:
+            return function.forward_gpu(*arrays)
+        except OutOfMemoryError as error:
+            shapes = ", ".join(str(a.shape) for a in arrays)
+            raise OutOfMemoryError(f"{function.name} (inputs {shapes}): {error}") from None
+
+    def backward(self, node: Any, dy: Array) -> Sequence[Array | None]:
+        try:
+            grads = node.backward_gpu(dy)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"backward of {node.name} (output {dy.shape}): {error}") from None
+        return grads if isinstance(grads, tuple) else (grads,)
+
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        grid: int | tuple[int, ...],
+        block: int | tuple[int, ...],
+        *args: Any,
+        shared_mem: int = 0,
+        **types: Any,
+    ) -> None:
+        """Run `kernel` of kernels/<file>.cu on the device's stream.
+
+        grid, block: numbers of blocks and of threads, int or (x, y, z).  A grid with a 0 has nothing to do: no launch.
+        args: one per parameter.  Arrays must be on this device, C-contiguous (or `Strided`) and of the parameter's
+        dtype; numbers are converted to exactly the parameter's type, and must fit it; a `Layout` takes a `layout(...)`.
+        shared_mem: bytes of dynamic shared memory.
+        types: what the source leaves open: a dtype (REAL=x.dtype) or an integer (TILE=64).
+
+        KernelError says which argument breaks which rule.
+        """
+        options = _options(tuple(types.items()))
+        source = full_source(file)
+        where = f"launch of {kernel} ({file}.cu) on {self}"
+        try:
+            parameters = _parameters(source, options)[kernel]
+        except KeyError:
+            raise KernelError(f"{where}: there is no such entry point in {printable(kernel_file(file))}") from None
+        if len(args) != len(parameters):
+            names = ", ".join(p.name for p in parameters)
+            raise KernelError(f"{where}: {len(args)} arguments for {len(parameters)} parameters: {names}")
+        grid_size, block_size = _three(where, "grid", grid), _three(where, "block", block)
+        if 0 in grid_size:
+            return
+        if grid_size[0] > MOST_BLOCKS or max(grid_size[1:]) > 65535:
+            raise KernelError(f"{where}: grid {grid_size} exceeds (2147483647, 65535, 65535)")
+        if not 0 < math.prod(block_size) <= 1024 or block_size[2] > 64:
+            raise KernelError(f"{where}: block {block_size} must have 1 to 1024 threads, at most 64 along z")
+        ready = [_argument(self, where, p, arg) for p, arg in zip(parameters, args)]
+        runtime = self.runtime
+        runtime.launch(runtime.function(source, options, kernel), parameters, grid_size, block_size, ready, shared_mem)
 
 
 @cache
@@ -103,7 +149,7 @@ def _three(where: str, what: str, sizes: int | tuple[int, ...]) -> tuple[int, in
     return x, y, z
 
 
-def _argument(device: Device, where: str, parameter: Parameter, value: Any) -> Any:
+def _argument(device: Launching, where: str, parameter: Parameter, value: Any) -> Any:
     """`value` as the runtime passes it: an array, or a NumPy scalar (or struct) of exactly the parameter's type."""
     name, dtype = parameter.name, parameter.dtype
     if parameter.pointer:
@@ -128,3 +174,9 @@ def _argument(device: Device, where: str, parameter: Parameter, value: Any) -> A
 
 def _seen(value: Any) -> str:
     return f"{type(value).__name__} {value.shape}" if hasattr(value, "shape") else repr(value)
+
+
+# ---------------------------------------------------------------- fork
+
+if hasattr(os, "register_at_fork"):  # a child that is forked while another thread makes a runtime would wait for ever
+    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)

@@ -13,9 +13,10 @@ import numpy as np
 
 import minigrad
 
-from ..device import Device, cupy_for
+from ..device import Device
 from ..device import device as device_named
 from ..errors import DeviceError
+from ..gpu.cuda import cupy_for
 from .report import Part, table
 
 

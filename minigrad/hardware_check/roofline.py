@@ -80,8 +80,8 @@ def _by_host(device: Device) -> Callable[[Callable[[], Any], int], float]:
 
 def peaks(device: Device, effort: Effort) -> Peaks:
     """What this device does at most."""
-    x = gpu.zeros(device, (effort.copied // 4,), np.float32)
-    y = gpu.empty_like(device, x)
+    x = device.zeros((effort.copied // 4,), np.float32)
+    y = device.empty_like(x)
     bandwidth = 2 * effort.copied / measured(device, lambda: bare.copy_pieces(device, x, y), effort.seconds)
     operations = 2 * bare.CHAINS * effort.chain * effort.blocks * gpu.THREADS
 
@@ -131,8 +131,10 @@ def _both_directions(device: Device, case: Case, effort: Effort, most: Peaks) ->
     # Where the case is more than one op, its backward is the engine's work too, and is not timed.
     moves = moved_bytes(case, effort.size, y.shape, 4, backward=True)  # not where views are all that there is to it
     if node is not None and moves and not any(isinstance(below, Function) for below in node.inputs):
-        dy = gpu.upload(device, gradient_of(y.shape, y.dtype))
-        yield _row(case, effort, most, y, "backward", measured(device, lambda: node.differentiate(dy), effort.seconds))
+        dy = device.upload(gradient_of(y.shape, y.dtype))
+        yield _row(
+            case, effort, most, y, "backward", measured(device, lambda: device.backward(node, dy), effort.seconds)
+        )
 
 
 def _row(case: Case, effort: Effort, most: Peaks, y: Tensor, direction: str, seconds: float) -> tuple[object, ...]:

@@ -22,33 +22,33 @@ CHAINS = 8  # of multiply_add in kernels/peaks.cu
 
 def ladder(step: str, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
     """conv2d by a kernel of kernels/ladder/; on the CPU by the op."""
-    if x.device.is_cpu:
+    if x.device.on_host:
         return F.conv2d(x, w, stride=stride, padding=padding)
     kernel, block, tile = LADDER[step].values()
     (n, c, height, width), (o, _, kh, kw) = x.shape, w.shape
     oh, ow = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
-    y = gpu.empty(x.device, (n, o, oh, ow), x.dtype)
+    y = x.device.empty((n, o, oh, ow), x.dtype)
     grid = gpu.blocks(y.size) if tile is None else (gpu.blocks(n * oh * ow, tile), gpu.blocks(o, tile))
     sizes = n, c, height, width, o, oh, ow, kh, kw, stride, padding
-    gpu.launch(x.device, f"ladder/{step}", kernel, grid, block, x.data, w.data, y, *sizes, REAL=x.dtype)
+    x.device.launch(f"ladder/{step}", kernel, grid, block, x.data, w.data, y, *sizes, REAL=x.dtype)
     return _tensor(x.device, y)
 
 
 def copied_pieces(x: Tensor) -> Tensor:
     """x, copied by copy_pieces."""
-    return x if x.device.is_cpu else _tensor(x.device, copy_pieces(x.device, x.data, gpu.empty_like(x.device, x.data)))
+    return x if x.device.on_host else _tensor(x.device, copy_pieces(x.device, x.data, x.device.empty_like(x.data)))
 
 
 def copy_pieces(device: Device, x: Any, y: Any) -> Any:
     """y = x for contiguous arrays of a whole number of pieces, as fast as it can be; returns y."""
     n = x.nbytes // PIECE
-    gpu.launch(device, "peaks", "copy_pieces", gpu.blocks(n), gpu.THREADS, y, x, n, REAL=x.dtype)
+    device.launch("peaks", "copy_pieces", gpu.blocks(n), gpu.THREADS, y, x, n, REAL=x.dtype)
     return y
 
 
 def multiplied_and_added(x: Tensor) -> Tensor:
     """What multiply_add makes with a = 0.5, b = 0.25 in 5 rounds, in every element of an array of x's shape."""
-    if not x.device.is_cpu:
+    if not x.device.on_host:
         blocks = x.size // gpu.THREADS
         return _tensor(x.device, multiply_add(x.device, blocks, 5, x.dtype).reshape(x.shape))
     values = np.arange(CHAINS).astype(x.dtype)
@@ -59,8 +59,8 @@ def multiplied_and_added(x: Tensor) -> Tensor:
 
 def multiply_add(device: Device, blocks: int, rounds: int, dtype: Any) -> Any:
     """An array of one number a thread; it has cost 2 * CHAINS * rounds operations each."""
-    y = gpu.empty(device, (blocks * gpu.THREADS,), dtype)
-    gpu.launch(device, "peaks", "multiply_add", blocks, gpu.THREADS, y, 0.5, 0.25, rounds, REAL=y.dtype)
+    y = device.empty((blocks * gpu.THREADS,), dtype)
+    device.launch("peaks", "multiply_add", blocks, gpu.THREADS, y, 0.5, 0.25, rounds, REAL=y.dtype)
     return y
 
 

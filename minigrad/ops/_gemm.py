@@ -92,20 +92,20 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
         return product(device, rows, b, bias).reshape(*a.shape[:-1], b.shape[-1])
     dtype = a.dtype
     if dtype.kind in "iu" and dtype.itemsize < 4:
-        a, b = (gpu.converted(device, x, np.int32) for x in (a, b))
-        return gpu.converted(device, product(device, a, b), dtype)
+        a, b = (device.converted(x, np.int32) for x in (a, b))
+        return device.converted(product(device, a, b), dtype)
     (m, k), n = a.shape[-2:], b.shape[-1]
     shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n)
     if 0 in shape:
-        return gpu.empty(device, shape, dtype)
+        return device.empty(shape, dtype)
     if k == 0:  # sums of nothing
-        c = gpu.zeros(device, shape, dtype)
-        return c if bias is None else gpu.assign(device, c, bias)
+        c = device.zeros(shape, dtype)
+        return c if bias is None else device.assign(c, bias)
     if device.kind == "cuda" and _gemm == "cublas" and dtype.kind == "f" and _fits_cublas(a, b):
-        c = gpu.empty(device, shape, dtype)
-        device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)  # type: ignore[union-attr]
-        return c if bias is None else gpu.add(device, c, bias, c)
-    bias = bias if bias is None else gpu.contiguous(device, bias)
+        c = device.empty(shape, dtype)
+        device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)
+        return c if bias is None else device.arithmetic("add", c, bias, c)
+    bias = bias if bias is None else device.contiguous(bias)
     if min(m, n) > ROWS:
         c = _launch(device, "gemm_tiles", gpu.blocks(m, TILE) * gpu.blocks(n, TILE), a, b, bias)
     elif m <= ROWS:
@@ -119,13 +119,11 @@ def column_sums(device: Device, x: Array) -> Array:
     """The sums of the columns of x, (M, N), any strides; a fresh array (N,)."""
     (m, n), (x_m, x_n) = x.shape, _steps(x)
     if x.size == 0:
-        return gpu.zeros(device, (n,), x.dtype)
+        return device.zeros((n,), x.dtype)
     blocks = gpu.blocks(n, WARP)
     pieces, piece = _pieces(blocks, m)
-    y = gpu.empty(device, (pieces, n), x.dtype)
-    gpu.launch(
-        device, "gemm", "column_sums", (blocks, pieces), THREADS, y, Strided(x), m, n, x_m, x_n, piece, T=x.dtype
-    )
+    y = device.empty((pieces, n), x.dtype)
+    device.launch("gemm", "column_sums", (blocks, pieces), THREADS, y, Strided(x), m, n, x_m, x_n, piece, T=x.dtype)
     return y.reshape(n) if pieces == 1 else column_sums(device, y)
 
 
@@ -147,17 +145,17 @@ def _launch(
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     layout = _batch_layout(batch, a, b)
     if layout is None:  # more axes than a Layout has: in full copies they are all one
-        a, b = (gpu.assign(device, gpu.empty(device, (*batch, *x.shape[-2:]), x.dtype), x) for x in (a, b))
+        a, b = (device.assign(device.empty((*batch, *x.shape[-2:]), x.dtype), x) for x in (a, b))
         layout = _batch_layout(batch, a, b)
     (m, k), n, batches = a.shape[-2:], b.shape[-1], math.prod(batch)
     pieces, piece = _pieces(blocks * batches, k)
-    c = gpu.empty(device, (pieces, batches * m * n), a.dtype)
+    c = device.empty((pieces, batches * m * n), a.dtype)
     c_steps = (1, m) if transposed else (n, 1)
     bias_along = NO_BIAS if bias is None else BIAS_ALONG_M if transposed else BIAS_ALONG_N
     arrays = c, Strided(a), Strided(b), Strided(a if bias is None else bias)  # a kernel wants some array there
     sizes = m, n, k, *c_steps, *_steps(a), *_steps(b), piece, batches
     grid = blocks * batches, pieces
-    gpu.launch(device, "gemm", kernel, grid, THREADS, *arrays, bias_along, *sizes, layout, T=c.dtype)
+    device.launch("gemm", kernel, grid, THREADS, *arrays, bias_along, *sizes, layout, T=c.dtype)
     return c if pieces == 1 else column_sums(device, c)
 
 
@@ -188,4 +186,4 @@ def _fits_cublas(a: Array, b: Array) -> bool:
 
 def _regular(device: Device, x: Array) -> Array:
     """x, or a copy where it is neither a contiguous matrix nor the transpose of one."""
-    return x if x.flags.c_contiguous or x.flags.f_contiguous else gpu.copied(device, x)
+    return x if x.flags.c_contiguous or x.flags.f_contiguous else device.copied(x)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..device import Device
 from ..engine import Array, Target
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -52,7 +51,7 @@ def mixed_dtype(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
 def constant(op: str, value: Any, other: Tensor) -> Tensor:
     """`value` as a tensor on the device of `other`; a number takes the dtype of `other` (see above)."""
     dtype, where = other.data.dtype, other.device
-    if type(value) is float and dtype.kind == "f" and where.is_cpu:  # by far the most frequent: no questions
+    if type(value) is float and dtype.kind == "f" and where.on_host:  # by far the most frequent: no questions
         return wrap(np.asarray(value, dtype), where)
     if isinstance(value, np.ndarray):
         return Tensor(value, device=where)
@@ -69,7 +68,7 @@ def constant(op: str, value: Any, other: Tensor) -> Tensor:
     try:
         # As a Python number: one of NumPy's would wrap around.
         number = np.asarray(value.item() if isinstance(value, np.generic) else value, dtype)
-        return wrap(number if where.is_cpu else gpu.upload(where, number), where)
+        return wrap(number if where.on_host else where.from_host(number), where)
     except OverflowError:
         raise ArgumentError(f"{op}: {value} is out of range for {dtype}: convert the tensor first") from None
 

@@ -107,7 +107,7 @@ class Rows:
         self.shape = tuple(x.shape[axis] for axis in kept)
         self.outputs, self.n = math.prod(self.shape), math.prod(x.shape[axis] for axis in axes)
         if layout_along(x, kept) is None or layout_along(x, axes) is None:
-            x = gpu.reshaped(device, x.transpose((*kept, *axes)), (self.outputs, self.n))
+            x = device.reshaped(x.transpose((*kept, *axes)), (self.outputs, self.n))
             kept, axes = (0,), (1,)
         self.x, self.kept, self.reduced = x, layout_along(x, kept), layout_along(x, axes)
         longer = [axis for axis in range(x.ndim) if x.shape[axis] > 1]
@@ -123,7 +123,7 @@ class Rows:
         name = kernel if self.along else kernel.replace("_rows", "_columns")
         warps_each = gpu.blocks(self.outputs * self.pieces, TALL)
         blocks = warps_each if self.along else gpu.blocks(self.outputs, WARP) * self.pieces
-        gpu.launch(device, "reduce", name, blocks, (WARP, TALL), y, *args, **types)
+        device.launch("reduce", name, blocks, (WARP, TALL), y, *args, **types)
 
 
 def layout_along(x: Array, axes: Axes) -> np.ndarray | None:
@@ -140,9 +140,9 @@ def summed(device: Device, x: Array, axes: Axes, dtype: Any = None, divisor: int
     rows = Rows(device, x, axes)
     shape, dtype = rows.shape, np.dtype(dtype or x.dtype)
     if rows.n == 0:
-        return gpu.full(device, shape, 0 if divisor else np.nan, dtype)
+        return device.full(shape, 0 if divisor else np.nan, dtype)
     while True:
-        y = gpu.empty(device, rows.pieces_shape, dtype)
+        y = device.empty(rows.pieces_shape, dtype)
         last = divisor if rows.pieces == 1 else 1
         args = gpu.Strided(rows.x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, last
         rows.launch(device, "sum_rows", y, *args, FROM=rows.x.dtype, TO=dtype)
@@ -157,8 +157,8 @@ def largest(device: Device, x: Array, axes: Axes) -> tuple[Array, Array]:
     shape, kernel = rows.shape, "max_rows"
     numbers: tuple[Array, ...] = ()
     while True:
-        y = gpu.empty(device, rows.pieces_shape, x.dtype)
-        winner = gpu.empty(device, rows.pieces_shape, np.int64)
+        y = device.empty(rows.pieces_shape, x.dtype)
+        winner = device.empty(rows.pieces_shape, np.int64)
         args = winner, gpu.Strided(rows.x), *numbers, rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece
         rows.launch(device, kernel, y, *args, FROM=x.dtype, TO=x.dtype)
         if rows.pieces == 1:

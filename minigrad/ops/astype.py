@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..casting import cast
 from ..engine import Array, Function
 from ..errors import DTypeError

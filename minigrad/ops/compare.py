@@ -99,5 +99,5 @@ def _other(relation: str, value: Any, tensor: Tensor) -> Tensor:
         number, where = np.asarray(value), tensor.device
         if number.dtype == object:  # beyond 64 bits, and so beyond all that the tensor may hold
             number = np.asarray(np.inf if value > 0 else -np.inf)
-        return wrap(number if where.is_cpu else gpu.upload(where, number), where)
+        return wrap(where.from_host(number), where)
     return constant(relation, value, tensor)

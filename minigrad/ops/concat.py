@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor, apply, op
@@ -35,9 +34,9 @@ class Concat(Function):
     def forward_gpu(self, *xs: Array) -> Array:
         self.sizes = [x.shape[self.axis] for x in xs]
         shape = (*xs[0].shape[: self.axis], sum(self.sizes), *xs[0].shape[self.axis + 1 :])
-        y = gpu.empty(self.device, shape, xs[0].dtype)
+        y = self.device.empty(shape, xs[0].dtype)
         for x, piece in zip(xs, self._pieces()):
-            gpu.assign(self.device, y[piece], x)
+            self.device.assign(y[piece], x)
         return y
 
     def backward_gpu(self, dy: Array) -> Any:
@@ -69,8 +68,8 @@ class Split(Function):
         return x[self.piece]
 
     def backward_gpu(self, dy: Array) -> Array:
-        dx = gpu.zeros(self.device, self.x_shape, dy.dtype)
-        gpu.assign(self.device, dx[self.piece], dy)
+        dx = self.device.zeros(self.x_shape, dy.dtype)
+        self.device.assign(dx[self.piece], dy)
         return dx
 
 

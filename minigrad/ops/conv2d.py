@@ -49,7 +49,7 @@ from ..errors import ShapeError
 from ..gpu import THREADS
 from ..kernel import CONVOLUTION
 from ..memory import empty
-from ..parallel import add_into, split
+from ..parallel import split
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
 from ._reduction import added_up, summed
@@ -115,7 +115,7 @@ class Conv2d(Function):
         for parts in sums[1:]:
             for total, part in zip(sums[0], parts):
                 if total is not None:
-                    add_into(self.device, total, part)
+                    self.device.add_into(total, part)
         dx = None if dx is None else first(dx)
         dw = None if dw is None else first(dw.reshape(o, *kernel, cg))
         return (dx, dw, db)[: len(self.needs)]
@@ -235,27 +235,27 @@ class Conv2d(Function):
                 images[..., g * cg : (g + 1) * cg] = dxp[:, top : top + h, left : left + l]
 
     def forward_gpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
-        self.x, self.w = x, w = gpu.contiguous(self.device, x), gpu.contiguous(self.device, w)
+        self.x, self.w = x, w = self.device.contiguous(x), self.device.contiguous(w)
         (o, cg, kh, kw), og = w.shape, len(w) // self.groups
         oh, ow = output_shape("conv2d", x.shape, (kh, kw), self.s, self.p, self.d)
-        y = gpu.empty(self.device, (len(x), o, oh, ow), x.dtype)
-        bias = w if b is None else gpu.contiguous(self.device, b)  # w where there is none: not read
+        y = self.device.empty((len(x), o, oh, ow), x.dtype)
+        bias = w if b is None else self.device.contiguous(b)  # w where there is none: not read
         self.multiply("forward", y, og, len(x) * oh * ow, cg * kh * kw, x, w, bias, b is not None, shape=(oh, ow))
         return y
 
     def backward_gpu(self, dy: Array) -> tuple[Array | None, ...]:
-        x, w, dy = self.x, self.w, gpu.contiguous(self.device, dy)
+        x, w, dy = self.x, self.w, self.device.contiguous(dy)
         (n, _, h, l), (o, cg, kh, kw), (oh, ow) = x.shape, w.shape, dy.shape[2:]
         og, (sh, sw) = o // self.groups, self.s
         dx = dw = db = None
         if self.needs[0]:
-            dx = gpu.empty_like(self.device, x)
+            dx = self.device.empty_like(x)
             # Every sh-th row and sw-th column of dx is a product of its own: the same taps reach all its pixels.
             columns = n * -(-h // sh) * -(-l // sw)
             taps = math.prod(-(-k // (s // math.gcd(s, d))) for k, s, d in zip((kh, kw), self.s, self.d))
             self.multiply("backward_x", dx, cg, columns, og * taps, dy, w, shape=(oh, ow), phases=sh * sw)
         if self.needs[1]:
-            dw = gpu.empty_like(self.device, w)
+            dw = self.device.empty_like(w)
             self.multiply("backward_w", dw, og, cg * kh * kw, n * oh * ow, dy, x, shape=(oh, ow))
         if any(self.needs[2:]):
             db = summed(self.device, dy, (0, 2, 3))
@@ -273,13 +273,13 @@ class Conv2d(Function):
         tile = 32 if rows <= 32 else 64
         grid = gpu.blocks(columns, _COLUMNS) * phases, gpu.blocks(rows, tile)
         parts, part_depth = _parts_of(grid[0] * grid[1] * self.groups, depth)
-        y = out if parts == 1 else gpu.empty(self.device, (parts, *out.shape), out.dtype)
+        y = out if parts == 1 else self.device.empty((parts, *out.shape), out.dtype)
         args = (*factors, y, np.array([sizes], CONVOLUTION), part_depth)
         blocks, types = (*grid, self.groups * parts), {"REAL": out.dtype}
-        gpu.launch(self.device, "conv2d", f"conv2d_{kernel}_{tile}", blocks, THREADS, *args, **types)
+        self.device.launch("conv2d", f"conv2d_{kernel}_{tile}", blocks, THREADS, *args, **types)
         if parts > 1:
             args = (y, out, parts, out.size)
-            gpu.launch(self.device, "conv2d", "conv2d_add_parts", gpu.blocks(out.size), THREADS, *args, **types)
+            self.device.launch("conv2d", "conv2d_add_parts", gpu.blocks(out.size), THREADS, *args, **types)
 
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         oh, ow = output_shape("conv2d", x.shape, w.shape[2:], self.s, self.p, self.d)

@@ -62,23 +62,21 @@ class CrossEntropy(Function, name="cross_entropy"):
         return dx
 
     def forward_gpu(self, x: Array) -> Array:
-        x, rows = gpu.contiguous(self.device, x), len(x)
-        self.t = t = gpu.upload(self.device, self.t, np.int64)
-        self.p = p = gpu.empty_like(self.device, x)
-        loss = gpu.empty(self.device, (rows,), x.dtype)
+        x, rows = self.device.contiguous(x), len(x)
+        self.t = t = self.device.upload(self.t, np.int64)
+        self.p = p = self.device.empty_like(x)
+        loss = self.device.empty((rows,), x.dtype)
         self.launch("cross_entropy_forward", x, t, p, loss, *x.shape)
         if self.reduction == "none":
             return loss
-        y = gpu.empty(self.device, (), x.dtype)
+        y = self.device.empty((), x.dtype)
         divisor = rows if self.reduction == "mean" else 1
-        gpu.launch(
-            self.device, "cross_entropy", "cross_entropy_total", 1, THREADS, loss, y, rows, divisor, REAL=x.dtype
-        )
+        self.device.launch("cross_entropy", "cross_entropy_total", 1, THREADS, loss, y, rows, divisor, REAL=x.dtype)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy, p, t = gpu.contiguous(self.device, dy), self.p, self.t
-        dx = gpu.empty_like(self.device, p)
+        dy, p, t = self.device.contiguous(dy), self.p, self.t
+        dx = self.device.empty_like(p)
         dy_step = int(self.reduction == "none")
         divisor = len(p) if self.reduction == "mean" else 1
         tiny = np.finfo(dx.dtype).tiny
@@ -89,7 +87,7 @@ class CrossEntropy(Function, name="cross_entropy"):
         """A kernel that gives each row a block, no larger than the row."""
         rows, classes = self.p.shape
         grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(max(1, classes), WARP))
-        gpu.launch(self.device, "cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
+        self.device.launch("cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
 
 
 @op

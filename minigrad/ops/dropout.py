@@ -26,7 +26,6 @@ from __future__ import annotations
 import numpy as np
 
 from .. import gpu
-from ..device import random_key
 from ..engine import Array, Function
 from ..errors import ArgumentError
 from ..gpu import THREADS

@@ -20,7 +20,6 @@ import math
 
 import numpy as np
 
-from .. import gpu
 from ..device import Device
 from ..engine import Array, Function
 from ..errors import ShapeError
@@ -68,7 +67,7 @@ class Linear(Function):
 
     def _rows(self, x: Array) -> Array:
         """As the function below; a copy where the memory of x does not allow a view."""
-        return x if x.ndim == 2 else gpu.reshaped(self.device, x, (math.prod(x.shape[:-1]), x.shape[-1]))
+        return x if x.ndim == 2 else self.device.reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         return 2 * x.size * len(w)

@@ -76,14 +76,14 @@ class LRN(Function):
         in_blocks(self.device, BLOCK, (0, reach), 1, work, *pixels)
 
     def forward_gpu(self, x: Array) -> Array:
-        self.x = x = gpu.contiguous(self.device, x)
-        y = gpu.empty_like(self.device, x)
+        self.x = x = self.device.contiguous(x)
+        y = self.device.empty_like(x)
         self.launch("lrn_forward", x, y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         self.launch("lrn_backward", self.x, dy, dx)
         return dx
 
@@ -94,7 +94,7 @@ class LRN(Function):
         reach = min(self.n // 2, max(0, channels - 1))
         grid = gpu.blocks(n * h * w, PIXELS) * self.groups * gpu.blocks(channels, CHANNELS)
         numbers = n * h * w, h * w, self.groups, channels, reach, self.k, self.alpha, self.beta
-        gpu.launch(self.device, "lrn", kernel, grid, (PIXELS, ROWS), *images, *numbers, REAL=images[0].dtype)
+        self.device.launch("lrn", kernel, grid, (PIXELS, ROWS), *images, *numbers, REAL=images[0].dtype)
 
 
 @op

@@ -75,14 +75,14 @@ class LRNWithinMap(Function, name="lrn_within_map"):
         in_blocks(self.device, BLOCK, (top, left), c, work, *rows)
 
     def forward_gpu(self, x: Array) -> Array:
-        self.x = x = gpu.contiguous(self.device, x)
-        y = gpu.empty_like(self.device, x)
+        self.x = x = self.device.contiguous(x)
+        y = self.device.empty_like(x)
         self.launch("lrn_within_map_forward", x, y, settings=(self.k, self.alpha, self.beta))
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        x, dy = self.x, gpu.contiguous(self.device, dy)
-        s, dx = gpu.empty_like(self.device, x), gpu.empty_like(self.device, x)
+        x, dy = self.x, self.device.contiguous(dy)
+        s, dx = self.device.empty_like(x), self.device.empty_like(x)
         self.launch("lrn_within_map_scale", x, s, settings=(self.k, self.alpha))
         self.launch("lrn_within_map_backward", x, s, dy, dx, settings=(self.alpha, self.beta))
         return dx
@@ -93,7 +93,7 @@ class LRNWithinMap(Function, name="lrn_within_map"):
         top, left = (min(self.n // 2, max(0, size - 1)) for size in (h, w))
         grid = n * c * gpu.blocks(h, TILE) * gpu.blocks(w, TILE)
         numbers = h, w, top, left, *settings
-        gpu.launch(self.device, "lrn_within_map", kernel, grid, (TILE, ROWS), *images, *numbers, REAL=images[0].dtype)
+        self.device.launch("lrn_within_map", kernel, grid, (TILE, ROWS), *images, *numbers, REAL=images[0].dtype)
 
 
 @op

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..engine import Array, Function
 from ..errors import DTypeError, ShapeError
 from ..tensor import Tensor, TensorLike, apply, op
@@ -66,7 +65,7 @@ class MatMul(Function):
         if self.needs[1]:
             a, columns = _rows(self.a), (*b_shape, 1) if len(b_shape) == 1 else b_shape
             if len(columns) == 2 and a.ndim > 2:  # one long product, as above
-                a, dy = (gpu.reshaped(self.device, x, (math.prod(x.shape[:-1]), x.shape[-1])) for x in (a, dy))
+                a, dy = (self.device.reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1])) for x in (a, dy))
             db = product(self.device, a.swapaxes(-1, -2), dy)
             db = unbroadcast_gpu(self.device, db, columns).reshape(b_shape)
         return da, db

@@ -132,18 +132,18 @@ class MaxPool2d(Function, name="max_pool2d"):
         (top, _), (left, _) = self.padding
         self.x_shape = x.shape
         self.axes = by_axis(x.shape[2:], counts, self.kernel, self.stride, (top, left), self.dilation)
-        x = gpu.contiguous(self.device, x)
-        y = gpu.empty(self.device, (*x.shape[:2], *counts), x.dtype)
+        x = self.device.contiguous(x)
+        y = self.device.empty((*x.shape[:2], *counts), x.dtype)
         if self.needs[0]:
-            self.winner = gpu.empty_like(self.device, y, np.min_scalar_type(self.kernel[0] * self.kernel[1]))
+            self.winner = self.device.empty_like(y, np.min_scalar_type(self.kernel[0] * self.kernel[1]))
             self.launch("max_pool2d_forward", x, y, self.winner, per_thread=y)
         else:
             self.launch("max_pool2d_values", x, y, per_thread=y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty(self.x_shape, dy.dtype)
         self.launch("max_pool2d_backward", dy, self.winner, dx, per_thread=dx)
         return dx
 
@@ -151,7 +151,7 @@ class MaxPool2d(Function, name="max_pool2d"):
         """`kernel` with one thread per element of an array."""
         types = {"REAL": per_thread.dtype, "TAP": np.min_scalar_type(self.kernel[0] * self.kernel[1])}
         size = per_thread.size
-        gpu.launch(self.device, "max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
+        self.device.launch("max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
 
 
 @lru_cache(maxsize=8)  # a net asks for the same few at every step

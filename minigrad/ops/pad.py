@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor, apply, op
@@ -35,8 +34,8 @@ class Pad(Function):
         return dy[self.inside]
 
     def forward_gpu(self, x: Array) -> Array:
-        y = gpu.full(self.device, self._padded(x), self.value, x.dtype)
-        gpu.assign(self.device, y[self.inside], x)
+        y = self.device.full(self._padded(x), self.value, x.dtype)
+        self.device.assign(y[self.inside], x)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:

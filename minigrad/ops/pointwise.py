@@ -50,7 +50,7 @@ class Exp(Function):
         return dy * self.y
 
     def forward_gpu(self, x: Array) -> Array:
-        self.y = _forward(self.device, "exp_forward", gpu.contiguous(self.device, x))
+        self.y = _forward(self.device, "exp_forward", self.device.contiguous(x))
         return self.y
 
     def backward_gpu(self, dy: Array) -> Array:
@@ -66,7 +66,7 @@ class Log(Function):
         return dy / self.x
 
     def forward_gpu(self, x: Array) -> Array:
-        self.x = gpu.contiguous(self.device, x)
+        self.x = self.device.contiguous(x)
         return _forward(self.device, "log_forward", self.x)
 
     def backward_gpu(self, dy: Array) -> Array:
@@ -82,7 +82,7 @@ class Sqrt(Function):
         return dy / (2 * self.y)
 
     def forward_gpu(self, x: Array) -> Array:
-        self.y = _forward(self.device, "sqrt_forward", gpu.contiguous(self.device, x))
+        self.y = _forward(self.device, "sqrt_forward", self.device.contiguous(x))
         return self.y
 
     def backward_gpu(self, dy: Array) -> Array:
@@ -91,14 +91,14 @@ class Sqrt(Function):
 
 def _forward(device: Device, kernel: str, x: Array) -> Array:
     """y of one of the kernels of pointwise.cu; x is contiguous."""
-    y = gpu.empty_like(device, x)
-    gpu.launch(device, "pointwise", kernel, gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+    y = device.empty_like(x)
+    device.launch("pointwise", kernel, gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
     return y
 
 
 def _backward(device: Device, kernel: str, dy: Array, kept: Array) -> Array:
     """dx of one of the kernels of pointwise.cu, from dy and the x or y that forward kept."""
-    dy = gpu.contiguous(device, dy)
-    dx = gpu.empty_like(device, dy)
-    gpu.launch(device, "pointwise", kernel, gpu.blocks(dy.size), THREADS, dy, kept, dx, dy.size, REAL=dy.dtype)
+    dy = device.contiguous(dy)
+    dx = device.empty_like(dy)
+    device.launch("pointwise", kernel, gpu.blocks(dy.size), THREADS, dy, kept, dx, dy.size, REAL=dy.dtype)
     return dx

@@ -82,8 +82,8 @@ class Sum(Function):
         return _with_axes(y, self.x_shape, self.axes) if self.keepdims else y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
-        return gpu.assign(self.device, dx, _with_axes(dy, self.x_shape, self.axes))
+        dx = self.device.empty(self.x_shape, dy.dtype)
+        return self.device.assign(dx, _with_axes(dy, self.x_shape, self.axes))
 
 
 class Mean(Function):
@@ -117,12 +117,12 @@ class Mean(Function):
         return _with_axes(y, self.x_shape, self.axes) if self.keepdims else y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        dx = self.device.empty(self.x_shape, dy.dtype)
         dy = _with_axes(dy, self.x_shape, self.axes)
         for layout, elements, arrays in gpu.walks(self.x_shape, dx, dy):
             args = *map(Strided, arrays), layout, elements, self.n
             grid = gpu.blocks(elements)
-            gpu.launch(self.device, "reduce", "mean_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
+            self.device.launch("reduce", "mean_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
         return dx
 
 
@@ -156,10 +156,10 @@ class Max(Function):
         return _with_axes(y, x.shape, self.axes) if self.keepdims else y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy, rows = gpu.contiguous(self.device, dy), gpu.zeros(self.device, self.moved_shape, dy.dtype)
+        dy, rows = self.device.contiguous(dy), self.device.zeros(self.moved_shape, dy.dtype)
         args = rows, dy, self.winner, dy.size, math.prod(self.moved_shape[len(self.kept) :])
         grid = gpu.blocks(dy.size)
-        gpu.launch(self.device, "reduce", "max_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
+        self.device.launch("reduce", "max_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
         return rows.transpose(np.argsort((*self.kept, *self.axes)).tolist())
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
+from ..indexing import plain_index, rows_of, view
 from ..tensor import Tensor, apply, op
 from ._checks import check_tensors, integer, normalized_axis
 
@@ -34,10 +34,10 @@ class Reshape(Function):
 
     def forward_gpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return gpu.reshaped(self.device, x, self.y_shape)
+        return self.device.reshaped(x, self.y_shape)
 
     def backward_gpu(self, dy: Array) -> Array:
-        return gpu.reshaped(self.device, dy, self.x_shape)
+        return self.device.reshaped(dy, self.x_shape)
 
 
 class Transpose(Function):
@@ -71,18 +71,18 @@ class GetItem(Function):
 
     def forward_gpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        y = gpu.view(x, self.index)
+        y = view(x, self.index)
         self.is_view = y is not None
         if self.is_view:
             return y
-        self.rows, self.row_shape = gpu.rows_of(self.index, x.shape)
-        return gpu.take_rows(self.device, x, self.rows, self.row_shape)
+        self.rows, self.row_shape = rows_of(self.index, x.shape)
+        return self.device.take_rows(x, self.rows, self.row_shape)
 
     def backward_gpu(self, dy: Array) -> Array:
         if not self.is_view:
-            return gpu.sum_rows(self.device, self.x_shape, self.rows, self.row_shape, dy)
-        dx = gpu.zeros(self.device, self.x_shape, dy.dtype)
-        gpu.assign(self.device, dx[self.index], dy)
+            return self.device.sum_rows(self.x_shape, self.rows, self.row_shape, dy)
+        dx = self.device.zeros(self.x_shape, dy.dtype)
+        self.device.assign(dx[self.index], dy)
         return dx
 
 
@@ -133,6 +133,6 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     """
     check_tensors("getitem", x=x)
     try:
-        return apply(GetItem(gpu.plain_index(index)), x)
+        return apply(GetItem(plain_index(index)), x)
     except IndexError as error:
         raise IndexError(f"getitem: {error} (x {x.shape})") from None

@@ -59,14 +59,14 @@ class Sigmoid(Function):
     # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
-        x = gpu.contiguous(self.device, x)
-        self.y = y = gpu.empty_like(self.device, x)
-        gpu.launch(self.device, "sigmoid", "sigmoid_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+        x = self.device.contiguous(x)
+        self.y = y = self.device.empty_like(x)
+        self.device.launch("sigmoid", "sigmoid_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         grid = gpu.blocks(dy.size)
-        gpu.launch(self.device, "sigmoid", "sigmoid_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
+        self.device.launch("sigmoid", "sigmoid_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx

@@ -45,14 +45,14 @@ class Softmax(Function):
         return dx
 
     def forward_gpu(self, x: Array) -> Array:
-        x = gpu.contiguous(self.device, x)
-        self.y = y = gpu.empty_like(self.device, x)
+        x = self.device.contiguous(x)
+        self.y = y = self.device.empty_like(x)
         _launch(self.device, "softmax_forward", self.axis, x, y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         _launch(self.device, "softmax_backward", self.axis, dy, self.y, dx)
         return dx
 
@@ -74,14 +74,14 @@ class LogSoftmax(Function, name="log_softmax"):
         return np.subtract(dy, dx, out=dx)
 
     def forward_gpu(self, x: Array) -> Array:
-        x = gpu.contiguous(self.device, x)
-        self.y = y = gpu.empty_like(self.device, x)
+        x = self.device.contiguous(x)
+        self.y = y = self.device.empty_like(x)
         _launch(self.device, "log_softmax_forward", self.axis, x, y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty_like(self.device, dy)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
         _launch(self.device, "log_softmax_backward", self.axis, dy, self.y, dx)
         return dx
 
@@ -103,7 +103,7 @@ def _launch(device: Device, kernel: str, axis: int, *arrays: Array) -> None:
         grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(length, WARP))
     else:  # a thread for each line
         grid, block = gpu.blocks(lines), THREADS
-    gpu.launch(device, "softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
+    device.launch("softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
 
 
 @op

@@ -84,7 +84,7 @@ class Adam(Optimizer):
         self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
     ) -> None:
         args = w, *state, g, *group["betas"], *_scales(group, step), group["weight_decay"], *tiny, w.size
-        gpu.launch(device, "adam", "adam", gpu.blocks(w.size, 16 // w.itemsize * THREADS), THREADS, *args, REAL=w.dtype)
+        device.launch("adam", "adam", gpu.blocks(w.size, 16 // w.itemsize * THREADS), THREADS, *args, REAL=w.dtype)
 
 
 def _scales(group: Group, step: int) -> tuple[float, float]:

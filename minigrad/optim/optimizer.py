@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu, tracing
+from .. import tracing
 from ..arguments import number
 from ..device import Device
 from ..engine import Array
@@ -145,7 +145,7 @@ class Optimizer:
                     s[t < smallest] = 0
 
         arrays = [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
-        if not device.is_cpu:
+        if not device.on_host:
             self._on_card(device, group, number, arrays, tiny)
         elif p.data.size <= BLOCK:  # one block, whatever its memory order
             w, g, *kept = arrays
@@ -159,11 +159,11 @@ class Optimizer:
     ) -> None:
         """Update w by g and state, on a graphics card; what does not lie in w's order without gaps goes as a copy."""
         in_order = aligned(arrays)
-        w, g, *kept = (gpu.contiguous(device, array) for array in in_order)
+        w, g, *kept = (device.contiguous(array) for array in in_order)
         self.rule_gpu(device, group, number, w, g, kept, tiny)
         for array, changed in zip((in_order[0], *in_order[2:]), (w, *kept)):
             if changed is not array:
-                gpu.assign(device, array, changed)
+                device.assign(array, changed)
 
     def _in_blocks(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
         """Cut arrays into blocks along their first axis, on all threads of the device; update each with a temporary."""
@@ -267,9 +267,9 @@ def aligned(arrays: Sequence[Array]) -> list[Array]:
 
 def _zeros_like(p: Tensor) -> Array:
     """Zeros in the shape and memory order of a parameter, on its device."""
-    if p.device.is_cpu:
+    if p.device.on_host:
         return np.zeros_like(p.data)
-    return gpu.fill(p.device, gpu.empty_in_order_of(p.device, p.data), 0)
+    return p.device.fill(p.device.empty_in_order_of(p.data), 0)
 
 
 def tiny_state(dtype: np.dtype[Any], decay: float) -> float:

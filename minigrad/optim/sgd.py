@@ -100,10 +100,10 @@ class SGD(Optimizer):
         lr, mu, wd = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
         grid = gpu.blocks(w.size, 16 // w.itemsize * THREADS)  # a thread takes 16 bytes at a time
         if not state:
-            gpu.launch(device, "sgd", "sgd", grid, THREADS, w, g, lr, wd, w.size, REAL=w.dtype)
+            device.launch("sgd", "sgd", grid, THREADS, w, g, lr, wd, w.size, REAL=w.dtype)
         elif group["update_rule"] == "alexnet":
             args = w, *state, g, lr, mu, lr * wd, *tiny, w.size
-            gpu.launch(device, "sgd", "sgd_alexnet", grid, THREADS, *args, REAL=w.dtype)
+            device.launch("sgd", "sgd_alexnet", grid, THREADS, *args, REAL=w.dtype)
         else:
             args = w, *state, g, lr, mu, wd, *tiny, w.size
-            gpu.launch(device, "sgd", "sgd_pytorch", grid, THREADS, *args, REAL=w.dtype)
+            device.launch("sgd", "sgd_pytorch", grid, THREADS, *args, REAL=w.dtype)
