@@ -7,9 +7,9 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DTypeError, Tensor, gpu, gradcheck, nn
-from minigrad.device import Chunk, current_chunk
-from minigrad.ops.dropout import Dropout, random_mask
+from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
+from minigrad.ops.dropout import Dropout, _random_mask
+from minigrad.random import Chunk, current_chunk
 
 FORMS = ["inverted", "paper"]
 
@@ -17,7 +17,7 @@ FORMS = ["inverted", "paper"]
 def mask_of(size, p, key=12345, first=0):
     """Elements first, first + 1, ... of the mask of a key: False with probability p."""
     op = Dropout(p, "paper")
-    return random_mask(key, first, size, size, op.bits, op.dropped)
+    return _random_mask(key, first, size, size, op.bits, op.dropped)
 
 
 def tensor(shape, device, dtype=np.float64):

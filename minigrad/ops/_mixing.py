@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..device import Device
-from ..engine import Array, Target
+from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import OPS, Tensor, wrap
 from ._reduction import added_up, summed, total
@@ -83,7 +83,7 @@ def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
             )
 
 
-def fitted(grad: Array, operand: Target | None) -> Array:
+def fitted(grad: Array, operand: Any) -> Array:
     """The gradient of an operand: an element that was repeated to fit gets the sum over its copies.
 
     grad: that of the operand as it was after it had been repeated.  operand: where its gradient goes, as the engine
@@ -95,11 +95,9 @@ def fitted(grad: Array, operand: Target | None) -> Array:
 
 
 def _copies_added(where: Device, grad: Array, shape: tuple[int, ...]) -> Array:
-    if not where.is_cpu:
-        return unbroadcast_gpu(where, grad, shape)
     if where.kind == "textbook":
         return total(grad, _repeated(grad, shape)).reshape(shape)
-    return unbroadcast(grad, shape)
+    return unbroadcast(grad, shape) if where.on_host else unbroadcast_gpu(where, grad, shape)
 
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:

@@ -233,16 +233,14 @@ class Negative(Function):
 
 def _computed(device: Device, operation: str, a: Array, b: Array) -> Array:
     """a `operation` b, two arrays of one element type."""
-    y = gpu.empty(device, np.broadcast_shapes(a.shape, b.shape), a.dtype)
-    return gpu.arithmetic(device, operation, a, b, y)
+    y = device.empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
+    return device.arithmetic(operation, a, b, y)
 
 
 def _negated(device: Device, a: Array) -> Array:
-    y = gpu.empty_like(device, a)
+    y = device.empty_like(a)
     for layout, n, (to, x) in gpu.walks(a.shape, y, a):
-        gpu.launch(
-            device, "arithmetic", "negative", gpu.blocks(n), THREADS, Strided(to), Strided(x), layout, n, T=a.dtype
-        )
+        device.launch("arithmetic", "negative", gpu.blocks(n), THREADS, Strided(to), Strided(x), layout, n, T=a.dtype)
     return y
 
 
@@ -257,12 +255,12 @@ def _gradient(
 
     same: further arrays of the shape of dy; operands: those that broadcast to it.
     """
-    dy = gpu.contiguous(device, dy)
-    gradient = gpu.empty_like(device, dy)
+    dy = device.contiguous(dy)
+    gradient = device.empty_like(dy)
     layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
     if layout is None:  # too many axes: written out in full, they are one
-        operands = tuple(gpu.assign(device, gpu.empty_like(device, dy), x) for x in operands)
+        operands = tuple(device.assign(device.empty_like(dy), x) for x in operands)
         layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
     args = gradient, dy, *same, *map(Strided, operands), layout, dy.size
-    gpu.launch(device, "arithmetic_backward", kernel, gpu.blocks(dy.size), THREADS, *args, REAL=dy.dtype)
+    device.launch("arithmetic_backward", kernel, gpu.blocks(dy.size), THREADS, *args, REAL=dy.dtype)
     return gradient

@@ -60,7 +60,7 @@ class AsType(Function):
 
     def forward_gpu(self, x: Array) -> Array:
         self.back = x.dtype
-        return gpu.converted(self.device, x, self.to)
+        return self.device.converted(x, self.to)
 
     def backward_gpu(self, dy: Array) -> Array:
-        return gpu.converted(self.device, dy, self.back)
+        return self.device.converted(dy, self.back)

@@ -70,11 +70,11 @@ class Compare(Function):
     def forward_gpu(self, a: Array, b: Array) -> Array:
         if a.dtype != b.dtype:  # uint64 with signed integers: as float64
             common = np.promote_types(a.dtype, b.dtype)
-            a, b = (x if x.dtype == common else gpu.converted(self.device, x, common) for x in (a, b))
-        y = gpu.empty(self.device, np.broadcast_shapes(a.shape, b.shape), np.bool_)
+            a, b = (x if x.dtype == common else self.device.converted(x, common) for x in (a, b))
+        y = self.device.empty(np.broadcast_shapes(a.shape, b.shape), np.bool_)
         for layout, n, arrays in gpu.walks(y.shape, y, a, b):
             args = *map(Strided, arrays), layout, n
-            gpu.launch(self.device, "compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
+            self.device.launch("compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
         return y
 
 

@@ -11,9 +11,6 @@ Source: Krizhevsky, Sutskever, Hinton 2012, section 3.2 (training on two GPUs).
 
 from __future__ import annotations
 
-from typing import Any
-
-from .. import gpu
 from ..device import Device, DeviceLike
 from ..device import device as device_named
 from ..engine import Array, Function
@@ -34,25 +31,11 @@ class Copy(Function):
         self.source = source
 
     def forward(self, x: Array) -> Array:
-        return _moved(x, self.source, self.device)
+        return self.device.received(x, self.source)
 
     def backward(self, dy: Array) -> Array:
-        if self.source.is_cpu and self.device.is_cpu:
+        if self.source.on_host and self.device.on_host:
             return dy  # lanes of one processor share their memory, and nobody writes into a gradient
-        return _moved(dy, self.device, self.source)
+        return self.source.received(dy, self.device)
 
     forward_gpu, backward_gpu = forward, backward  # which of the two runs depends on where y is
-
-
-def _moved(x: Array, source: Device, to: Device) -> Array:
-    """A copy of x, an array on `source`, in the memory of another device, in the same order there."""
-    if source.is_cpu and to.is_cpu:
-        return x.copy(order="K")
-    if source.is_cpu:
-        return gpu.upload(to, x)
-    x = gpu.dense(source, x)
-    if source.kind == to.kind:
-        card: Any = source.runtime
-        return to.runtime.copy_from(card, x)
-    values = source.runtime.to_host(x)
-    return values if to.is_cpu else gpu.upload(to, values)

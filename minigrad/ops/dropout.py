@@ -30,6 +30,7 @@ from ..engine import Array, Function
 from ..errors import ArgumentError
 from ..gpu import THREADS
 from ..memory import empty_like
+from ..random import random_key
 from ..tensor import OPS, Tensor, apply, op
 from ._checks import check_floating, flag, is_number, one_of
 
@@ -72,7 +73,7 @@ class Dropout(Function):
     # ---- the textbook's face
 
     def forward(self, x: Array) -> Array:
-        self.mask = random_mask(*random_key(self.device), x.size, self.bits, self.dropped).reshape(x.shape)
+        self.mask = _random_mask(*random_key(self.device), x.size, self.bits, self.dropped).reshape(x.shape)
         return x * self.mask * self.scale
 
     def backward(self, dy: Array) -> Array:
@@ -81,7 +82,7 @@ class Dropout(Function):
     # ---- fast, on the CPU
 
     def forward_cpu(self, x: Array) -> Array:
-        self.mask = mask = random_mask(*random_key(self.device), x.size, self.bits, self.dropped).reshape(x.shape)
+        self.mask = mask = _random_mask(*random_key(self.device), x.size, self.bits, self.dropped).reshape(x.shape)
         if not x.flags.c_contiguous:  # to the memory order of x: two orders in one product were measured slower
             self.mask = empty_like(x, np.bool_)
             np.copyto(self.mask, mask)
@@ -110,17 +111,17 @@ class Dropout(Function):
 
     def masked_gpu(self, x: Array) -> Array:
         """x * mask * scale."""
-        x, n = gpu.contiguous(self.device, x), x.size
-        y = gpu.empty_like(self.device, x)
+        x, n = self.device.contiguous(x), x.size
+        y = self.device.empty_like(x)
         counter, skip = divmod(self.before, PHILOX // self.bits)
         args = n, self.key, counter, skip, self.dropped, self.scale
         types = {"REAL": x.dtype, "BITS": self.bits, "TILE": TILE}
         grid = gpu.blocks(skip + n, TILE) if n else 0
-        gpu.launch(self.device, "dropout", "dropout", grid, THREADS, x, y, *args, **types)
+        self.device.launch("dropout", "dropout", grid, THREADS, x, y, *args, **types)
         return y
 
 
-def random_mask(key: int, first: int, images: int, size: int, bits: int, dropped: int) -> np.ndarray:
+def _random_mask(key: int, first: int, images: int, size: int, bits: int, dropped: int) -> np.ndarray:
     """`size` elements of so many images of a batch, from image `first` on: False where an element is dropped.
 
     The batch has a stream of random numbers, that of `key`, and an element has the number at its place in the batch.
