@@ -45,7 +45,7 @@ def test_testing(device, p):
 @pytest.mark.parametrize("form", FORMS)
 def test_p_zero_and_one(device, form):
     x = tensor((3, 5), device)
-    assert F.dropout(x, 0, form=form) is x
+    assert F.dropout(x, 0, form=form) is x and F.dropout(x, 0, False, form) is x
     y = F.dropout(x, 1, form=form)
     y.backward(np.ones((3, 5)))
     assert not y.numpy().any() and not x.grad.numpy().any()

@@ -228,6 +228,15 @@ def test_integers_in_any_order(dtype, device):
             np.testing.assert_array_equal(y.numpy(), expected)
 
 
+@pytest.mark.parametrize("where", ["textbook:0", "cpu:0"])
+def test_integers_are_summed_in_64_bits(where):
+    """2^53 + 1 and 300 times 200: float64 has no such number, and uint8 no such sum."""
+    large = F.sum(Tensor(np.int64([2**53, 1]), device=where))
+    assert large.dtype == np.int64 and large.item() == 2**53 + 1
+    small = F.sum(Tensor(np.full((300, 2), 200, np.uint8), device=where), 0)
+    assert small.dtype == np.uint64 and small.numpy().tolist() == [60_000, 60_000]
+
+
 # ---------------------------------------------------------------- maximum
 
 
