@@ -26,8 +26,8 @@ _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """a and b as tensors of one element type with shapes that broadcast; one is a tensor."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.data.dtype == b.data.dtype and a.shape == b.shape:
-        return a, b  # nothing to mix
+    if type(a) is type(b) is Tensor and a.data.dtype == b.data.dtype and a.data.shape == b.data.shape:
+        return a, b  # nothing to mix: by far the most frequent
     if not isinstance(b, Tensor):
         if not isinstance(a, Tensor):
             raise DTypeError(f"{op}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
