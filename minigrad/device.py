@@ -165,7 +165,8 @@ def device(spec: DeviceLike) -> Device:
     match = _NAME.fullmatch(spec) if isinstance(spec, str) else None
     if match is None or match[1] not in KINDS:
         raise DeviceError(
-            f"device: expected a name such as 'cpu:0' or 'cuda:1', got {spec!r}: the kinds are {', '.join(KINDS)}"
+            f"device: expected a name such as 'cpu:0' or 'cuda:1', got {spec!r}: "
+            f"the kinds are {', '.join(sorted(KINDS))}"
         )
     kind, index = match[1], int(match[2] or 0)
     # setdefault is one step: two threads get the same object

@@ -32,6 +32,25 @@ def test_concat(shapes, axis, device):
     assert gradcheck(lambda x: F.concat([x, *(x.detach() for x in xs[1:])], axis), xs[:1])
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_every_device_of_the_processor_joins_and_cuts(axis):
+    """Element by element: which x has it, and where."""
+    for where in ("textbook:0", "cpu:0"):
+        xs = [normal([3 + 2 * (a == axis % 3) * i for a in range(3)], where, i) for i in range(3)]
+        y = F.concat(xs, axis)
+        places = [(i, place) for i, x in enumerate(xs) for place in range(x.shape[axis])]
+        dy = np.random.default_rng(9).standard_normal(y.shape)
+        y.backward(dy)
+        pieces = F.split(Tensor(y.numpy(), True, where), np.cumsum([x.shape[axis] for x in xs])[:-1].tolist(), axis)
+        assert y.shape[axis] == len(places) == 15
+        for j, (i, place) in enumerate(places):
+            here, there = (np.take(a, j, axis) for a in (y.numpy(), dy))
+            np.testing.assert_array_equal(here, np.take(xs[i].numpy(), place, axis))
+            np.testing.assert_array_equal(there, np.take(xs[i].grad.numpy(), place, axis))
+            np.testing.assert_array_equal(here, np.take(pieces[i].numpy(), place, axis))
+        assert gradcheck(lambda x, axis=axis: F.split(x, [1, 2], axis)[1], [normal((3, 4, 5), where)])
+
+
 def test_concat_of_a_tensor_with_itself(device):
     assert gradcheck(lambda x: F.concat([x, x * 2, x]), [normal((2, 3), device)])
 

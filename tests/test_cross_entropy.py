@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import cross_entropy_reference
+from reference import cross_entropy_reference, softmax_reference
 
 import minigrad
 import minigrad.functional as F
@@ -28,6 +28,26 @@ def test_values_against_loops(device):
     np.testing.assert_allclose(F.cross_entropy(x, t, "none").numpy(), expected, rtol=1e-12)
     assert F.cross_entropy(x, t).item() == pytest.approx(expected.mean(), rel=1e-12)
     assert F.cross_entropy(x, t, "sum").item() == pytest.approx(expected.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("n, c", [(1, 1), (7, 5), (33, 130)])
+def test_every_device_of_the_processor_against_loops(reduction, n, c):
+    for where in ("textbook:0", "cpu:0"):
+        x, t = logits(n, c, where), labels(n, c)
+        loss = F.cross_entropy(x, t, reduction)
+        dy = np.random.default_rng(1).standard_normal(loss.shape)
+        first = loss.node.backward(dy)  # leaves what forward kept as it was
+        loss.backward(dy)
+        np.testing.assert_array_equal(x.grad.numpy(), first)
+        rows = cross_entropy_reference(x.numpy(), t)
+        expected = {"none": rows, "sum": sum(rows), "mean": sum(rows) / n}[reduction]
+        np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-12, atol=1e-15)
+        p, dx = softmax_reference(x.numpy()), np.zeros((n, c))
+        for i, j in np.ndindex(n, c):
+            share = dy[i] if reduction == "none" else dy / n if reduction == "mean" else dy
+            dx[i, j] = share * (p[i, j] - (j == t[i]))
+        np.testing.assert_allclose(x.grad.numpy(), dx, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -164,6 +184,9 @@ def test_empty_batch(device):
     assert F.cross_entropy(x, [], "sum").item() == 0 and F.cross_entropy(x, [], "none").shape == (0,)
     F.cross_entropy(x, np.zeros(0, int)).backward()
     assert x.grad.shape == (0, 3)
+    assert F.cross_entropy(Tensor(np.zeros((0, 0)), device=device), [], "none").shape == (0,)
+    with pytest.raises(ArgumentError, match=r"target\[0\] = 0, but logits \(2, 0\) have the classes 0..-1"):
+        F.cross_entropy(Tensor(np.zeros((2, 0)), device=device), [0, 0])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64"])

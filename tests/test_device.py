@@ -231,3 +231,29 @@ os._exit(0)
 def test_a_child_forked_while_another_thread_draws_can_draw():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=120)
     assert done.stdout == "0 hung", done.stderr
+
+
+# ---------------------------------------------------------------- kinds
+
+
+def test_a_kind_of_device_is_one_class():
+    """It enters itself, and tensors, ops and backward are at home there."""
+
+    class Counting(minigrad.cpu.CPU, kind="counting"):
+        ran = 0
+
+        def forward(self, function, *arrays):
+            self.ran += 1
+            return super().forward(function, *arrays)
+
+    try:
+        where = minigrad.device("counting:1")
+        assert (where.kind, where.name, minigrad.device("counting") is not where) == ("counting", "counting:1", True)
+        x = Tensor([1.0, 2.0], True, where)
+        (x * x).sum().backward()
+        assert where.ran == 2 and x.grad.device is where and x.grad.numpy().tolist() == [2, 4]
+        assert x.to("cpu:0").device.name == "cpu:0" and Tensor([1.0]).to(where).device is where
+    finally:
+        del minigrad.device.__globals__["KINDS"]["counting"]
+    with pytest.raises(DeviceError, match="the kinds are cpu, cuda, cudasim, textbook"):
+        minigrad.device("counting:2")

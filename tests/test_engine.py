@@ -13,12 +13,15 @@ import pytest
 
 import minigrad.functional as F
 from minigrad import (
+    DeviceError,
     GraphError,
     ShapeError,
     Tensor,
+    backward,
     cpu,
     device,
     engine,
+    gradcheck,
     is_grad_enabled,
     no_grad,
     parallel,
@@ -26,7 +29,8 @@ from minigrad import (
     tracing,
 )
 from minigrad.backward import run_backward
-from minigrad.engine import Function, next_order
+from minigrad.cudasim import compiler
+from minigrad.engine import Function, backward_in_ten_lines, next_order
 from minigrad.tensor import apply, wrap
 
 
@@ -229,6 +233,46 @@ def test_an_error_in_the_middle_leaves_its_own_message():
         loss.backward()
     (x * 3).sum().backward()  # nothing is left locked
     np.testing.assert_array_equal(x.grad.numpy(), np.full((2, 3), 3))
+
+
+class Softplus(Function):
+    """y = log(1 + e^x): an op of a user's own has a forward and a backward, and nothing else."""
+
+    def forward(self, x):
+        self.x, self.y = x, np.logaddexp(x, x.dtype.type(0))
+        return self.y
+
+    def backward(self, dy):
+        return dy * np.exp(self.x - self.y)
+
+
+@pytest.mark.parametrize("where", ["cpu:0", "cpu:1", "textbook:0"])
+def test_an_op_of_ones_own_is_forward_and_backward(where):
+    x = Tensor([-2.0, 0.0, 3.0, 800.0], True, where)
+    y = apply(Softplus(), x)
+    y.backward([1.0, 1.0, 1.0, 2.0])
+    np.testing.assert_allclose(y.numpy(), [np.log1p(np.exp(-2)), np.log(2), np.log1p(np.exp(3)), 800], rtol=1e-6)
+    np.testing.assert_allclose(x.grad.numpy(), [1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-3)), 2], rtol=1e-6)
+    random = Tensor(np.random.default_rng(0).standard_normal((3, 4)), True, where)
+    assert gradcheck(lambda x: apply(Softplus(), x), [random])
+
+
+@pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
+def test_an_op_of_ones_own_says_that_it_needs_kernels_for_a_card():
+    x = Tensor([-2.0, 0.0, 3.0], True, "cudasim:0")
+    with pytest.raises(DeviceError, match=r"softplus: has no GPU face, for cudasim:0: .*\.to\('cpu:0'\)"):
+        apply(Softplus(), x)
+
+    class OneWay(Softplus, name="one_way"):
+        def forward_gpu(self, x):
+            return x
+
+    y = apply(OneWay(), x)
+    with pytest.raises(DeviceError, match=r"one_way: has no GPU face, for cudasim:0: .*\.to\('cpu:0'\)"):
+        y.backward([1.0, 1.0, 1.0])
+    moved = apply(Softplus(), x.to("cpu:0"))  # what the message says to do
+    moved.backward([1.0, 1.0, 1.0])
+    np.testing.assert_allclose(x.grad.numpy()[1], 0.5)
 
 
 # ---------------------------------------------------------------- changes in place
@@ -712,3 +756,74 @@ def test_a_recorder_runs_every_op(monkeypatch):
     assert [name for name, _ in forward] == ["multiply", "sum"] and backward == [("sum", ()), ("multiply", (2,))]
     np.testing.assert_array_equal(x.grad.numpy(), [2, 2])
     assert Function().flops(np.ones(3)) == 0
+
+
+# ---------------------------------------------------------------- ten lines
+
+
+class Mix(Function):
+    """y = 2 a + b a: a node of two inputs, for graphs of any form."""
+
+    def forward(self, a, b):
+        self.a, self.b = a, b
+        return 2 * a + b * a
+
+    def backward(self, dy):
+        return dy * (2 + self.b), dy * self.a
+
+
+def random_graph(seed, device):
+    """Some leaves, and a loss that depends on them by way of a random graph: diamonds, chains, leaves used often."""
+    rng = np.random.default_rng(seed)
+    leaves = [Tensor(rng.standard_normal(3), bool(rng.integers(4)), device, "float64") for _ in range(4)]
+    leaves[0].requires_grad_()
+    made = list(leaves)
+    for _ in range(12):
+        a, b = rng.integers(len(made), size=2)
+        made.append(apply(Mix(), made[a], made[b]) * 0.5)
+    return leaves, apply(Mix(), made[-1], leaves[0])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ten_lines_give_what_walk_gives(seed):
+    leaves, loss = random_graph(seed, "cpu:0")
+    others, same = random_graph(seed, "cpu:0")
+    gradients = backward_in_ten_lines(same.node, np.ones(3))
+    loss.backward(np.ones(3))
+    for leaf, other in zip(leaves, others):
+        assert (leaf.grad is None) == (other not in gradients)
+        if leaf.grad is not None:
+            np.testing.assert_allclose(gradients[other], leaf.grad.numpy(), rtol=1e-12)
+    assert same.node.freed
+
+
+def test_textbook_runs_the_ten_lines_and_refuses_what_the_others_refuse(monkeypatch):
+    seen = []
+    real = backward.backward_in_ten_lines
+    monkeypatch.setattr(backward, "backward_in_ten_lines", lambda *args: seen.append(args) or real(*args))
+    x = Tensor([1.0, 2.0], True, "textbook:0")
+    y = apply(Mix(), x, x)
+    y.backward([1.0, 1.0])
+    np.testing.assert_array_equal(x.grad.numpy(), [4, 6])
+    assert len(seen) == 1 and not np.shares_memory(x.grad.data, seen[0][1])
+    with pytest.raises(GraphError, match="already used by an earlier backward"):
+        y.backward([1.0, 1.0])
+    y = apply(Mix(), x, x)
+    with no_grad():
+        x += 1
+    with pytest.raises(GraphError, match="mix: backward needs input 0"):
+        y.backward([1.0, 1.0])
+    np.testing.assert_array_equal(x.grad.numpy(), [4, 6])
+
+
+def test_a_leaf_is_delivered_once_and_complete_on_one_device_and_on_two():
+    for devices in (("cpu:0",), ("cpu:0", "cpu:1")):
+        w = normal((4, 4))
+        halves = [w.to(name).tanh() * (i + 2.0) for i, name in enumerate(devices)]
+        loss = halves[0].sum()
+        for half in halves[1:]:
+            loss = loss + half.to("cpu:0").sum()
+        got = delivered(loss.node, np.ones(()))
+        assert [leaf for leaf, _ in got] == [w] and w.grad is None
+        expected = (1 - np.tanh(w.numpy()) ** 2) * sum(i + 2.0 for i in range(len(devices)))
+        np.testing.assert_allclose(got[0][1], expected, rtol=1e-12)

@@ -27,6 +27,35 @@ def test_values_against_loops(device, shape, bias):
     np.testing.assert_allclose(F.linear(x, w, b).numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("leading", [(), (1,), (7,), (3, 5), (2, 0)])
+@pytest.mark.parametrize("inputs, outputs", [(1, 1), (9, 4), (33, 17)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_textbook_and_the_fast_face_against_loops(leading, inputs, outputs, bias):
+    """dx = dy w is linear(dy, w^T), and dw = dy^T x is linear(dy^T, x^T): the same loops, other operands."""
+    for where in ("textbook:0", "cpu:0"):
+        leaves = [tensor(shape, where) for shape in ((*leading, inputs), (outputs, inputs), (outputs,))[: 2 + bias]]
+        y = F.linear(*leaves)
+        dy = np.random.default_rng(1).standard_normal(y.shape)
+        y.backward(dy)
+        x, w, *b = (leaf.numpy().reshape(-1, leaf.shape[-1]) for leaf in leaves)
+        dy = dy.reshape(-1, outputs)
+        expected = [linear_reference(dy, w.T), linear_reference(dy.T, x.T), [sum(col) for col in dy.T]]
+        close = {"rtol": 1e-13, "atol": 1e-13}
+        np.testing.assert_allclose(y.numpy().reshape(dy.shape), linear_reference(x, w, *(a[0] for a in b)), **close)
+        for leaf, gradient in zip(leaves, expected):
+            np.testing.assert_allclose(leaf.grad.numpy().reshape(np.shape(gradient)), gradient, **close)
+
+
+def test_sizes_of_zero():
+    """Nothing multiplied is 0, and nobody can tell how many rows of no features there are but from the shape."""
+    for where in ("textbook:0", "cpu:0"):
+        x, w, b = tensor((2, 3, 0), where), tensor((5, 0), where), tensor((5,), where)
+        y = F.linear(x, w, b)
+        y.backward(np.ones((2, 3, 5)))
+        np.testing.assert_array_equal(y.numpy(), np.broadcast_to(b.numpy(), (2, 3, 5)))
+        assert x.grad.shape == (2, 3, 0) and w.grad.shape == (5, 0) and b.grad.numpy().tolist() == [6] * 5
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (4,), (2, 3, 4), (2, 0, 4)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients_of_every_element(device, shape, bias):
@@ -178,8 +207,9 @@ def test_a_second_thread_only_for_what_is_worth_it(monkeypatch, device):
 
 def test_the_gradient_of_the_bias_is_summed_in_pieces(device):
     """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
-    x, w, b = (Tensor(np.ones(shape, np.float32), True, device) for shape in [(5000, 2), (3, 2), (3,)])
-    dy = np.ones((5000, 3), np.float32)
-    dy[0] = 2.0**24
-    F.linear(x, w, b).backward(Tensor(dy, device=device))
-    np.testing.assert_allclose(b.grad.numpy(), 2.0**24 + 4999, rtol=0, atol=160)
+    for where in (device, "textbook:0"):
+        x, w, b = (Tensor(np.ones(shape, np.float32), True, where) for shape in [(5000, 2), (3, 2), (3,)])
+        dy = np.ones((5000, 3), np.float32)
+        dy[0] = 2.0**24
+        F.linear(x, w, b).backward(Tensor(dy, device=where))
+        np.testing.assert_allclose(b.grad.numpy(), 2.0**24 + 4999, rtol=0, atol=160)

@@ -47,13 +47,48 @@ def test_against_sums_of_products(device):
             assert (a @ b).numpy()[i, j] == pytest.approx(total, rel=1e-13)
 
 
-@pytest.mark.parametrize("shapes", [((0, 4), (4, 5)), ((3, 0), (0, 5)), ((3, 4), (4, 0)), ((0, 3, 4), (4, 5))])
+def loops(a, b):
+    """y_ij = sum over k of a_ik b_kj, for all pairs of matrices: the rules of NumPy, one number at a time."""
+    rows, columns = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+    batch = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    rows, columns = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (rows, columns))
+    y = np.zeros((*batch, rows.shape[-2], columns.shape[-1]))
+    for *n, i, j in np.ndindex(y.shape):
+        y[(*n, i, j)] = sum(rows[(*n, i, k)] * columns[(*n, k, j)] for k in range(rows.shape[-1]))
+    dropped = [axis for axis, x in ((-2, a), (-1, b)) if x.ndim == 1]
+    return y.squeeze(tuple(dropped))
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_the_textbook_and_the_fast_face_against_loops(shapes):
+    """y is linear in a and in b: its gradients, times any da and db, are the changes of sum(y dy) along them."""
+    grads = []
+    for where in ("textbook:0", "cpu:0"):
+        a, b = normal(shapes[0], where), normal(shapes[1], where, 1)
+        y = F.matmul(a, b)
+        dy, da, db = (np.random.default_rng(i).standard_normal(s) for i, s in enumerate((y.shape, *shapes), 2))
+        y.backward(dy)
+        np.testing.assert_allclose(y.numpy(), loops(a.numpy(), b.numpy()), rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose((a.grad.numpy() * da).sum(), (loops(da, b.numpy()) * dy).sum(), rtol=1e-12)
+        np.testing.assert_allclose((b.grad.numpy() * db).sum(), (loops(a.numpy(), db) * dy).sum(), rtol=1e-12)
+        grads.append((a.grad.numpy(), b.grad.numpy()))
+    for textbook, fast in zip(*grads):
+        np.testing.assert_allclose(textbook, fast, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((0, 4), (4, 5)), ((3, 0), (0, 5)), ((3, 4), (4, 0)), ((0, 3, 4), (4, 5)), ((2, 3, 0), (0, 5)),
+        ((2, 3, 4), (4, 0)), ((2, 3, 0), (2, 0, 5)),
+    ],
+)  # fmt: skip
 def test_empty(shapes, device):
     a, b = normal(shapes[0], device), normal(shapes[1], device)
     y = a @ b
     np.testing.assert_array_equal(y.numpy(), a.numpy() @ b.numpy())
     y.backward(np.ones(y.shape))
-    np.testing.assert_array_equal(a.grad.numpy(), np.ones(y.shape) @ b.numpy().T)
+    np.testing.assert_array_equal(a.grad.numpy(), np.ones(y.shape) @ b.numpy().swapaxes(-1, -2))
     np.testing.assert_array_equal(b.grad.numpy(), np.zeros(b.shape))
 
 
@@ -158,8 +193,9 @@ def test_refused():
 
 def test_gradients_of_a_repeated_matrix_are_summed_in_pieces(device):
     """2^24 + 1 is 2^24 in float32: one addition after the other would lose all the ones."""
-    a, b = Tensor(np.ones((1, 2, 2), np.float32), True, device), Tensor(np.ones((5000, 2, 1), np.float32), True, device)
-    dy = np.ones((5000, 2, 1), np.float32)
-    dy[0] = 2.0**24
-    (a @ b).backward(Tensor(dy, device=device))
-    np.testing.assert_allclose(a.grad.numpy(), 2.0**24 + 4999, rtol=0, atol=160)
+    for where in (device, "textbook:0"):
+        a, b = (Tensor(np.ones(shape, np.float32), True, where) for shape in [(1, 2, 2), (5000, 2, 1)])
+        dy = np.ones((5000, 2, 1), np.float32)
+        dy[0] = 2.0**24
+        F.matmul(a, b).backward(Tensor(dy, device=where))
+        np.testing.assert_allclose(a.grad.numpy(), 2.0**24 + 4999, rtol=0, atol=160)

@@ -33,6 +33,18 @@ def test_values_and_gradients(shape, padding, value, device):
         assert gradcheck(lambda x: F.pad(x, padding, value), [x])
 
 
+def test_every_device_of_the_processor_pads():
+    for where in ("textbook:0", "cpu:0"):
+        x = normal((2, 3), where)
+        y = F.pad(x, ((1, 0), (2, 1)), 7.0)
+        dy = np.arange(18.0).reshape(3, 6)
+        y.backward(dy)
+        for i, j in np.ndindex(3, 6):
+            inside = i >= 1 and 2 <= j < 5
+            assert y.numpy()[i, j] == (x.numpy()[i - 1, j - 2] if inside else 7)
+            assert not inside or x.grad.numpy()[i - 1, j - 2] == dy[i, j]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
 def test_types(dtype, device):
     x = Tensor(np.ones((2, 2), dtype), device=device)

@@ -88,6 +88,28 @@ def test_transpose_refused(device):
         x.transpose(0, 2)
 
 
+def test_every_device_of_the_processor_moves_elements():
+    """Where each element goes, and its gradient comes back from; one that is picked twice gets both."""
+    moves = [
+        lambda x: F.reshape(x, 4, -1), lambda x: F.flatten(x, 1), lambda x: F.transpose(x, 2, 0, 1),
+        lambda x: F.getitem(x, (slice(None, None, -1), 1)), lambda x: F.getitem(x, ([1, 0, 1], slice(1, 3))),
+    ]  # fmt: skip
+    for where in ("textbook:0", "cpu:0"):
+        numbers = Tensor(np.arange(24.0).reshape(2, 3, 4), device=where)
+        for move in moves:
+            came_from = move(numbers).numpy().astype(int)  # every element of y holds the number of its own in x
+            x = normal((2, 3, 4), where)
+            y = move(x)
+            dy = np.random.default_rng(1).standard_normal(y.shape)
+            y.backward(dy)
+            dx = np.zeros(24)
+            for place in np.ndindex(y.shape):
+                assert y.numpy()[place] == x.numpy().ravel()[came_from[place]]
+                dx[came_from[place]] += dy[place]
+            np.testing.assert_array_equal(x.grad.numpy().ravel(), dx)
+        np.testing.assert_array_equal(F.transpose(numbers, 2, 0, 1).numpy()[3, 1, 2], numbers.numpy()[1, 2, 3])
+
+
 def test_views_share_memory_and_version(device):
     x = Tensor(np.zeros((4, 6)), device=device)
     for y in (x.reshape(24), x.T, x[1:3], x.flatten(), x[None, ..., 0]):

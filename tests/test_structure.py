@@ -1,6 +1,7 @@
 """The shape of the project: imports go one way, and every op has its three rooms."""
 
 import ast
+import importlib
 import runpy
 import sys
 import types
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import minigrad
+from minigrad.engine import Function
 from minigrad.tensor import OPS
 
 PACKAGE = Path(minigrad.__file__).parent
@@ -106,6 +108,119 @@ def test_every_room_is_complete(room):
     for function in public:
         assert OPS.get(function.name), f"{function.name} is not entered with @op"
         assert ast.get_docstring(function), f"{function.name} has no docstring"
+
+
+# ---------------------------------------------------------------- the order of a room, and its first face
+
+FACES = ["forward", "backward", "forward_cpu", "backward_cpu", "forward_gpu", "backward_gpu"]
+NOT_PLAIN = ("minigrad.memory", "minigrad.parallel", "minigrad.gpu")  # pools, threads, cards
+
+
+def assigned(statement: ast.stmt) -> list[str]:
+    """The names that a statement of a class gives a value: a method's, or those left of "="."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def out_of_order(tree: ast.Module) -> list[str]:
+    """What stands in the wrong place: public functions come before classes, and a class's faces in one order."""
+    first_class = next((i for i, node in enumerate(tree.body) if isinstance(node, ast.ClassDef)), len(tree.body))
+    late = [n.name for n in tree.body[first_class:] if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    wrong = [f"the public function {name} comes after a class" for name in late]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            faces = [name for statement in node.body for name in assigned(statement) if name in FACES]
+            if faces != sorted(faces, key=FACES.index):
+                wrong.append(f"{node.name} defines {faces}, in this order")
+    return wrong
+
+
+def not_plain(tree: ast.Module) -> list[str]:
+    """What the textbook's face of a class uses of the others': out=, names from NOT_PLAIN, methods of its device."""
+    foreign = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = "minigrad.ops" if node.level == 1 else "minigrad"
+            module = f"{package}.{node.module}" if node.module else package
+            for alias in node.names:
+                if module in NOT_PLAIN or f"{module}.{alias.name}" in NOT_PLAIN:
+                    foreign.add(alias.asname or alias.name)
+    found = []
+    for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for way in cls.body:
+            if isinstance(way, ast.FunctionDef) and way.name in ("forward", "backward"):
+                used = set()
+                for node in ast.walk(way):
+                    if isinstance(node, ast.Name) and node.id in foreign:
+                        used.add(node.id)
+                    elif isinstance(node, ast.keyword) and node.arg == "out":
+                        used.add("out=")
+                    elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("self.device."):
+                        used.add(ast.unparse(node.func))
+                found += [f"{cls.name}.{way.name} uses {name}" for name in sorted(used)]
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: p.stem)
+def test_a_room_reads_from_the_formula_to_the_card(room):
+    """Docstring, public functions, then the faces: textbook, fast, card.  A reader may stop after any of them."""
+    tree = ast.parse(room.read_text(encoding="utf-8"))
+    assert isinstance(tree.body[0], ast.Expr) and ast.get_docstring(tree)
+    assert not out_of_order(tree)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: p.stem)
+def test_every_op_has_the_textbooks_face(room):
+    module = importlib.import_module(f"minigrad.ops.{room.stem}")
+    own = [thing for thing in vars(module).values() if getattr(thing, "__module__", None) == module.__name__]
+    for cls in (thing for thing in own if isinstance(thing, type) and issubclass(thing, Function)):
+        for way in ("forward", "backward"):
+            has = {face: getattr(cls, face) is not getattr(Function, face) for face in FACES if face.startswith(way)}
+            assert has[way] or not any(has.values()), f"{cls.__name__}: {has}: {way} is the formula in plain NumPy"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda p: p.stem)
+def test_the_textbooks_face_is_plain_numpy(path):
+    assert not not_plain(ast.parse(path.read_text(encoding="utf-8")))
+
+
+FAST = """
+from .. import gpu, parallel as threads
+from ..memory import empty_like as fresh, empty
+from ..parallel import split
+from ._windows import taps
+class A:
+    def forward(self, x):
+        return np.exp(x, {0})
+    def backward(self, dy):
+        return [lambda: ({1}) for t in taps(dy)]
+    def forward_cpu(self, x):
+        return np.exp(x, out=split(self.device, gpu.empty(empty(fresh(x)))))
+"""
+
+
+def test_these_rules_can_be_broken():
+    plain = "np.empty_like(x), np.split(x, 2), x.empty, x.split(), random_key(self.device)"
+    assert not_plain(ast.parse(FAST.format("x", plain))) == []
+    for code, name in [
+        ("out=x", "out="), ("fresh(x)", "fresh"), ("empty(1)", "empty"), ("split(x)", "split"), ("gpu.add", "gpu"),
+        ("threads.split", "threads"), ("self.device.launch(x)", "self.device.launch"),
+    ]:  # fmt: skip
+        assert not_plain(ast.parse(FAST.format(code, plain))) == [f"A.forward uses {name}"]
+        code = f"dict({code})"
+        assert not_plain(ast.parse(FAST.format("x", code))) == [f"A.backward uses {name}"]
+    for body, right in [
+        ("def forward(self): 0\n def backward(self): 0\n forward_gpu, backward_gpu = forward, backward", True),
+        ("forward_cpu = backward_cpu = None\n def forward_gpu(self): 0", True),
+        ("def forward_cpu(self): 0\n def forward(self): 0", False),
+        ("def forward(self): 0\n def forward_gpu(self): 0\n def forward_cpu(self): 0", False),
+        ("def forward(self): 0\n def forward_cpu(self): 0\n def backward(self): 0", False),
+        ("forward_gpu, backward_gpu = a, b\n def forward(self): 0", False),
+    ]:
+        assert bool(out_of_order(ast.parse(f"def a(): 0\nclass A:\n {body}\ndef _b(): 0"))) is not right
+    assert out_of_order(ast.parse("class A: 0\ndef a(): 0")) == ["the public function a comes after a class"]
 
 
 def test_functional_offers_every_op():

@@ -20,59 +20,6 @@ from ..tensor import Tensor, apply, op
 from ._checks import check_tensors, integer, normalized_axis
 
 
-class Concat(Function):
-    def __init__(self, axis: int):
-        self.axis = axis
-
-    def forward_cpu(self, *xs: Array) -> Array:
-        self.sizes = [x.shape[self.axis] for x in xs]
-        return np.concatenate(xs, axis=self.axis)
-
-    def backward_cpu(self, dy: Array) -> Any:
-        return tuple(dy[piece] for piece in self._pieces())
-
-    def forward_gpu(self, *xs: Array) -> Array:
-        self.sizes = [x.shape[self.axis] for x in xs]
-        shape = (*xs[0].shape[: self.axis], sum(self.sizes), *xs[0].shape[self.axis + 1 :])
-        y = self.device.empty(shape, xs[0].dtype)
-        for x, piece in zip(xs, self._pieces()):
-            self.device.assign(y[piece], x)
-        return y
-
-    def backward_gpu(self, dy: Array) -> Any:
-        return tuple(dy[piece] for piece in self._pieces())
-
-    def _pieces(self) -> list[tuple[slice, ...]]:
-        """Where each x is in y."""
-        before = (slice(None),) * self.axis
-        return [(*before, slice(end - size, end)) for size, end in zip(self.sizes, accumulate(self.sizes))]
-
-
-class Split(Function):
-    """One piece of the split: each has a node of its own, since a node has one output."""
-
-    def __init__(self, axis: int, start: int, stop: int):
-        self.piece = (slice(None),) * axis + (slice(start, stop),)
-
-    def forward_cpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        return x[self.piece]
-
-    def backward_cpu(self, dy: Array) -> Array:
-        dx = np.zeros_like(dy, shape=self.x_shape)  # memory in the order of dy: channels-last stays so
-        dx[self.piece] = dy
-        return dx
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        return x[self.piece]
-
-    def backward_gpu(self, dy: Array) -> Array:
-        dx = self.device.zeros(self.x_shape, dy.dtype)
-        self.device.assign(dx[self.piece], dy)
-        return dx
-
-
 @op
 def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The tensors one after the other along `axis`; ShapeError unless all their other axes are equal.
@@ -112,3 +59,64 @@ def split(x: Tensor, sections_or_indices: int | Sequence[int], axis: int = 0) ->
             raise ShapeError(f"split: axis {axis} of x {x.shape} does not divide into {sections} equal parts")
         cuts = [n // sections * i for i in range(sections + 1)]
     return [apply(Split(along, start, stop), x) for start, stop in zip(cuts, cuts[1:])]
+
+
+class Concat(Function):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    # ---- the textbook's face
+
+    def forward(self, *xs: Array) -> Array:
+        self.sizes = [x.shape[self.axis] for x in xs]
+        return np.concatenate(xs, axis=self.axis)
+
+    def backward(self, dy: Array) -> Any:
+        return tuple(dy[piece] for piece in self._pieces())
+
+    # ---- on a card
+
+    def forward_gpu(self, *xs: Array) -> Array:
+        self.sizes = [x.shape[self.axis] for x in xs]
+        shape = (*xs[0].shape[: self.axis], sum(self.sizes), *xs[0].shape[self.axis + 1 :])
+        y = self.device.empty(shape, xs[0].dtype)
+        for x, piece in zip(xs, self._pieces()):
+            self.device.assign(y[piece], x)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Any:
+        return tuple(dy[piece] for piece in self._pieces())
+
+    def _pieces(self) -> list[tuple[slice, ...]]:
+        """Where each x is in y."""
+        before = (slice(None),) * self.axis
+        return [(*before, slice(end - size, end)) for size, end in zip(self.sizes, accumulate(self.sizes))]
+
+
+class Split(Function):
+    """One piece of the split: each has a node of its own, since a node has one output."""
+
+    def __init__(self, axis: int, start: int, stop: int):
+        self.piece = (slice(None),) * axis + (slice(start, stop),)
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x[self.piece]
+
+    def backward(self, dy: Array) -> Array:
+        dx = np.zeros_like(dy, shape=self.x_shape)  # memory in the order of dy: channels-last stays so
+        dx[self.piece] = dy
+        return dx
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x[self.piece]
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dx = self.device.zeros(self.x_shape, dy.dtype)
+        self.device.assign(dx[self.piece], dy)
+        return dx

@@ -4,8 +4,16 @@
     loss_i = -log p[i, t_i] = log(sum_c exp(s[i, c])) - s[i, t_i],   s = x - max(x)
     dx[i, c] = dloss_i * (p[i, c] - [c = t_i])
 
-t holds the true class of each row.  Done in one op, the loss is finite for logits of 10,000 (the probability
-of the true class may underflow to 0, its logarithm is never taken) and the gradient needs no division.
+t holds the true class of each row, and [c = t_i] is 1 for it and 0 for the others.  The derivative of
+log(sum_c exp(s_c)) with respect to s_c is exp(s_c) / sum_c exp(s_c) = p_c, that of -s_t is -1 at the true class; the
+maximum cancels out of the loss, so that the derivatives with respect to x and s are the same.
+
+Done in one op, the loss is finite for logits of 10,000 (the probability of the true class may underflow to 0, its
+logarithm is never taken) and the gradient needs no division.
+
+A gradient below the smallest normal number (1.2e-38 in float32) is set to 0.  There are many of them, since most
+probabilities of a trained net are all but 0, and processors calculate with such numbers (denormal ones) many times
+slower than with others: here, and in the matrix products of backward that follow.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5 ("maximizes the average across training cases of the
 log-probability of the correct label").
@@ -18,76 +26,16 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
+from ..device import Device
 from ..engine import Array, Function
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..gpu import THREADS
-from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, one_of
 from ._reduction import added_up
 
 REDUCTIONS = ("mean", "sum", "none")
 WARP = 32  # threads
-
-
-class CrossEntropy(Function, name="cross_entropy"):
-    def __init__(self, t: Array, reduction: str):
-        self.t, self.reduction = t, reduction
-
-    def forward_cpu(self, x: Array) -> Array:
-        self.rows = np.arange(len(x))
-        # NaN without a warning: a row with +inf, or of nothing but -inf; the mean over no rows, which is 0/0.
-        with np.errstate(invalid="ignore"):
-            s = np.subtract(x, x.max(axis=1, keepdims=True, initial=-np.inf), out=empty_like(x))
-            true = s[self.rows, self.t]
-            self.p = np.exp(s, out=s)
-            total = added_up(self.p, (1,))
-            self.p /= total[:, None]
-            loss = np.log(total) - true
-            if self.reduction == "none":
-                return loss
-            return loss.sum() / x.dtype.type(len(x) if self.reduction == "mean" else 1)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        dx = empty_like(self.p)
-        np.copyto(dx, self.p)
-        dloss = dy[:, None] if self.reduction == "none" else dy
-        if self.reduction == "mean":
-            dloss = dloss / dx.dtype.type(max(1, len(dx)))
-        dx[self.rows, self.t] -= 1
-        dx *= dloss
-        # Probabilities that are all but 0 become gradients so small that processors handle them slowly
-        # (denormal numbers), and the matrix products that follow with them.
-        dx[np.abs(dx) < np.finfo(dx.dtype).tiny] = 0
-        return dx
-
-    def forward_gpu(self, x: Array) -> Array:
-        x, rows = self.device.contiguous(x), len(x)
-        self.t = t = self.device.upload(self.t, np.int64)
-        self.p = p = self.device.empty_like(x)
-        loss = self.device.empty((rows,), x.dtype)
-        self.launch("cross_entropy_forward", x, t, p, loss, *x.shape)
-        if self.reduction == "none":
-            return loss
-        y = self.device.empty((), x.dtype)
-        divisor = rows if self.reduction == "mean" else 1
-        self.device.launch("cross_entropy", "cross_entropy_total", 1, THREADS, loss, y, rows, divisor, REAL=x.dtype)
-        return y
-
-    def backward_gpu(self, dy: Array) -> Array:
-        dy, p, t = self.device.contiguous(dy), self.p, self.t
-        dx = self.device.empty_like(p)
-        dy_step = int(self.reduction == "none")
-        divisor = len(p) if self.reduction == "mean" else 1
-        tiny = np.finfo(dx.dtype).tiny
-        self.launch("cross_entropy_backward", dy, p, t, dx, *p.shape, dy_step, divisor, tiny)
-        return dx
-
-    def launch(self, kernel: str, *args: Any) -> None:
-        """A kernel that gives each row a block, no larger than the row."""
-        rows, classes = self.p.shape
-        grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(max(1, classes), WARP))
-        self.device.launch("cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
 
 
 @op
@@ -107,37 +55,94 @@ def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tenso
     check_floating("cross_entropy", logits=logits)
     check_rank("cross_entropy", "logits", logits, 2, "(N, C)")
     reduction = one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
-    return apply(CrossEntropy(_checked_labels(target, logits), reduction), logits)
+    return apply(CrossEntropy(_labels(target, logits.device, *logits.shape), reduction), logits)
 
 
-def _checked_labels(target: Any, logits: Tensor) -> Array:
+class CrossEntropy(Function, name="cross_entropy"):
+    def __init__(self, t: Array, reduction: str):
+        self.t, self.reduction = t, reduction
+        self.divisor = len(t) if reduction == "mean" else 1
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        # NaN without a warning: a row with +inf, or of nothing but -inf; the mean over no rows, which is 0/0.
+        with np.errstate(invalid="ignore"):
+            s = x - x.max(axis=1, keepdims=True, initial=-np.inf)
+            powers = np.exp(s)
+            total = added_up(powers, (1,))
+            self.p = powers / total[:, None]
+            loss = np.log(total) - s[np.arange(len(x)), self.t]
+            return loss if self.reduction == "none" else loss.sum() / self.divisor
+
+    def backward(self, dy: Array) -> Array:
+        dloss = dy[:, None] if self.reduction == "none" else dy / max(1, self.divisor)
+        dx = self.p.copy()
+        dx[np.arange(len(dx)), self.t] -= 1  # [c = t_i]
+        dx *= dloss
+        dx[np.abs(dx) < np.finfo(dx.dtype).tiny] = 0
+        return dx
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        x, rows = self.device.contiguous(x), len(x)
+        self.t = t = self.device.upload(self.t, np.int64)
+        self.p = p = self.device.empty_like(x)
+        loss = self.device.empty((rows,), x.dtype)
+        self.launch("cross_entropy_forward", x, t, p, loss, *x.shape)
+        if self.reduction == "none":
+            return loss
+        y = self.device.empty((), x.dtype)
+        self.device.launch(
+            "cross_entropy", "cross_entropy_total", 1, THREADS, loss, y, rows, self.divisor, REAL=x.dtype
+        )
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy, p, t = self.device.contiguous(dy), self.p, self.t
+        dx = self.device.empty_like(p)
+        dy_step = int(self.reduction == "none")
+        tiny = np.finfo(dx.dtype).tiny
+        self.launch("cross_entropy_backward", dy, p, t, dx, *p.shape, dy_step, self.divisor, tiny)
+        return dx
+
+    def launch(self, kernel: str, *args: Any) -> None:
+        """A kernel that gives each row a block, no larger than the row."""
+        rows, classes = self.p.shape
+        grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(max(1, classes), WARP))
+        self.device.launch("cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
+
+
+def _labels(target: Any, where: Device, n: int, classes: int) -> Array:
     """The labels as a NumPy array of indices, a copy; raises as cross_entropy says."""
-    n, classes = logits.shape
-    where = logits.device
     if isinstance(target, Tensor) and target.device is not where:
         raise DeviceError(
             f"cross_entropy: logits on {where}, target on {target.device}: bring them together with .to()"
         )
     try:
-        labels = target.numpy() if isinstance(target, Tensor) else np.asarray(target)
+        t = target.numpy() if isinstance(target, Tensor) else np.asarray(target)
     except ValueError:
         raise ShapeError("cross_entropy: target is a ragged list; it must be a flat list of N labels") from None
-    if labels.shape != (n,):
-        raise ShapeError(
-            f"cross_entropy: target must have shape ({n},) for logits {logits.shape}, it has {labels.shape}: "
+    # An empty list arrives as one of floats.
+    if t.shape == (n,) and (n == 0 or t.dtype.kind in "iu" and ((t >= 0) & (t < classes)).all()):
+        return t.astype(np.intp)
+    raise _wrong_labels(t, n, classes)
+
+
+def _wrong_labels(t: Array, n: int, classes: int) -> Exception:
+    """What to raise for labels that are not n integers 0 <= t < classes; it names the first that is not."""
+    if t.shape != (n,):
+        return ShapeError(
+            f"cross_entropy: target must have shape ({n},) for logits {(n, classes)}, it has {t.shape}: "
             "one class number per row, not one-hot rows"
         )
-    if n and labels.dtype.kind not in "iu":  # an empty list arrives as floats
-        i = int(np.argmax(labels % 1 != 0)) if labels.dtype.kind == "f" else 0
-        raise DTypeError(
-            f"cross_entropy: target must be integers, is {labels.dtype}: target[{i}] = {labels.tolist()[i]}"
-        )
-    indices = labels.astype(np.intp)
-    if (indices.view(np.uintp) >= classes).any():  # negative ones come last there
-        wrong = (labels < 0) | (labels >= classes)
-        i = int(wrong.argmax())
-        raise ArgumentError(
-            f"cross_entropy: target[{i}] = {labels[i].item()}, but logits {logits.shape} have the classes "
-            f"0..{classes - 1} ({int(wrong.sum())} label(s) out of range)"
-        )
-    return indices
+    if t.dtype.kind not in "iu":
+        i = int(np.argmax(t % 1 != 0)) if t.dtype.kind == "f" else 0
+        return DTypeError(f"cross_entropy: target must be integers, is {t.dtype}: target[{i}] = {t.tolist()[i]}")
+    wrong = (t < 0) | (t >= classes)
+    i = int(wrong.argmax())
+    return ArgumentError(
+        f"cross_entropy: target[{i}] = {t[i].item()}, but logits {(n, classes)} have the classes "
+        f"0..{classes - 1} ({int(wrong.sum())} label(s) out of range)"
+    )

@@ -21,32 +21,6 @@ from ..tensor import Tensor, apply, op
 from ._checks import check_tensors, integer, is_number
 
 
-class Pad(Function):
-    def __init__(self, padding: list[tuple[int, int]], value: Any):
-        self.padding, self.value = padding, value
-
-    def forward_cpu(self, x: Array) -> Array:
-        y = np.full_like(x, self.value, shape=self._padded(x))  # memory in the order of x: channels-last stays so
-        y[self.inside] = x
-        return y
-
-    def backward_cpu(self, dy: Array) -> Array:
-        return dy[self.inside]
-
-    def forward_gpu(self, x: Array) -> Array:
-        y = self.device.full(self._padded(x), self.value, x.dtype)
-        self.device.assign(y[self.inside], x)
-        return y
-
-    def backward_gpu(self, dy: Array) -> Array:
-        return dy[self.inside]
-
-    def _padded(self, x: Array) -> tuple[int, ...]:
-        """The shape of y; notes where x is in it."""
-        self.inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, self.padding))
-        return tuple(before + n + after for n, (before, after) in zip(x.shape, self.padding))
-
-
 @op
 def pad(x: Tensor, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `value` around it; padding says, for each axis, how much (before, after), as np.pad.
@@ -66,6 +40,36 @@ def pad(x: Tensor, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Te
     if x.dtype.kind != "f" and not _has(x.dtype, value):
         raise ArgumentError(f"pad: value must be an integer for a {x.dtype} tensor, within its range, got {value!r}")
     return apply(Pad(pairs, value), x)
+
+
+class Pad(Function):
+    def __init__(self, padding: list[tuple[int, int]], value: Any):
+        self.padding, self.value = padding, value
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        y = np.full_like(x, self.value, shape=self._padded(x))  # memory in the order of x: channels-last stays so
+        y[self.inside] = x
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return dy[self.inside]
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        y = self.device.full(self._padded(x), self.value, x.dtype)
+        self.device.assign(y[self.inside], x)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return dy[self.inside]
+
+    def _padded(self, x: Array) -> tuple[int, ...]:
+        """The shape of y; notes where x is in it."""
+        self.inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, self.padding))
+        return tuple(before + n + after for n, (before, after) in zip(x.shape, self.padding))
 
 
 def _has(dtype: np.dtype[Any], value: Any) -> bool:

@@ -21,71 +21,6 @@ from ..tensor import Tensor, apply, op
 from ._checks import check_tensors, integer, normalized_axis
 
 
-class Reshape(Function):
-    def __init__(self, y_shape: tuple[int, ...]):
-        self.y_shape = y_shape
-
-    def forward_cpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        return x.reshape(self.y_shape)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        return dy.reshape(self.x_shape)
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        return self.device.reshaped(x, self.y_shape)
-
-    def backward_gpu(self, dy: Array) -> Array:
-        return self.device.reshaped(dy, self.x_shape)
-
-
-class Transpose(Function):
-    def __init__(self, axes: tuple[int, ...]):
-        self.axes = axes
-
-    def forward_cpu(self, x: Array) -> Array:
-        return x.transpose(self.axes)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        return dy.transpose(sorted(range(dy.ndim), key=self.axes.__getitem__))
-
-    forward_gpu, backward_gpu = forward_cpu, backward_cpu  # views
-
-
-class GetItem(Function):
-    def __init__(self, index: tuple[Any, ...]):
-        self.index = index  # a plain one: its arrays are its own, and backward sees the index of today
-
-    def forward_cpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        return x[self.index]
-
-    def backward_cpu(self, dy: Array) -> Array:
-        dx = np.zeros(self.x_shape, dy.dtype)
-        if any(isinstance(part, np.ndarray) and part.dtype != bool for part in self.index):
-            np.add.at(dx, self.index, dy)  # integers in arrays may repeat
-        else:
-            dx[self.index] = dy
-        return dx
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        y = view(x, self.index)
-        self.is_view = y is not None
-        if self.is_view:
-            return y
-        self.rows, self.row_shape = rows_of(self.index, x.shape)
-        return self.device.take_rows(x, self.rows, self.row_shape)
-
-    def backward_gpu(self, dy: Array) -> Array:
-        if not self.is_view:
-            return self.device.sum_rows(self.x_shape, self.rows, self.row_shape, dy)
-        dx = self.device.zeros(self.x_shape, dy.dtype)
-        self.device.assign(dx[self.index], dy)
-        return dx
-
-
 @op
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """x with another shape of the same size, elements in row-major order; one axis may be -1: what remains.
@@ -136,3 +71,78 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         return apply(GetItem(plain_index(index)), x)
     except IndexError as error:
         raise IndexError(f"getitem: {error} (x {x.shape})") from None
+
+
+class Reshape(Function):
+    def __init__(self, y_shape: tuple[int, ...]):
+        self.y_shape = y_shape
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.reshape(self.y_shape)
+
+    def backward(self, dy: Array) -> Array:
+        return dy.reshape(self.x_shape)
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return self.device.reshaped(x, self.y_shape)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return self.device.reshaped(dy, self.x_shape)
+
+
+class Transpose(Function):
+    def __init__(self, axes: tuple[int, ...]):
+        self.axes = axes
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, dy: Array) -> Array:
+        return dy.transpose(sorted(range(dy.ndim), key=self.axes.__getitem__))
+
+    forward_gpu, backward_gpu = forward, backward  # views
+
+
+class GetItem(Function):
+    def __init__(self, index: tuple[Any, ...]):
+        self.index = index  # a plain one: its arrays are its own, and backward sees the index of today
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x[self.index]
+
+    def backward(self, dy: Array) -> Array:
+        dx = np.zeros(self.x_shape, dy.dtype)
+        if any(isinstance(part, np.ndarray) and part.dtype != bool for part in self.index):
+            np.add.at(dx, self.index, dy)  # integers in arrays may repeat
+        else:
+            dx[self.index] = dy
+        return dx
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        y = view(x, self.index)
+        self.is_view = y is not None
+        if self.is_view:
+            return y
+        self.rows, self.row_shape = rows_of(self.index, x.shape)
+        return self.device.take_rows(x, self.rows, self.row_shape)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        if not self.is_view:
+            return self.device.sum_rows(self.x_shape, self.rows, self.row_shape, dy)
+        dx = self.device.zeros(self.x_shape, dy.dtype)
+        self.device.assign(dx[self.index], dy)
+        return dx
