@@ -79,10 +79,10 @@ class Function:
                 setattr(cls, f"{way}_cpu", vars(cls)[way])
 
     def forward(self, *arrays: Array) -> Array:
-        raise DeviceError(f"{self.name}: has no face for {self.device}: move the tensor to another device with .to()")
+        raise DeviceError(f"{self.name}: has no face for {self.device}: move the tensor with .to('cpu:0')")
 
     def backward(self, dy: Array) -> Any:
-        raise GraphError(f"{self.name}: has no gradient on {self.device}: give its Function a backward")
+        raise GraphError(f"{self.name}: has no gradient on {self.device}: .detach() its inputs, or move them to cpu:0")
 
     forward_cpu = forward_gpu = forward
     backward_cpu = backward_gpu = backward

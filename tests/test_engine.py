@@ -260,7 +260,7 @@ def test_an_op_of_ones_own_is_forward_and_backward(where):
 @pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
 def test_an_op_of_ones_own_says_that_it_needs_kernels_for_a_card():
     x = Tensor([-2.0, 0.0, 3.0], True, "cudasim:0")
-    with pytest.raises(DeviceError, match=r"softplus: has no GPU face, for cudasim:0: .*\.to\('cpu:0'\)"):
+    with pytest.raises(DeviceError, match=r"softplus: has no face for cudasim:0: .*\.to\('cpu:0'\)"):
         apply(Softplus(), x)
 
     class OneWay(Softplus, name="one_way"):
@@ -268,7 +268,7 @@ def test_an_op_of_ones_own_says_that_it_needs_kernels_for_a_card():
             return x
 
     y = apply(OneWay(), x)
-    with pytest.raises(DeviceError, match=r"one_way: has no GPU face, for cudasim:0: .*\.to\('cpu:0'\)"):
+    with pytest.raises(GraphError, match="one_way: has no gradient on cudasim:0: .detach"):
         y.backward([1.0, 1.0, 1.0])
     moved = apply(Softplus(), x.to("cpu:0"))  # what the message says to do
     moved.backward([1.0, 1.0, 1.0])
