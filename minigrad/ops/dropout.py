@@ -60,7 +60,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, form: str = "inver
 
 
 class Dropout(Function):
-    """The op in training.
+    """Dropout in training; in testing nothing is random, and the paper's form is a multiplication.
 
     bits, dropped: an element draws a number of so many random bits, and is dropped where that is below `dropped`.
     """
