@@ -71,9 +71,3 @@ extern "C" __global__ void dropout(const REAL* __restrict__ x, REAL* __restrict_
         __syncthreads();  // before the next tile's words come
     }
 }
-
-// y = x * scale: the paper's form in testing.
-extern "C" __global__ void scaled(const REAL* __restrict__ x, REAL* __restrict__ y, long long n, REAL scale) {
-    long long i = global_thread();
-    if (i < n) y[i] = x[i] * scale;
-}

@@ -1,5 +1,7 @@
 """add, subtract, multiply, divide, power, negative: values, gradients, broadcasting, element types."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,6 +50,46 @@ def test_values_and_gradients(name, shapes, device):
         assert gradcheck(ours, [a, b])
         assert gradcheck(ours, [a, b.detach()])
         assert gradcheck(ours, [a.detach(), b])
+
+
+SCALARS = {  # y, and what dy is multiplied by for da and for db
+    "add": lambda a, b: (a + b, 1, 1),
+    "subtract": lambda a, b: (a - b, 1, -1),
+    "multiply": lambda a, b: (a * b, b, a),
+    "divide": lambda a, b: (a / b, 1 / b, -a / b / b),
+    "power": lambda a, b: (a**b, b * a**b / a, math.log(a) * a**b),
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("shapes", [((3, 4), (3, 4)), ((2, 1, 3), (5, 1)), ((), (2, 3)), ((37, 1, 7), (1, 3, 7))])
+def test_number_by_number(name, shapes):
+    """On textbook:0 and cpu:0 against a loop over the elements of the output."""
+    a, b = (positive(shape, "cpu:0", seed).numpy() for seed, shape in enumerate(shapes))
+    all_a, all_b = np.broadcast_arrays(a, b)
+    da, db, y = np.zeros(a.shape), np.zeros(b.shape), np.zeros(all_a.shape)
+    dy = np.random.default_rng(2).standard_normal(y.shape)
+    for i in np.ndindex(y.shape):
+        y[i], to_a, to_b = SCALARS[name](float(all_a[i]), float(all_b[i]))
+        for grad, share in ((da, to_a), (db, to_b)):  # an element of size 1 along an axis has index 0 there
+            home = tuple(k if n > 1 else 0 for k, n in zip(i[len(i) - grad.ndim :], grad.shape))
+            grad[home] += share * dy[i]
+    for where in ("textbook:0", "cpu:0"):
+        ours = [Tensor(value, True, where) for value in (a, b)]
+        z = OPS[name][0](*ours)
+        z.backward(dy)
+        assert str(z.device) == where
+        for got, expected in ((z, y), (ours[0].grad, da), (ours[1].grad, db)):
+            np.testing.assert_allclose(got.numpy(), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(("where", "rtol"), [("textbook:0", 6e-8), ("cpu:0", 1e-6)])
+def test_many_copies_add_up_in_single_precision(where, rtol):
+    """The gradient of a number that was repeated n times; added one after the other, float32 loses the last digits."""
+    n = 300_001
+    b = Tensor(np.float32([1, 2]), True, where)
+    (b + Tensor(np.zeros((n, 2), np.float32), device=where)).backward(np.full((n, 2), 1.1, np.float32))
+    np.testing.assert_allclose(b.grad.numpy(), n * float(np.float32(1.1)), rtol=rtol)
 
 
 @given(

@@ -81,6 +81,23 @@ def test_gradients(device):
     assert gradcheck(lambda x: (x * x).to(OTHER).T, [large], direction=True)
 
 
+def test_to_the_textbooks_device_and_back(device):
+    values = np.random.default_rng(0).standard_normal((4, 5, 3)).astype("float32").transpose(2, 0, 1)
+    x, w = Tensor(values, True, device), Tensor(values * 2, True, "textbook:0")
+    here = x.to("textbook:0")
+    back = (here * w).to(device)
+    assert str(here.device) == "textbook:0" and str(back.device) == device and here.dtype == back.dtype == "float32"
+    np.testing.assert_array_equal(back.numpy(), values * (values * 2))
+    dy = np.random.default_rng(1).standard_normal(values.shape).astype("float32")
+    back.backward(dy)
+    np.testing.assert_array_equal(x.grad.numpy(), dy * (values * 2))
+    np.testing.assert_array_equal(w.grad.numpy(), dy * values)
+    assert str(x.grad.device) == device and str(w.grad.device) == "textbook:0"
+    if device != "textbook:0":  # x.to(...) is x itself there
+        x.detach()[...] = 7.0
+        np.testing.assert_array_equal(here.numpy(), values)
+
+
 def test_a_copied_leaf_keeps_a_gradient_of_its_own(device):
     x = Tensor([1.0, 2.0], True, device)
     y = x.to(OTHER)

@@ -8,10 +8,16 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
-from minigrad.ops.dropout import _random_mask
+from minigrad.ops.dropout import Dropout, _random_mask
 from minigrad.random import Chunk, current_chunk
 
 FORMS = ["inverted", "paper"]
+
+
+def mask_of(size, p, key=12345, first=0):
+    """Elements first, first + 1, ... of the mask of a key: False with probability p."""
+    op = Dropout(p, "paper")
+    return _random_mask(key, first, size, size, op.bits, op.dropped)
 
 
 def tensor(shape, device, dtype=np.float64):
@@ -39,7 +45,7 @@ def test_testing(device, p):
 @pytest.mark.parametrize("form", FORMS)
 def test_p_zero_and_one(device, form):
     x = tensor((3, 5), device)
-    assert F.dropout(x, 0, form=form) is x
+    assert F.dropout(x, 0, form=form) is x and F.dropout(x, 0, False, form) is x
     y = F.dropout(x, 1, form=form)
     y.backward(np.ones((3, 5)))
     assert not y.numpy().any() and not x.grad.numpy().any()
@@ -62,13 +68,13 @@ def test_gradients_at_the_size_of_fc6(device, form):
 @pytest.mark.parametrize("p", [0.5, 0.25, 3 / 256, 255 / 256, 1 / 65536, 0.1, 0.9, 1e-3])
 def test_the_share_that_is_dropped(p):
     n = 1_000_001
-    dropped = 1 - _random_mask(minigrad.device("cpu:0").generator, (n,), p).mean()
+    dropped = 1 - mask_of(n, p).mean()
     assert abs(dropped - p) < 5 * np.sqrt(p * (1 - p) / n)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.25, 0.1])
 def test_neighbours_are_dropped_independently(p):
-    mask = _random_mask(minigrad.device("cpu:0").generator, (400_000,), p)
+    mask = mask_of(400_000, p)
     for gap in (1, 2, 4, 8, 32, 64):
         both = (~mask[gap:] & ~mask[:-gap]).mean()
         assert abs(both - p * p) < 5 * np.sqrt(p * p / len(mask))
@@ -76,9 +82,9 @@ def test_neighbours_are_dropped_independently(p):
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (63,), (65,), (3, 5, 7)])
 @pytest.mark.parametrize("p", [0.5, 0.25, 1 / 65536, 0.1, 1 - 1e-12])
-def test_masks_of_any_shape(shape, p):
-    mask = _random_mask(minigrad.device("cpu:0").generator, shape, p)
-    assert mask.shape == shape and mask.dtype == bool
+def test_masks_of_any_shape(shape, p, device):
+    y = F.dropout(Tensor(np.ones(shape), device=device), p, form="paper")
+    assert y.shape == shape and set(y.numpy().ravel()) <= {0, 1}
 
 
 def test_seeds_devices_and_memory_orders(device):
@@ -181,7 +187,7 @@ def test_masks_of_channels_last_images(device, p):
     images = x.transpose(0, 3, 1, 2)
     y = F.dropout(images, p)
     np.testing.assert_array_equal(y.numpy(), plain)
-    if y.device.on_host:  # on a card every result is C-contiguous
+    if y.device.kind == "cpu":  # on a card every result is C-contiguous; on textbook:0 it is as NumPy makes it
         assert y.data.strides == images.data.strides
     y.backward(ones)
     np.testing.assert_array_equal(x.grad.numpy().transpose(0, 3, 1, 2), plain)
@@ -234,9 +240,33 @@ def test_every_launch_geometry_gives_the_same_mask(device, bits):
         stream, types = (key, counter, skip), {"REAL": np.float32, "BITS": bits, "TILE": tile}
         where.launch("dropout", "dropout", grid, block, x.data, y, n, *stream, round(p * 2**bits), 1, **types)
         masks.append(where.runtime.to_host(y))
-    expected = _random_mask(np.random.Generator(np.random.Philox(key=key, counter=counter)), (n,), p, skip)
+    expected = mask_of(n, p, key, counter * (256 // bits) + skip)
     for mask in masks:
         np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("p", [0.5, 0.25, 3 / 65536, 0.1, 1.0])
+def test_the_textbooks_face_and_the_fast_one(p, form):
+    """On textbook:0 as on cpu:0, bit by bit: y = x * mask * scale, with the mask of the device's next key."""
+    values = np.random.default_rng(0).standard_normal((13, 9, 5)).astype("float32").transpose(0, 2, 1)
+    dy = np.random.default_rng(1).standard_normal(values.shape).astype("float32")
+    results = []
+    for where in ("textbook:0", "cpu:0"):
+        minigrad.manual_seed(5)
+        x = Tensor(values, True, where)
+        y = F.dropout(x, p, form=form)
+        assert str(y.device) == where and y.dtype == "float32"
+        y.backward(dy)
+        results.append((y.numpy(), x.grad.numpy()))
+    minigrad.manual_seed(5)
+    key = int(minigrad.device("cpu:0").generator.bit_generator.random_raw())
+    factor = expected_mask(key, 0, values.size, p).reshape(values.shape) * np.float32(
+        1 / (1 - p) if form == "inverted" and p < 1 else 1
+    )
+    for y, dx in results:
+        np.testing.assert_array_equal(y, values * factor)
+        np.testing.assert_array_equal(dx, dy * factor)
 
 
 # ---------------------------------------------------------------- independence

@@ -65,6 +65,30 @@ def test_any_memory_order(name, device):
 
 
 @every
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-14)])
+def test_the_textbooks_face_and_the_fast_one(name, dtype, rtol):
+    """Both against the derivative as another formula; 300 kB, so that the fast face takes its memory from the pool."""
+    slope = {
+        "exp": lambda x: 1 / np.exp(-x),
+        "log": lambda x: 1 / x,
+        "sqrt": lambda x: 0.5 * x**-0.5,
+        "tanh": lambda x: np.cosh(x) ** -2,
+        "sigmoid": lambda x: (np.exp(x / 2) + np.exp(-x / 2)) ** -2,
+        "relu": lambda x: np.where(x > 0, 1, 0),
+    }[name]
+    dy = np.random.default_rng(1).standard_normal((7, 90, 61)).astype(dtype)
+    values = argument(name, (61, 7, 90), "cpu:0", dtype).numpy().transpose(1, 2, 0)  # Tensor keeps the order in memory
+    wide = values.astype("float64")
+    for where in ("textbook:0", "cpu:0"):
+        x = Tensor(values, True, where)
+        y = getattr(F, name)(x)
+        y.backward(dy)
+        assert y.dtype == x.grad.dtype == dtype and str(y.device) == where
+        np.testing.assert_allclose(y.numpy(), FUNCTIONS[name][0](wide), rtol=rtol)
+        np.testing.assert_allclose(x.grad.numpy(), dy * slope(wide), rtol=rtol, atol=rtol / 10)
+
+
+@every
 def test_fewer_threads_than_elements_are_reported(name, device):
     """A thread has one element: what too few of them leave out, here 9 of 201, is found in check mode."""
     if not device.startswith("cudasim"):

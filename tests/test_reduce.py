@@ -39,6 +39,44 @@ def test_values_and_gradients(name, axis, keepdims, device):
 
 
 @every
+@pytest.mark.parametrize("axes", [(), (0,), (2,), (0, 2), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_element_by_element(name, axes, keepdims):
+    """On textbook:0 and cpu:0 against a loop; 12 * 13 * 2 elements, more than are added in one go."""
+    values = distinct((13, 12, 2), "cpu:0").numpy().transpose(1, 0, 2)
+    shape = tuple(1 if axis in axes else n for axis, n in enumerate(values.shape))
+    rows = {}  # the elements of x that go into each of y
+    for i in np.ndindex(values.shape):
+        rows.setdefault(tuple(0 if axis in axes else k for axis, k in enumerate(i)), []).append(i)
+    y, dx, dy = np.zeros(shape), np.zeros(values.shape), np.random.default_rng(1).standard_normal(shape)
+    for j, row in rows.items():
+        winner = max(row, key=lambda i: values[i])
+        y[j] = values[winner] if name == "max" else sum(values[i] for i in row) / (len(row) if name == "mean" else 1)
+        for i in row:
+            dx[i] = dy[j] * {"sum": 1, "mean": 1 / len(row), "max": i == winner}[name]
+    for where in ("textbook:0", "cpu:0"):
+        x = Tensor(values, True, where)
+        ours = REDUCTIONS[name][0](x, axes, keepdims)
+        assert str(ours.device) == where and ours.shape == (shape if keepdims else y.squeeze(axes).shape)
+        np.testing.assert_allclose(ours.numpy(), y.reshape(ours.shape), rtol=1e-13, atol=1e-14)
+        ours.backward(dy.reshape(ours.shape))
+        np.testing.assert_allclose(x.grad.numpy(), dx, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean"])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_sums_of_a_large_number_and_many_small_ones(name, axis):
+    """float32: what is added to the large one by one would be lost.  The textbook's sum loses nothing."""
+    values = np.ones((301, 302), np.float32)
+    values[0, 0] = LARGE
+    exact = getattr(np, name)(values.astype("float64"), axis=axis)
+    for where, rtol in (("textbook:0", 6e-8), ("cpu:0", 1e-5)):
+        y = REDUCTIONS[name][0](Tensor(values, device=where), axis)
+        assert y.dtype == "float32"
+        np.testing.assert_allclose(y.numpy(), exact, rtol=rtol)
+
+
+@every
 def test_0d(name, device):
     x = Tensor(3.0, True, device)
     y = REDUCTIONS[name][0](x)
@@ -128,8 +166,9 @@ def test_sums_in_single_precision_are_as_good_as_numpys(name, turn, device):
     np.testing.assert_allclose(REDUCTIONS[name][0](x, 1).numpy(), exact, rtol=3e-7)
 
 
-@pytest.mark.cpu_only("takes long on an emulated card")
 def test_more_ones_than_single_precision_counts_one_by_one(device):
+    if not minigrad.device(device).on_host:
+        pytest.skip("takes long on an emulated card")
     n = 2**24 + 1000
     x = Tensor(np.ones((n, 2), np.float32), device=device)
     np.testing.assert_array_equal(F.sum(x, 0).numpy(), n)
@@ -187,6 +226,15 @@ def test_integers_in_any_order(dtype, device):
             y, expected = REDUCTIONS[name][0](x, axis), REDUCTIONS[name][1](values, axis=axis)
             assert y.dtype == expected.dtype
             np.testing.assert_array_equal(y.numpy(), expected)
+
+
+@pytest.mark.parametrize("where", ["textbook:0", "cpu:0"])
+def test_integers_are_summed_in_64_bits(where):
+    """2^53 + 1 and 300 times 200: float64 has no such number, and uint8 no such sum."""
+    large = F.sum(Tensor(np.int64([2**53, 1]), device=where))
+    assert large.dtype == np.int64 and large.item() == 2**53 + 1
+    small = F.sum(Tensor(np.full((300, 2), 200, np.uint8), device=where), 0)
+    assert small.dtype == np.uint64 and small.numpy().tolist() == [60_000, 60_000]
 
 
 # ---------------------------------------------------------------- maximum

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Padding, Pair, flag, integer, is_number, one_of, padding_of, pair  # noqa: F401 (for the rooms)
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 
-_FLOATING = np.dtype(np.float32), np.dtype(np.float64)
+_FLOATING = [{np.dtype(np.float32)}, {np.dtype(np.float64)}]
 
 
 def check_tensors(op: str, **named: Any) -> None:
@@ -22,21 +22,13 @@ def check_tensors(op: str, **named: Any) -> None:
 
 def check_floating(op: str, **named: Any) -> None:
     """Every argument (a bias of None excepted) is a Tensor, and all are float32 or all float64."""
-    dtype = None
-    for name, value in named.items():  # this runs in every call of an op: nothing is built until something is wrong
-        if value is None and name == "bias":
-            continue
-        if not isinstance(value, Tensor):
-            break
-        dtype = value.data.dtype if dtype is None else dtype
-        if value.data.dtype != dtype or dtype not in _FLOATING:
-            break
-    else:
+    if "bias" in named and named["bias"] is None:
+        del named["bias"]
+    if {value.data.dtype if isinstance(value, Tensor) else None for value in named.values()} in _FLOATING:
         return
-    given = {name: value for name, value in named.items() if value is not None or name != "bias"}
-    check_tensors(op, **given)
-    seen = ", ".join(f"{name} {value.dtype}" for name, value in given.items())
-    rule = "expects floating-point input" if len(given) == 1 else "inputs must be all float32 or all float64"
+    check_tensors(op, **named)
+    seen = ", ".join(f"{name} {value.dtype}" for name, value in named.items())
+    rule = "expects floating-point input" if len(named) == 1 else "inputs must be all float32 or all float64"
     raise DTypeError(f"{op}: {rule}, got {seen}: convert with .astype")
 
 
@@ -52,3 +44,14 @@ def normalized_axis(op: str, axis: Any, ndim: int, name: str = "axis") -> int:
     if not -ndim <= number < ndim:
         raise ShapeError(f"{op}: {name} {number} is out of range for a tensor with {ndim} axes")
     return number % ndim
+
+
+def axes_of(op: str, axis: Any, ndim: int) -> tuple[int, ...]:
+    """The axes that `axis` names (None: all; an int or several), counted from the front and sorted."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(sorted(normalized_axis(op, one, ndim) for one in given))
+    if len(set(axes)) < len(axes):
+        raise ArgumentError(f"{op}: the same axis twice in {axis} (a tensor with {ndim} axes)")
+    return axes

@@ -19,13 +19,15 @@ from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import OPS, Tensor, wrap
-from ._reduction import added_up, summed
+from ._reduction import added_up, summed, total
 
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """a and b as tensors of one element type with shapes that broadcast; one is a tensor."""
+    if type(a) is type(b) is Tensor and a.data.dtype == b.data.dtype and a.data.shape == b.data.shape:
+        return a, b  # nothing to mix: by far the most frequent
     if not isinstance(b, Tensor):
         if not isinstance(a, Tensor):
             raise DTypeError(f"{op}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
@@ -36,8 +38,7 @@ def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     if x.dtype != y.dtype:
         dtype = mixed_dtype(x.dtype, y.dtype)
         a, b = OPS["astype"](a, dtype), OPS["astype"](b, dtype)
-    if x.shape != y.shape:
-        check_broadcast(op, x.shape, y.shape)
+    check_broadcast(op, x.shape, y.shape)
     return a, b
 
 
@@ -80,6 +81,23 @@ def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
                 f"{op}: shapes {a} and {b} do not broadcast: from the last axis, sizes must be equal or 1, "
                 f"here {m} meets {n}"
             )
+
+
+def fitted(grad: Array, operand: Any) -> Array:
+    """The gradient of an operand: an element that was repeated to fit gets the sum over its copies.
+
+    grad: that of the operand as it was after it had been repeated.  operand: where its gradient goes, as the engine
+    has it in `node.inputs`; where that is None, nobody asks for a gradient, and there is none.
+    """
+    if operand is None:
+        return None
+    return grad if grad.shape == operand.shape else _copies_added(operand.device, grad, operand.shape)
+
+
+def _copies_added(where: Device, grad: Array, shape: tuple[int, ...]) -> Array:
+    if where.kind == "textbook":
+        return total(grad, _repeated(grad, shape)).reshape(shape)
+    return unbroadcast(grad, shape) if where.on_host else unbroadcast_gpu(where, grad, shape)
 
 
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:

@@ -30,204 +30,7 @@ from ..errors import ArgumentError, DTypeError
 from ..gpu import THREADS, Strided
 from ..tensor import OPS, Tensor, TensorLike, apply, op
 from ._checks import check_tensors
-from ._mixing import operands, unbroadcast, unbroadcast_gpu
-
-
-class Add(Function):
-    def forward_cpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        return a + b
-
-    def backward_cpu(self, dy: Array) -> Any:
-        da = unbroadcast(dy, self.shapes[0]) if self.needs[0] else None
-        db = unbroadcast(dy, self.shapes[1]) if self.needs[1] else None
-        return da, db
-
-    def forward_gpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        return _computed(self.device, "add", a, b)
-
-    def backward_gpu(self, dy: Array) -> Any:
-        da = unbroadcast_gpu(self.device, dy, self.shapes[0]) if self.needs[0] else None
-        db = unbroadcast_gpu(self.device, dy, self.shapes[1]) if self.needs[1] else None
-        return da, db
-
-
-class Subtract(Function):
-    def forward_cpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        return a - b
-
-    def backward_cpu(self, dy: Array) -> Any:
-        da = unbroadcast(dy, self.shapes[0]) if self.needs[0] else None
-        db = -unbroadcast(dy, self.shapes[1]) if self.needs[1] else None
-        return da, db
-
-    def forward_gpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        return _computed(self.device, "subtract", a, b)
-
-    def backward_gpu(self, dy: Array) -> Any:
-        da = unbroadcast_gpu(self.device, dy, self.shapes[0]) if self.needs[0] else None
-        db = _negated(self.device, unbroadcast_gpu(self.device, dy, self.shapes[1])) if self.needs[1] else None
-        return da, db
-
-
-class Multiply(Function):
-    def forward_cpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        self.a: Array = a if self.needs[1] else None
-        self.b: Array = b if self.needs[0] else None
-        return a * b
-
-    def backward_cpu(self, dy: Array) -> Any:
-        da = unbroadcast(dy * self.b, self.shapes[0]) if self.needs[0] else None
-        db = unbroadcast(dy * self.a, self.shapes[1]) if self.needs[1] else None
-        return da, db
-
-    def forward_gpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        self.a = a if self.needs[1] else None
-        self.b = b if self.needs[0] else None
-        return _computed(self.device, "multiply", a, b)
-
-    def backward_gpu(self, dy: Array) -> Any:
-        da = db = None
-        if self.needs[0]:
-            da = unbroadcast_gpu(self.device, _computed(self.device, "multiply", dy, self.b), self.shapes[0])
-        if self.needs[1]:
-            db = unbroadcast_gpu(self.device, _computed(self.device, "multiply", dy, self.a), self.shapes[1])
-        return da, db
-
-
-class Divide(Function):
-    def forward_cpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        y = a / b
-        self.b: Array = b if any(self.needs) else None
-        self.y: Array = y if self.needs[1] else None
-        return y
-
-    def backward_cpu(self, dy: Array) -> Any:
-        over_b = dy / self.b
-        da = unbroadcast(over_b, self.shapes[0]) if self.needs[0] else None
-        db = -unbroadcast(over_b * self.y, self.shapes[1]) if self.needs[1] else None
-        return da, db
-
-    def forward_gpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        y = _computed(self.device, "divide", a, b)
-        self.b = b if any(self.needs) else None
-        self.y = y if self.needs[1] else None
-        return y
-
-    def backward_gpu(self, dy: Array) -> Any:
-        da = db = None
-        if self.needs[0]:
-            da = unbroadcast_gpu(self.device, _computed(self.device, "divide", dy, self.b), self.shapes[0])
-        if self.needs[1]:
-            db = _gradient(self.device, "divide_backward_b", self.shapes[1], dy, (self.y,), (self.b,))
-        return da, db
-
-
-class Power(Function):
-    def forward_cpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        y = _power(a, b)
-        self.a: Array = a if any(self.needs) else None
-        self.b: Array = b if any(self.needs) else None
-        self.y: Array = y if self.needs[1] else None
-        return y
-
-    def backward_cpu(self, dy: Array) -> Any:
-        a, b = self.a, self.b
-        da = db = None
-        if self.needs[0]:
-            one_less: Array = np.where(b == 0, b, b - b.dtype.type(1))  # where b is 0, b a^0 is 0 for any a
-            da = unbroadcast(dy * (b * _power(a, one_less)), self.shapes[0])
-        if self.needs[1]:
-            y_is_0 = (a == 0) & (b >= 0)
-            log_a = np.log(np.where(y_is_0, a.dtype.type(1), a))  # 0 there, without taking the logarithm of 0
-            db = unbroadcast(dy * (self.y * log_a), self.shapes[1])
-        return da, db
-
-    def forward_gpu(self, a: Array, b: Array) -> Array:
-        self.shapes = a.shape, b.shape
-        y = _computed(self.device, "power", a, b)
-        self.a = a if any(self.needs) else None
-        self.b = b if any(self.needs) else None
-        self.y = y if self.needs[1] else None
-        return y
-
-    def backward_gpu(self, dy: Array) -> Any:
-        a, b = self.a, self.b
-        da = db = None
-        if self.needs[0]:
-            da = _gradient(self.device, "power_backward_a", self.shapes[0], dy, (), (a, b))
-        if self.needs[1]:
-            db = _gradient(self.device, "power_backward_b", self.shapes[1], dy, (self.y,), (a, b))
-        return da, db
-
-
-def _power(a: Array, b: Array) -> Array:
-    # One exponent for many elements, as a Python number: NumPy has short cuts then, a square root for 0.5.
-    return a ** (b.item() if a.ndim and not b.ndim else b)
-
-
-class Negative(Function):
-    def forward_cpu(self, a: Array) -> Array:
-        return -a
-
-    def backward_cpu(self, dy: Array) -> Array:
-        return -dy
-
-    def forward_gpu(self, a: Array) -> Array:
-        return _negated(self.device, a)
-
-    def backward_gpu(self, dy: Array) -> Array:
-        return _negated(self.device, dy)
-
-
-# ---------------------------------------------------------------- on a graphics card
-
-
-def _computed(device: Device, operation: str, a: Array, b: Array) -> Array:
-    """a `operation` b, two arrays of one element type."""
-    y = device.empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
-    return device.arithmetic(operation, a, b, y)
-
-
-def _negated(device: Device, a: Array) -> Array:
-    y = device.empty_like(a)
-    for layout, n, (to, x) in gpu.walks(a.shape, y, a):
-        device.launch("arithmetic", "negative", gpu.blocks(n), THREADS, Strided(to), Strided(x), layout, n, T=a.dtype)
-    return y
-
-
-def _gradient(
-    device: Device,
-    kernel: str,
-    shape: tuple[int, ...],
-    dy: Array,
-    same: tuple[Array, ...],
-    operands: tuple[Array, ...],
-) -> Array:
-    """The gradient of an operand of that shape, computed element by element and summed over repeated elements.
-
-    same: further arrays of the shape of dy; operands: those that broadcast to it.
-    """
-    dy = device.contiguous(dy)
-    gradient = device.empty_like(dy)
-    layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
-    if layout is None:  # too many axes: written out in full, they are one
-        operands = tuple(device.assign(device.empty_like(dy), x) for x in operands)
-        layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
-    args = gradient, dy, *same, *map(Strided, operands), layout, dy.size
-    device.launch("arithmetic_backward", kernel, gpu.blocks(dy.size), THREADS, *args, REAL=dy.dtype)
-    return unbroadcast_gpu(device, gradient, shape)
-
-
-# ---------------------------------------------------------------- the ops
+from ._mixing import fitted, operands
 
 
 @op
@@ -286,3 +89,178 @@ def negative(a: Tensor) -> Tensor:
 def _refuse_bool(op: str, a: Tensor) -> None:
     if a.data.dtype.kind == "b":
         raise DTypeError(f"{op}: is not defined for bool: convert with .astype first")
+
+
+class Add(Function):
+    def forward(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def backward(self, dy: Array) -> Any:
+        return fitted(dy, self.inputs[0]), fitted(dy, self.inputs[1])
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        return _computed(self.device, "add", a, b)
+
+    backward_gpu = backward
+
+
+class Subtract(Function):
+    def forward(self, a: Array, b: Array) -> Array:
+        return a - b
+
+    def backward(self, dy: Array) -> Any:
+        da = fitted(dy, self.inputs[0])
+        db = -fitted(dy, self.inputs[1]) if self.needs[1] else None
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        return _computed(self.device, "subtract", a, b)
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = fitted(dy, self.inputs[0])
+        db = _negated(self.device, fitted(dy, self.inputs[1])) if self.needs[1] else None
+        return da, db
+
+
+class Multiply(Function):
+    def forward(self, a: Array, b: Array) -> Array:
+        self.a, self.b = (a if self.needs[1] else None), (b if self.needs[0] else None)
+        return a * b
+
+    def backward(self, dy: Array) -> Any:
+        da = fitted(dy * self.b, self.inputs[0]) if self.needs[0] else None
+        db = fitted(dy * self.a, self.inputs[1]) if self.needs[1] else None
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        self.a, self.b = (a if self.needs[1] else None), (b if self.needs[0] else None)
+        return _computed(self.device, "multiply", a, b)
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = db = None
+        if self.needs[0]:
+            da = fitted(_computed(self.device, "multiply", dy, self.b), self.inputs[0])
+        if self.needs[1]:
+            db = fitted(_computed(self.device, "multiply", dy, self.a), self.inputs[1])
+        return da, db
+
+
+class Divide(Function):
+    def forward(self, a: Array, b: Array) -> Array:
+        y = a / b
+        self.b, self.y = (b if any(self.needs) else None), (y if self.needs[1] else None)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        over_b = dy / self.b
+        da = fitted(over_b, self.inputs[0])
+        db = -fitted(over_b * self.y, self.inputs[1]) if self.needs[1] else None
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        y = _computed(self.device, "divide", a, b)
+        self.b, self.y = (b if any(self.needs) else None), (y if self.needs[1] else None)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Any:
+        da = db = None
+        if self.needs[0]:
+            da = fitted(_computed(self.device, "divide", dy, self.b), self.inputs[0])
+        if self.needs[1]:
+            db = fitted(_gradient(self.device, "divide_backward_b", dy, (self.y,), (self.b,)), self.inputs[1])
+        return da, db
+
+
+class Power(Function):
+    a: Array
+    b: Array
+
+    def forward(self, a: Array, b: Array) -> Array:
+        y = _power(a, b)
+        self.a, self.b = (a, b) if any(self.needs) else (None, None)
+        self.y = y if self.needs[1] else None
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        a, b = self.a, self.b
+        da = db = None
+        if self.needs[0]:
+            one_less: Array = np.where(b == 0, b, b - b.dtype.type(1))  # where b is 0, b a^0 is 0 for any a
+            da = fitted(dy * (b * _power(a, one_less)), self.inputs[0])
+        if self.needs[1]:
+            y_is_0 = (a == 0) & (b >= 0)
+            log_a = np.log(np.where(y_is_0, a.dtype.type(1), a))  # 0 there, without taking the logarithm of 0
+            db = fitted(dy * (self.y * log_a), self.inputs[1])
+        return da, db
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        y = _computed(self.device, "power", a, b)
+        self.a, self.b = (a, b) if any(self.needs) else (None, None)
+        self.y = y if self.needs[1] else None
+        return y
+
+    def backward_gpu(self, dy: Array) -> Any:
+        a, b = self.a, self.b
+        da = db = None
+        if self.needs[0]:
+            da = fitted(_gradient(self.device, "power_backward_a", dy, (), (a, b)), self.inputs[0])
+        if self.needs[1]:
+            db = fitted(_gradient(self.device, "power_backward_b", dy, (self.y,), (a, b)), self.inputs[1])
+        return da, db
+
+
+def _power(a: Array, b: Array) -> Array:
+    # One exponent for many elements, as a Python number: NumPy has short cuts then, a square root for 0.5.
+    return a ** (b.item() if a.ndim and not b.ndim else b)
+
+
+class Negative(Function):
+    def forward(self, a: Array) -> Array:
+        return -a
+
+    def backward(self, dy: Array) -> Array:
+        return -dy
+
+    def forward_gpu(self, a: Array) -> Array:
+        return _negated(self.device, a)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return _negated(self.device, dy)
+
+
+# ---------------------------------------------------------------- on a graphics card
+
+
+def _computed(device: Device, operation: str, a: Array, b: Array) -> Array:
+    """a `operation` b, two arrays of one element type."""
+    y = device.empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
+    return device.arithmetic(operation, a, b, y)
+
+
+def _negated(device: Device, a: Array) -> Array:
+    y = device.empty_like(a)
+    for layout, n, (to, x) in gpu.walks(a.shape, y, a):
+        device.launch("arithmetic", "negative", gpu.blocks(n), THREADS, Strided(to), Strided(x), layout, n, T=a.dtype)
+    return y
+
+
+def _gradient(
+    device: Device,
+    kernel: str,
+    dy: Array,
+    same: tuple[Array, ...],
+    operands: tuple[Array, ...],
+) -> Array:
+    """The gradient of an operand element by element of the output, in the shape of dy.
+
+    same: further arrays of the shape of dy; operands: those that broadcast to it.
+    """
+    dy = device.contiguous(dy)
+    gradient = device.empty_like(dy)
+    layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
+    if layout is None:  # too many axes: written out in full, they are one
+        operands = tuple(device.assign(device.empty_like(dy), x) for x in operands)
+        layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
+    args = gradient, dy, *same, *map(Strided, operands), layout, dy.size
+    device.launch("arithmetic_backward", kernel, gpu.blocks(dy.size), THREADS, *args, REAL=dy.dtype)
+    return gradient

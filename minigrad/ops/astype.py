@@ -27,25 +27,6 @@ from ..tensor import DTYPES, Tensor, apply, op
 from ._checks import check_tensors
 
 
-class AsType(Function):
-    def __init__(self, dtype: np.dtype[Any]):
-        self.to = dtype
-
-    def forward_cpu(self, x: Array) -> Array:
-        self.back = x.dtype
-        return cast(x, self.to)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        return cast(dy, self.back)
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.back = x.dtype
-        return self.device.converted(x, self.to)
-
-    def backward_gpu(self, dy: Array) -> Array:
-        return self.device.converted(dy, self.back)
-
-
 @op
 def astype(x: Tensor, dtype: Any) -> Tensor:
     """x converted to `dtype`: float32, float64, an integer type or bool (DTypeError for any other).
@@ -64,3 +45,22 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     if x.dtype == wanted:
         return x
     return apply(AsType(wanted), x if wanted.kind == "f" else x.detach())
+
+
+class AsType(Function):
+    def __init__(self, dtype: np.dtype[Any]):
+        self.to = dtype
+
+    def forward(self, x: Array) -> Array:
+        self.back = x.dtype
+        return cast(x, self.to)
+
+    def backward(self, dy: Array) -> Array:
+        return cast(dy, self.back)
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.back = x.dtype
+        return self.device.converted(x, self.to)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return self.device.converted(dy, self.back)

@@ -24,24 +24,6 @@ from ._mixing import check_broadcast, constant
 _NUMBERS = (int, float, np.number, np.bool_)
 
 
-class Compare(Function):
-    def __init__(self, relation: str):
-        self.name = self.relation = relation
-
-    def forward_cpu(self, a: Array, b: Array) -> Array:
-        return getattr(np, self.relation)(a, b)
-
-    def forward_gpu(self, a: Array, b: Array) -> Array:
-        if a.dtype != b.dtype:  # uint64 with signed integers: as float64
-            common = np.promote_types(a.dtype, b.dtype)
-            a, b = (x if x.dtype == common else self.device.converted(x, common) for x in (a, b))
-        y = self.device.empty(np.broadcast_shapes(a.shape, b.shape), np.bool_)
-        for layout, n, arrays in gpu.walks(y.shape, y, a, b):
-            args = *map(Strided, arrays), layout, n
-            self.device.launch("compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
-        return y
-
-
 @op
 def equal(a: TensorLike, b: TensorLike) -> Any:
     """a == b as a bool tensor, with broadcasting.  Plain False when b is no number or array: x == None."""
@@ -76,6 +58,24 @@ def greater(a: TensorLike, b: TensorLike) -> Tensor:
 def greater_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """a >= b as a bool tensor, with broadcasting."""
     return _compare("greater_equal", a, b)
+
+
+class Compare(Function):
+    def __init__(self, relation: str):
+        self.name = self.relation = relation
+
+    def forward(self, a: Array, b: Array) -> Array:
+        return getattr(np, self.relation)(a, b)
+
+    def forward_gpu(self, a: Array, b: Array) -> Array:
+        if a.dtype != b.dtype:  # uint64 with signed integers: as float64
+            common = np.promote_types(a.dtype, b.dtype)
+            a, b = (x if x.dtype == common else self.device.converted(x, common) for x in (a, b))
+        y = self.device.empty(np.broadcast_shapes(a.shape, b.shape), np.bool_)
+        for layout, n, arrays in gpu.walks(y.shape, y, a, b):
+            args = *map(Strided, arrays), layout, n
+            self.device.launch("compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
+        return y
 
 
 def _comparable(value: Any) -> bool:

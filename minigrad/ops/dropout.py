@@ -23,8 +23,6 @@ Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .. import gpu
@@ -33,97 +31,12 @@ from ..errors import ArgumentError
 from ..gpu import THREADS
 from ..memory import empty_like
 from ..random import random_key
-from ..tensor import Tensor, apply, op
+from ..tensor import OPS, Tensor, apply, op
 from ._checks import check_floating, flag, is_number, one_of
 
 FORMS = ("inverted", "paper")
-BLOCK = 256  # bits that Philox makes of one value of its counter
+PHILOX = 256  # bits that Philox makes of one value of its counter
 TILE = 1024  # elements that share a thread block on a graphics card
-
-
-class Dropout(Function):
-    mask: Array | None = None
-
-    def __init__(self, p: float, training: bool, form: str):
-        self.p, self.training = p, training
-        if form == "paper":
-            self.scale = 1.0 if training else 1 - p
-        else:
-            self.scale = 1 / (1 - p) if p < 1 else 1.0  # p = 1: the mask is 0 everywhere
-
-    def forward_cpu(self, x: Array) -> Array:
-        if self.training:
-            self.mask = mask = _mask_of_images(*random_key(self.device), x.shape, self.p)
-            if not x.flags.c_contiguous:  # to the memory order of x: two orders in one product were measured slower
-                self.mask = empty_like(x, np.bool_)
-                np.copyto(self.mask, mask)
-        return self.scaled(x)
-
-    def backward_cpu(self, dy: Array) -> Array:
-        return self.scaled(dy)
-
-    def scaled(self, x: Array) -> Array:
-        """x * mask * scale; NaN and inf times 0 are NaN, as in NumPy."""
-        y = empty_like(x)
-        if self.mask is None:
-            return np.multiply(x, self.scale, out=y)
-        np.copyto(y, self.mask)  # 1 or 0; measured faster than a product of floats and booleans
-        if self.scale != 1:
-            y *= self.scale
-        return np.multiply(x, y, out=y)
-
-    def forward_gpu(self, x: Array) -> Array:
-        if self.training:
-            self.key, first, images = random_key(self.device)
-            self.before = first * (x.size // images)
-        return self.scaled_gpu(x)
-
-    def backward_gpu(self, dy: Array) -> Array:
-        return self.scaled_gpu(dy)
-
-    def scaled_gpu(self, x: Array) -> Array:
-        """x * mask * scale; the mask is not kept: making it again is cheaper than going to memory for it."""
-        x, n = self.device.contiguous(x), x.size
-        y = self.device.empty_like(x)
-        if not self.training:
-            self.device.launch("dropout", "scaled", gpu.blocks(n), THREADS, x, y, n, self.scale, REAL=x.dtype)
-            return y
-        bits = _bits_of_one(self.p)
-        dropped = round(self.p * 2**bits)
-        counter, skip = divmod(self.before, BLOCK // bits)
-        stream = self.key, counter, skip
-        types = {"REAL": x.dtype, "BITS": bits, "TILE": TILE}
-        grid = gpu.blocks(skip + n, TILE) if n else 0
-        self.device.launch("dropout", "dropout", grid, THREADS, x, y, n, *stream, dropped, self.scale, **types)
-        return y
-
-
-def _mask_of_images(key: int, first: int, images: int, shape: tuple[int, ...], p: float) -> np.ndarray:
-    """The mask of so many images of a batch, from `first` on; `shape` is theirs together, images outermost.
-
-    In the stream of this key an element has the bits at its place in the whole batch.
-    """
-    before = first * (math.prod(shape) // images)  # elements of earlier images
-    counter, skip = divmod(before, BLOCK // _bits_of_one(p))
-    return _random_mask(np.random.Generator(np.random.Philox(key=key, counter=counter)), shape, p, skip)
-
-
-def _random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float, skip: int = 0) -> np.ndarray:
-    """A boolean array, each element False with probability p; the first `skip` draws are thrown away."""
-    bits, size = _bits_of_one(p), math.prod(shape)
-    dropped = round(p * 2**bits)  # of the 2**bits values that a unit can draw
-    if dropped == 2**bits:
-        return np.zeros(shape, np.bool_)
-    words = generator.bit_generator.random_raw(-(-(skip + size) * bits // 64))
-    if bits == 1:
-        return np.unpackbits(words.view(np.uint8), count=skip + size)[skip:].view(np.bool_).reshape(shape)
-    draws = words.view(f"u{bits // 8}")[skip : skip + size]
-    return (draws >= draws.dtype.type(dropped)).reshape(shape)
-
-
-def _bits_of_one(p: float) -> int:
-    """How many random bits decide about one unit."""
-    return next((bits for bits in (1, 8, 16) if (p * 2**bits).is_integer()), 32)
 
 
 @op
@@ -141,6 +54,80 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, form: str = "inver
     if not is_number(p) or not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p, the probability of dropping, must be between 0 and 1, got {p!r}")
     training, form = flag("dropout", "training", training), one_of("dropout", "form", form, FORMS)
-    if p == 0 or (form == "inverted" and not training):
-        return x
-    return apply(Dropout(float(p), training, form), x)
+    if not training and form == "paper" and p > 0:
+        return OPS["multiply"](x, 1 - float(p))
+    return apply(Dropout(float(p), form), x) if training and p > 0 else x
+
+
+class Dropout(Function):
+    """Dropout in training; in testing nothing is random, and the paper's form is a multiplication.
+
+    bits, dropped: an element draws a number of so many random bits, and is dropped where that is below `dropped`.
+    """
+
+    def __init__(self, p: float, form: str):
+        self.bits = next((bits for bits in (1, 8, 16) if (p * 2**bits).is_integer() and p < 1), 32)
+        self.dropped = round(p * 2**self.bits)
+        self.scale = 1 / (1 - p) if form == "inverted" and p < 1 else 1.0  # where p is 1, the mask is 0 everywhere
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.mask = _random_mask(*random_key(self.device), x.size, self.bits, self.dropped).reshape(x.shape)
+        return x * self.mask * self.scale
+
+    def backward(self, dy: Array) -> Array:
+        return dy * self.mask * self.scale
+
+    # ---- fast, on the CPU
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.mask = mask = _random_mask(*random_key(self.device), x.size, self.bits, self.dropped).reshape(x.shape)
+        if not x.flags.c_contiguous:  # to the memory order of x: two orders in one product were measured slower
+            self.mask = empty_like(x, np.bool_)
+            np.copyto(self.mask, mask)
+        return self.masked(x)
+
+    def backward_cpu(self, dy: Array) -> Array:
+        return self.masked(dy)
+
+    def masked(self, x: Array) -> Array:
+        """x * mask * scale; NaN and inf times 0 are NaN, as in NumPy."""
+        y = empty_like(x)
+        np.copyto(y, self.mask)  # 1 or 0; measured faster than a product of floats and booleans
+        if self.scale != 1:
+            y *= self.scale
+        return np.multiply(x, y, out=y)
+
+    # ---- on a card: the mask is not kept, making it again is cheaper than going to memory for it
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.key, first, images = random_key(self.device)
+        self.before = first * (x.size // images)
+        return self.masked_gpu(x)
+
+    def backward_gpu(self, dy: Array) -> Array:
+        return self.masked_gpu(dy)
+
+    def masked_gpu(self, x: Array) -> Array:
+        """x * mask * scale."""
+        x, n = self.device.contiguous(x), x.size
+        y = self.device.empty_like(x)
+        counter, skip = divmod(self.before, PHILOX // self.bits)
+        args = n, self.key, counter, skip, self.dropped, self.scale
+        types = {"REAL": x.dtype, "BITS": self.bits, "TILE": TILE}
+        grid = gpu.blocks(skip + n, TILE) if n else 0
+        self.device.launch("dropout", "dropout", grid, THREADS, x, y, *args, **types)
+        return y
+
+
+def _random_mask(key: int, first: int, images: int, size: int, bits: int, dropped: int) -> np.ndarray:
+    """`size` elements of so many images of a batch, from image `first` on: False where an element is dropped.
+
+    The batch has a stream of random numbers, that of `key`, and an element has the number at its place in the batch.
+    """
+    counter, skip = divmod(first * (size // images), PHILOX // bits)  # where in the stream the first image begins
+    words = np.random.Philox(key=key, counter=counter).random_raw(-(-(skip + size) * bits // 64))
+    if bits == 1:  # p is 1/2: the numbers, 0 or 1, are the mask
+        return np.unpackbits(words.view(np.uint8), count=skip + size)[skip:].view(np.bool_)
+    return words.view(f"u{bits // 8}")[skip : skip + size] >= dropped

@@ -16,18 +16,38 @@ from .. import gpu
 from ..device import Device
 from ..engine import Array, Function
 from ..gpu import THREADS
-from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 
+@op
+def exp(x: Tensor) -> Tensor:
+    """e to the power x; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("exp", x=x)
+    return apply(Exp(), x)
+
+
+@op
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("log", x=x)
+    return apply(Log(), x)
+
+
+@op
+def sqrt(x: Tensor) -> Tensor:
+    """The square root; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("sqrt", x=x)
+    return apply(Sqrt(), x)
+
+
 class Exp(Function):
-    def forward_cpu(self, x: Array) -> Array:
-        self.y = np.exp(x, out=empty_like(x))
+    def forward(self, x: Array) -> Array:
+        self.y = np.exp(x)
         return self.y
 
-    def backward_cpu(self, dy: Array) -> Array:
-        return np.multiply(dy, self.y, out=empty_like(self.y))
+    def backward(self, dy: Array) -> Array:
+        return dy * self.y
 
     def forward_gpu(self, x: Array) -> Array:
         self.y = _forward(self.device, "exp_forward", self.device.contiguous(x))
@@ -38,12 +58,12 @@ class Exp(Function):
 
 
 class Log(Function):
-    def forward_cpu(self, x: Array) -> Array:
+    def forward(self, x: Array) -> Array:
         self.x = x
-        return np.log(x, out=empty_like(x))
+        return np.log(x)
 
-    def backward_cpu(self, dy: Array) -> Array:
-        return np.divide(dy, self.x, out=empty_like(self.x))
+    def backward(self, dy: Array) -> Array:
+        return dy / self.x
 
     def forward_gpu(self, x: Array) -> Array:
         self.x = self.device.contiguous(x)
@@ -54,13 +74,12 @@ class Log(Function):
 
 
 class Sqrt(Function):
-    def forward_cpu(self, x: Array) -> Array:
-        self.y = np.sqrt(x, out=empty_like(x))
+    def forward(self, x: Array) -> Array:
+        self.y = np.sqrt(x)
         return self.y
 
-    def backward_cpu(self, dy: Array) -> Array:
-        dx = np.add(self.y, self.y, out=empty_like(self.y))
-        return np.divide(dy, dx, out=dx)
+    def backward(self, dy: Array) -> Array:
+        return dy / (2 * self.y)
 
     def forward_gpu(self, x: Array) -> Array:
         self.y = _forward(self.device, "sqrt_forward", self.device.contiguous(x))
@@ -83,24 +102,3 @@ def _backward(device: Device, kernel: str, dy: Array, kept: Array) -> Array:
     dx = device.empty_like(dy)
     device.launch("pointwise", kernel, gpu.blocks(dy.size), THREADS, dy, kept, dx, dy.size, REAL=dy.dtype)
     return dx
-
-
-@op
-def exp(x: Tensor) -> Tensor:
-    """e to the power x; any shape, float32 or float64 (DTypeError otherwise)."""
-    check_floating("exp", x=x)
-    return apply(Exp(), x)
-
-
-@op
-def log(x: Tensor) -> Tensor:
-    """The natural logarithm; any shape, float32 or float64 (DTypeError otherwise)."""
-    check_floating("log", x=x)
-    return apply(Log(), x)
-
-
-@op
-def sqrt(x: Tensor) -> Tensor:
-    """The square root; any shape, float32 or float64 (DTypeError otherwise)."""
-    check_floating("sqrt", x=x)
-    return apply(Sqrt(), x)

@@ -19,25 +19,62 @@ import numpy as np
 
 from .. import gpu
 from ..engine import Array, Function
-from ..errors import ArgumentError, ShapeError
+from ..errors import ShapeError
 from ..gpu import THREADS, Strided
 from ..tensor import OPS, Tensor, apply, op
-from ._checks import check_tensors, flag, normalized_axis
-from ._reduction import added_up, largest, summed
+from ._checks import axes_of, check_tensors, flag
+from ._reduction import Axes, added_up, largest, summed, total
 
-Axes = tuple[int, ...]
+
+@op
+def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum over `axis` (None: all); keepdims leaves reduced axes in place with size 1.
+
+    Floats keep their type; integers and booleans are summed as NumPy sums them, in 64 bits.
+    """
+    check_tensors("sum", x=x)
+    return apply(Sum(axes_of("sum", axis, x.ndim), flag("sum", "keepdims", keepdims)), x)
+
+
+@op
+def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The mean over `axis` (None: all); integers and booleans give float32: `(a == b).mean()` is a fraction.
+
+    The mean of nothing is NaN, with NumPy's warning.
+    """
+    check_tensors("mean", x=x)
+    floating = x if x.dtype.kind == "f" else OPS["astype"](x, np.float32)
+    return apply(Mean(axes_of("mean", axis, x.ndim), flag("mean", "keepdims", keepdims)), floating)
+
+
+@op
+def max(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The maximum over `axis` (None: all); ShapeError where there is nothing to choose from."""
+    check_tensors("max", x=x)
+    axes = axes_of("max", axis, x.ndim)
+    if math.prod(x.shape[i] for i in axes) == 0:
+        raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}")
+    return apply(Max(axes, flag("max", "keepdims", keepdims)), x)
 
 
 class Sum(Function):
     def __init__(self, axes: Axes, keepdims: bool):
-        self.axes, self.keepdims = axes, keepdims
+        self.axes, self.keepdims, self.gone = axes, keepdims, () if keepdims else axes  # gone: axes that y lacks
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        return total(x, self.axes, self.keepdims)
+
+    def backward(self, dy: Array) -> Array:
+        return np.broadcast_to(np.expand_dims(dy, self.gone), self.inputs[0].shape)
+
+    # ---- fast, on the CPU
 
     def forward_cpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
         return added_up(x, self.axes, self.keepdims)
 
-    def backward_cpu(self, dy: Array) -> Array:
-        return np.broadcast_to(_with_axes(dy, self.x_shape, self.axes), self.x_shape)
+    # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
         self.x_shape = x.shape
@@ -51,56 +88,66 @@ class Sum(Function):
 
 class Mean(Function):
     def __init__(self, axes: Axes, keepdims: bool):
-        self.axes, self.keepdims = axes, keepdims
+        self.axes, self.keepdims, self.gone = axes, keepdims, () if keepdims else axes  # gone: axes that y lacks
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.n = math.prod(x.shape[axis] for axis in self.axes)
+        return x.mean(self.axes, np.float64, keepdims=self.keepdims).astype(x.dtype)  # added in float64: see `total`
+
+    def backward(self, dy: Array) -> Array:
+        share = dy / dy.dtype.type(self.n or 1)  # of 0 elements none gets a share
+        return np.broadcast_to(np.expand_dims(share, self.gone), self.inputs[0].shape)
+
+    # ---- fast, on the CPU
 
     def forward_cpu(self, x: Array) -> Array:
-        self.x_shape = x.shape
-        if not self._n():
+        self.n = math.prod(x.shape[axis] for axis in self.axes)
+        if self.n == 0:
             return x.mean(axis=self.axes, keepdims=self.keepdims)  # NaN, and the warning
-        return added_up(x, self.axes, self.keepdims) / x.dtype.type(self._n())
+        return added_up(x, self.axes, self.keepdims) / x.dtype.type(self.n)
 
-    def backward_cpu(self, dy: Array) -> Array:
-        n = self._n() or 1  # of 0 elements none gets a share
-        dx = _with_axes(dy, self.x_shape, self.axes) / dy.dtype.type(n)
-        return np.broadcast_to(dx, self.x_shape)
+    # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
         self.x_shape = x.shape
-        y = summed(self.device, x, self.axes, divisor=self._n())
+        self.n = math.prod(x.shape[axis] for axis in self.axes)
+        y = summed(self.device, x, self.axes, divisor=self.n)
         return _with_axes(y, self.x_shape, self.axes) if self.keepdims else y
 
     def backward_gpu(self, dy: Array) -> Array:
         dx = self.device.empty(self.x_shape, dy.dtype)
         dy = _with_axes(dy, self.x_shape, self.axes)
         for layout, elements, arrays in gpu.walks(self.x_shape, dx, dy):
-            args = *map(Strided, arrays), layout, elements, self._n()
+            args = *map(Strided, arrays), layout, elements, self.n
             grid = gpu.blocks(elements)
             self.device.launch("reduce", "mean_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
         return dx
-
-    def _n(self) -> int:
-        return math.prod(self.x_shape[axis] for axis in self.axes)
 
 
 class Max(Function):
     def __init__(self, axes: Axes, keepdims: bool):
         self.axes, self.keepdims = axes, keepdims
 
-    def forward_cpu(self, x: Array) -> Array:
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
         # The axes to reduce go last and become one, along which argmax finds the first maximum.
         self.kept = tuple(axis for axis in range(x.ndim) if axis not in self.axes)
         moved = x.transpose(*self.kept, *self.axes)
         self.moved_shape = moved.shape
         rows = moved.reshape(*moved.shape[: len(self.kept)], math.prod(moved.shape[len(self.kept) :]))
         self.winner = rows.argmax(axis=-1)[..., None]
-        y = np.take_along_axis(rows, self.winner, axis=-1)
-        shape = tuple(1 if axis in self.axes else n for axis, n in enumerate(x.shape))
-        return y.reshape(shape) if self.keepdims else y[..., 0]
+        y = np.take_along_axis(rows, self.winner, axis=-1)[..., 0]
+        return np.expand_dims(y, self.axes) if self.keepdims else y
 
-    def backward_cpu(self, dy: Array) -> Array:
+    def backward(self, dy: Array) -> Array:
         rows = np.zeros((*self.winner.shape[:-1], math.prod(self.moved_shape[len(self.kept) :])), dy.dtype)
         np.put_along_axis(rows, self.winner, dy.reshape(self.winner.shape), axis=-1)
         return rows.reshape(self.moved_shape).transpose(np.argsort((*self.kept, *self.axes)))
+
+    # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
         self.kept = tuple(axis for axis in range(x.ndim) if axis not in self.axes)
@@ -114,48 +161,6 @@ class Max(Function):
         grid = gpu.blocks(dy.size)
         self.device.launch("reduce", "max_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
         return rows.transpose(np.argsort((*self.kept, *self.axes)).tolist())
-
-
-@op
-def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The sum over `axis` (None: all); keepdims leaves reduced axes in place with size 1.
-
-    Floats keep their type; integers and booleans are summed as NumPy sums them, in 64 bits.
-    """
-    check_tensors("sum", x=x)
-    return apply(Sum(_axes("sum", axis, x.ndim), flag("sum", "keepdims", keepdims)), x)
-
-
-@op
-def mean(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The mean over `axis` (None: all); integers and booleans give float32: `(a == b).mean()` is a fraction.
-
-    The mean of nothing is NaN, with NumPy's warning.
-    """
-    check_tensors("mean", x=x)
-    floating = x if x.dtype.kind == "f" else OPS["astype"](x, np.float32)
-    return apply(Mean(_axes("mean", axis, x.ndim), flag("mean", "keepdims", keepdims)), floating)
-
-
-@op
-def max(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """The maximum over `axis` (None: all); ShapeError where there is nothing to choose from."""
-    check_tensors("max", x=x)
-    axes = _axes("max", axis, x.ndim)
-    if math.prod(x.shape[i] for i in axes) == 0:
-        raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}")
-    return apply(Max(axes, flag("max", "keepdims", keepdims)), x)
-
-
-def _axes(op: str, axis: Any, ndim: int) -> Axes:
-    """The axes to reduce, sorted."""
-    if axis is None:
-        return tuple(range(ndim))
-    given = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = tuple(sorted(normalized_axis(op, one, ndim) for one in given))
-    if len(set(axes)) < len(axes):
-        raise ArgumentError(f"{op}: the same axis twice in {axis} (a tensor with {ndim} axes)")
-    return axes
 
 
 def _with_axes(dy: Array, x_shape: tuple[int, ...], axes: Axes) -> Array:

@@ -21,6 +21,13 @@ from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 
 
+@op
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), element by element; any shape, float32 or float64 (DTypeError otherwise)."""
+    check_floating("relu", x=x)
+    return apply(ReLU(), x)
+
+
 class ReLU(Function):
     # ---- the textbook's face
 
@@ -31,7 +38,7 @@ class ReLU(Function):
     def backward(self, dy: Array) -> Array:
         return dy * (self.y > 0)
 
-    # ---- fast, on the CPU
+    # ---- fast, on the CPU: in memory that is used again
 
     def forward_cpu(self, x: Array) -> Array:
         self.y = x.clip(0, np.inf, out=empty_like(x))  # max(x, 0); measured faster than np.maximum with a number
@@ -57,10 +64,3 @@ class ReLU(Function):
         grid = gpu.blocks(dy.size)
         self.device.launch("relu", "relu_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx
-
-
-@op
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0), element by element; any shape, float32 or float64 (DTypeError otherwise)."""
-    check_floating("relu", x=x)
-    return apply(ReLU(), x)
