@@ -20,7 +20,7 @@ from typing import Any
 
 from . import tracing
 from .device import Array, Device
-from .engine import Deliver, Function, Sums, backward_in_ten_lines, gradients_of, plan, walk
+from .engine import Deliver, Function, Sums, backward_in_ten_lines, gradients_of, own, plan, walk
 from .interrupts import Hold, hold
 from .parallel import inside_worker, on_devices
 
@@ -39,19 +39,20 @@ def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None
     reaches one goes to `deliver(node, grad)`.  All is done in this thread then, and many threads may be here at a time,
     each with nodes of its own; ends they may share.
     """
-    if deliver is not None and since is not None and root.order < since:
-        deliver(root, root.device.copied(gradient))
-        return
     root.check_usable()
-    if deliver is None and root.device.plain:
+    if root.device.plain and deliver is None:
         for leaf, grad in backward_in_ten_lines(root, gradient).items():
             leaf.accumulate_grad(leaf.device.copied(grad))
+        return
+    if deliver is not None and since is not None and root.order < since:
+        deliver(root, root.device.copied(gradient))
         return
     nodes, ends = plan(root, -1 if since is None else since)
     complete: list[tuple[Any, Array]] = []
     with hold() as held:
         devices = list(dict.fromkeys(node.device for node in nodes))
-        alone = since is not None or len(devices) == 1 or inside_worker()  # inside a worker there is no other worker
+        # Inside a worker there is no other worker; and a textbook's devices take turns.
+        alone = since is not None or len(devices) == 1 or inside_worker() or any(device.plain for device in devices)
         run = walk if alone else _Concurrent
         run(root, gradient, nodes, ends, deliver or (lambda leaf, grad: complete.append((leaf, grad))), held)
         if not held.stopping:
@@ -132,9 +133,11 @@ class _Concurrent:
             self.lock.notify_all()
 
     def _run(self, node: Function, dy: Array | None) -> None:
-        parts = gradients_of(node, dy, self.sums.expected)
+        parts = [None] * len(node.inputs) if dy is None else gradients_of(node, dy)
         for position, (target, part) in enumerate(zip(node.inputs, parts)):
             if target is not None:
+                if part is not None and target in self.sums.expected:
+                    part = own(target, part, dy, parts)
                 self._send((node.order, position), target, part)
         node.release()
         with self.lock:

@@ -28,7 +28,8 @@ class CPU(Device, kind="cpu"):
     # ---------------------------------------------------------------- running ops
 
     def forward(self, function: Any, *arrays: Array) -> Array:
-        return function.forward_cpu(*arrays)
+        y = function.forward_cpu(*arrays)
+        return y if type(y) is np.ndarray else np.asarray(y)  # NumPy turns 0-d results into scalars
 
     def backward(self, node: Any, dy: Array) -> Sequence[Array | None]:
         grads = node.backward_cpu(dy)

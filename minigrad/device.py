@@ -47,7 +47,7 @@ class Device(ABC):
     array_type: type  # of its arrays
     on_host: ClassVar[bool] = False  # whether its arrays are NumPy's, in the memory of the processor
     shares_cores: ClassVar[bool] = False  # whether its ops use the processor's cores, by `split` and in_chunks
-    plain: ClassVar[bool] = False  # whether backward from here is that of ten lines, for reading
+    plain: ClassVar[bool] = False  # whether all is done in the calling thread, and backward in ten lines: for reading
     threads: int | None = None  # set by set_num_threads; None: an equal share of the cores
     generator: np.random.Generator
 

@@ -13,7 +13,7 @@ the other way, for graphs that span several devices.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -246,25 +246,26 @@ def walk(
 
 
 def _run(node: Function, sums: Sums, ends: dict[Any, int]) -> None:
-    for target, part in zip(node.inputs, gradients_of(node, sums.take(node), ends)):
+    dy = sums.take(node)
+    parts = [None] * len(node.inputs) if dy is None else gradients_of(node, dy)
+    for target, part in zip(node.inputs, parts):
         if target is not None:
             end = target in ends
             if part is not None:
-                sums.add(target, part, end)
+                sums.add(target, own(target, part, dy, parts) if end else part, end)
             if end:
                 sums.one_less(target)
     node.release()
 
 
-def gradients_of(node: Function, dy: Array | None, ends: Container[Any] = ()) -> list[Array | None]:
-    """What a node's backward returns: a gradient for every input that wants one, and None for the others.
+_NUMBERS = (np.generic, float, int)  # NumPy turns 0-d results into scalars
 
-    dy: the gradient of the node's output; nothing flows from a node that nothing flowed to.
-    ends: targets that keep their gradient and add to it; nobody else may read it.
+
+def gradients_of(node: Function, dy: Array) -> list[Array | None]:
+    """What a node's backward returns for the gradient of its output: one for every input that wants one, or None.
+
     Raises GraphError where the node or an array it needs is not what it was, and where a gradient does not fit.
     """
-    if dy is None:
-        return [None] * len(node.inputs)
     node.check_usable()
     recorder = tracing.recorder
     grads = node.device.backward(node, dy) if recorder is None else recorder.backward(node, dy)
@@ -272,24 +273,21 @@ def gradients_of(node: Function, dy: Array | None, ends: Container[Any] = ()) ->
         raise GraphError(
             f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs: return one each"
         )
-    parts: list[Array | None] = []
-    for target, grad in zip(node.inputs, grads):
-        if target is None or grad is None:
-            parts.append(None)
-            continue
-        if isinstance(grad, np.generic):
-            grad = np.asarray(grad)  # NumPy turns 0-d results into scalars
-        device = target.device
-        if not device.owns(grad) or grad.shape != target.shape or grad.dtype != target.dtype:
-            raise _misfit(node, len(parts), target, grad)
-        if target in ends and (
-            not device.writable(grad)
-            or (isinstance(dy, device.array_type) and device.shares(grad, dy))
-            or sum(grad is other for other in grads) > 1
-        ):
-            grad = device.copied(grad)
-        parts.append(grad)
+    parts = [np.asarray(part) if isinstance(part, _NUMBERS) else part for part in grads]
+    for position, (target, part) in enumerate(zip(node.inputs, parts)):
+        if target is not None and part is not None:
+            if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
+                raise _misfit(node, position, target, part)
     return parts
+
+
+def own(target: Any, grad: Array, dy: Array | None, grads: Sequence[Array | None]) -> Array:
+    """`grad`, or a copy if somebody else may read it: an end keeps its gradient, and adds to it."""
+    device = target.device
+    seen = isinstance(dy, device.array_type) and device.shares(grad, dy)
+    if seen or not device.writable(grad) or sum(grad is other for other in grads) > 1:
+        return device.copied(grad)
+    return grad
 
 
 def _misfit(node: Function, position: int, target: Any, grad: Array) -> GraphError:

@@ -284,8 +284,7 @@ def wrap(array: Array, where: Device, node: Function | None = None, version: Ver
     """A tensor around an array as it is: no copy, no checks.  For ops and the engine."""
     tensor = Tensor.__new__(Tensor)
     tensor.data, tensor.device, tensor.node, tensor.grad = array, where, node, None
-    tensor.requires_grad = node is not None
-    tensor.version = version or Version()
+    tensor.requires_grad, tensor.version = node is not None, version or Version()
     return tensor
 
 
@@ -301,28 +300,24 @@ def as_tensor(value: TensorLike, where: Device) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(value, device=where)
 
 
-def apply(function: Function, *tensors: Tensor) -> Tensor:
+def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Tensor:
     """Run an op: check the devices, compute, and leave `function` as a graph node if a gradient may be asked for.
 
     The node keeps edges to the nodes of its inputs (or to the leaves), not the input tensors: an intermediate array
     lives as long as somebody holds its tensor or an op kept it for backward, and no longer.
+
+    on: where the output is, whatever the device of the inputs: for copy.
     """
-    where = tensors[0].device
-    for tensor in tensors:
-        if tensor.device is not where:
-            raise DeviceError(
-                f"{function.name}: inputs on {', '.join(str(t.device) for t in tensors)}: "
-                "bring them to one device with .to()"
-            )
-    return apply_on(where, function, *tensors)
-
-
-def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
-    """`apply` for an op whose output is on `where` whatever the device of its inputs: copy."""
+    where = on or tensors[0].device
     where.begin()
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
     for tensor in tensors:
+        if tensor.device is not where and on is None:
+            raise DeviceError(
+                f"{function.name}: inputs on {', '.join(str(t.device) for t in tensors)}: "
+                "bring them to one device with .to()"
+            )
         needed, node = enabled and tensor.requires_grad, tensor.node
         arrays.append(tensor.data)
         inputs.append((node or tensor) if needed else None)
@@ -332,11 +327,9 @@ def apply_on(where: Device, function: Function, *tensors: Tensor) -> Tensor:
     function.device, function.needs = where, tuple(needs)
     recorder = tracing.recorder
     y = where.forward(function, *arrays) if recorder is None else recorder.forward(function, arrays)
-    if isinstance(y, np.generic):
-        y = np.asarray(y)  # NumPy turns 0-d results into scalars
     version = None
     for tensor in tensors:
-        if tensor.device is where and where.shares(y, tensor.data):
+        if on is None and where.shares(y, tensor.data):
             version = tensor.version  # a view of an input: writing to either changes both
             break
     if not any(needs):

@@ -16,7 +16,7 @@ import numpy as np
 from ..device import Device, DeviceLike
 from ..device import device as device_named
 from ..engine import Array, Function
-from ..tensor import Tensor, apply_on, op
+from ..tensor import Tensor, apply, op
 from ._checks import check_tensors
 
 
@@ -25,7 +25,7 @@ def copy(x: Tensor, device: DeviceLike) -> Tensor:
     """x on `device`, values and memory order unchanged, any element type; x itself if it is there already."""
     check_tensors("copy", x=x)
     where = device_named(device)
-    return x if x.device is where else apply_on(where, Copy(x.device), x)
+    return x if x.device is where else apply(Copy(x.device), x, on=where)
 
 
 class Copy(Function):
