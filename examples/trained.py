@@ -10,7 +10,7 @@ from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
-from alexnet import PRESETS, AlexNet, together
+from alexnet import PRESETS, AlexNet
 from progress import progress
 from training import Scores, check_before_saving, evaluate, log_probabilities
 
@@ -91,7 +91,7 @@ class Trained:
             for i in range(0, len(images), batch):
                 x = np.stack([view(image) for image in images[i : i + batch]]).transpose(0, 3, 1, 2)
                 halves = self.model.features(minigrad.Tensor(x, device=self.device))
-                parts.append(together(halves, self.device).numpy())
+                parts.append(np.concatenate([half.numpy() for half in halves], axis=1))
         return np.concatenate(parts).astype(np.float64)  # squares of float32 overflow early, and all are as far then
 
     # ---------------------------------------------------------------- on disk
