@@ -233,6 +233,6 @@ def new_folder(out: Path, name: str | None, numbered: str) -> Path:
         run.mkdir(parents=True)
     except OSError as error:
         raise ArgumentError(
-            f"--out {printable(out)}: cannot make the folder {printable(run)} ({printable(error)})"
+            f"--out {printable(out)}: cannot make the folder {printable(run)} ({printable(error)}); choose another"
         ) from None
     return run

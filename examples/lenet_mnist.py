@@ -65,7 +65,8 @@ def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]
         if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
             raise DataError(
                 f"--data {printable(folder)}: LeNet-5 needs images of 28 x 28 in ten classes, "
-                f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}"
+                f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}: give a set such "
+                "as MNIST or Fashion-MNIST"
             )
     if options.tiny:
         n, m = TINY

@@ -189,7 +189,7 @@ class Run:
                 shutil.rmtree(elsewhere, ignore_errors=True)
             raise IncompleteRunError(
                 f"the net could be saved neither in {printable(there)} ({why}) nor in {tempfile.gettempdir()} "
-                f"({cause(error)})"
+                f"({cause(error)}): make room, or choose a place with --out, and train again"
             ) from None
         self.log.path = self.path / self.log.path.name
         self.missing[str(there)] = f"{why}: the run is in {self.path}"

@@ -122,10 +122,14 @@ class Trained:
         where = printable(path)
         if "fc8.weight" not in state:
             raise CheckpointError(
-                f"{where}: no AlexNet weights: there is no fc8.weight among {some(sorted(state), 4) or 'no arrays'}"
+                f"{where}: no AlexNet weights: there is no fc8.weight among {some(sorted(state), 4) or 'no arrays'}: "
+                f"give the {WEIGHTS} of a run"
             )
         if state["fc8.weight"].ndim != 2 or not state["fc8.weight"].size:
-            raise CheckpointError(f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}")
+            raise CheckpointError(
+                f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}: give the "
+                f"{WEIGHTS} of a run"
+            )
         names, preset, mean = _facts(where, facts, len(state["fc8.weight"]), preset)
         bad = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if bad:
@@ -143,7 +147,7 @@ class Trained:
             if stats.mean_image.shape not in ((256, 256, 3), (3,)):
                 raise DataError(
                     f"{printable(path.parent / PREPARATION)}: the mean image must be (256, 256, 3), as the images are, "
-                    f"it is {stats.mean_image.shape}"
+                    f"it is {stats.mean_image.shape}: give the file that the weights' run made, or move this one away"
                 )
         else:
             print(
@@ -164,7 +168,9 @@ def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> 
             except (ValueError, RecursionError):
                 pass  # no JSON: it will not fit
         if not fits(value):
-            raise CheckpointError(f"{where}: {name} in its metadata must be {what}, got {brief(value)}")
+            raise CheckpointError(
+                f"{where}: {name} in its metadata must be {what}, got {brief(value)}: mend or drop it"
+            )
         return value
 
     def is_names(value: Any) -> bool:

@@ -59,7 +59,9 @@ def save(path: PathLike, state: Mapping[str, Any], metadata: Mapping[str, Any] |
     """
     if not isinstance(state, Mapping) or not isinstance(metadata, (Mapping, type(None))):
         kinds = f"{type(state).__name__} and {type(metadata).__name__}"
-        raise CheckpointError(f"checkpoint: state and metadata must be dictionaries by name, got {kinds}")
+        raise CheckpointError(
+            f"checkpoint: state and metadata must be dictionaries by name, got {kinds}: give model.state_dict()"
+        )
     arrays = {name: _array(name, value) for name, value in state.items()}
     texts = _pack(metadata or {})
     texts[_CHECKSUM] = _checksum(arrays, {name: _NAMES[array.dtype] for name, array in arrays.items()}, texts)
@@ -68,11 +70,14 @@ def save(path: PathLike, state: Mapping[str, Any], metadata: Mapping[str, Any] |
         content = serialize(arrays, texts)
     except MemoryError as error:
         raise CheckpointError(
-            f"checkpoint: cannot write {printable(path)}: no memory for a copy of its arrays"
+            f"checkpoint: cannot write {printable(path)}: no memory for a copy of its arrays: free some, or save fewer"
         ) from error
     length = int.from_bytes(content[:8], "little")
     if length > _LONGEST_HEADER:
-        raise CheckpointError(f"checkpoint: names and metadata of {length} bytes, at most {_LONGEST_HEADER} fit")
+        raise CheckpointError(
+            f"checkpoint: names and metadata of {length} bytes, at most {_LONGEST_HEADER} fit: store what is large as "
+            "arrays"
+        )
     with files.writing(path, lambda message: CheckpointError(f"checkpoint: {message}")) as file:
         file.write(content)
 
@@ -86,7 +91,7 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = os.fspath(path)
     where = printable(path)
     if not os.path.isfile(path):
-        raise CheckpointError(f"checkpoint: there is no file {where}")
+        raise CheckpointError(f"checkpoint: there is no file {where}: check the path")
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -96,12 +101,15 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 raise CheckpointError(f"checkpoint: {where}: {error}") from error
             except (ValueError, RecursionError) as error:  # not in the format, or no JSON
                 raise CheckpointError(
-                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}"
+                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}: check that it is "
+                    "the right file, or take another copy"
                 ) from error
     except OSError as error:
         raise CheckpointError(f"checkpoint: cannot read {where}: {error.strerror or error}") from error
     except MemoryError as error:
-        raise CheckpointError(f"checkpoint: {where}: no memory for the {size / 1e6:.0f} MB of its arrays") from error
+        raise CheckpointError(
+            f"checkpoint: {where}: no memory for the {size / 1e6:.0f} MB of its arrays: free twice as much"
+        ) from error
 
 
 # ---------------------------------------------------------------- writing
@@ -114,7 +122,9 @@ def _array(name: Any, value: Any) -> np.ndarray:
     # asarray with order="C", not ascontiguousarray: that one makes 0-d arrays 1-d
     array = np.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
     if array.dtype.newbyteorder("<") not in _NAMES:
-        raise CheckpointError(f"checkpoint: {name!r} must be an array of numbers, got {array.dtype}")
+        raise CheckpointError(
+            f"checkpoint: {name!r} must be an array of numbers, got {array.dtype}: what is none goes into metadata"
+        )
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
@@ -128,7 +138,9 @@ def _pack(metadata: Mapping[str, Any]) -> dict[str, str]:
     try:
         texts = {**texts, _JSON: json.dumps(rest)} if rest else texts
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint: metadata must be what JSON can hold: {error}") from None
+        raise CheckpointError(
+            f"checkpoint: metadata must be what JSON can hold: {error}: give text, numbers, lists and dictionaries"
+        ) from None
     for key, text in texts.items():
         if not _is_text(key) or not _is_text(text):
             raise CheckpointError(f"checkpoint: metadata must be text that UTF-8 can hold, got {key!r}: {text!r}")
@@ -170,7 +182,7 @@ def _read(file: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, A
     try:
         tensors = dict(deserialize(content))
     except SafetensorError as error:  # it quotes the file, which may say anything at any length
-        raise ValueError(f"{printable(error)[:300]}: cut off, or not all written?") from error
+        raise ValueError(f"{printable(error)[:300]} (cut off, or not all written?)") from error
     del content
     texts = header.pop(_METADATA, {})
     if texts is None:

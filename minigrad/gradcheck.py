@@ -90,7 +90,10 @@ def _inputs_to_check(inputs: Sequence[Tensor]) -> list[int]:
                 f"gradcheck: input {i} is {x.dtype}: differences need float64, make it with dtype='float64'"
             )
         if x.requires_grad and not x.is_leaf:
-            raise ArgumentError(f"gradcheck: input {i} is the result of an op: only leaves keep gradients")
+            raise ArgumentError(
+                f"gradcheck: input {i} is the result of an op: only leaves keep gradients: give "
+                "x.detach().requires_grad_()"
+            )
     checked = [i for i, x in enumerate(inputs) if x.requires_grad and x.size]
     if not checked:
         raise ArgumentError("gradcheck: nothing to check: no input with elements has requires_grad=True")
@@ -108,22 +111,30 @@ def _analytic(
     output = fn(*inputs)
     if not isinstance(output, Tensor) or output.dtype != np.float64:
         kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
-        raise DTypeError(f"gradcheck: fn must return a float64 Tensor, got {kind}")
+        raise DTypeError(f"gradcheck: fn must return a float64 Tensor, got {kind}: compute in float64 throughout")
     if not output.requires_grad:
-        raise GradientError("gradcheck: the output does not depend on any input with requires_grad=True")
+        raise GradientError(
+            "gradcheck: the output does not depend on any input with requires_grad=True: look for detach(), numpy() "
+            "and no_grad() in fn"
+        )
     r = np.random.default_rng([seed, 0]).standard_normal(output.shape)
     y = output.numpy().copy()
     output.backward(Tensor(r, device=output.device))
     for i, (x, value) in enumerate(zip(inputs, values)):
         if not np.array_equal(x.numpy(), value, equal_nan=value.dtype.kind == "f"):
-            raise GradientError(f"gradcheck: fn or its backward changed input {i} {x.shape} in place")
+            raise GradientError(
+                f"gradcheck: fn or its backward changed input {i} {x.shape} in place: let it write to a copy"
+            )
     gradients = [np.zeros(x.shape) if x.grad is None else x.grad.numpy().copy() for x in inputs]
     return r, y, gradients
 
 
 def _check_repeatable(fn: Callable[..., Tensor], inputs: Sequence[Tensor], y: np.ndarray, seed: int) -> None:
     if not np.array_equal(y, _forward(fn, inputs, seed), equal_nan=True):
-        raise GradientError(f"gradcheck: fn gave different results from the same inputs and seed {seed}")
+        raise GradientError(
+            f"gradcheck: fn gave different results from the same inputs and seed {seed}: let it keep no state, and "
+            "draw from minigrad's generators alone"
+        )
 
 
 def _forward(fn: Callable[..., Tensor], inputs: Sequence[Tensor], seed: int) -> np.ndarray:

@@ -55,7 +55,8 @@ class ImageArray:
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or raw.dtype.kind not in "iu":
             raise DataError(
                 "ImageArray: need images uint8 (N, H, W) or (N, H, W, C) and integer labels, "
-                f"got {images.dtype} {images.shape} and {raw.dtype} {raw.shape}"
+                f"got {images.dtype} {images.shape} and {raw.dtype} {raw.shape}; bring pixels to 0..255 and convert "
+                "with astype"
             )
         if raw.shape != images.shape[:1]:
             raise DataError(

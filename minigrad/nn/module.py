@@ -336,6 +336,7 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
             wrong.append(f"wrong type: {name} is {value.dtype}, the model has {expected[name].dtype}")
     if wrong:
         raise CheckpointError(
-            f"load_state_dict: {len(wrong)} name(s) do not fit {model}; nothing was loaded:\n  " + "\n  ".join(wrong)
+            f"load_state_dict: {len(wrong)} name(s) do not fit {model}, so nothing was loaded: build the model as it "
+            "was when they were saved, or rename and convert what differs:\n  " + "\n  ".join(wrong)
         )
     return values

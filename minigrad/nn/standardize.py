@@ -47,10 +47,15 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     layers: list[Any] = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
     for layer in wanted:
         if layer not in layers:
-            raise ArgumentError(f"standardize_outputs: std names what is no Conv2d or Linear of the model: {layer!r}")
+            raise ArgumentError(
+                f"standardize_outputs: std names what is no Conv2d or Linear of the model: {layer!r}: name its layers "
+                "themselves, {net.fc8: 0.1}"
+            )
     for layer in layers:
         if layer.bias is None:
-            raise ArgumentError(f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}")
+            raise ArgumentError(
+                f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}: make it with bias=True"
+            )
 
     def first_use(layer: Any) -> Any:
         """A forward for this one call: look at the outputs, change the weights, compute again."""

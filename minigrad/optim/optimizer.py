@@ -69,19 +69,26 @@ class Optimizer:
 
     def _check_params(self) -> None:
         if not self._params:
-            raise ArgumentError(f"{self._name}: there are no parameters (a generator can be used only once)")
+            raise ArgumentError(
+                f"{self._name}: there are no parameters: give list(model.parameters()) (a generator can be used once)"
+            )
         seen: dict[int, int] = {}
         for i, p in enumerate(self._params):
             if not isinstance(p, Tensor) or p.dtype.kind != "f":
                 kind = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else type(p).__name__
-                raise DTypeError(f"{self._name}: parameter {i} must be a floating-point Tensor, got {kind}")
+                raise DTypeError(
+                    f"{self._name}: parameter {i} must be a floating-point Tensor, got {kind}: make it with "
+                    "dtype='float32', or leave it out"
+                )
             if not p.is_leaf:
                 raise GraphError(
                     f"{self._name}: parameter {i} {p.shape} is the result of an op; "
                     "only leaves can be optimised: make it with requires_grad=True"
                 )
             if id(p) in seen:
-                raise ArgumentError(f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor")
+                raise ArgumentError(
+                    f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor: name it once"
+                )
             seen[id(p)] = i
 
     # ---------------------------------------------------------------- one step
@@ -211,7 +218,8 @@ class Optimizer:
         if len(groups) != len(self.param_groups) or len(steps) != len(self._params):
             raise CheckpointError(
                 f"{self._name}: the state is of {len(groups)} group(s) with {len(steps)} parameters, "
-                f"this optimiser has {len(self.param_groups)} with {len(self._params)}"
+                f"this optimiser has {len(self.param_groups)} with {len(self._params)}: make it over the same "
+                "parameters, in the same groups, as the one that was saved"
             )
         loaded: list[dict[str, Array]] = [{} for _ in self._params]
         wrong = []
@@ -232,7 +240,10 @@ class Optimizer:
             if set(saved) != expected:
                 wrong.append(f"group {i}: settings {sorted(saved)}, not {sorted(expected)}")
         if wrong:
-            raise CheckpointError(f"{self._name}: the state does not fit:\n  " + "\n  ".join(wrong))
+            raise CheckpointError(
+                f"{self._name}: the state does not fit, it is of another kind of optimiser or of other parameters:\n  "
+                + "\n  ".join(wrong)
+            )
         for saved in groups:
             self._check_settings(saved)
         for group, saved in zip(self.param_groups, groups):
@@ -321,5 +332,5 @@ def _check_gradient(name: str, i: int, p: Tensor) -> None:
     if g.shape != w.shape or g.dtype != w.dtype or grad.device is not p.device:
         raise ShapeError(
             f"{name}: parameter {i} is {p.dtype} {p.shape} on {p.device}, "
-            f"its gradient {grad.dtype} {grad.shape} on {grad.device}"
+            f"its gradient {grad.dtype} {grad.shape} on {grad.device}: call zero_grad() and backward again"
         )
