@@ -71,7 +71,7 @@ def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]
     if options.tiny:
         n, m = TINY
         data = Mnist(data.train_images[:n], data.train_labels[:n], data.test_images[:m], data.test_labels[:m])
-    # The files do not say what they show.
+    # The files do not say whether they show digits or clothes; the folder's name does.
     fashion = "fashion" in str(Path(folder).resolve()).lower()
     return ("Fashion-MNIST" if fashion else "MNIST"), data, (FASHION if fashion else DIGITS)
 

@@ -92,7 +92,7 @@ class Trained:
                 x = np.stack([view(image) for image in images[i : i + batch]]).transpose(0, 3, 1, 2)
                 halves = self.model.features(minigrad.Tensor(x, device=self.device))
                 parts.append(np.concatenate([half.numpy() for half in halves], axis=1))
-        return np.concatenate(parts).astype(np.float64)  # squares of float32 overflow early, and all are as far then
+        return np.concatenate(parts).astype(np.float64)  # the squares of distances could overflow in float32
 
     # ---------------------------------------------------------------- on disk
 
@@ -166,7 +166,7 @@ def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> 
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                pass  # no JSON: it will not fit
+                pass  # no JSON: left as text, which is refused below
         if not fits(value):
             raise CheckpointError(
                 f"{where}: {name} in its metadata must be {what}, got {brief(value)}: mend or drop it"

@@ -1,7 +1,7 @@
 """Weights on disk: the safetensors format, which holds named arrays and nothing that could run.
 
-Every tool that reads safetensors reads these files.  The safetensors library writes the format and judges what is in
-it; here are the checksum, the metadata, and the types.
+Every tool that reads safetensors reads these files.  The safetensors library writes and checks the format; here are
+the checksum, the metadata, and the types.
 
 Metadata is a dictionary of what JSON can hold: its strings are stored as they are, the rest as JSON text under
 "minigrad.json", because the format knows strings only.  "minigrad.checksum" is "minigrad:crc32:" and eight hexadecimal
@@ -15,7 +15,7 @@ read as they are.
 
 A file is read, never mapped into memory: one that is cut off meanwhile is an error then, not the end of the process.
 The library copies what it is given: a load takes twice the file's size in memory, and a save, beside the arrays
-themselves, twice too (three times before safetensors 0.8).  In what order the metadata stand, it leaves to chance.
+themselves, twice too (three times before safetensors 0.8).  It writes the metadata in no fixed order.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _read(file: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, A
     if size < 8 or length > min(size - 8, _LONGEST_HEADER):
         raise ValueError(f"its header would have {length} bytes")
     text = file.read(length)
-    header = json.loads(text.decode(), object_pairs_hook=_once)  # before the rest, which may be large and no weights
+    header = json.loads(text.decode(), object_pairs_hook=_once)  # first: the rest may be large and no weights at all
     _check_types(header)
     file.seek(0)
     content = file.read(size)
@@ -212,7 +212,7 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_types(header: Any) -> None:
-    """CheckpointError with the first array of another type than ours; a type that is no text is for the library."""
+    """CheckpointError with the first array of another type than ours; the library refuses one that is no text."""
     for name, entry in header.items() if isinstance(header, dict) else ():
         kind = entry.get("dtype") if isinstance(entry, dict) and name != _METADATA else None
         if isinstance(kind, str) and kind not in _TYPES:

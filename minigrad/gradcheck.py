@@ -59,8 +59,8 @@ def gradcheck(
                 numeric = _slope(fn, inputs, inputs[i], move, r, eps, seed)
                 parts = analytic[i] * size if direction else analytic[i][where]
                 exact = float(np.sum(parts))
-                # Along a random direction the slope is a sum of random signs, and may be near 0 by chance:
-                # what the difference is measured by is the size that such a sum usually has.
+                # Along a random direction the slope is a sum of random signs, and may be near 0 by chance, so the
+                # difference is measured against the size that such a sum usually has.
                 allowed = atol + rtol * max(abs(exact), abs(numeric), float(np.linalg.norm(parts)))
                 excess = abs(exact - numeric) / allowed
                 if not excess <= max(worst[0], 1.0):  # "not <=": NaN is a failure

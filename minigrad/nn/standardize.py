@@ -4,9 +4,9 @@ Let z[n,o,...] be the outputs of a layer's unit o over some images.  Replacing
 
     w[o] <- w[o] * std / sd(z[:,o]),     b[o] <- (b[o] - mean(z[:,o])) * std / sd(z[:,o])
 
-gives them mean 0 and standard deviation `std`.  Done layer by layer from the input on, each sees inputs that were set
-right already, so that at the first step no unit is silent for all images, none is always on, and all layers learn at
-a like pace.
+gives them mean 0 and standard deviation `std`.  Done layer by layer from the input on, each layer sees inputs that
+were set right before it, so that at the first step no unit is silent for all images, none is always on, and all layers
+learn at a similar pace.
 
 Source: Krähenbühl, Doersch, Donahue, Darrell 2016, "Data-dependent Initializations of Convolutional Neural Networks",
 section 3.1 (within-layer initialization); Mishkin, Matas 2016, "All you need is a good init".

@@ -1,9 +1,9 @@
-"""What all optimisers share: parameter groups, state, and a walk over the parameters in blocks that fit the cache.
+"""What all optimisers share: parameter groups, state, and a walk over the parameters in tiles that fit the cache.
 
 An update rule is a handful of elementwise formulas.  Written with whole arrays, `w -= lr * v`, each of them
 brings 60 million numbers from memory and makes a temporary as large, which costs many times the arithmetic.  So a rule
-is applied to one block after another: a block of w, its gradient and its state stay in the cache from the first
-formula to the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the
+is applied to one tile after another: a tile of w, its gradient and its state stay in the cache from the first
+formula to the last, and the only temporary is one tile long.  Every element gets the same arithmetic wherever the
 cuts are.  On a graphics card one kernel does the whole rule for one element after another, with no temporary.
 """
 
@@ -27,13 +27,13 @@ from ..tensor import Tensor, wrap
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Group = dict[str, Any]
 
-BLOCK = 1 << 16  # elements; measured: fewer are slower, twice as many no faster
+TILE = 1 << 16  # elements; measured: fewer are slower, twice as many no faster
 SPLIT = 1 << 17  # elements below which a second thread costs more than it saves
 FLUSH_EVERY = 64  # steps
 
 
 class Optimizer:
-    """Base of the optimisers; a subclass names its state and gives the rule for one block.
+    """Base of the optimisers; a subclass names its state and gives the rule for one tile.
 
     params: the parameters, or groups of them, [{"params": [...], "lr": 0.02, "weight_decay": 0}, ...]; a
     group takes the settings that it does not name from the optimiser's.  Each parameter must be a
@@ -94,7 +94,7 @@ class Optimizer:
     # ---------------------------------------------------------------- one step
 
     def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
-        """Update one block of w and of the state in place; t is a temporary of the same shape, g is read only.
+        """Update one tile of w and of the state in place; t is a temporary of the same shape, g is read only.
 
         step counts the updates of this parameter from 1.
         """
@@ -154,11 +154,11 @@ class Optimizer:
         arrays = [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
         if not device.is_cpu:
             self._on_card(device, group, number, arrays, tiny)
-        elif p.data.size <= BLOCK:  # one block, whatever its memory order
+        elif p.data.size <= TILE:  # one tile, whatever its memory order
             w, g, *kept = arrays
             update(w, g, np.empty_like(w), *kept)
         else:
-            self._in_blocks(device, update, aligned(arrays))
+            self._in_tiles(device, update, aligned(arrays))
         p.mark_modified()
 
     def _on_card(
@@ -172,15 +172,15 @@ class Optimizer:
             if changed is not array:
                 gpu.assign(device, array, changed)
 
-    def _in_blocks(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
-        """Cut arrays into blocks along their first axis, on all threads of the device; update each with a temporary."""
+    def _in_tiles(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
+        """Cut arrays into tiles along their first axis, on all threads of the device; update each with a temporary."""
         row = max(1, math.prod(arrays[0].shape[1:]))
-        block = max(1, BLOCK // row)
+        tile = max(1, TILE // row)
 
         def work(start: int, stop: int) -> None:
-            temporary = np.empty_like(arrays[0][: min(block, stop - start)])
-            for at in range(start, stop, block):
-                w, g, *kept = (array[at : min(at + block, stop)] for array in arrays)
+            temporary = np.empty_like(arrays[0][: min(tile, stop - start)])
+            for at in range(start, stop, tile):
+                w, g, *kept = (array[at : min(at + tile, stop)] for array in arrays)
                 update(w, g, temporary[: len(w)], *kept)
 
         split(device, len(arrays[0]), work, at_least=max(1, SPLIT // row))
@@ -263,10 +263,10 @@ class Optimizer:
 
 
 def aligned(arrays: Sequence[Array]) -> list[Array]:
-    """Views of arrays of one shape that can be cut in blocks along their first axis.
+    """Views of arrays of one shape that can be cut in tiles along their first axis.
 
     Arrays that share one gapless memory order become flat; others (a gradient that came out transposed) keep
-    their axes, and blocks are rows.
+    their axes, and tiles are rows.
     """
     first = arrays[0]
     axes = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
