@@ -311,7 +311,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=positive(int), help="images per step (default: 32)")
     add("--lr", type=positive(float), help="learning rate of Adam (default: the variant's)")
     add("--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, help="of weights and order (default: 0)")
-    add("--device", type=one_device, default="cpu:0", help="where to compute (default: cpu:0)")
+    add("--device", type=one_device, default="cpu:0", help="cpu:N, textbook:N, cuda:N or cudasim:N (default: cpu:0)")
     add("--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
     add("--name", type=folder_name, help="name of this run (default: numbered)")
     add("--no-figures", action="store_true", help="draw nothing (matplotlib is not needed then)")

@@ -15,6 +15,7 @@ from minigrad.errors import ArgumentError, CheckpointError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from alexnet import PRESETS, WIDTHS, AlexNet, merged  # noqa: E402
+from command_line import device_list, one_device  # noqa: E402
 
 TWO, ONE = ("cpu:0", "cpu:1"), ("cpu:0",)
 NARROW = (6, 8, 12, 12, 8, 40, 40)  # the same net, small enough for many steps
@@ -152,6 +153,11 @@ def test_the_textbook_starts_from_the_same_weights():
         states.append(AlexNet(10, "paper", (device,), widths=NARROW).state_dict())
     for name, array in states[0].items():
         np.testing.assert_array_equal(array, states[1][name], err_msg=name)
+
+
+def test_the_programs_take_textbook_devices():
+    assert device_list("textbook:0,textbook:1") == ("textbook:0", "textbook:1")
+    assert one_device("textbook") == "textbook:0"
 
 
 # ---------------------------------------------------------------- how the two columns share the work
