@@ -66,7 +66,7 @@ PRESETS = {
 
 
 def by_chunks(layers: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorates layers of a column that take a few images at a time (docs/speed.md measures what it gains).
+    """These layers, a few images at a time on all threads of the device (docs/speed.md measures what it gains).
 
     Not for the fully connected layers: their 230 MB of weights are read once for the whole batch.
     """

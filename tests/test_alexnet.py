@@ -160,9 +160,6 @@ def test_the_programs_take_textbook_devices():
     assert one_device("textbook") == "textbook:0"
 
 
-# ---------------------------------------------------------------- how the two columns share the work
-
-
 def test_each_device_copies_what_it_reads(monkeypatch):
     """The copy where the columns cross is made by the worker that reads it: neither column waits for the other's."""
     copies = []
