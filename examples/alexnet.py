@@ -13,8 +13,9 @@ docs/alexnet.md tells the presets apart, difference by difference, with sources.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,24 @@ PRESETS = {
 }
 
 
+def by_chunks(layers: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """These layers, a few images at a time on all threads of the device (docs/speed.md measures what it gains).
+
+    Not for the fully connected layers: their 230 MB of weights are read once for the whole batch.
+    """
+
+    @wraps(layers)
+    def in_chunks(column: Column, *reads: Tensor) -> Tensor:
+        return minigrad.in_chunks(partial(layers, column), *reads)
+
+    return in_chunks
+
+
 class Column(nn.Module):
-    """The layers on one device.  `g` columns of the paper are held side by side: 1 on two devices, 2 on one."""
+    """The layers on one device.  `g` columns of the paper are held side by side: 1 on two devices, 2 on one.
+
+    Where a method takes `halves`, it reads both columns: one tensor from each device.
+    """
 
     def __init__(
         self,
@@ -93,20 +110,22 @@ class Column(nn.Module):
         if num_classes is not None:  # the last layer is not split: it lives on the first device
             self.fc8 = nn.Linear(n7 * 2, num_classes, **here)
 
-    def conv1_to_2(self, x: Tensor) -> Tensor:
-        x = self.steps(self.preset.layer1, self.conv1(x))
+    @by_chunks
+    def conv1_to_2(self, image: Tensor) -> Tensor:
+        x = self.steps(self.preset.layer1, self.conv1(image))
         return self.steps(self.preset.layer2, self.conv2(x))
 
-    def conv3_to_5(self, x: Tensor) -> Tensor:
-        x = F.relu(self.conv3(x))
+    @by_chunks
+    def conv3_to_5(self, *halves: Tensor) -> Tensor:
+        x = F.relu(self.conv3(beside(halves)))
         x = F.relu(self.conv4(x))
         return self.steps(self.preset.layer5, self.conv5(x))
 
-    def hidden6(self, x: Tensor) -> Tensor:
-        return self.dropout(F.relu(self.fc6(x.flatten(1))))
+    def hidden6(self, *halves: Tensor) -> Tensor:
+        return self.dropout(F.relu(self.fc6(beside(halves).flatten(1))))
 
-    def hidden7(self, x: Tensor) -> Tensor:
-        return self.dropout(F.relu(self.fc7(x)))
+    def hidden7(self, *halves: Tensor) -> Tensor:
+        return self.dropout(F.relu(self.fc7(beside(halves))))
 
     def steps(self, names: Sequence[str], x: Tensor) -> Tensor:
         """What follows a convolution, in the preset's order."""
@@ -184,35 +203,23 @@ class AlexNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The activations of fc7, one half per device: the feature space of Figure 4."""
-        x = self.on_both(Column.conv1_to_2, [[images]] * len(self.devices), True)  # both columns see the whole image
-        x = self.on_both(Column.conv3_to_5, self.exchanged(x), True)
-        x = self.on_both(Column.hidden6, self.exchanged(x))
-        return self.on_both(Column.hidden7, self.exchanged(x))
+        x = self.each(Column.conv1_to_2, reads=same(images))
+        x = self.each(Column.conv3_to_5, reads=both(x))
+        x = self.each(Column.hidden6, reads=both(x))
+        return self.each(Column.hidden7, reads=both(x))
 
     def classify(self, x: list[Tensor]) -> Tensor:
         """fc8, which reads both halves of fc7, on the first device."""
-        return self.columns[0].fc8(together(x, self.devices[0]))
+        halves = both(x)(self.devices[0])
+        return self.columns[0].fc8(beside(halves))
 
-    def exchanged(self, halves: list[Tensor]) -> list[list[Tensor]]:
-        """Where the columns talk: every device gets to read all halves."""
-        return [halves] * len(self.devices)
+    def each(self, layers: Callable[..., Tensor], reads: Reads) -> list[Tensor]:
+        """The same layers of each column, at the same time, each on its device: one output per device."""
 
-    def on_both(self, layers: Any, inputs: list[list[Tensor]], in_chunks: bool = False) -> list[Tensor]:
-        """The same layers of each column, at the same time, each on its device and on what that device reads.
+        def run(column: Column, device: str) -> Tensor:
+            return layers(column, *reads(device))
 
-        in_chunks: a few images at a time.  Not for the fully connected layers: their 230 MB of weights are read once
-        for the whole batch.
-        """
-
-        def run(column: Column, device: str, parts: list[Tensor]) -> Tensor:
-            here = [part.to(device) for part in parts]
-
-            def side_by_side(*parts: Tensor) -> Tensor:
-                return layers(column, beside(parts))
-
-            return minigrad.in_chunks(side_by_side, *here) if in_chunks else side_by_side(*here)
-
-        return minigrad.on_devices(self.devices, run, list(self.columns), self.devices, inputs)
+        return minigrad.on_devices(self.devices, run, list(self.columns), self.devices)
 
     # ---------------------------------------------------------------- weights in the one-device form
 
@@ -247,11 +254,21 @@ def merged(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     return {name: np.concatenate([arrays[name] for arrays in columns if name in arrays]) for name in columns[0]}
 
 
-def beside(parts: Sequence[Tensor]) -> Tensor:
-    """The parts side by side: the channels or neurons of one after those of the other."""
-    return F.concat(parts, axis=1) if len(parts) > 1 else parts[0]
+# ---------------------------------------------------------------- what a column reads
+
+Reads = Callable[[str], list[Tensor]]  # from a device's name to tensors on it; called by that device's own worker
 
 
-def together(parts: Sequence[Tensor], device: str) -> Tensor:
-    """The parts side by side on one device: a copy from each device, with a gradient home."""
-    return beside([part.to(device) for part in parts])
+def same(images: Tensor) -> Reads:
+    """The same images for every column."""
+    return lambda device: [images.to(device)]
+
+
+def both(halves: Sequence[Tensor]) -> Reads:
+    """Where the columns talk: a copy of each half on the device that reads it, whose gradient flows home."""
+    return lambda device: [half.to(device) for half in halves]
+
+
+def beside(halves: Sequence[Tensor]) -> Tensor:
+    """The halves side by side: the channels or neurons of one after those of the other.  All on one device."""
+    return F.concat(halves, axis=1) if len(halves) > 1 else halves[0]

@@ -87,7 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     learn.add_argument(
         "--devices", type=device_list, default=os.environ.get("MINIGRAD_DEVICES", "cpu:0,cpu:1"), metavar="A[,B]",
-        help="two devices, a column on each, or one (default: %(default)s)",
+        help="two devices, a column on each, or one: cpu:N, textbook:N, cuda:N, cudasim:N (default: %(default)s)",
     )  # fmt: skip
     learn.add_argument(
         "--epochs", type=whole, metavar="N",

@@ -171,7 +171,7 @@ def run_job(program: str, job: Callable[[argparse.Namespace], None], options: ar
 
 
 class Enduring:
-    """Standard output or error that never ends a training: what it cannot take is lost, once that has been said.
+    """Standard output or error whose failures never end a training: one warning, and what cannot be written is lost.
 
     The exception is a pipe whose reader is gone: the first write is a BrokenPipeError, as for any program.
     """
@@ -179,7 +179,8 @@ class Enduring:
     def __init__(self, stream: Any, name: str):
         self._stream, self._name, self.failed = stream, name, False
         if hasattr(stream, "reconfigure"):
-            # Line by line also into a file, for a log is read while it grows; and any name, as an escape at worst.
+            # Line by line into a file too, because logs are read while they grow.  Characters that the stream cannot
+            # encode, in the name of a file say, are written as escapes.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
     def write(self, text: str) -> int:
@@ -233,6 +234,6 @@ def new_folder(out: Path, name: str | None, numbered: str) -> Path:
         run.mkdir(parents=True)
     except OSError as error:
         raise ArgumentError(
-            f"--out {printable(out)}: cannot make the folder {printable(run)} ({printable(error)})"
+            f"--out {printable(out)}: cannot make the folder {printable(run)} ({printable(error)}); choose another"
         ) from None
     return run

@@ -84,7 +84,7 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str, tested_o
 
 
 def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: int = 2) -> None:
-    """The kernels of conv1 (O, 3, 11, 11), one block per column of the network (Figure 3), and their change.
+    """The kernels of conv1 (O, 3, 11, 11), one sheet per column of the network (Figure 3), and their change.
 
     Random weights are noise, and what a short training adds to them is hard to see under it: so the change from
     `before`, the first weights, is drawn beside.
@@ -94,17 +94,17 @@ def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: i
     figure, axes = plt.subplots(columns, 2, figsize=(13, 3.1 * columns), squeeze=False)
     for i, (now, moved) in enumerate(zip(np.split(weight, columns), np.split(change, columns))):
         across = 12 if len(now) % 12 == 0 else len(now)
-        for axis, block, what in zip(axes[i], (now, moved), ("kernels", "what training added to them")):
-            axis.imshow(_tiles(block, across), interpolation="nearest")
+        for axis, kernels, what in zip(axes[i], (now, moved), ("kernels", "what training added to them")):
+            axis.imshow(_sheet(kernels, across), interpolation="nearest")
             axis.set_title(f"column {i + 1}: {what}", fontsize=10, loc="left")
             axis.axis("off")
     size = np.linalg.norm(change) / max(float(np.linalg.norm(before)), 1e-12)
-    figure.suptitle(f"conv1, each tile scaled to its own range; training moved the weights by {size:.0%}", fontsize=11)
+    figure.suptitle(f"conv1, each kernel scaled to its range; training moved the weights by {size:.0%}", fontsize=11)
     save(figure, path)
 
 
-def _tiles(kernels: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
-    """Kernels (O, 3, h, w) side by side on white; grey is 0, and the largest weight of a kernel is 0 or 1."""
+def _sheet(kernels: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
+    """Kernels (O, 3, h, w) side by side on white; grey is 0, and a channel is 0 or 1 at the largest weight."""
     o, _, h, w = kernels.shape
     peak = np.maximum(np.abs(kernels).max(axis=(1, 2, 3), keepdims=True), 1e-12)
     pictures = (0.5 + 0.5 * kernels / peak).transpose(0, 2, 3, 1)

@@ -4,9 +4,9 @@ A program calls `begin` before its heavy imports and ends with `finish(main)`; i
 There the first signal raises Interrupted; what must not be cut in two (a step of the optimiser, a file) stands in
 `with hold():` of minigrad.interrupts, which lets it wait.  After the first, signals are only counted, so that what is
 being kept is kept however often Ctrl-C is pressed; the fourth ends the program at once, for it may hang.  Outside
-`interruptible()` there is nothing to keep yet, or no more: a signal is one line and the end.
+`interruptible()` there is nothing to keep: a signal prints one line and ends the program.
 
-This file imports next to nothing, for until it is there a signal finds Python's own ways.
+This file imports next to nothing: until it is loaded, a signal still ends the program with a traceback.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def begin() -> None:
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job: so it shall be
+        if signal.getsignal(number) is not signal.SIG_IGN:  # else nohup or the shell of a background job ignores it
             signal.signal(number, _leave)
     atexit.register(_all_done)
 
@@ -119,7 +119,7 @@ def _leave(number: int, frame: Any) -> None:
 
 
 def _all_done() -> None:
-    """Python itself is being taken down: what was to be done is done, and the exit code shall say so."""
+    """Python is shutting down, and the work is done: a late signal must not change the exit code."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -138,7 +138,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _again_soon(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """For sys.unraisablehook: Interrupted goes no further than a __del__ or a callback, so it is raised again soon."""
+    """For sys.unraisablehook: Python drops an Interrupted raised in a __del__ or a callback, so raise it again soon."""
 
     def again(number: int) -> None:
         time.sleep(SWALLOWED)

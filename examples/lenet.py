@@ -43,7 +43,7 @@ class TableConv2d(nn.Conv2d):
         self.mask = Tensor(mask, device=self.weight.device, dtype=self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The product also masks the gradient: what starts at 0 never leaves it.
+        # The product also masks the gradient: a weight that starts at 0 stays 0.
         return F.conv2d(x, self.weight * self.mask, self.bias)
 
     def num_parameters(self) -> int:

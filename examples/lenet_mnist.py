@@ -65,12 +65,13 @@ def find_data(options: argparse.Namespace) -> tuple[str, Mnist, tuple[str, ...]]
         if images.shape[1:] != (28, 28) or not len(images) or labels.max() > 9:
             raise DataError(
                 f"--data {printable(folder)}: LeNet-5 needs images of 28 x 28 in ten classes, "
-                f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}"
+                f"found images {images.shape} and labels up to {labels.max() if len(labels) else '-'}: give a set such "
+                "as MNIST or Fashion-MNIST"
             )
     if options.tiny:
         n, m = TINY
         data = Mnist(data.train_images[:n], data.train_labels[:n], data.test_images[:m], data.test_labels[:m])
-    # The files do not say what they show.
+    # The files do not say whether they show digits or clothes; the folder's name does.
     fashion = "fashion" in str(Path(folder).resolve()).lower()
     return ("Fashion-MNIST" if fashion else "MNIST"), data, (FASHION if fashion else DIGITS)
 
@@ -310,7 +311,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=positive(int), help="images per step (default: 32)")
     add("--lr", type=positive(float), help="learning rate of Adam (default: the variant's)")
     add("--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, help="of weights and order (default: 0)")
-    add("--device", type=one_device, default="cpu:0", help="where to compute (default: cpu:0)")
+    add("--device", type=one_device, default="cpu:0", help="cpu:N, textbook:N, cuda:N or cudasim:N (default: cpu:0)")
     add("--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
     add("--name", type=folder_name, help="name of this run (default: numbered)")
     add("--no-figures", action="store_true", help="draw nothing (matplotlib is not needed then)")

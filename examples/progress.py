@@ -26,7 +26,7 @@ def progress(total: int | None, title: str, units: str, leave: bool = False) -> 
 
 
 def warn(text: str) -> None:
-    """One line on standard error, above a bar; it never fails, for it is said where something has failed already."""
+    """One line on standard error, above a bar; it never fails, because it tells of failures."""
     with suppress(OSError, ValueError):
         tqdm.write(f"warning: {printable(text)}", file=sys.stderr)
 

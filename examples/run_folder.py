@@ -50,7 +50,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def say(text: str) -> None:
-    """print, where not even a standard output that is gone may stop what comes next."""
+    """print, but a standard output that is gone is no error: what comes next has to be done."""
     with suppress(OSError, ValueError):
         print(text, flush=True)
 
@@ -189,7 +189,7 @@ class Run:
                 shutil.rmtree(elsewhere, ignore_errors=True)
             raise IncompleteRunError(
                 f"the net could be saved neither in {printable(there)} ({why}) nor in {tempfile.gettempdir()} "
-                f"({cause(error)})"
+                f"({cause(error)}): make room, or choose a place with --out, and train again"
             ) from None
         self.log.path = self.path / self.log.path.name
         self.missing[str(there)] = f"{why}: the run is in {self.path}"
@@ -227,7 +227,7 @@ class Run:
                 say(f"The net after {self._kept_at} of {self.planned} steps is in {printable(self.path)}.")
 
     def _remove(self) -> None:
-        """Nothing was learned: leave no folder that only takes a name."""
+        """Remove the folder: nothing was learned, and it would only occupy its name."""
         with suppress(OSError):
             for name in self._texts:
                 (self.path / name).unlink(missing_ok=True)  # the signal may have come before it was written

@@ -10,7 +10,7 @@ from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
-from alexnet import PRESETS, AlexNet, together
+from alexnet import PRESETS, AlexNet
 from progress import progress
 from training import Scores, check_before_saving, evaluate, log_probabilities
 
@@ -91,8 +91,8 @@ class Trained:
             for i in range(0, len(images), batch):
                 x = np.stack([view(image) for image in images[i : i + batch]]).transpose(0, 3, 1, 2)
                 halves = self.model.features(minigrad.Tensor(x, device=self.device))
-                parts.append(together(halves, self.device).numpy())
-        return np.concatenate(parts).astype(np.float64)  # squares of float32 overflow early, and all are as far then
+                parts.append(np.concatenate([half.numpy() for half in halves], axis=1))
+        return np.concatenate(parts).astype(np.float64)  # the squares of distances could overflow in float32
 
     # ---------------------------------------------------------------- on disk
 
@@ -122,10 +122,14 @@ class Trained:
         where = printable(path)
         if "fc8.weight" not in state:
             raise CheckpointError(
-                f"{where}: no AlexNet weights: there is no fc8.weight among {some(sorted(state), 4) or 'no arrays'}"
+                f"{where}: no AlexNet weights: there is no fc8.weight among {some(sorted(state), 4) or 'no arrays'}: "
+                f"give the {WEIGHTS} of a run"
             )
         if state["fc8.weight"].ndim != 2 or not state["fc8.weight"].size:
-            raise CheckpointError(f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}")
+            raise CheckpointError(
+                f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}: give the "
+                f"{WEIGHTS} of a run"
+            )
         names, preset, mean = _facts(where, facts, len(state["fc8.weight"]), preset)
         bad = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if bad:
@@ -143,7 +147,7 @@ class Trained:
             if stats.mean_image.shape not in ((256, 256, 3), (3,)):
                 raise DataError(
                     f"{printable(path.parent / PREPARATION)}: the mean image must be (256, 256, 3), as the images are, "
-                    f"it is {stats.mean_image.shape}"
+                    f"it is {stats.mean_image.shape}: give the file that the weights' run made, or move this one away"
                 )
         else:
             print(
@@ -162,9 +166,11 @@ def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> 
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                pass  # no JSON: it will not fit
+                pass  # no JSON: left as text, which is refused below
         if not fits(value):
-            raise CheckpointError(f"{where}: {name} in its metadata must be {what}, got {brief(value)}")
+            raise CheckpointError(
+                f"{where}: {name} in its metadata must be {what}, got {brief(value)}: mend or drop it"
+            )
         return value
 
     def is_names(value: Any) -> bool:

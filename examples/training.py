@@ -198,5 +198,5 @@ def evaluate(
         if bar is not None:
             bar.update()
     if n == 0:
-        raise DataError("evaluate: there is no image to test on")
+        raise DataError("evaluate: there is no image to test on: give at least one batch")
     return Scores(total / n, right1 / n, right5 / n, n)

@@ -1,7 +1,7 @@
 """Weights on disk: the safetensors format, which holds named arrays and nothing that could run.
 
-Every tool that reads safetensors reads these files.  The safetensors library writes the format and judges what is in
-it; here are the checksum, the metadata, and the types.
+Every tool that reads safetensors reads these files.  The safetensors library writes and checks the format; here are
+the checksum, the metadata, and the types.
 
 Metadata is a dictionary of what JSON can hold: its strings are stored as they are, the rest as JSON text under
 "minigrad.json", because the format knows strings only.  "minigrad.checksum" is "minigrad:crc32:" and eight hexadecimal
@@ -15,7 +15,7 @@ read as they are.
 
 A file is read, never mapped into memory: one that is cut off meanwhile is an error then, not the end of the process.
 The library copies what it is given: a load takes twice the file's size in memory, and a save, beside the arrays
-themselves, twice too (three times before safetensors 0.8).  In what order the metadata stand, it leaves to chance.
+themselves, twice too (three times before safetensors 0.8).  It writes the metadata in no fixed order.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def save(path: PathLike, state: Mapping[str, Any], metadata: Mapping[str, Any] |
     """
     if not isinstance(state, Mapping) or not isinstance(metadata, (Mapping, type(None))):
         kinds = f"{type(state).__name__} and {type(metadata).__name__}"
-        raise CheckpointError(f"checkpoint: state and metadata must be dictionaries by name, got {kinds}")
+        raise CheckpointError(
+            f"checkpoint: state and metadata must be dictionaries by name, got {kinds}: give model.state_dict()"
+        )
     arrays = {name: _array(name, value) for name, value in state.items()}
     texts = _pack(metadata or {})
     texts[_CHECKSUM] = _checksum(arrays, {name: _NAMES[array.dtype] for name, array in arrays.items()}, texts)
@@ -68,11 +70,14 @@ def save(path: PathLike, state: Mapping[str, Any], metadata: Mapping[str, Any] |
         content = serialize(arrays, texts)
     except MemoryError as error:
         raise CheckpointError(
-            f"checkpoint: cannot write {printable(path)}: no memory for a copy of its arrays"
+            f"checkpoint: cannot write {printable(path)}: no memory for a copy of its arrays: free some, or save fewer"
         ) from error
     length = int.from_bytes(content[:8], "little")
     if length > _LONGEST_HEADER:
-        raise CheckpointError(f"checkpoint: names and metadata of {length} bytes, at most {_LONGEST_HEADER} fit")
+        raise CheckpointError(
+            f"checkpoint: names and metadata of {length} bytes, at most {_LONGEST_HEADER} fit: store what is large as "
+            "arrays"
+        )
     with files.writing(path, lambda message: CheckpointError(f"checkpoint: {message}")) as file:
         file.write(content)
 
@@ -86,7 +91,7 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = os.fspath(path)
     where = printable(path)
     if not os.path.isfile(path):
-        raise CheckpointError(f"checkpoint: there is no file {where}")
+        raise CheckpointError(f"checkpoint: there is no file {where}: check the path")
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -96,12 +101,15 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 raise CheckpointError(f"checkpoint: {where}: {error}") from error
             except (ValueError, RecursionError) as error:  # not in the format, or no JSON
                 raise CheckpointError(
-                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}"
+                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}: check that it is "
+                    "the right file, or take another copy"
                 ) from error
     except OSError as error:
         raise CheckpointError(f"checkpoint: cannot read {where}: {error.strerror or error}") from error
     except MemoryError as error:
-        raise CheckpointError(f"checkpoint: {where}: no memory for the {size / 1e6:.0f} MB of its arrays") from error
+        raise CheckpointError(
+            f"checkpoint: {where}: no memory for the {size / 1e6:.0f} MB of its arrays: free twice as much"
+        ) from error
 
 
 # ---------------------------------------------------------------- writing
@@ -114,7 +122,9 @@ def _array(name: Any, value: Any) -> np.ndarray:
     # asarray with order="C", not ascontiguousarray: that one makes 0-d arrays 1-d
     array = np.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
     if array.dtype.newbyteorder("<") not in _NAMES:
-        raise CheckpointError(f"checkpoint: {name!r} must be an array of numbers, got {array.dtype}")
+        raise CheckpointError(
+            f"checkpoint: {name!r} must be an array of numbers, got {array.dtype}: what is none goes into metadata"
+        )
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
@@ -128,7 +138,9 @@ def _pack(metadata: Mapping[str, Any]) -> dict[str, str]:
     try:
         texts = {**texts, _JSON: json.dumps(rest)} if rest else texts
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint: metadata must be what JSON can hold: {error}") from None
+        raise CheckpointError(
+            f"checkpoint: metadata must be what JSON can hold: {error}: give text, numbers, lists and dictionaries"
+        ) from None
     for key, text in texts.items():
         if not _is_text(key) or not _is_text(text):
             raise CheckpointError(f"checkpoint: metadata must be text that UTF-8 can hold, got {key!r}: {text!r}")
@@ -160,7 +172,7 @@ def _read(file: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, A
     if size < 8 or length > min(size - 8, _LONGEST_HEADER):
         raise ValueError(f"its header would have {length} bytes")
     text = file.read(length)
-    header = json.loads(text.decode(), object_pairs_hook=_once)  # before the rest, which may be large and no weights
+    header = json.loads(text.decode(), object_pairs_hook=_once)  # first: the rest may be large and no weights at all
     _check_types(header)
     file.seek(0)
     content = file.read(size)
@@ -170,7 +182,7 @@ def _read(file: BinaryIO, size: int) -> tuple[dict[str, np.ndarray], dict[str, A
     try:
         tensors = dict(deserialize(content))
     except SafetensorError as error:  # it quotes the file, which may say anything at any length
-        raise ValueError(f"{printable(error)[:300]}: cut off, or not all written?") from error
+        raise ValueError(f"{printable(error)[:300]} (cut off, or not all written?)") from error
     del content
     texts = header.pop(_METADATA, {})
     if texts is None:
@@ -200,7 +212,7 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_types(header: Any) -> None:
-    """CheckpointError with the first array of another type than ours; a type that is no text is for the library."""
+    """CheckpointError with the first array of another type than ours; the library refuses one that is no text."""
     for name, entry in header.items() if isinstance(header, dict) else ():
         kind = entry.get("dtype") if isinstance(entry, dict) and name != _METADATA else None
         if isinstance(kind, str) and kind not in _TYPES:

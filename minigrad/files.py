@@ -1,9 +1,9 @@
 """Files that are written whole or not at all, what killed processes leave of them, and files that others have left.
 
 What is being written lies beside its place, under a name that ends in .<12 hex digits>.tmp, and its writer holds a lock
-on it (flock).  The system takes the lock away when the process ends, however it ends.  So what nobody holds is dead,
-whatever the number of the process was and on whatever host: the next who writes there removes it.  Where there are no
-locks (Windows, some network disks) nobody can tell, and nothing is removed.
+on it (flock).  The system takes the lock away when the process ends, however it ends.  So a temporary file that nobody
+holds is left over from a process that has ended, on whatever host: the next who writes there removes it.  Where there
+are no locks (Windows, some network disks) nobody can tell, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _held(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
                     name = place.with_name(f"{place.name}.{secrets.token_hex(6)}.tmp")
                     make(name)
                     temporary, lock = name, _lock(name, wait=True)
-                    if not name.exists():  # somebody has come between making and locking, and taken it for dead
+                    if not name.exists():  # another process came between making and locking, and removed it
                         _close(lock)
                         temporary, lock = None, None
             yield temporary
@@ -198,8 +198,8 @@ def _lock(path: PathLike, wait: bool) -> int | None:
     """A descriptor that holds the lock of a file or folder; None where somebody else does, or nobody can."""
     if sys.platform == "win32":
         return None
-    # Over NFS a lock needs a descriptor that may write.  A folder has no such: there its lock fails, and it stays.
-    # A link is neither locked nor removed.
+    # Over NFS a lock needs a descriptor that may write.  A folder has none: its lock fails there, and it
+    # stays.  A link is neither locked nor removed.
     kind = os.O_RDWR if os.path.isfile(path) and os.access(path, os.W_OK) else os.O_RDONLY
     with suppress(OSError):
         descriptor = os.open(path, kind | os.O_NOFOLLOW)

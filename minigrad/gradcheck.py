@@ -59,8 +59,8 @@ def gradcheck(
                 numeric = _slope(fn, inputs, inputs[i], move, r, eps, seed)
                 parts = analytic[i] * size if direction else analytic[i][where]
                 exact = float(np.sum(parts))
-                # Along a random direction the slope is a sum of random signs, and may be near 0 by chance:
-                # what the difference is measured by is the size that such a sum usually has.
+                # Along a random direction the slope is a sum of random signs, and may be near 0 by chance, so the
+                # difference is measured against the size that such a sum usually has.
                 allowed = atol + rtol * max(abs(exact), abs(numeric), float(np.linalg.norm(parts)))
                 excess = abs(exact - numeric) / allowed
                 if not excess <= max(worst[0], 1.0):  # "not <=": NaN is a failure
@@ -90,7 +90,10 @@ def _inputs_to_check(inputs: Sequence[Tensor]) -> list[int]:
                 f"gradcheck: input {i} is {x.dtype}: differences need float64, make it with dtype='float64'"
             )
         if x.requires_grad and not x.is_leaf:
-            raise ArgumentError(f"gradcheck: input {i} is the result of an op: only leaves keep gradients")
+            raise ArgumentError(
+                f"gradcheck: input {i} is the result of an op: only leaves keep gradients: give "
+                "x.detach().requires_grad_()"
+            )
     checked = [i for i, x in enumerate(inputs) if x.requires_grad and x.size]
     if not checked:
         raise ArgumentError("gradcheck: nothing to check: no input with elements has requires_grad=True")
@@ -108,22 +111,30 @@ def _analytic(
     output = fn(*inputs)
     if not isinstance(output, Tensor) or output.dtype != np.float64:
         kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
-        raise DTypeError(f"gradcheck: fn must return a float64 Tensor, got {kind}")
+        raise DTypeError(f"gradcheck: fn must return a float64 Tensor, got {kind}: compute in float64 throughout")
     if not output.requires_grad:
-        raise GradientError("gradcheck: the output does not depend on any input with requires_grad=True")
+        raise GradientError(
+            "gradcheck: the output does not depend on any input with requires_grad=True: look for detach(), numpy() "
+            "and no_grad() in fn"
+        )
     r = np.random.default_rng([seed, 0]).standard_normal(output.shape)
     y = output.numpy().copy()
     output.backward(Tensor(r, device=output.device))
     for i, (x, value) in enumerate(zip(inputs, values)):
         if not np.array_equal(x.numpy(), value, equal_nan=value.dtype.kind == "f"):
-            raise GradientError(f"gradcheck: fn or its backward changed input {i} {x.shape} in place")
+            raise GradientError(
+                f"gradcheck: fn or its backward changed input {i} {x.shape} in place: let it write to a copy"
+            )
     gradients = [np.zeros(x.shape) if x.grad is None else x.grad.numpy().copy() for x in inputs]
     return r, y, gradients
 
 
 def _check_repeatable(fn: Callable[..., Tensor], inputs: Sequence[Tensor], y: np.ndarray, seed: int) -> None:
     if not np.array_equal(y, _forward(fn, inputs, seed), equal_nan=True):
-        raise GradientError(f"gradcheck: fn gave different results from the same inputs and seed {seed}")
+        raise GradientError(
+            f"gradcheck: fn gave different results from the same inputs and seed {seed}: let it keep no state, and "
+            "draw from minigrad's generators alone"
+        )
 
 
 def _forward(fn: Callable[..., Tensor], inputs: Sequence[Tensor], seed: int) -> np.ndarray:

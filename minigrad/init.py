@@ -65,14 +65,17 @@ def fan_in(name: str, tensor: Tensor) -> int:
     """The number of inputs that one output of this weight sums over."""
     if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 4):
         seen = tensor.shape if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise ShapeError(f"{name}: tensor must be a weight (out, in) or (out, in, kh, kw), got {seen}")
+        raise ShapeError(
+            f"{name}: tensor must be a weight (out, in) or (out, in, kh, kw), got {seen}: take normal_ for others, "
+            "with a std of your own"
+        )
     return math.prod(tensor.shape[1:])
 
 
 def _check(name: str, tensor: Any) -> None:
     if not isinstance(tensor, Tensor) or tensor.dtype.kind != "f":
         seen = f"a tensor of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise DTypeError(f"{name}: tensor must be a floating-point Tensor, got {seen}")
+        raise DTypeError(f"{name}: tensor must be a floating-point Tensor, got {seen}: make it with dtype='float32'")
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:

@@ -8,8 +8,8 @@ gradients added.  So the few places that start threads or change gradients and w
         ...                 # all of it is done, whatever signals come
                             # and here is raised what their handlers have raised meanwhile
 
-The handlers themselves run at once, as ever; only their exceptions wait.  Who has a lot to do looks at `held.stopping`
-from time to time, and stops early at a place of its own choice.  What never ends holds Ctrl-C back for ever: Ctrl-\
+The handlers themselves run at once, as ever; only their exceptions wait.  A long block looks at `held.stopping` from
+time to time, and stops early at a place of its own choice.  A block that never ends holds Ctrl-C back for ever: Ctrl-\
 still ends the program.
 """
 
@@ -29,7 +29,7 @@ except ImportError:
     from signal import getsignal as _get_handler
     from signal import signal as _set_handler
 
-# Those whose handlers programs write, and let raise.
+# The signals for which programs write handlers that raise.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 _SIGNALS = [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
 
@@ -56,7 +56,7 @@ class Hold:
             handler = _get_handler(number)
             if callable(handler):
                 self._handlers[number] = handler
-        try:  # no condition in the loop: Python 3.13 takes the jump after one for a place outside of the try
+        try:  # no condition in the loop: Python 3.13 does not count the jump behind one as inside the try
             _current, self._depth = self, 1
             for number in self._handlers:
                 _set_handler(number, self._handle)
@@ -90,7 +90,7 @@ class Hold:
             _current = None
             self.when_raised.clear()
             self._put_back()
-        finally:  # one that was put back already may have raised, and cut off the others
+        finally:  # a handler that was put back may have run and raised before the others were
             self._put_back()
 
     def _put_back(self) -> None:
@@ -137,11 +137,11 @@ def hold(finish: bool = False) -> Hold:
     """
     if threading.get_ident() != threading.main_thread().ident:
         return _elsewhere
-    return Hold(finish) if _current is None else _current  # current is who has been entered: a signal may come before
+    return Hold(finish) if _current is None else _current  # set by __enter__: a signal may come before
 
 
 def _forget() -> None:
-    """A forked child may come from another thread than the one that is in a block: it has left it."""
+    """A forked child is in no block: its only thread may be a copy of another than the one that was in a block."""
     global _current
     _current = None
 

@@ -1,12 +1,13 @@
 """Memory for arrays, kept for the next array.
 
-A large array is cheap to compute and dear to get: the system maps its pages one by one, and clears each, which costs
-more than an addition that fills it.  Training makes arrays of the same sizes step after step.  So arrays from `empty`
-take their memory from a pool and give it back when the last view of them is gone: from the second step on nothing new
-is asked of the system, and what an op has just let go, still in the cache, is what the next op writes to.
+A large array is cheap to compute and expensive to get: the system maps its pages one by one, and clears each, which
+costs more than an addition that fills it.  Training makes arrays of the same sizes step after step.  So arrays from
+`empty` take their memory from a pool and give it back when the last view of them is gone: from the second step on
+nothing new is asked of the system, and an op writes to memory that another has just released and that is still in the
+cache.
 
 Every thread has a pool of its own (and every device has threads of its own: parallel.py): no thread waits for another's
-lock, and no thread gets memory that is warm in the cache of another core.  A pool holds no more than `pool_limit()`
+lock, and no thread gets memory that lies in the cache of another core.  A pool holds no more than `pool_limit()`
 bytes of free memory; `memory_summary()` shows what is held, `empty_cache()` returns it to the system.  What is given
 back is sorted in when the thread next asks for an array.
 
@@ -29,7 +30,7 @@ import numpy as np
 
 from .arguments import integer
 
-SMALLEST = 1 << 17  # bytes; the C library has smaller pieces at hand itself (glibc maps pages from 128 kB on)
+SMALLEST = 1 << 17  # bytes; the C library reuses smaller memory itself (glibc maps new pages from 128 kB on)
 HUGE_PAGES = 1 << 22  # bytes from which we ask for pages of 2 MB, as NumPy does
 
 _limit = 1 << 30
@@ -63,9 +64,8 @@ class Loan:
 class Ticket(weakref.ref):  # type: ignore[type-arg]
     """Goes with a Loan, and into its pool's `returned` when the Loan goes: its callback is `returned.append`.
 
-    That is C code from end to end.  A `__del__` in Python, or a callback, would be a place where Ctrl-C can strike, and
-    Python drops what is raised in one; and it would need a lock, since arrays die in any thread, in the middle of
-    anything.
+    That runs no Python code.  In a `__del__`, or in a callback written in Python, Ctrl-C could be raised, and Python
+    drops what is raised there; it would also need a lock, since an array may go in any thread at any moment.
     """
 
     __slots__ = ("memory",)
@@ -88,7 +88,7 @@ class Pool:
             self.settle()
             waiting = self.free.setdefault(size, [])
             self.free.move_to_end(size)
-            memory = waiting.pop() if waiting else None  # the last one returned is the warmest
+            memory = waiting.pop() if waiting else None  # the last one returned: it may be in the cache
             if memory is not None:
                 self.held -= size
                 self.reused += 1

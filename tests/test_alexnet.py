@@ -1,6 +1,7 @@
 """The example net: its size, the proof that two devices compute what one computes, and PyTorch on the same weights."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, optim
+from minigrad.engine import Function
 from minigrad.errors import ArgumentError, CheckpointError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from alexnet import PRESETS, WIDTHS, AlexNet, merged  # noqa: E402
+from command_line import device_list, one_device  # noqa: E402
 
 TWO, ONE = ("cpu:0", "cpu:1"), ("cpu:0",)
 NARROW = (6, 8, 12, 12, 8, 40, 40)  # the same net, small enough for many steps
@@ -33,14 +36,19 @@ def pair_of_nets(preset, widths=NARROW, **options):
     """The same weights on two devices and on one."""
     two = AlexNet(10, preset, TWO, widths=widths, dropout=0.0, dtype="float64", **options)
     one = AlexNet(10, preset, ONE, widths=widths, dropout=0.0, dtype="float64", **options)
-    rng = np.random.default_rng(1)  # larger than the paper's 0.01: every layer shall matter in the comparison
-    state = {
-        name: rng.standard_normal(a.shape) * (0.1 if a.ndim == 1 else np.sqrt(2 / a[0].size))
-        for name, a in one.state_dict().items()
-    }
+    state = weights_that_matter(one)
     two.load_state_dict(state)
     one.load_state_dict(state)
     return two, one
+
+
+def weights_that_matter(net):
+    """Larger than the paper's 0.01, so that every layer has its part in what is compared."""
+    rng = np.random.default_rng(1)
+    return {
+        name: rng.standard_normal(a.shape) * (0.1 if a.ndim == 1 else np.sqrt(2 / a[0].size))
+        for name, a in net.state_dict().items()
+    }
 
 
 def gradients(net):
@@ -116,6 +124,79 @@ def test_two_devices_compute_what_one_computes(preset, size):
     a, b = two(Tensor(x)).numpy(), one(Tensor(x)).numpy()
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * np.abs(b).max())
     assert_same(gradients(two), gradients(one), "gradient of")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("devices", [("textbook:0",), ("textbook:0", "textbook:1")], ids=["one", "two"])
+def test_the_textbook_faces_train_as_the_fast_ones_do(preset, devices):
+    """Logits, all gradients and one step of SGD, dropout on: textbook:N draws the masks that cpu:N draws."""
+    x, target = images(3), np.array([1, 7, 3])
+    seen = []
+    for places in (devices, [name.replace("textbook", "cpu") for name in devices]):
+        net = AlexNet(10, preset, places, widths=NARROW, dropout=0.5, dtype="float64")
+        net.load_state_dict(weights_that_matter(net))
+        optimizer = optim.SGD(list(net.parameter_groups(0.01, 0.0005)), 0.01, momentum=0.9, update_rule="alexnet")
+        minigrad.manual_seed(3)
+        logits = net(Tensor(x, device=places[0]))
+        F.cross_entropy(logits, target).backward()
+        grads = gradients(net)
+        optimizer.step()
+        seen.append(({"logits": logits.numpy()}, grads, net.state_dict()))
+    for what, ours, theirs in zip(("", "gradient of", "after the step:"), *seen):
+        assert_same(ours, theirs, what, tolerance=1e-12)
+
+
+def test_the_textbook_starts_from_the_same_weights():
+    states = []
+    for device in ("cpu:0", "textbook:0"):
+        minigrad.manual_seed(4)
+        states.append(AlexNet(10, "paper", (device,), widths=NARROW).state_dict())
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
+
+
+def test_the_programs_take_textbook_devices():
+    assert device_list("textbook:0,textbook:1") == ("textbook:0", "textbook:1")
+    assert one_device("textbook") == "textbook:0"
+
+
+def test_each_device_copies_what_it_reads(monkeypatch):
+    """The copy where the columns cross is made by the worker that reads it: neither column waits for the other's."""
+    copies = []
+    to = Tensor.to
+
+    def noted(tensor, device):
+        copies.append((str(tensor.device), str(device), threading.current_thread().name.split("_")[0]))
+        return to(tensor, device)
+
+    monkeypatch.setattr(Tensor, "to", noted)
+    net = AlexNet(10, "paper", TWO, widths=NARROW)
+    net.features(Tensor(images(1, dtype="float32")))
+    at = {name: f"minigrad {name}" for name in TWO}
+    crossings = [(half, reader, at[reader]) for reader in TWO for half in TWO]
+    assert sorted(copies) == sorted([("cpu:0", reader, at[reader]) for reader in TWO] + 3 * crossings)
+
+
+@pytest.mark.parametrize("devices", [ONE, TWO], ids=["one", "two"])
+def test_convolutions_take_a_few_images_at_a_time_and_the_rest_the_whole_batch(devices, monkeypatch):
+    monkeypatch.setattr(minigrad.chunks, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(minigrad.chunks, "LEAST_BYTES", 1)
+    net = AlexNet(10, "paper", devices, widths=NARROW)
+    ahead, names = [net(Tensor(images(4, dtype="float32"))).node], {}
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, Function) and node not in names:
+            names[node] = node.name
+            ahead += node.inputs
+    columns = len(devices)
+    assert {name: list(names.values()).count(name) for name in ("in_chunks", "conv2d", "linear", "dropout")} == {
+        "in_chunks": 2 * columns,  # conv1 and conv2; conv3 to conv5
+        "conv2d": 0,  # all inside
+        "linear": 2 * columns + 1,
+        "dropout": 2 * columns,
+    }
+    # The halves are set side by side chunk by chunk before conv3, and for the whole batch before fc6, fc7 and fc8.
+    assert list(names.values()).count("concat") == (5 if columns == 2 else 0)
 
 
 @pytest.mark.parametrize("rule", ["alexnet", "pytorch"])

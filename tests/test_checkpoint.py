@@ -515,8 +515,8 @@ def test_memory_for_one_copy_of_the_arrays_alone(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.stdout == (
-        "checkpoint: cannot write a: no memory for a copy of its arrays\n"
-        "checkpoint: a: no memory for the 50 MB of its arrays\n"
+        "checkpoint: cannot write a: no memory for a copy of its arrays: free some, or save fewer\n"
+        "checkpoint: a: no memory for the 50 MB of its arrays: free twice as much\n"
     ), done.stderr
     assert os.listdir(tmp_path) == ["a"]
 

@@ -101,7 +101,7 @@ def test_same_bits_for_any_block_and_thread_count(monkeypatch, device, kind, set
     shapes = [(37, 29), (1000,), ()]
     results = []
     for block, threads in [(1 << 20, 1), (64, 1), (100, 2), (7, 3)]:
-        monkeypatch.setattr(optimizer, "BLOCK", block)
+        monkeypatch.setattr(optimizer, "TILE", block)
         monkeypatch.setattr(optimizer, "SPLIT", 50)
         minigrad.set_num_threads(threads, device)
         params = parameters(device, shapes, dtype)
@@ -118,7 +118,7 @@ def in_fortran_order(x):
 
 @EVERY
 def test_memory_orders_may_differ_between_weight_and_gradient(monkeypatch, device, kind, settings):
-    monkeypatch.setattr(optimizer, "BLOCK", 16)
+    monkeypatch.setattr(optimizer, "TILE", 16)
     params = parameters(device)
     expected = run(kind(params, **settings), params, 3)
     for turn_weight in (False, True):
@@ -171,7 +171,7 @@ def test_no_temporary_of_full_size(device, kind, settings):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 8 * 4 * optimizer.BLOCK, f"{peak:,} bytes"
+    assert peak < 8 * 4 * optimizer.TILE, f"{peak:,} bytes"
 
 
 @EVERY

@@ -43,7 +43,9 @@ def cut(image: Image, window: Window, mean: Mean = None) -> View:
     """
     top, left, size, flip = window
     if image.ndim != 3:
-        raise ArgumentError(f"cut: an image must have the shape (H, W, C), got {image.shape}")
+        raise ArgumentError(
+            f"cut: an image must have the shape (H, W, C), got {image.shape}; a grey one is image[..., None]"
+        )
     if size < 1 or top < 0 or left < 0 or top + size > image.shape[0] or left + size > image.shape[1]:
         raise ArgumentError(
             f"cut: a window of {size} x {size} at ({top}, {left}) leaves the image of shape "

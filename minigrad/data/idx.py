@@ -74,10 +74,10 @@ def _parse(file: IO[bytes], name: str) -> NDArray[Any]:
     shape = struct.unpack(f">{magic[3]}I", header)
     dtype = np.dtype(_TYPES[magic[2]])
     expected = dtype.itemsize * math.prod(shape)
-    # In pieces: a corrupt header may announce terabytes, and read(n) would reserve them before it looks.
+    # 1 MB at a time: a corrupt header may announce terabytes, and read(n) would reserve them at once.
     data = bytearray()
-    while len(data) <= expected and (piece := file.read(min(1 << 20, expected + 1 - len(data)))):
-        data += piece
+    while len(data) <= expected and (more := file.read(min(1 << 20, expected + 1 - len(data)))):
+        data += more
     if len(data) != expected:
         what = "truncated" if len(data) < expected else "too long"
         found = f"{len(data)}" if len(data) < expected else "more"

@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     indices: NDArray[np.int64]
 
 
-# What a worker hands over: the batch (None if none of its files could be read), and those that could not.
-_Part = tuple[Batch | None, list[UnreadableImageError]]
+# What a thread hands over: the batch (None if none of its files could be read), and those that could not.
+_Made = tuple[Batch | None, list[UnreadableImageError]]
 
 
 class ImageArray:
@@ -55,14 +55,15 @@ class ImageArray:
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or raw.dtype.kind not in "iu":
             raise DataError(
                 "ImageArray: need images uint8 (N, H, W) or (N, H, W, C) and integer labels, "
-                f"got {images.dtype} {images.shape} and {raw.dtype} {raw.shape}"
+                f"got {images.dtype} {images.shape} and {raw.dtype} {raw.shape}; bring pixels to 0..255 and convert "
+                "with astype"
             )
         if raw.shape != images.shape[:1]:
             raise DataError(
                 f"ImageArray: need one label per image, got {len(images)} images and labels of shape {raw.shape}"
             )
         self.images = images[..., None] if images.ndim == 3 else images
-        if len(images):  # none are no batch, as Loader says
+        if len(images):  # without images there is nothing to check, and Loader refuses the set
             check_channels_last(self.images.shape, "ImageArray: images")
         self.labels: NDArray[np.int64] = raw.astype(np.int64)
         self.classes = tuple(classes)
@@ -198,15 +199,15 @@ class Loader:
     def _deliver(self, epoch: int, start_batch: int) -> Iterator[Batch]:
         self.wait_seconds, self.position = 0.0, (epoch, start_batch)
         readable = False
-        parts = self._prepared(epoch, start_batch)
+        batches = self._prepared(epoch, start_batch)
         try:
             while True:
                 begin = time.perf_counter()
-                part = next(parts, None)
+                made = next(batches, None)
                 self.wait_seconds += time.perf_counter() - begin
-                if part is None:
+                if made is None:
                     break
-                batch, unreadable = part
+                batch, unreadable = made
                 self.position = (epoch, self.position[1] + 1)
                 for error in unreadable:  # here, in batch order: the report does not depend on timing either
                     self.report.add(error)
@@ -214,25 +215,25 @@ class Loader:
                     readable = True
                     yield batch
         finally:
-            parts.close()
+            batches.close()
         if not readable and start_batch == 0:
             raise DataError(f"Loader: not one image of epoch {epoch} could be read. {self.report.summary()}")
 
-    def _prepared(self, epoch: int, start_batch: int) -> Generator[_Part, None, None]:
+    def _prepared(self, epoch: int, start_batch: int) -> Generator[_Made, None, None]:
         """Yield _make_batch of every batch, in order, with up to `prefetch` of them under way."""
         order = self.order(epoch)
         numbers = range(start_batch, len(self))
-        chunks = (order[n * self.batch_size : (n + 1) * self.batch_size] for n in numbers)
+        batches = (order[n * self.batch_size : (n + 1) * self.batch_size] for n in numbers)
         stop = threading.Event()
         if self.workers == 0:
-            for chunk in chunks:
-                yield self._make_batch(epoch, chunk, stop)
+            for indices in batches:
+                yield self._make_batch(epoch, indices, stop)
             return
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minigrad-loader")
-        pending: deque[Future[_Part]] = deque()
+        pending: deque[Future[_Made]] = deque()
         try:
-            for chunk in chunks:
-                pending.append(pool.submit(self._make_batch, epoch, chunk, stop))
+            for indices in batches:
+                pending.append(pool.submit(self._make_batch, epoch, indices, stop))
                 if len(pending) > self.prefetch:
                     yield pending.popleft().result()
             while pending:
@@ -241,7 +242,7 @@ class Loader:
             stop.set()  # ends a batch in preparation after its present image, a queued one at once
             pool.shutdown(wait=True)
 
-    def _make_batch(self, epoch: int, indices: NDArray[np.int64], stop: threading.Event) -> _Part:
+    def _make_batch(self, epoch: int, indices: NDArray[np.int64], stop: threading.Event) -> _Made:
         """Decode and augment the images at `indices`: the batch, and the files that could not be read."""
         images: NDArray[np.float32] | None = None
         kept: list[int] = []

@@ -319,11 +319,11 @@ def _decoded(
         except UnreadableImageError as error:
             return error
 
-    # Chunks, because ThreadPoolExecutor.map takes in all its work at once: decoded images would pile up.
+    # A few at a time: ThreadPoolExecutor.map takes in all its work at once, and decoded images would pile up.
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for start in range(0, len(indices), 64):
-            chunk = indices[start : start + 64].tolist()
-            for result in pool.map(attempt, chunk) if workers else map(attempt, chunk):
+            some = indices[start : start + 64].tolist()
+            for result in pool.map(attempt, some) if workers else map(attempt, some):
                 if isinstance(result, UnreadableImageError):
                     report.add(result)
                 else:

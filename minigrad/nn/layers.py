@@ -56,7 +56,8 @@ class Conv2d(Module):
         padding_of("Conv2d", padding)
         if in_channels % groups or out_channels % groups:
             raise ArgumentError(
-                f"Conv2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}"
+                f"Conv2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}: take "
+                "multiples of it"
             )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         # A kernel is stored like an image, channels last: conv2d then reads it as a matrix without a copy.
@@ -236,10 +237,14 @@ class Sequential(Module):
             entries += module.items() if isinstance(module, Mapping) else [(str(i), module)]
         for name, module in [*entries, *named.items()]:
             if not isinstance(module, Module):
-                raise ArgumentError(f"Sequential: {name} must be a Module, got {type(module).__name__}: {module!r}")
+                raise ArgumentError(
+                    f"Sequential: {name} must be a Module, got {type(module).__name__}: {module!r}: give layers that "
+                    "are made, ReLU() and not ReLU, and put a function into a Module's forward"
+                )
             if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
                 raise ArgumentError(
-                    f"Sequential: a module cannot be named {name!r}: empty, dotted, taken, or a method's name"
+                    f"Sequential: a module cannot be named {name!r}: empty, dotted, taken, or a method's name; "
+                    "choose another"
                 )
             setattr(self, name, module)
 

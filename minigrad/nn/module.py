@@ -5,9 +5,9 @@ in which they were set, and those in lists, tuples, deques and dicts among them,
 what there is, and a subclass has no `super().__init__()` to forget.
 
 What is held where it would not be found (in a set, a generator, an object that is no Module, as an attribute of the
-class) would be neither trained nor saved, and nobody would see it.  So it is refused, with a word, by all that walks
-the tree: parameters(), modules(), train(), state_dict(), ....  Not looked into are functions, methods, and objects
-inside of objects: `self.teacher = lambda: net` is how to hold a net that is not a part.
+class) would be neither trained nor saved, and nobody would see it.  So everything that walks the tree refuses it with
+an error that says where it is: parameters(), modules(), train(), state_dict(), ....  Functions, methods and objects
+inside of objects are not looked into: `self.teacher = lambda: net` is how to hold a net that is not a part.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Module:
     def _members(self) -> Iterator[tuple[str, Any, str]]:
         """(name, parameter or module held directly, "") and (path, what is held out of sight, why it is)."""
         for name, value in vars(self).items():
-            if isinstance(value, (Parameter, Module)):  # as _look does, but at once: Sequential's forward comes here
+            if isinstance(value, (Parameter, Module)):  # what _look says, in less time: Sequential calls this
                 yield name, value, ""
             elif type(value) not in _PLAIN:
                 yield from _look(name, value)
@@ -336,6 +336,7 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
             wrong.append(f"wrong type: {name} is {value.dtype}, the model has {expected[name].dtype}")
     if wrong:
         raise CheckpointError(
-            f"load_state_dict: {len(wrong)} name(s) do not fit {model}; nothing was loaded:\n  " + "\n  ".join(wrong)
+            f"load_state_dict: {len(wrong)} name(s) do not fit {model}, so nothing was loaded: build the model as it "
+            "was when they were saved, or rename and convert what differs:\n  " + "\n  ".join(wrong)
         )
     return values

@@ -4,9 +4,9 @@ Let z[n,o,...] be the outputs of a layer's unit o over some images.  Replacing
 
     w[o] <- w[o] * std / sd(z[:,o]),     b[o] <- (b[o] - mean(z[:,o])) * std / sd(z[:,o])
 
-gives them mean 0 and standard deviation `std`.  Done layer by layer from the input on, each sees inputs that were set
-right already, so that at the first step no unit is silent for all images, none is always on, and all layers learn at
-a like pace.
+gives them mean 0 and standard deviation `std`.  Done layer by layer from the input on, each layer sees inputs that
+were set right before it, so that at the first step no unit is silent for all images, none is always on, and all layers
+learn at a similar pace.
 
 Source: Krähenbühl, Doersch, Donahue, Darrell 2016, "Data-dependent Initializations of Convolutional Neural Networks",
 section 3.1 (within-layer initialization); Mishkin, Matas 2016, "All you need is a good init".
@@ -47,10 +47,15 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     layers: list[Any] = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
     for layer in wanted:
         if layer not in layers:
-            raise ArgumentError(f"standardize_outputs: std names what is no Conv2d or Linear of the model: {layer!r}")
+            raise ArgumentError(
+                f"standardize_outputs: std names what is no Conv2d or Linear of the model: {layer!r}: name its layers "
+                "themselves, {net.fc8: 0.1}"
+            )
     for layer in layers:
         if layer.bias is None:
-            raise ArgumentError(f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}")
+            raise ArgumentError(
+                f"standardize_outputs: a layer has no bias to centre its outputs with: {layer}: make it with bias=True"
+            )
 
     def first_use(layer: Any) -> Any:
         """A forward for this one call: look at the outputs, change the weights, compute again."""

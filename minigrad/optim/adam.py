@@ -4,7 +4,7 @@
     square_k = b2 square + (1 - b2) g^2
     w <- w - lr  mean_k / (1 - b1^k)  /  (sqrt(square_k / (1 - b2^k)) + eps)      k: steps from 1
 
-Kept here are the sums m = mean / (1 - b1) and u = square / (1 - b2): two passes over the arrays less.
+Kept here are the sums m = mean / (1 - b1) and u = square / (1 - b2), which saves two passes over the arrays.
 
     m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
     c = sqrt((1 - b2^k) / (1 - b2)),   e = eps c,   a = lr c (1 - b1) / (1 - b1^k)
@@ -34,7 +34,7 @@ class Adam(Optimizer):
 
     params: parameters or groups of them (see Optimizer).  lr >= 0, betas in [0, 1), eps > 0 (ArgumentError
     otherwise).  weight_decay adds weight_decay * w to the gradient, as torch.optim.Adam does.
-    In place, in blocks, on all threads of each device.
+    In place, tile by tile, on all threads of each device.
     """
 
     state_names = ("gradient_sum", "square_sum")

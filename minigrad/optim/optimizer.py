@@ -1,9 +1,9 @@
-"""What all optimisers share: parameter groups, state, and a walk over the parameters in blocks that fit the cache.
+"""What all optimisers share: parameter groups, state, and a walk over the parameters in tiles that fit the cache.
 
 An update rule is a handful of elementwise formulas.  Written with whole arrays, `w -= lr * v`, each of them
 brings 60 million numbers from memory and makes a temporary as large, which costs many times the arithmetic.  So a rule
-is applied to one block after another: a block of w, its gradient and its state stay in the cache from the first
-formula to the last, and the only temporary is one block long.  Every element gets the same arithmetic wherever the
+is applied to one tile after another: a tile of w, its gradient and its state stay in the cache from the first
+formula to the last, and the only temporary is one tile long.  Every element gets the same arithmetic wherever the
 cuts are.  On a graphics card one kernel does the whole rule for one element after another, with no temporary.
 """
 
@@ -27,13 +27,13 @@ from ..tensor import Tensor, wrap
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Group = dict[str, Any]
 
-BLOCK = 1 << 16  # elements; measured: fewer are slower, twice as many no faster
+TILE = 1 << 16  # elements; measured: fewer are slower, twice as many no faster
 SPLIT = 1 << 17  # elements below which a second thread costs more than it saves
 FLUSH_EVERY = 64  # steps
 
 
 class Optimizer:
-    """Base of the optimisers; a subclass names its state and gives the rule for one block.
+    """Base of the optimisers; a subclass names its state and gives the rule for one tile.
 
     params: the parameters, or groups of them, [{"params": [...], "lr": 0.02, "weight_decay": 0}, ...]; a
     group takes the settings that it does not name from the optimiser's.  Each parameter must be a
@@ -69,25 +69,32 @@ class Optimizer:
 
     def _check_params(self) -> None:
         if not self._params:
-            raise ArgumentError(f"{self._name}: there are no parameters (a generator can be used only once)")
+            raise ArgumentError(
+                f"{self._name}: there are no parameters: give list(model.parameters()) (a generator can be used once)"
+            )
         seen: dict[int, int] = {}
         for i, p in enumerate(self._params):
             if not isinstance(p, Tensor) or p.dtype.kind != "f":
                 kind = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else type(p).__name__
-                raise DTypeError(f"{self._name}: parameter {i} must be a floating-point Tensor, got {kind}")
+                raise DTypeError(
+                    f"{self._name}: parameter {i} must be a floating-point Tensor, got {kind}: make it with "
+                    "dtype='float32', or leave it out"
+                )
             if not p.is_leaf:
                 raise GraphError(
                     f"{self._name}: parameter {i} {p.shape} is the result of an op; "
                     "only leaves can be optimised: make it with requires_grad=True"
                 )
             if id(p) in seen:
-                raise ArgumentError(f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor")
+                raise ArgumentError(
+                    f"{self._name}: parameters {seen[id(p)]} and {i} {p.shape} are the same tensor: name it once"
+                )
             seen[id(p)] = i
 
     # ---------------------------------------------------------------- one step
 
     def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
-        """Update one block of w and of the state in place; t is a temporary of the same shape, g is read only.
+        """Update one tile of w and of the state in place; t is a temporary of the same shape, g is read only.
 
         step counts the updates of this parameter from 1.
         """
@@ -147,11 +154,11 @@ class Optimizer:
         arrays = [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
         if not device.on_host:
             self._on_card(device, group, number, arrays, tiny)
-        elif p.data.size <= BLOCK:  # one block, whatever its memory order
+        elif p.data.size <= TILE:  # one tile, whatever its memory order
             w, g, *kept = arrays
             update(w, g, np.empty_like(w), *kept)
         else:
-            self._in_blocks(device, update, aligned(arrays))
+            self._in_tiles(device, update, aligned(arrays))
         p.mark_modified()
 
     def _on_card(
@@ -165,15 +172,15 @@ class Optimizer:
             if changed is not array:
                 device.assign(array, changed)
 
-    def _in_blocks(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
-        """Cut arrays into blocks along their first axis, on all threads of the device; update each with a temporary."""
+    def _in_tiles(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
+        """Cut arrays into tiles along their first axis, on all threads of the device; update each with a temporary."""
         row = max(1, math.prod(arrays[0].shape[1:]))
-        block = max(1, BLOCK // row)
+        tile = max(1, TILE // row)
 
         def work(start: int, stop: int) -> None:
-            temporary = np.empty_like(arrays[0][: min(block, stop - start)])
-            for at in range(start, stop, block):
-                w, g, *kept = (array[at : min(at + block, stop)] for array in arrays)
+            temporary = np.empty_like(arrays[0][: min(tile, stop - start)])
+            for at in range(start, stop, tile):
+                w, g, *kept = (array[at : min(at + tile, stop)] for array in arrays)
                 update(w, g, temporary[: len(w)], *kept)
 
         split(device, len(arrays[0]), work, at_least=max(1, SPLIT // row))
@@ -211,7 +218,8 @@ class Optimizer:
         if len(groups) != len(self.param_groups) or len(steps) != len(self._params):
             raise CheckpointError(
                 f"{self._name}: the state is of {len(groups)} group(s) with {len(steps)} parameters, "
-                f"this optimiser has {len(self.param_groups)} with {len(self._params)}"
+                f"this optimiser has {len(self.param_groups)} with {len(self._params)}: make it over the same "
+                "parameters, in the same groups, as the one that was saved"
             )
         loaded: list[dict[str, Array]] = [{} for _ in self._params]
         wrong = []
@@ -232,7 +240,10 @@ class Optimizer:
             if set(saved) != expected:
                 wrong.append(f"group {i}: settings {sorted(saved)}, not {sorted(expected)}")
         if wrong:
-            raise CheckpointError(f"{self._name}: the state does not fit:\n  " + "\n  ".join(wrong))
+            raise CheckpointError(
+                f"{self._name}: the state does not fit, it is of another kind of optimiser or of other parameters:\n  "
+                + "\n  ".join(wrong)
+            )
         for saved in groups:
             self._check_settings(saved)
         for group, saved in zip(self.param_groups, groups):
@@ -252,10 +263,10 @@ class Optimizer:
 
 
 def aligned(arrays: Sequence[Array]) -> list[Array]:
-    """Views of arrays of one shape that can be cut in blocks along their first axis.
+    """Views of arrays of one shape that can be cut in tiles along their first axis.
 
     Arrays that share one gapless memory order become flat; others (a gradient that came out transposed) keep
-    their axes, and blocks are rows.
+    their axes, and tiles are rows.
     """
     first = arrays[0]
     axes = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
@@ -321,5 +332,5 @@ def _check_gradient(name: str, i: int, p: Tensor) -> None:
     if g.shape != w.shape or g.dtype != w.dtype or grad.device is not p.device:
         raise ShapeError(
             f"{name}: parameter {i} is {p.dtype} {p.shape} on {p.device}, "
-            f"its gradient {grad.dtype} {grad.shape} on {grad.device}"
+            f"its gradient {grad.dtype} {grad.shape} on {grad.device}: call zero_grad() and backward again"
         )

@@ -134,7 +134,8 @@ class ReduceOnPlateau:
             raise ArgumentError(f"ReduceOnPlateau: measure must be a number, got {measure!r}") from None
         if not math.isfinite(measure):
             raise ArgumentError(
-                f"ReduceOnPlateau: the measure must be a finite number, got {measure}: has training diverged?"
+                f"ReduceOnPlateau: the measure must be a finite number, got {measure}: has training diverged? "
+                "Start again with a lower learning rate"
             )
         if measure < self.best - self.threshold:
             self.best, self.bad_epochs = measure, 0
@@ -163,11 +164,14 @@ class ReduceOnPlateau:
 def _check_keys(schedule: Schedule | ReduceOnPlateau, state: Mapping[str, Any]) -> None:
     expected = schedule.state_dict()
     if set(state) != set(expected):
-        raise CheckpointError(f"{type(schedule).__name__}: the state has {sorted(state)}, expected {sorted(expected)}")
+        raise CheckpointError(
+            f"{type(schedule).__name__}: the state has {sorted(state)}, expected {sorted(expected)}: load it into a "
+            "schedule of the kind that it is from"
+        )
     if "base_lrs" in expected and len(state["base_lrs"]) != len(expected["base_lrs"]):
         raise CheckpointError(
             f"{type(schedule).__name__}: the state is of {len(state['base_lrs'])} group(s), "
-            f"the optimiser has {len(expected['base_lrs'])}"
+            f"the optimiser has {len(expected['base_lrs'])}: give it the groups that it had"
         )
 
 

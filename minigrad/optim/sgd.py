@@ -40,7 +40,7 @@ class SGD(Optimizer):
     They differ once lr changes: see this module's docstring.  Without momentum both are w <- w - lr (g + wd w).
 
     params: parameters or groups of them (see Optimizer).  lr >= 0, 0 <= momentum < 1, weight_decay >= 0
-    (ArgumentError otherwise).  In place, in blocks, on all threads of each device.
+    (ArgumentError otherwise).  In place, tile by tile, on all threads of each device.
 
     Source: Krizhevsky, Sutskever, Hinton 2012, section 5: momentum 0.9, weight decay 0.0005, lr 0.01.
     """
