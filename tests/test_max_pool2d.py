@@ -13,6 +13,7 @@ from reference import max_pool2d_reference
 import minigrad
 from minigrad import Tensor, gradcheck
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops._pooling import in_tiles
 from minigrad.ops.max_pool2d import max_pool2d
 
 
@@ -211,6 +212,15 @@ def test_tiles_of_images_with_a_remainder(threads, tile, padding, device, monkey
             np.testing.assert_allclose(dx[one], expected[1], rtol=1e-13, atol=1e-13)
     inference = max_pool2d(Tensor(x, device=device), 3, 2, padding)
     np.testing.assert_array_equal(inference.numpy(), y)
+
+
+@pytest.mark.parametrize("tile", [1, 400, 700, 10**9])
+def test_each_image_is_in_one_tile(tile, monkeypatch):
+    monkeypatch.setattr("minigrad.ops._pooling.TILE", tile)
+    minigrad.set_num_threads(2, "cpu:0")
+    images = []
+    in_tiles(minigrad.device("cpu:0"), (7, 5, 6, 6), lambda some: images.extend(range(some.start, some.stop)))
+    assert sorted(images) == list(range(7))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
