@@ -44,6 +44,7 @@ CASES = [  # shape, kernel, stride, padding, dilation, ceil_mode
     ((3, 4, 13, 11), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # 1,716 pixels: several blocks of threads
     ((2, 3, 12, 13), (3, 2), (1, 2), ((2, 1), (0, 1)), (2, 3), True),
     ((2, 3, 2, 3), (3, 5), (2, 3), ((0, 0), (1, 0)), (1, 1), True),  # windows larger than the image
+    ((1, 17, 6, 5), (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2), True),  # so many channels are not copied
 ]
 
 
