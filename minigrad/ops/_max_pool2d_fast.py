@@ -62,15 +62,15 @@ def _maxima(x: Array, down: Taps, across: Taps, kw: int, y: Array, winner: Array
     """A few images: y = the maxima; winner = u*kw + v of the first tap (u, v) that has it, None where not wanted."""
     n, h, w, c = x.shape
     _, oh, ow, _ = y.shape
-    columns, windows = (n * oh, w, c), (n * oh, ow, c)
+    pixels, windows = (n * oh, w, c), (n * oh, ow, c)
     t = empty((n, oh, w * c), x.dtype)
     if winner is None:
         _maxima_down(x.reshape(n, h, w * c), down, kw, t)
-        _maxima_across(t.reshape(columns), across, y.reshape(windows))
+        _maxima_across(t.reshape(pixels), across, y.reshape(windows))
         return
     kwu = empty(t.shape, winner.dtype)
     _maxima_down(x.reshape(n, h, w * c), down, kw, t, kwu)
-    _maxima_across(t.reshape(columns), across, y.reshape(windows), kwu.reshape(columns), winner.reshape(windows))
+    _maxima_across(t.reshape(pixels), across, y.reshape(windows), kwu.reshape(pixels), winner.reshape(windows))
     if np.isnan(np.max(y)):  # NaN equals nothing: but the first NaN of a window is the first maximum of isnan(x)
         first_nan = np.empty_like(winner)
         _maxima(np.isnan(x).astype(x.dtype), down, across, kw, np.empty_like(y), first_nan)
