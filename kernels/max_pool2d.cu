@@ -4,7 +4,7 @@
 //     dx = dy, sent to the pixel that was the maximum, summed where windows overlap
 //
 // Forward: one thread per output looks through its window, row by row, and notes which tap won.  Neighbouring threads
-// read pixels a stride apart; what a warp leaves of a cache line for one tap, it takes for the next.
+// read pixels a stride apart; the pixels between them are on the same cache lines, and the next taps read those.
 //
 // Backward: one thread per pixel of x asks the windows that see it, always in the same order, which of them it won.
 // (The other way round, each window would have to add its dy atomically, in an order that changes from run to run.)

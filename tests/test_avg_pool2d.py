@@ -56,6 +56,27 @@ def test_matches_the_naive_loops(case, count_include_pad, device):
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize("case", CASES + LARGE, ids=str)
+@pytest.mark.parametrize("face", ["textbook:0", "cpu:0"])
+def test_both_faces_of_the_cpu_match_the_naive_loops(case, count_include_pad, face):
+    shape, *rest = case
+    rest += [count_include_pad]
+    x, (h, w) = normal(*shape), shape[2:]
+    expected = avg_pool2d_reference(x, *rest)
+    dy = normal(*expected.shape, seed=1)
+    y, dx = run(x, face, *rest, dy=dy)
+    np.testing.assert_allclose(y, expected, rtol=1e-13, atol=1e-13)
+    # The mean is linear: its derivative by a pixel is what it makes of an image that is 1 there and 0 elsewhere.
+    derivatives = avg_pool2d_reference(np.eye(h * w).reshape(h * w, 1, h, w), *rest)[:, 0]
+    expected_dx = np.einsum("ncij,pij->ncp", dy, derivatives).reshape(shape)
+    np.testing.assert_allclose(dx, expected_dx, rtol=1e-13, atol=1e-13)
+    single = run(x.astype("f"), face, *rest, dy=dy.astype("f"))
+    assert [array.dtype for array in single] == ["float32", "float32"]
+    np.testing.assert_allclose(single[0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(single[1], expected_dx, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradient_of_every_element(case, count_include_pad, device):
     shape, *rest = case
@@ -120,15 +141,15 @@ def test_any_strides_and_the_memory_order_of_the_result(device):
         y.T.backward(Tensor(dy.T.copy(), device=device))  # dy reaches the op as a view, its axes in another order
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
-        # Channels-last memory on the CPU, and (N, C, H, W) elsewhere.
-        assert (y.data.transpose(0, 2, 3, 1) if y.device.on_host else y.data).flags.c_contiguous
+        if y.device.kind != "textbook":  # channels-last memory on the CPU, (N, C, H, W) on a card
+            assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("block", [1, 450, 700, 10**9])  # elements: blocks of 1, 2 and 3 images of 210; all 7 at once
+@pytest.mark.parametrize("tile", [1, 450, 700, 10**9])  # elements: tiles of 1, 2 and 3 images of 210; all 7 at once
 @pytest.mark.parametrize("stride", [1, 2, 3, 5, (8, 9)], ids=str)
-def test_blocks_of_images_with_a_remainder(threads, block, stride, device, monkeypatch):
-    monkeypatch.setattr("minigrad.ops._pooling.BLOCK", block)
+def test_tiles_of_images_with_a_remainder(threads, tile, stride, device, monkeypatch):
+    monkeypatch.setattr("minigrad.ops._pooling.TILE", tile)
     minigrad.set_num_threads(threads, device)
     x = normal(7, 5, 6, 7)
     shape = avg_pool2d(Tensor(x), 3, stride, 1).shape

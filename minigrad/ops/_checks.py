@@ -38,6 +38,27 @@ def check_rank(op: str, name: str, x: Tensor, ndim: int, axes: str) -> None:
         raise ShapeError(f"{op}: {name} must have {ndim} axes {axes}, it has {x.ndim}: {x.shape}")
 
 
+def check_pixels(
+    op: str, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, outputs: Pair
+) -> None:
+    """Each of the OH x OW windows over images (N, C, H, W) meets a pixel: none sees padding only."""
+    for axis, where in (0, "height"), (1, "width"):
+        size, count, (before, after) = shape[2 + axis], outputs[axis], padding[axis]
+        if before == after == 0:
+            continue
+        seeing: set[int] = set()  # the windows with a tap on a pixel
+        for tap in range(kernel[axis]):
+            offset = dilation[axis] * tap - before  # under this tap window i sees pixel offset + stride * i
+            first, last = -(offset // stride[axis]), (size - 1 - offset) // stride[axis]
+            seeing.update(range(max(first, 0), min(last + 1, count)))
+        if len(seeing) < count:
+            raise ShapeError(
+                f"{op}: {count - len(seeing)} of {count} windows along the {where} would see padding only: "
+                f"kernel {kernel[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
+                f"dilation {dilation[axis]}, x {shape}: use less padding"
+            )
+
+
 def normalized_axis(op: str, axis: Any, ndim: int, name: str = "axis") -> int:
     """`axis` counted from the front; ShapeError where x has no such axis."""
     number = integer(op, name, axis)

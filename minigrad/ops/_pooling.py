@@ -1,7 +1,8 @@
-"""What max-pooling and average-pooling share: which pixels each tap of the window meets, and how to fetch them.
+"""What the fast faces of max-pooling and average-pooling share: which pixels each tap of the window meets, and images a
+tile at a time; and what the kernels of both are told.
 
-On the CPU both ops are separable: first down the rows, then across the columns, kh + kw passes over an image in
-place of kh * kw.  Rows come first because a row of a channels-last image is one long run of memory.
+On the CPU both ops are separable: first down the rows, then across the columns, kh + kw passes over an image in place
+of kh * kw.  Down comes first because a row of a channels-last image is one run of memory, W * C numbers long.
 """
 
 from __future__ import annotations
@@ -11,50 +12,32 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from ..device import Device
-from ..engine import Array
-from ..errors import ShapeError
-from ..memory import empty
 from ..parallel import split
 from ._checks import Padding, Pair
-from ._runs import runs
-from ._windows import output_shape
 
-# (number of the tap in the window, outputs whose tap of that number is inside the image, the pixels it meets)
-Tap = tuple[int, slice, slice]
+# The taps of a window along one axis that are inside the image for one window or more.  Each has its number in the
+# window, the windows for which it is inside, and the pixels that it meets there.
+Taps = tuple[tuple[int, slice, slice], ...]
 
-BLOCK = 1 << 20  # elements of x at a time: many images where they are small, else one or two
-
-
-def copied(x: Array, pixels: slice) -> Array:
-    """x[:, pixels] in one piece of memory; x (A, L, C)."""
-    y = empty((x.shape[0], len(range(*pixels.indices(x.shape[1]))), x.shape[2]), x.dtype)
-    runs(y)[...] = runs(x)[:, pixels]
-    return y
+TILE = 1 << 20  # elements of x at a time: many images where they are small, else one or two
 
 
-def images_at_a_time(shape: tuple[int, ...]) -> int:
-    """How many images of this shape (N, ...) make up a block."""
-    return max(1, BLOCK // max(1, math.prod(shape[1:])))
+@lru_cache(maxsize=256)
+def taps_inside(
+    size: Pair, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, outputs: Pair
+) -> tuple[Taps, Taps]:
+    """The taps down the rows and across the columns of images of this (H, W)."""
+    down, across = (
+        _along(*settings) for settings in zip(size, kernel, stride, (padding[0][0], padding[1][0]), dilation, outputs)
+    )
+    return down, across
 
 
-def in_blocks(device: Device, shape: tuple[int, ...], work: Callable[[slice], None]) -> None:
-    """work(some) for a few images at a time, on the device's threads; `shape` (N, ...) is that of the larger array."""
-    if not math.prod(shape):
-        return
-    block = images_at_a_time(shape)
-
-    def piece(start: int, stop: int) -> None:
-        for i in range(start, stop, block):
-            work(slice(i, min(i + block, stop)))
-
-    split(device, shape[0], piece, at_least=block)
-
-
-def taps(size: int, window: int, stride: int, padding: Pair, dilation: int, count: int) -> tuple[Tap, ...]:
-    """The taps of `count` windows along an axis of `size` pixels.  Padding is never read."""
+def _along(size: int, kernel: int, stride: int, before: int, dilation: int, count: int) -> Taps:
+    """The taps of `count` windows along an axis of `size` pixels and padding `before`.  Padding is never read."""
     found = []
-    for tap in range(window):
-        offset = tap * dilation - padding[0]  # output position o meets pixel offset + stride * o
+    for tap in range(kernel):
+        offset = tap * dilation - before  # window o meets pixel offset + stride * o
         low = max(0, -(offset // stride))
         high = min(count, (size - 1 - offset) // stride + 1)
         if low < high:
@@ -63,50 +46,36 @@ def taps(size: int, window: int, stride: int, padding: Pair, dilation: int, coun
     return tuple(found)
 
 
-def openers(found: tuple[Tap, ...], count: int) -> tuple[Tap, ...]:
-    """Taps that, copied one over the other, leave each of `count` outputs with the first tap that is its own.
+def first_taps(taps: Taps, count: int) -> Taps:
+    """What to copy, one over the other in this order, so that each of `count` windows has its first tap inside.
 
     That is tap 0 alone, unless some windows start in the padding.
     """
-    _, outputs, _ = found[0]
-    return found[:1] if outputs == slice(0, count) else found[::-1]
+    _, windows, _ = taps[0]
+    return taps[:1] if windows == slice(0, count) else taps[::-1]
 
 
-def by_axis(*pairs: Pair) -> tuple[int, ...]:
-    """What the kernels are told of the two axes: the first number of every pair, then the second of every pair.
+def images_per_tile(shape: tuple[int, ...]) -> int:
+    """How many images of this shape (N, ...) make up a tile."""
+    return max(1, TILE // max(1, math.prod(shape[1:])))
+
+
+def in_tiles(device: Device, shape: tuple[int, ...], work: Callable[[slice], None]) -> None:
+    """work(some) for a few images at a time, on the device's threads; `shape` (N, ...) is that of the larger array."""
+    if not math.prod(shape):
+        return
+    tile = images_per_tile(shape)
+
+    def piece(start: int, stop: int) -> None:
+        for i in range(start, stop, tile):
+            work(slice(i, min(i + tile, stop)))
+
+    split(device, shape[0], piece, at_least=tile)
+
+
+def axis_arguments(*pairs: Pair) -> tuple[int, ...]:
+    """What the kernels are told of the two axes: the vertical number of every pair, then the horizontal ones.
 
     Only a stride or a dilation can pass 2^31, with a single window or a single tap: there any number does the same.
     """
     return tuple(min(pair[axis], 2**31 - 1) for axis in (0, 1) for pair in pairs)
-
-
-@lru_cache(maxsize=256)
-def taps_of_both_axes(
-    op: str,
-    shape: tuple[int, ...],
-    window: Pair,
-    stride: Pair,
-    padding: Padding,
-    dilation: Pair,
-    ceil_mode: bool,
-) -> tuple[tuple[Tap, ...], tuple[Tap, ...], Pair]:
-    """The taps down the rows and across the columns of images (N, C, H, W), and (OH, OW).
-
-    ShapeError where the window does not fit, or where some window would meet no pixel at all.
-    """
-    counts = output_shape(op, shape, window, stride, padding, dilation, ceil_mode)
-    both = []
-    for axis, count in enumerate(counts):
-        settings = window[axis], stride[axis], padding[axis], dilation[axis]
-        found = taps(shape[2 + axis], *settings, count)
-        if any(padding[axis]):
-            seen = set().union(*(range(outputs.start, outputs.stop) for _, outputs, _ in found))
-            if len(seen) < count:
-                where = "height" if axis == 0 else "width"
-                raise ShapeError(
-                    f"{op}: {count - len(seen)} of {count} windows along the {where} would see padding only: "
-                    f"kernel {window[axis]}, stride {stride[axis]}, padding {padding[axis]}, "
-                    f"dilation {dilation[axis]}, x {shape}: use less padding"
-                )
-        both.append(found)
-    return both[0], both[1], counts

@@ -3,12 +3,17 @@
     y[n,c,i,j] = max over taps (u,v) of x[n,c, s*i + d*u - p, s*j + d*v - p]     (padding is skipped)
     dx = dy, sent to the pixel that was the maximum, summed where windows overlap
 
-A tie goes to the first maximum of the window, row by row (after ReLU, windows full of zeros are common).  A
-NaN wins over every number, and the first NaN of a window takes its gradient.
+Where one tap is larger than all others, y is that tap, and stays it under a small change of x: dy/dx is 1 for the
+pixel under it and 0 for the rest.  A pixel that wins several windows gets the sum of their dy, as always where a
+number is used more than once.
 
-Forward on the CPU is separable: maxima down the rows, then across the columns; a CUDA thread looks through its
-window tap by tap.  For backward it keeps one small integer per output, the number of the tap that won, in place of
-x and y: with stride 2 a sixteenth of x.
+At a tie the maximum has no derivative: dy goes to the first maximum of the window, row by row (after ReLU, windows
+full of zeros are common).  A NaN wins over every number, and the first NaN of a window takes its gradient.
+
+For backward it is enough to know which tap has won: forward keeps its number, winner = u*kw + v, one small integer per
+output, and neither x nor y.
+
+The fast face, which takes maxima down the rows first and then across the columns, is in _max_pool2d_fast.py.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.4 (overlapping pooling, window 3, stride 2).  The
 original code gave the gradient to every tied maximum.
@@ -16,7 +21,6 @@ original code gave the gradient to every tied maximum.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,155 +28,11 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..gpu import THREADS
-from ..memory import empty
 from ..tensor import Tensor, apply, op
-from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of, pair
-from ._pooling import by_axis, copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
-from ._windows import channels_last, first
-
-
-class MaxPool2d(Function, name="max_pool2d"):
-    def __init__(self, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool):
-        self.kernel, self.stride, self.padding, self.dilation = kernel, stride, padding, dilation
-        self.ceil_mode = ceil_mode
-
-    def forward_cpu(self, x: Array) -> Array:
-        settings = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        self.rows, self.cols, (oh, ow) = taps_of_both_axes(self.name, x.shape, *settings)
-        self.x_shape = x.shape
-        x = channels_last(x)
-        n, _, _, c = x.shape
-        y = empty((n, oh, ow, c), x.dtype)
-        tap_type = np.min_scalar_type(self.kernel[0] * self.kernel[1])
-        winner = empty(y.shape, tap_type) if self.needs[0] else None
-
-        def work(some: slice) -> None:
-            self.maxima(x[some], y[some], None if winner is None else winner[some])
-
-        in_blocks(self.device, x.shape, work)
-        self.winner: Array = winner
-        return first(y)
-
-    def maxima(self, x: Array, y: Array, winner: Array | None) -> None:
-        """A few images: y = the maxima; winner = u*kw + v of the first tap (u, v) that has it, None if unwanted."""
-        n, h, w, c = x.shape
-        _, oh, ow, _ = y.shape
-        pixels, windows = (n * oh, w, c), (n * oh, ow, c)
-        t = empty((n, oh, w * c), x.dtype)
-        if winner is None:
-            self.down(x.reshape(n, h, w * c), t)
-            self.across(t.reshape(pixels), y.reshape(windows))
-            return
-        row = empty(t.shape, winner.dtype)
-        self.down(x.reshape(n, h, w * c), t, row)
-        self.across(t.reshape(pixels), y.reshape(windows), row.reshape(pixels), winner.reshape(windows))
-        if np.isnan(np.max(y)):  # NaN equals nothing: but the first NaN of a window is the first maximum of isnan(x)
-            first_nan = np.empty_like(winner)
-            self.maxima(np.isnan(x).astype(x.dtype), np.empty_like(y), first_nan)
-            np.copyto(winner, first_nan, where=np.isnan(y))
-
-    def down(self, x: Array, t: Array, row: Array | None = None) -> None:
-        """t[:,i] = max over the rows of window i; row[:,i] = kw * the number u of the first row that has it."""
-        for u, i, h in openers(self.rows, t.shape[1]):
-            t[:, i] = x[:, h]
-            if row is not None:
-                row[:, i] = u * self.kernel[1]
-        if row is not None:
-            larger, numbers = empty(t.shape, np.bool_), empty(t.shape, row.dtype)
-        for u, i, h in self.rows[1:]:
-            if row is not None:
-                np.greater(x[:, h], t[:, i], out=larger[:, i])  # strictly: in a tie the earlier row stays
-                number = row.dtype.type(u * self.kernel[1])
-                np.multiply(larger[:, i].view(np.uint8), number, out=numbers[:, i])
-                np.maximum(row[:, i], numbers[:, i], out=row[:, i])  # the later row has the larger number
-            np.maximum(t[:, i], x[:, h], out=t[:, i])
-
-    def across(self, t: Array, y: Array, row: Array | None = None, winner: Array | None = None) -> None:
-        """y[:,j] = max of t over the columns of window j; winner = the smallest row + v among those that have it."""
-        seen = {v: copied(t, w) for v, _, w in self.cols}
-        for v, j, _ in openers(self.cols, y.shape[1]):
-            y[:, j] = seen[v]
-        for v, j, _ in self.cols[1:]:
-            np.maximum(y[:, j], seen[v], out=y[:, j])
-        if winner is None:
-            return
-        winner[...] = np.iinfo(winner.dtype).max
-        for v, j, w in self.cols:
-            tap = copied(row, w)
-            tap += winner.dtype.type(v)
-            loses = np.not_equal(seen[v], y[:, j], out=empty(tap.shape, np.bool_))
-            np.minimum(winner[:, j], _all_ones_where(loses, tap), out=winner[:, j])
-
-    def backward_cpu(self, dy: Array) -> Array:
-        dy = channels_last(dy)
-        n, oh, ow, c = dy.shape
-        _, _, h, w = self.x_shape
-        dx = empty((n, h, w, c), dy.dtype)
-        block = min(n, images_at_a_time(self.x_shape))
-        # Where in a block of images, counted in elements: the window's corner and channel + the winning tap.
-        (top, _), (left, _) = self.padding
-        corner = _corners((block, h, w, c), (oh, ow), self.stride, (top, left))
-        u, v = np.divmod(np.arange(self.kernel[0] * self.kernel[1]), self.kernel[1])
-        tap = (self.dilation[0] * u * w + self.dilation[1] * v) * c
-
-        def work(some: slice) -> None:
-            where = empty(dy[some].shape, corner.dtype)
-            np.take(tap, self.winner[some], out=where, mode="clip")  # nothing to clip: it is the mode without a copy
-            where += corner[: len(where)]
-            dx[some] = 0
-            # Windows overlap, so dx[where] += dy would lose parts; add.at adds them one by one, in order.
-            np.add.at(dx[some].reshape(-1), where.reshape(-1), dy[some].reshape(-1))
-
-        in_blocks(self.device, dx.shape, work)
-        return first(dx)
-
-    def forward_gpu(self, x: Array) -> Array:
-        settings = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        _, _, counts = taps_of_both_axes(self.name, x.shape, *settings)
-        (top, _), (left, _) = self.padding
-        self.x_shape = x.shape
-        self.axes = by_axis(x.shape[2:], counts, self.kernel, self.stride, (top, left), self.dilation)
-        x = self.device.contiguous(x)
-        y = self.device.empty((*x.shape[:2], *counts), x.dtype)
-        if self.needs[0]:
-            self.winner = self.device.empty_like(y, np.min_scalar_type(self.kernel[0] * self.kernel[1]))
-            self.launch("max_pool2d_forward", x, y, self.winner, per_thread=y)
-        else:
-            self.launch("max_pool2d_values", x, y, per_thread=y)
-        return y
-
-    def backward_gpu(self, dy: Array) -> Array:
-        dy = self.device.contiguous(dy)
-        dx = self.device.empty(self.x_shape, dy.dtype)
-        self.launch("max_pool2d_backward", dy, self.winner, dx, per_thread=dx)
-        return dx
-
-    def launch(self, kernel: str, *arrays: Array, per_thread: Array) -> None:
-        """`kernel` with one thread per element of an array."""
-        types = {"REAL": per_thread.dtype, "TAP": np.min_scalar_type(self.kernel[0] * self.kernel[1])}
-        size = per_thread.size
-        self.device.launch("max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
-
-
-@lru_cache(maxsize=8)  # a net asks for the same few at every step
-def _corners(images: tuple[int, int, int, int], counts: Pair, stride: Pair, padding: Pair) -> Array:
-    """(N, OH, OW, C): which element of images (N, H, W, C) is the top left pixel of each window."""
-    n, h, w, c = images
-    image, i, j, channel = np.ogrid[:n, : counts[0], : counts[1], :c]
-    where = ((image * h + stride[0] * i - padding[0]) * w + stride[1] * j - padding[1]) * c + channel
-    where.flags.writeable = False  # every caller gets the same array
-    return where
-
-
-def _all_ones_where(loses: Array, tap: Array) -> Array:
-    """`tap`, overwritten with the largest unsigned integer where `loses`.
-
-    -1 is all ones in an unsigned integer, and all ones | tap = all ones: much faster than np.where.
-    """
-    mask = empty(tap.shape, tap.dtype)
-    mask[...] = loses
-    np.negative(mask, out=mask)
-    return np.bitwise_or(tap, mask, out=tap)
+from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
+from ._max_pool2d_fast import gradient, maxima, tap_type
+from ._pooling import axis_arguments
+from ._windows import output_shape, padded, taps
 
 
 @op
@@ -205,4 +65,85 @@ def max_pool2d(
     strides = kernel if stride is None else pair("max_pool2d", "stride", stride, 1)
     dilations = pair("max_pool2d", "dilation", dilation, 1)
     pads, ceil_mode = padding_of("max_pool2d", padding), flag("max_pool2d", "ceil_mode", ceil_mode)
-    return apply(MaxPool2d(kernel, strides, pads, dilations, ceil_mode), x)
+    outputs = output_shape("max_pool2d", x.shape, kernel, strides, pads, dilations, ceil_mode)
+    check_pixels("max_pool2d", x.shape, kernel, strides, pads, dilations, outputs)
+    return apply(MaxPool2d(kernel, strides, pads, dilations, outputs), x)
+
+
+class MaxPool2d(Function, name="max_pool2d"):
+    def __init__(self, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, outputs: Pair):
+        self.kernel, self.stride, self.padding, self.dilation = kernel, stride, padding, dilation
+        self.outputs = outputs  # (OH, OW)
+
+    # ---- the textbook's face
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        windows = self.windows(x, -np.inf)
+        y = windows.max(-1)  # NaN where the window has one
+        winner = windows.argmax(-1)  # the number of the first maximum, or of the first NaN
+        # Where the pixels are -inf too, that may be a tap on padding: the first tap on a pixel takes its place.
+        first_inside = self.windows(np.ones((1, 1, *x.shape[2:])), 0).argmax(-1)
+        self.winner = np.where(y == -np.inf, first_inside, winner)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        dxp = padded(np.zeros(self.x_shape, dy.dtype), self.frame())
+        for u, v, seen in taps(dxp, self.kernel, self.stride, self.dilation, self.outputs):
+            seen += np.where(self.winner == u * self.kernel[1] + v, dy, 0)
+        (top, _), (left, _), (h, w) = *self.padding, self.x_shape[2:]
+        return dxp[:, :, top : top + h, left : left + w]
+
+    def windows(self, x: Array, padding: float) -> Array:
+        """What each window sees of x, and of padding of this value, tap after tap: (N, C, OH, OW, KH * KW)."""
+        xp = padded(x, self.frame(), padding)
+        return np.stack([seen for _, _, seen in taps(xp, self.kernel, self.stride, self.dilation, self.outputs)], -1)
+
+    def frame(self) -> Padding:
+        """The padding, with more at the end where ceil_mode lets the last window overhang."""
+        (top, bottom), (left, right) = self.padding
+        down, across = (  # from the first pixel that a window sees to the last
+            s * (count - 1) + d * (k - 1) + 1
+            for s, count, d, k in zip(self.stride, self.outputs, self.dilation, self.kernel)
+        )
+        return (top, max(bottom, down - top - self.x_shape[2])), (left, max(right, across - left - self.x_shape[3]))
+
+    # ---- fast, on the CPU
+
+    def forward_cpu(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        settings = self.kernel, self.stride, self.padding, self.dilation, self.outputs
+        y, self.winner = maxima(self.device, x, self.needs[0], *settings)
+        return y
+
+    def backward_cpu(self, dy: Array) -> Array:
+        settings = self.kernel, self.stride, self.padding, self.dilation
+        return gradient(self.device, dy, self.winner, self.x_shape, *settings)
+
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        (top, _), (left, _) = self.padding
+        self.x_shape = x.shape
+        pads = top, left
+        self.axes = axis_arguments(x.shape[2:], self.outputs, self.kernel, self.stride, pads, self.dilation)
+        x = gpu.contiguous(self.device, x)
+        y = gpu.empty(self.device, (*x.shape[:2], *self.outputs), x.dtype)
+        if self.needs[0]:
+            self.winner = gpu.empty_like(self.device, y, tap_type(self.kernel))
+            self.launch("max_pool2d_forward", x, y, self.winner, per_thread=y)
+        else:
+            self.launch("max_pool2d_values", x, y, per_thread=y)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = gpu.contiguous(self.device, dy)
+        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        self.launch("max_pool2d_backward", dy, self.winner, dx, per_thread=dx)
+        return dx
+
+    def launch(self, kernel: str, *arrays: Array, per_thread: Array) -> None:
+        """`kernel` with one thread per element of an array."""
+        types = {"REAL": per_thread.dtype, "TAP": tap_type(self.kernel)}
+        size = per_thread.size
+        gpu.launch(self.device, "max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
