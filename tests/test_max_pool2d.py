@@ -188,7 +188,7 @@ def test_any_strides_and_the_memory_order_of_the_result(device):
         np.testing.assert_array_equal(y.numpy(), expected[0])
         np.testing.assert_array_equal(tensor.grad.numpy(), expected[1])
         if y.device.kind != "textbook":  # channels-last memory on the CPU, (N, C, H, W) on a card
-            assert (y.data.transpose(0, 2, 3, 1) if y.device.is_cpu else y.data).flags.c_contiguous
+            assert (y.data.transpose(0, 2, 3, 1) if y.device.on_host else y.data).flags.c_contiguous
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -150,21 +150,21 @@ class AvgPool2d(Function, name="avg_pool2d"):
         self.x_shape = x.shape
         pads = (top, left), (bottom, right)
         self.axes = axis_arguments(x.shape[2:], self.outputs, self.kernel, self.stride, *pads)
-        x = gpu.contiguous(self.device, x)
-        y = gpu.empty(self.device, (*x.shape[:2], *self.outputs), x.dtype)
+        x = self.device.contiguous(x)
+        y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
         self.launch("avg_pool2d_forward", x, y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty(self.x_shape, dy.dtype)
         self.launch("avg_pool2d_backward", dy, dx)
         return dx
 
     def launch(self, kernel: str, a: Array, out: Array) -> None:
         """`kernel` with one thread per element of `out`."""
         grid, settings = gpu.blocks(out.size), (*self.axes, self.count_include_pad)
-        gpu.launch(self.device, "avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
+        self.device.launch("avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
 
 
 def _add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice], Array]) -> None:

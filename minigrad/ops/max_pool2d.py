@@ -127,18 +127,18 @@ class MaxPool2d(Function, name="max_pool2d"):
         self.x_shape = x.shape
         pads = top, left
         self.axes = axis_arguments(x.shape[2:], self.outputs, self.kernel, self.stride, pads, self.dilation)
-        x = gpu.contiguous(self.device, x)
-        y = gpu.empty(self.device, (*x.shape[:2], *self.outputs), x.dtype)
+        x = self.device.contiguous(x)
+        y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
         if self.needs[0]:
-            self.winner = gpu.empty_like(self.device, y, tap_type(self.kernel))
+            self.winner = self.device.empty_like(y, tap_type(self.kernel))
             self.launch("max_pool2d_forward", x, y, self.winner, per_thread=y)
         else:
             self.launch("max_pool2d_values", x, y, per_thread=y)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
-        dy = gpu.contiguous(self.device, dy)
-        dx = gpu.empty(self.device, self.x_shape, dy.dtype)
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty(self.x_shape, dy.dtype)
         self.launch("max_pool2d_backward", dy, self.winner, dx, per_thread=dx)
         return dx
 
@@ -146,4 +146,4 @@ class MaxPool2d(Function, name="max_pool2d"):
         """`kernel` with one thread per element of an array."""
         types = {"REAL": per_thread.dtype, "TAP": tap_type(self.kernel)}
         size = per_thread.size
-        gpu.launch(self.device, "max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
+        self.device.launch("max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
