@@ -133,8 +133,8 @@ def on_devices(
         halves = on_devices(["cpu:0", "cpu:1"], lambda column, x: column(x), columns, inputs)
 
     Returns when all calls have ended; the error of the first that failed is raised here, with its own traceback.
-    The devices at work share the cores equally.  One device, a textbook:N among them, or a call from inside a worker: done in turn,
-    here.
+    The devices at work share the cores equally.  One device, a textbook:N among them, or a call from inside a worker:
+    done in turn, here.
 
     Ctrl-C makes the workers stop before their next op, and is raised here when all have.  A function that waits for
     something else has to be told: `when_stopped` is called then, from any thread.
