@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def taps(xp: Array, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -
 
     which is a view: `seen += ...` adds to the pixels that the tap has read, the way back of a window.
     """
-    for u, v in np.ndindex(*kernel):
+    for u, v in product(range(kernel[0]), range(kernel[1])):
         rows = slice(dilation[0] * u, dilation[0] * u + stride[0] * (outputs[0] - 1) + 1, stride[0])
         cols = slice(dilation[1] * v, dilation[1] * v + stride[1] * (outputs[1] - 1) + 1, stride[1])
         yield u, v, xp[:, :, rows, cols]
@@ -87,16 +88,14 @@ def output_shape(
     ceil_mode: bool = False,
 ) -> Pair:
     """(OH, OW) of a window sliding over images (N, C, H, W); ShapeError where it is larger than the padded image."""
-    oh, ow = (
-        output_size(size, w, s, p, d, ceil_mode)
-        for size, w, s, p, d in zip(shape[2:], window, stride, padding, dilation)
-    )
+    oh, ow = (output_size(*axis, ceil_mode) for axis in zip(shape[2:], window, stride, padding, dilation))
     if oh < 1 or ow < 1:
         reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation))
-        padded = tuple(size + sum(p) for size, p in zip(shape[2:], padding))
+        whole = tuple(size + sum(p) for size, p in zip(shape[2:], padding))
         raise ShapeError(
             f"{op}: window {reach[0]}x{reach[1]} (kernel {window[0]}x{window[1]}, dilation {dilation}) does not fit "
-            f"the padded input {padded[0]}x{padded[1]}: x {shape}, padding {padding}"
+            f"the padded input {whole[0]}x{whole[1]}: x {shape}, padding {padding}: use a smaller kernel"
+            f"{', less dilation' if max(dilation) > 1 else ''} or more padding"
         )
     return oh, ow
 
