@@ -156,7 +156,7 @@ def unrolled(x: Array, sizes: Sizes) -> Iterator[tuple[slice, int, Array]]:
     k = sizes.kernel[0] * sizes.kernel[1] * sizes.cg
     tiles = tiles_of(len(x), oh, ow * k * x.itemsize)
     most = max(((t.z - t.a) * (t.j - t.i) * ow * k for t in tiles), default=0)
-    # Of one size where the tiles are smaller: so `empty` can lend what the layer before gave back, still in the cache.
+    # Never smaller than this, so that `empty` lends the memory that the layer before gave back, still in the cache.
     memory = empty((max(most, int(_TILE_BYTES) // x.itemsize),), x.dtype)
     by_group = x.reshape(*x.shape[:3], sizes.groups, sizes.cg)
     for g in range(sizes.groups):

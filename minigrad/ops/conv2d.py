@@ -9,14 +9,15 @@ input channels of o's group.  Each derivative reads the same sum along another o
     dw[o,c,u,v] = sum over n,i,j of  dy[n,o,i,j] * x[n, c, s*i + d*u - p, s*j + d*v - p]
     dx[n,c,h,l] = sum over o,u,v and those i,j with s*i + d*u - p = h, s*j + d*v - p = l of  w[o,c,u,v] * dy[n,o,i,j]
 
-Both are convolutions again.  Take s = 1 in the last line: i = h + p - d*u, and with u counted from the other end,
-u = kernel_h - 1 - u' (v and l likewise),
+dx and dw are convolutions again.  Take s = 1 in the last line: then i = h + p - d*u, and with u counted from the other
+end, u = kernel_h - 1 - u' (j and v likewise),
 
     dx[n,c,h,l] = sum over o,u',v' of  w[o, c, kernel_h-1-u', kernel_w-1-v'] * dy[n, o, h + d*u' - p', l + d*v' - p']
 
-with p' = d*(kernel - 1) - p: the convolution of dy with the kernel turned by 180 degrees, and input and output channels
-changed over.  A larger stride becomes gaps: s - 1 zeros between the pixels of dy.  And dw is the convolution of x with
-dy as its kernel, where stride and dilation have changed places.  (tests/test_conv2d.py computes both in this way.)
+with p' = d*(kernel - 1) - p: the convolution of dy with the kernel turned by 180 degrees, where input and output
+channels have changed places.  A larger stride becomes gaps: s - 1 zeros between the pixels of dy.  And dw is the
+convolution of x with dy as its kernel, where stride and dilation have changed places, and images are what channels
+were.  (tests/test_conv2d.py computes both in this way.)
 
 The textbook's face below takes one tap (u,v) of the window at a time, for all outputs at once.  The fast one, by
 products of matrices ("im2col"), is in _conv2d_fast.py.  The card's kernels, kernels/conv2d.cu, keep tiles so small that
