@@ -208,8 +208,8 @@ def cols_of(xp: Array, rows: int, memory: Array, sizes: Sizes) -> Array:
     pixels, k = n * rows * ow, kh * kw * c
     if kh == kw == sh == sw == 1:
         return xp[:, :rows].reshape(pixels, k)
-    image, row, col, channel = xp.strides
-    strides = (image, sh * row, sw * col, dh * row, dw * col, channel)
+    image, row, pixel, channel = xp.strides
+    strides = (image, sh * row, sw * pixel, dh * row, dw * pixel, channel)
     windows = np.ndarray((n, rows, ow, kh, kw, c), xp.dtype, xp, 0, strides)  # windows[n,i,j,u,v,c]: a view
     cols = memory[: pixels * k]
     if sw == 1 and kw * c < ow:
