@@ -28,6 +28,7 @@ SMALL = {
     "padding": ((1, 2, 5, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
     "overhang": ((2, 2, 6, 7), (2, 2, 4, 4), 2, ((0, 3), (1, 2)), 1, 1),
     "padding beyond the kernel": ((1, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
+    "padding below only": ((3, 2, 5, 4), (2, 2, 2, 2), 1, ((0, 2), (0, 0)), 1, 1),
     "dilation": ((2, 2, 8, 9), (2, 2, 3, 2), 1, 1, (2, 3), 1),
     "dilation and stride": ((1, 2, 9, 9), (3, 2, 2, 3), 2, ((1, 0), (2, 1)), 2, 1),
     "groups": ((2, 6, 5, 5), (9, 2, 3, 3), 1, 1, 1, 3),
@@ -358,6 +359,7 @@ def test_refuses(call, error, message):
 TILED = {
     "padding": ((5, 2, 7, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
     "padding beyond the kernel": ((5, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
+    "padding below only": SMALL["padding below only"],
     "padding below": ((3, 2, 2, 3), (2, 2, 2, 2), 1, ((0, 4), (3, 0)), 1, 1),
     "groups, stride and dilation": ((5, 4, 11, 9), (6, 2, 3, 2), 2, 1, (2, 1), 2),
     "few channels": ((5, 1, 7, 12), (4, 1, 3, 3), 1, ((0, 2), (1, 1)), 1, 1),
@@ -480,6 +482,14 @@ def test_threads_share_the_images_and_one_image_is_left_to_blas(n, device, monke
 
 
 @pytest.mark.cpu_only("threads share the images")
+def test_a_single_image_is_not_given_to_split(device, monkeypatch):
+    """Which would keep BLAS at one thread."""
+    monkeypatch.setattr("minigrad.ops._conv2d_fast.split", lambda *_, **__: pytest.fail("split was called"))
+    x, w, b = tensors(SMALL["padding"], device)
+    F.conv2d(x, w, b, 1, 1).backward(np.ones((1, 3, 5, 5)))
+
+
+@pytest.mark.cpu_only("threads share the images")
 def test_a_small_convolution_stays_in_its_thread(device, monkeypatch):
     def one_piece(where, n, work, at_least):
         assert n // at_least < 2
@@ -504,10 +514,11 @@ def test_only_the_gradient_that_is_wanted(wanted, device):
 
 
 def test_what_is_not_wanted_is_not_computed(device):
-    for wanted in ((True, False, False), (False, True, False), (False, False, True), (False, True)):
-        node = F.conv2d(*tensors(SMALL["plain"], device, "float32")[: len(wanted)]).node
+    each = (True, False, False), (False, True, False), (False, False, True), (False, True)
+    for where, wanted in product((device, "textbook:0"), each):
+        node = F.conv2d(*tensors(SMALL["plain"], where, "float32")[: len(wanted)]).node
         node.needs = wanted
-        grads = node.differentiate(Tensor(np.ones((2, 4, 4, 3), "f"), device=device).data)
+        grads = node.differentiate(Tensor(np.ones((2, 4, 4, 3), "f"), device=where).data)
         assert tuple(grad is not None for grad in grads) == wanted
 
 
