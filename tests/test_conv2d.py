@@ -176,6 +176,15 @@ def test_any_memory_order_of_its_inputs(device):
         np.testing.assert_allclose(y.numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("below", [0, 1, 2])
+def test_channels_last_images_with_padding_below_only(below, device):
+    """Images that need no copy as long as no window sees beyond them."""
+    x, w, b = tensors(SMALL["padding below only"], device)
+    expected = conv2d_reference(x.numpy(), w.numpy(), b.numpy(), 1, ((0, below), (0, 0)))
+    x = Tensor(np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), device=device)
+    np.testing.assert_allclose(F.conv2d(x, w, b, 1, ((0, below), (0, 0))).numpy(), expected, atol=1e-12)
+
+
 def test_gradient_of_any_memory_order(device):
     """What comes back from the next op may be strided too: the same gradients."""
     x, w, b = tensors(((2, 3, 6, 5), (4, 3, 3, 3), 1, 0, 1, 1), device)
