@@ -39,7 +39,7 @@ from ..memory import empty
 from ..parallel import add_into, split
 from ._checks import Padding, Pair
 from ._reduction import added_up
-from ._windows import channels_last, first, last, small_buffers, taps
+from ._windows import channels_last, nchw, nhwc, small_buffers, taps
 
 # Bytes of cols at a time.  BLAS packs what it reads into the second-level cache by itself, so a tile need only stay
 # in the third; larger tiles feed BLAS larger matrices, and there are fewer products of dw to add.  Measured on
@@ -77,13 +77,13 @@ def forward(device: Device, x: Array, w: Array, b: Array | None, sizes: Sizes) -
 
     def piece(start: int, stop: int) -> None:
         mine = y[start * oh * ow : stop * oh * ow]
-        for pixels, g, cols in unrolled(last(x)[start:stop], sizes):
+        for pixels, g, cols in unrolled(nhwc(x)[start:stop], sizes):
             np.matmul(cols, w[g].T, out=mine[pixels, g])
             if b is not None:
                 add_to_rows(mine[pixels, g], b.reshape(sizes.groups, -1)[g], ow)
 
     share_out(device, len(x), piece, oh * ow * w.size)
-    return first(y.reshape(-1, oh, ow, o))
+    return nchw(y.reshape(-1, oh, ow, o))
 
 
 def backward(
@@ -95,7 +95,7 @@ def backward(
 
     def piece(start: int, stop: int) -> tuple[Array | None, Array | None]:
         mine = channels_last(dy[start:stop]).reshape(-1, *w.shape[:2])  # (pixels, groups, channels of a group)
-        dw = gradient_of_w(last(x)[start:stop], mine, w, sizes) if needs[1] else None
+        dw = gradient_of_w(nhwc(x)[start:stop], mine, w, sizes) if needs[1] else None
         db = added_up(mine.reshape(-1, o), (0,)) if any(needs[2:]) else None
         if dx is not None:
             fill_gradient_of_x(dx[start:stop], mine, w, sizes)
@@ -108,8 +108,8 @@ def backward(
                 add_into(device, total, part)
     dw, db = sums
     if dw is not None:
-        dw = first(dw.reshape(o, *sizes.kernel, sizes.cg))
-    return None if dx is None else first(dx), dw, db
+        dw = nchw(dw.reshape(o, *sizes.kernel, sizes.cg))
+    return None if dx is None else nchw(dx), dw, db
 
 
 def kernel_matrices(w: Array, groups: int) -> Array:
@@ -252,7 +252,7 @@ def fill_gradient_of_x(dx: Array, dy: Array, w: Array, sizes: Sizes) -> None:
         dyt = dy[a * oh * ow : z * oh * ow]
         for g in range(sizes.groups):
             dxp[...] = 0
-            for u, v, seen in taps(first(dxp), sizes.kernel, sizes.s, sizes.d, sizes.outputs):
+            for u, v, seen in taps(nchw(dxp), sizes.kernel, sizes.s, sizes.d, sizes.outputs):
                 np.matmul(dyt[:, g], w[g, :, u, v], out=share.reshape(-1, cg))
-                seen += first(share)
+                seen += nchw(share)
             by_group[a:z, :, :, g] = dxp[:, top : top + h, left : left + l]

@@ -1,6 +1,6 @@
 """What convolution and pooling share: the memory order of images, and windows that slide over them.
 
-Images are (N, C, H, W) to the caller and channels-last in memory: `last(x)` is the same memory seen as (N, H, W, C),
+Images are (N, C, H, W) to the caller and channels-last in memory: `nhwc(x)` is the same memory seen as (N, H, W, C),
 free of charge when x came from one of our own ops.  Channels-last makes a pixel one contiguous run of C values, so
 that window rows are copied and compared in long runs, and a convolution's result comes out of its matrix product in
 place, where the order N, C, H, W would have to turn it round.
@@ -43,19 +43,19 @@ def taps(xp: Array, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -
 # ---------------------------------------------------------------- memory order, and sizes
 
 
-def last(x: Array) -> Array:
+def nhwc(x: Array) -> Array:
     """(N, C, H, W) seen as (N, H, W, C); a view."""
     return x.transpose(0, 2, 3, 1)
 
 
-def first(x: Array) -> Array:
+def nchw(x: Array) -> Array:
     """(N, H, W, C) seen as (N, C, H, W); a view."""
     return x.transpose(0, 3, 1, 2)
 
 
 def channels_last(x: Array) -> Array:
     """(N, C, H, W) as a contiguous (N, H, W, C) array: a view of x where its memory is in that order, else a copy."""
-    x = last(x)
+    x = nhwc(x)
     if x.flags.c_contiguous:
         return x
     y = empty(x.shape, x.dtype)

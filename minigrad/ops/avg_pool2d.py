@@ -27,7 +27,7 @@ from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of
 from ._pooling import by_axis, copied, in_blocks, taps_of_both_axes
 from ._reduction import DEPTH
 from ._runs import runs
-from ._windows import channels_last, first
+from ._windows import channels_last, nchw
 
 
 class AvgPool2d(Function, name="avg_pool2d"):
@@ -54,7 +54,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
             y[some] /= self.divisor
 
         in_blocks(self.device, x.shape, work)
-        return first(y)
+        return nchw(y)
 
     def extent(self, axis: int, count: int) -> Array:
         """How many positions of each window count, along one axis."""
@@ -79,7 +79,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
             _add_parts(dx[some].reshape(k, h, w * c), [(rows, i) for _, i, rows in self.rows], lambda i: t[:, i])
 
         in_blocks(self.device, dx.shape, work)
-        return first(dx)
+        return nchw(dx)
 
     def spread(self, share: Array, t: Array) -> None:
         """t[:,w] = the sum of share[:,j] over the windows j that see column w.

@@ -24,7 +24,7 @@ from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
 from ._response import WindowSums, check_response, in_blocks, power, scale
-from ._windows import channels_last, first
+from ._windows import channels_last, nchw
 
 BLOCK = 3 << 14  # elements at a time: what one line of a formula writes, the next finds in the L2 cache
 PIXELS, CHANNELS, ROWS = 32, 32, 8  # of a block of threads, as in kernels/lrn.cu
@@ -46,7 +46,7 @@ class LRN(Function):
             np.divide(x, s_beta, out=y)
 
         self.in_blocks(normalize, x, y)
-        return first(y)
+        return nchw(y)
 
     def backward_cpu(self, dy: Array) -> Array:
         x, dy = channels_last(self.x), channels_last(dy)
@@ -65,7 +65,7 @@ class LRN(Function):
             dx += total
 
         self.in_blocks(differentiate, x, dy, dx)
-        return first(dx)
+        return nchw(dx)
 
     def in_blocks(self, work: Any, *images: Array) -> None:
         """work(window, *blocks) on blocks of pixels (P, groups, C / groups): a pixel needs none of its neighbours."""

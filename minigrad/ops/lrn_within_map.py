@@ -24,7 +24,7 @@ from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
 from ._response import WindowSums, check_response, in_blocks, power, scale
-from ._windows import channels_last, first
+from ._windows import channels_last, nchw
 
 BLOCK = 1 << 16  # elements at a time, where an image has no more
 TILE, ROWS = 32, 8  # pixels across and down, and threads down, of a block of threads, as in kernels/lrn_within_map.cu
@@ -46,7 +46,7 @@ class LRNWithinMap(Function, name="lrn_within_map"):
             np.divide(x, s_beta, out=y)
 
         self.in_blocks(normalize, x, y)
-        return first(y)
+        return nchw(y)
 
     def backward_cpu(self, dy: Array) -> Array:
         x, dy = channels_last(self.x), channels_last(dy)
@@ -65,7 +65,7 @@ class LRNWithinMap(Function, name="lrn_within_map"):
             dx += total
 
         self.in_blocks(differentiate, x, dy, dx)
-        return first(dx)
+        return nchw(dx)
 
     def in_blocks(self, work: Any, *images: Array) -> None:
         """work(window, *blocks) on one image (1, H, W * C) at a time, on several where they are small."""

@@ -28,7 +28,7 @@ from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_rank, flag, padding_of, pair
 from ._pooling import by_axis, copied, images_at_a_time, in_blocks, openers, taps_of_both_axes
-from ._windows import channels_last, first
+from ._windows import channels_last, nchw
 
 
 class MaxPool2d(Function, name="max_pool2d"):
@@ -51,7 +51,7 @@ class MaxPool2d(Function, name="max_pool2d"):
 
         in_blocks(self.device, x.shape, work)
         self.winner: Array = winner
-        return first(y)
+        return nchw(y)
 
     def maxima(self, x: Array, y: Array, winner: Array | None) -> None:
         """A few images: y = the maxima; winner = u*kw + v of the first tap (u, v) that has it, None if unwanted."""
@@ -124,7 +124,7 @@ class MaxPool2d(Function, name="max_pool2d"):
             np.add.at(dx[some].reshape(-1), where.reshape(-1), dy[some].reshape(-1))
 
         in_blocks(self.device, dx.shape, work)
-        return first(dx)
+        return nchw(dx)
 
     def forward_gpu(self, x: Array) -> Array:
         settings = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
