@@ -39,6 +39,7 @@ from ..memory import empty
 from ..parallel import add_into, split
 from ._checks import Padding, Pair
 from ._reduction import added_up
+from ._runs import runs
 from ._windows import channels_last, nchw, nhwc, small_buffers, taps
 
 # Bytes of cols at a time.  BLAS packs what it reads into the second-level cache by itself, so a tile need only stay
@@ -209,16 +210,19 @@ def cols_of(xp: Array, rows: int, memory: Array, sizes: Sizes) -> Array:
     if kh == kw == sh == sw == 1:
         return xp[:, :rows].reshape(pixels, k)
     image, row, pixel, channel = xp.strides
-    strides = (image, sh * row, sw * pixel, dh * row, dw * pixel, channel)
-    windows = np.ndarray((n, rows, ow, kh, kw, c), xp.dtype, xp, 0, strides)  # windows[n,i,j,u,v,c]: a view
     cols = memory[: pixels * k]
     if sw == 1 and kw * c < ow:
         # With few channels a row of the image is a longer run than a row of a window: so cols is written, and lies in
         # memory, column by column.
-        windows = windows.transpose(3, 4, 5, 0, 1, 2)
+        strides = (dh * row, dw * pixel, channel, image, sh * row, sw * pixel)
+        windows = np.ndarray((kh, kw, c, n, rows, ow), xp.dtype, xp, 0, strides)  # a view: windows[u,v,c,n,i,j]
         cols.reshape(windows.shape)[...] = windows
         return cols.reshape(k, pixels).T
-    cols.reshape(windows.shape)[...] = windows
+    # A run is copied as one: a whole row of a window, (v,c), or, where dilation leaves gaps, a pixel of it.
+    steps, run = (1, kw * c) if dw == 1 else (kw, c)
+    strides = (image, sh * row, sw * pixel, dh * row, dw * pixel, channel)
+    windows = np.ndarray((n, rows, ow, kh, steps, run), xp.dtype, xp, 0, strides)
+    runs(cols.reshape(windows.shape))[...] = runs(windows)
     return cols.reshape(pixels, k)
 
 
@@ -248,11 +252,12 @@ def fill_gradient_of_x(dx: Array, dy: Array, w: Array, sizes: Sizes) -> None:
     for a in range(0, n, m):
         z = min(a + m, n)
         dxp = empty((z - a, height, width, cg), dx.dtype)
-        share = empty((z - a, oh, ow, cg), dx.dtype)
-        dyt = dy[a * oh * ow : z * oh * ow]
+        share = empty(((z - a) * oh * ow, cg), dx.dtype)
+        share_of_images = nchw(share.reshape(z - a, oh, ow, cg))
+        dy_az = dy[a * oh * ow : z * oh * ow]
         for g in range(sizes.groups):
             dxp[...] = 0
             for u, v, seen in taps(nchw(dxp), sizes.kernel, sizes.s, sizes.d, sizes.outputs):
-                np.matmul(dyt[:, g], w[g, :, u, v], out=share.reshape(-1, cg))
-                seen += nchw(share)
+                np.matmul(dy_az[:, g], w[g, :, u, v], out=share)
+                seen += share_of_images
             by_group[a:z, :, :, g] = dxp[:, top : top + h, left : left + l]
