@@ -28,6 +28,22 @@ def conv2d_reference(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     return y
 
 
+def conv2d_gradients_reference(x, w, dy, stride=1, padding=0, dilation=1, groups=1):
+    """(dx, dw, db): every product of the sum that y[n,o,i,j] is gives dy[n,o,i,j] to both of its factors."""
+    (sh, sw), (dh, dw_) = np.broadcast_to(stride, 2), np.broadcast_to(dilation, 2)
+    (top, _), (left, _) = [np.broadcast_to(p, 2) for p in (padding if np.ndim(padding) else (padding, padding))]
+    dx, dw, db = np.zeros(x.shape), np.zeros(w.shape), np.zeros(len(w))
+    for image, channel, i, j in np.ndindex(dy.shape):
+        first = channel // (len(w) // groups) * w.shape[1]
+        db[channel] += dy[image, channel, i, j]
+        for c_, u, v in np.ndindex(w.shape[1:]):
+            row, col = sh * i + dh * u - top, sw * j + dw_ * v - left
+            if 0 <= row < x.shape[2] and 0 <= col < x.shape[3]:
+                dw[channel, c_, u, v] += dy[image, channel, i, j] * x[image, first + c_, row, col]
+                dx[image, first + c_, row, col] += dy[image, channel, i, j] * w[channel, c_, u, v]
+    return dx, dw, db
+
+
 NO_PADDING = ((0, 0), (0, 0))
 
 

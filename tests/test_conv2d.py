@@ -1,4 +1,6 @@
-"""conv2d against naive loops, against PyTorch and onnxruntime, and its gradients against central differences."""
+"""conv2d against naive loops, against PyTorch and onnxruntime, its gradients against central differences, and its faces
+against each other.
+"""
 
 from itertools import product
 
@@ -8,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from oracles import onnx_run
-from reference import conv2d_reference
+from reference import conv2d_gradients_reference, conv2d_reference
 
 import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, gradcheck
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from minigrad.ops import _conv2d_fast as fast
+from minigrad.ops._windows import output_shape
+from minigrad.ops.conv2d import Conv2d
 
 # (x, weight, stride, padding, dilation, groups): strides, odd and asymmetric paddings, groups, dilations, kernels that
 # leave rows unread, windows that overhang into padding only on one side.
@@ -23,6 +28,7 @@ SMALL = {
     "padding": ((1, 2, 5, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
     "overhang": ((2, 2, 6, 7), (2, 2, 4, 4), 2, ((0, 3), (1, 2)), 1, 1),
     "padding beyond the kernel": ((1, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
+    "padding below only": ((3, 2, 5, 4), (2, 2, 2, 2), 1, ((0, 2), (0, 0)), 1, 1),
     "dilation": ((2, 2, 8, 9), (2, 2, 3, 2), 1, 1, (2, 3), 1),
     "dilation and stride": ((1, 2, 9, 9), (3, 2, 2, 3), 2, ((1, 0), (2, 1)), 2, 1),
     "groups": ((2, 6, 5, 5), (9, 2, 3, 3), 1, 1, 1, 3),
@@ -45,6 +51,60 @@ def test_forward_is_the_formula(case, device):
     x, w, b = tensors(case, device)
     y = F.conv2d(x, w, b, *case[2:])
     np.testing.assert_allclose(y.numpy(), conv2d_reference(x.numpy(), w.numpy(), b.numpy(), *case[2:]), atol=1e-12)
+
+
+@cases
+def test_all_faces_are_the_formula(case):
+    """The textbook's and the fast one, forward and backward, against naive loops."""
+    x, w, b = (t.numpy() for t in tensors(case, "cpu:0"))
+    expected = conv2d_reference(x, w, b, *case[2:])
+    dy = np.random.default_rng([0, 1]).standard_normal(expected.shape)
+    for face in ("textbook:0", "cpu:0"):
+        y, *grads = results(case, face, "float64")
+        np.testing.assert_allclose(y, expected, atol=1e-12)
+        for mine, naive in zip(grads, conv2d_gradients_reference(x, w, dy, *case[2:])):
+            np.testing.assert_allclose(mine, naive, atol=1e-12)
+
+
+@cases
+def test_the_textbook_without_bias_and_of_one_gradient_only(case):
+    x, w, b = tensors(case, "textbook:0")
+    y = F.conv2d(x, w, b, *case[2:])
+    bare = F.conv2d(x, w.detach(), None, *case[2:])
+    np.testing.assert_allclose(bare.numpy() + b.numpy()[:, None, None], y.numpy(), atol=1e-12)
+    gradcheck(lambda x: F.conv2d(x, w.detach(), None, *case[2:]), [x])
+    gradcheck(lambda w, b: F.conv2d(x.detach(), w, b, *case[2:]), [w, b])
+
+
+@cases
+def test_backward_is_a_convolution_with_the_kernel_turned_round(case, device):
+    """dx: of dy, with s - 1 zeros between its pixels, by the kernel turned by 180 degrees, all overlaps included."""
+    _, w, _ = (t.numpy() for t in tensors(case, device))
+    y, dx, _, _ = results(case, device, "float64")
+    s, p, d, groups = in_full(case)
+    dy = np.random.default_rng([0, 1]).standard_normal(y.shape)
+    gaps = np.zeros((*dy.shape[:2], s[0] * (dy.shape[2] - 1) + 1, s[1] * (dy.shape[3] - 1) + 1))
+    gaps[:, :, :: s[0], :: s[1]] = dy
+    turned = np.concatenate([wg[:, :, ::-1, ::-1].swapaxes(0, 1) for wg in np.split(w, groups)])
+    border = d[0] * (w.shape[2] - 1), d[1] * (w.shape[3] - 1)
+    full = F.conv2d(Tensor(gaps, device=device), Tensor(turned, device=device), None, 1, border, d, groups).numpy()
+    padded = np.zeros((*dx.shape[:2], dx.shape[2] + sum(p[0]), dx.shape[3] + sum(p[1])))
+    padded[:, :, : full.shape[2], : full.shape[3]] = full  # what lies beyond, no window has seen
+    (top, _), (left, _) = p
+    np.testing.assert_allclose(dx, padded[:, :, top : top + dx.shape[2], left : left + dx.shape[3]], atol=1e-12)
+
+
+@cases
+def test_the_gradient_of_the_kernel_is_a_convolution_with_dy(case, device):
+    """dw: of x by dy, images in the place of channels, stride and dilation changed over."""
+    x, w, _ = (t.numpy() for t in tensors(case, device))
+    y, _, dw, _ = results(case, device, "float64")
+    s, p, d, groups = in_full(case)
+    dy = np.random.default_rng([0, 1]).standard_normal(y.shape)
+    for g, (xg, dyg) in enumerate(zip(np.split(x, groups, 1), np.split(dy, groups, 1))):
+        xg, dyg = (Tensor(a.swapaxes(0, 1), device=device) for a in (xg, dyg))
+        whole = F.conv2d(xg, dyg, None, stride=d, padding=p, dilation=s).numpy().swapaxes(0, 1)
+        np.testing.assert_allclose(np.split(dw, groups)[g], whole[:, :, : w.shape[2], : w.shape[3]], atol=1e-12)
 
 
 @cases
@@ -74,10 +134,7 @@ def test_gradient_along_a_direction_at_real_sizes(case, device):
 
 def test_tiles_leave_a_remainder():
     """The shapes above must cut an image into several row tiles of unequal height, or the tiling is not tested."""
-    from minigrad.ops.conv2d import Conv2d
-
-    conv1 = Conv2d((4, 4), ((0, 3), (0, 3)), (1, 1), 1)
-    rows = [r for _, r in conv1.tiles(55, 55, 11 * 11 * 3, 8)]
+    rows = [tile.j - tile.i for tile in fast.tiles_of(1, 55, 55 * 11 * 11 * 3 * 8)]
     assert sum(rows) == 55 and len(rows) > 2 and rows[-1] < rows[0]
 
 
@@ -117,6 +174,15 @@ def test_any_memory_order_of_its_inputs(device):
             minigrad.from_numpy(same).to(device), Tensor(w, device=device), Tensor(b, device=device), 1, 1, 1, 2
         )
         np.testing.assert_allclose(y.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("below", [0, 1, 2])
+def test_channels_last_images_with_padding_below_only(below, device):
+    """Images that need no copy as long as no window sees beyond them."""
+    x, w, b = tensors(SMALL["padding below only"], device)
+    expected = conv2d_reference(x.numpy(), w.numpy(), b.numpy(), 1, ((0, below), (0, 0)))
+    x = Tensor(np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), device=device)
+    np.testing.assert_allclose(F.conv2d(x, w, b, 1, ((0, below), (0, 0))).numpy(), expected, atol=1e-12)
 
 
 def test_gradient_of_any_memory_order(device):
@@ -253,8 +319,16 @@ REFUSED = {
     ),
     "no kernels": (lambda: F.conv2d(Tensor(X), Tensor(W[:0])), ShapeError, "must have kernels"),
     "bias": (lambda: F.conv2d(Tensor(X), Tensor(W), Tensor(X[0, 0, 0])), ShapeError, r"bias must have shape \(16,\)"),
-    "window": (lambda: F.conv2d(Tensor(X[:, :, :4]), Tensor(W)), ShapeError, "window 5x5.*does not fit.*4x32"),
-    "dilated window": (lambda: F.conv2d(Tensor(X), Tensor(W), dilation=8), ShapeError, "window 33x33.*does not fit"),
+    "window": (
+        lambda: F.conv2d(Tensor(X[:, :, :4]), Tensor(W)),
+        ShapeError,
+        "window 5x5.*does not fit.*4x32.*: use a smaller kernel or more padding",
+    ),
+    "dilated window": (
+        lambda: F.conv2d(Tensor(X), Tensor(W), dilation=8),
+        ShapeError,
+        "window 33x33.*does not fit.*use a smaller kernel, less dilation or more padding",
+    ),
     "stride 0": (
         lambda: F.conv2d(Tensor(X), Tensor(W), stride=0),
         ArgumentError,
@@ -294,6 +368,7 @@ def test_refuses(call, error, message):
 TILED = {
     "padding": ((5, 2, 7, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
     "padding beyond the kernel": ((5, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
+    "padding below only": SMALL["padding below only"],
     "padding below": ((3, 2, 2, 3), (2, 2, 2, 2), 1, ((0, 4), (3, 0)), 1, 1),
     "groups, stride and dilation": ((5, 4, 11, 9), (6, 2, 3, 2), 2, 1, (2, 1), 2),
     "few channels": ((5, 1, 7, 12), (4, 1, 3, 3), 1, ((0, 2), (1, 1)), 1, 1),
@@ -313,49 +388,66 @@ def test_tiles_of_any_size_give_the_same(case, rows, device, monkeypatch):
     oh, ow = expected.shape[2:]
     row = ow * w.size // w.shape[0] * 8  # bytes of cols for one output row
     budget = {"one": 1, "uneven": row * max(1, (oh + 1) // 2), "two images": 2 * oh * row, "all": 100 * oh * row}[rows]
-    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", budget)
-    monkeypatch.setattr("minigrad.ops.conv2d._MAP_BYTES", {"one": 1, "all": 1e9}.get(rows, 2000))
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", budget)
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._MAP_BYTES", {"one": 1, "all": 1e9}.get(rows, 2000))
     np.testing.assert_allclose(F.conv2d(x, w, b, *case[2:]).numpy(), expected, atol=1e-12)
     gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), [x, w, b], direction=True)
 
 
-def node(case, needs=(True, True, True)):
-    """The Conv2d of a case with padding and dilation in full, ready for its helpers."""
-    from minigrad.ops.conv2d import Conv2d
+def in_full(case):
+    """Stride, padding, dilation and groups of a case, as Conv2d has them."""
+    _, _, stride, padding, dilation, groups = case
+    p = padding if np.ndim(padding) == 2 else tuple((a, a) for a in pair_of(padding))
+    return pair_of(stride), p, pair_of(dilation), groups
 
-    op = Conv2d((case[2],) * 2, ((case[3],) * 2,) * 2, (case[4],) * 2, case[5])
-    op.w, op.needs = np.zeros(case[1], "f"), needs
+
+def pair_of(number):
+    return tuple(int(a) for a in np.broadcast_to(number, 2))
+
+
+def node(case, needs=(True, True, True)):
+    """The Conv2d of a case, as the public function makes it."""
+    s, p, d, groups = in_full(case)
+    op = Conv2d(s, p, d, groups, output_shape("conv2d", case[0], case[1][2:], s, p, d))
+    op.needs = needs
     return op
 
 
+def sizes_of(case):
+    """What the helpers of the fast face are told of a case."""
+    op = node(case)
+    return fast.Sizes(op.s, op.p, op.d, op.groups, case[1][2:], case[1][1], op.outputs)
+
+
 def test_tiles_are_equal_and_as_few_as_fit(monkeypatch):
-    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 1000)
-    op = node(((1, 1, 9, 9), (1, 1, 3, 3), 1, 0, 1, 1))
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", 1000)
     for count, fit in ((13, 10), (10, 3), (7, 7), (5, 1), (1, 4), (6, 0)):
-        tiles = list(op.tiles(count, 1, 1, 1000 // fit if fit else 5000))
-        assert [a for a, _ in tiles] == list(np.cumsum([0] + [n for _, n in tiles])[:-1])
-        sizes = [n for _, n in tiles]
-        assert sum(sizes) == count and len(sizes) == -(-count // max(fit, 1)) and max(sizes) - min(sizes) <= 1
+        row_bytes = 1000 // fit if fit else 5000
+        images = [(a, z) for a, z, i, j in fast.tiles_of(count, 1, row_bytes) if (i, j) == (0, 1)]
+        rows = [(i, j) for a, z, i, j in fast.tiles_of(1, count, row_bytes) if (a, z) == (0, 1)]
+        for tiles in [images] * (fit > 0) + [rows]:  # an image larger than a tile is cut
+            assert [a for a, _ in tiles] == [0, *(z for _, z in tiles[:-1])] and tiles[-1][1] == count
+            sizes = [z - a for a, z in tiles]
+            assert len(sizes) == -(-count // max(fit, 1)) and max(sizes) - min(sizes) <= 1
 
 
 def test_small_images_share_a_tile_and_a_large_one_is_cut(monkeypatch):
-    op = node(((7, 2, 6, 6), (4, 2, 3, 3), 1, 1, 1, 1))
+    sizes = sizes_of(((7, 2, 6, 6), (4, 2, 3, 3), 1, 1, 1, 1))
     image = 6 * 6 * 18 * 4
     for budget, n, tiles in [
         (3 * image, 7, [(0, 108), (108, 180), (180, 252)]),  # 3, 2 and 2 images
         (image / 2, 2, [(0, 18), (18, 36), (36, 54), (54, 72)]),  # 3 of the 6 rows of an image
         (image, 0, [(0, 0)]),
     ]:
-        monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", budget)
+        monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", budget)
         x = np.zeros((n, 6, 6, 2), "f")
-        assert [(pixels.start, pixels.stop) for pixels, *_ in op.patches(x, 6, 6)] == tiles
+        assert [(pixels.start, pixels.stop) for pixels, *_ in fast.unrolled(x, sizes)] == tiles
 
 
 def test_few_channels_are_unrolled_by_rows_of_the_image():
     """LeNet's first layer has one channel: cols lies the other way round in memory, with the same numbers."""
     x = np.random.default_rng(0).standard_normal((3, 9, 11, 1), dtype="f")
-    op = node(((3, 1, 9, 11), (4, 1, 3, 5), 1, 0, 1, 1))
-    (_, _, _, cols) = next(op.patches(x, 7, 7))
+    _, _, cols = next(fast.unrolled(x, sizes_of(((3, 1, 9, 11), (4, 1, 3, 5), 1, 0, 1, 1))))
     assert cols.flags.f_contiguous and not cols.flags.c_contiguous
     windows = np.lib.stride_tricks.sliding_window_view(x[..., 0], (3, 5), (1, 2))
     np.testing.assert_array_equal(cols, windows.reshape(-1, 15))
@@ -363,7 +455,7 @@ def test_few_channels_are_unrolled_by_rows_of_the_image():
 
 def test_a_kernel_of_one_pixel_unrolls_nothing():
     x = np.random.default_rng(0).standard_normal((3, 5, 6, 4), dtype="f")
-    ((_, _, _, cols),) = node(((3, 4, 5, 6), (2, 4, 1, 1), 1, 0, 1, 1)).patches(x, 5, 6)
+    ((_, _, cols),) = fast.unrolled(x, sizes_of(((3, 4, 5, 6), (2, 4, 1, 1), 1, 0, 1, 1)))
     assert np.shares_memory(cols, x)
     np.testing.assert_array_equal(cols, x.reshape(-1, 4))
 
@@ -371,13 +463,11 @@ def test_a_kernel_of_one_pixel_unrolls_nothing():
 @pytest.mark.cpu_only("threads share the images")
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_threads_share_the_images_and_one_image_is_left_to_blas(n, device, monkeypatch):
-    from minigrad.ops.conv2d import Conv2d
-
     case = ((n, 6, 13, 11), (8, 3, 3, 3), 1, ((1, 1), (2, 0)), 1, 2)
-    monkeypatch.setattr("minigrad.ops.conv2d._LEAST_WORK", 0)
-    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 5 * 11 * 27 * 8)
-    whole, seen = Conv2d.patches, []
-    monkeypatch.setattr(Conv2d, "patches", lambda op, x, *size: seen.append(len(x)) or whole(op, x, *size))
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._LEAST_WORK", 0)
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", 5 * 11 * 27 * 8)
+    whole, seen = fast.unrolled, []
+    monkeypatch.setattr(fast, "unrolled", lambda x, sizes: seen.append(len(x)) or whole(x, sizes))
 
     def run(threads):
         minigrad.set_num_threads(threads, device)
@@ -401,12 +491,20 @@ def test_threads_share_the_images_and_one_image_is_left_to_blas(n, device, monke
 
 
 @pytest.mark.cpu_only("threads share the images")
+def test_a_single_image_is_not_given_to_split(device, monkeypatch):
+    """Which would keep BLAS at one thread."""
+    monkeypatch.setattr("minigrad.ops._conv2d_fast.split", lambda *_, **__: pytest.fail("split was called"))
+    x, w, b = tensors(SMALL["padding"], device)
+    F.conv2d(x, w, b, 1, 1).backward(np.ones((1, 3, 5, 5)))
+
+
+@pytest.mark.cpu_only("threads share the images")
 def test_a_small_convolution_stays_in_its_thread(device, monkeypatch):
     def one_piece(where, n, work, at_least):
         assert n // at_least < 2
         return [work(0, n)]
 
-    monkeypatch.setattr("minigrad.ops.conv2d.split", one_piece)
+    monkeypatch.setattr("minigrad.ops._conv2d_fast.split", one_piece)
     x, w, b = tensors(SMALL["plain"], device)
     F.conv2d(x, w, b).sum().backward()
 
@@ -415,28 +513,29 @@ def test_a_small_convolution_stays_in_its_thread(device, monkeypatch):
 def test_only_the_gradient_that_is_wanted(wanted, device):
     case = SMALL["groups"]
     x, w, b = tensors(case, device)
-    F.conv2d(x, w, b, *case[2:]).sum().backward()
+    ones = np.ones((2, 9, 5, 5))
+    F.conv2d(x, w, b, *case[2:]).backward(ones)
     alone = tensors(case, device)
     for i, t in enumerate(alone):
         t.requires_grad = i == wanted
-    F.conv2d(*alone, *case[2:]).sum().backward()
+    F.conv2d(*alone, *case[2:]).backward(ones)
     assert [t.grad is not None for t in alone] == [i == wanted for i in range(3)]
     np.testing.assert_array_equal(alone[wanted].grad.numpy(), (x, w, b)[wanted].grad.numpy())
 
 
 def test_what_is_not_wanted_is_not_computed(device):
-    for wanted in ((True, False, False), (False, True, False), (False, False, True), (False, True)):
-        x, w, _ = (t.data for t in tensors(SMALL["plain"], device, "float32"))
-        op = node(SMALL["plain"], wanted)
-        op.device, op.x, op.w = minigrad.device(device), x, w
-        grads = op.backward(Tensor(np.ones((2, 4, 4, 3), "f"), device=device).data)
+    each = (True, False, False), (False, True, False), (False, False, True), (False, True)
+    for where, wanted in product((device, "textbook:0"), each):
+        node = F.conv2d(*tensors(SMALL["plain"], where, "float32")[: len(wanted)]).node
+        node.needs = wanted
+        grads = node.device.backward(node, Tensor(np.ones((2, 4, 4, 3), "f"), device=where).data)
         assert tuple(grad is not None for grad in grads) == wanted
 
 
 def test_memory_that_is_used_again_is_written_anew(device, monkeypatch):
     """Borders and sums start from 0 for every tile, whatever the memory held: here the NaN of the image before."""
-    monkeypatch.setattr("minigrad.ops.conv2d._TILE_BYTES", 1)
-    monkeypatch.setattr("minigrad.ops.conv2d._MAP_BYTES", 1)
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", 1)
+    monkeypatch.setattr("minigrad.ops._conv2d_fast._MAP_BYTES", 1)
     x, dy = np.ones((2, 2, 130, 140), "f"), np.ones((2, 3, 130, 140), "f")
     x[0] = dy[0] = np.nan
     x = Tensor(x, requires_grad=True, device=device)
@@ -616,8 +715,8 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
             op = node((x.shape, w.shape, 1, 0, 1, 1))
             op.device = where
             monkeypatch.setattr(where.runtime, "launch", launch_last_block)
-            y = op.forward(x, weight.data, bias.data)
-            dx, dw, db = op.backward(dy)
+            y = where.forward(op, x, weight.data, bias.data)
+            dx, dw, db = where.backward(op, dy)
     except OSError as error:  # of mmap
         pytest.skip(f"the system has no address space for {4 * n * max(c, o) * size**2 / 1e9:.0f} GB: {error}")
     assert max(x.size, y.size) > 2**31
@@ -632,13 +731,14 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2)], ids=["channels first", "channels last"])
-def test_the_gradient_of_the_bias_is_summed_in_pieces(order, device):
+def test_the_gradient_of_the_bias_loses_no_small_terms(order, device):
     """2^27 + 4 is 2^27 in float32: one addition after the other would lose all the ones, even four at a time."""
-    x, w, b = (Tensor(np.ones(shape, np.float32), True, device) for shape in [(2, 1, 50, 50), (3, 1, 1, 1), (3,)])
     dy = np.ones((2, 3, 50, 50) if order[1] == 1 else (2, 50, 50, 3), np.float32).transpose(order)
     dy[0, :, 0, 0] = 2.0**27
-    F.conv2d(x, w, b).backward(Tensor(dy, device=device))
-    np.testing.assert_allclose(b.grad.numpy(), 2.0**27 + 4999, rtol=0, atol=300)
+    for where in (device, "textbook:0"):
+        x, w, b = (Tensor(np.ones(shape, np.float32), True, where) for shape in [(2, 1, 50, 50), (3, 1, 1, 1), (3,)])
+        F.conv2d(x, w, b).backward(Tensor(dy, device=where))
+        np.testing.assert_allclose(b.grad.numpy(), 2.0**27 + 4999, rtol=0, atol=300)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 48])
@@ -669,7 +769,7 @@ def test_a_stride_beyond_the_image_and_a_dilation_of_one_tap_are_any_number(devi
     for stride, dilation in ((6, 1), ((2**40, 2**62), (1, 2**40))):
         x.grad = w.grad = None
         y = F.conv2d(x, w, None, stride, 1, dilation)
-        y.sum().backward()
+        y.backward(np.ones(y.shape))
         results.append((y.numpy(), x.grad.numpy(), w.grad.numpy()))
     expected = conv2d_reference(x.numpy(), w.numpy(), stride=6, padding=1)
     np.testing.assert_allclose(results[0][0], expected, rtol=1e-12, atol=1e-12)

@@ -22,7 +22,7 @@ from ..memory import empty
 from ._checks import Padding, Pair
 from ._pooling import Taps, first_taps, images_per_tile, in_tiles, taps_inside
 from ._runs import runs
-from ._windows import channels_last, first
+from ._windows import channels_last, nchw
 
 FEW_CHANNELS = 16  # below: at LeNet's 6 copies make the op 1.1 to 1.2 times as fast, from 16 on they slow it (measured)
 
@@ -55,7 +55,7 @@ def maxima(
         _maxima(x[some], down, across, kernel[1], y[some], None if winner is None else winner[some])
 
     in_tiles(device, x.shape, work)
-    return first(y), winner
+    return nchw(y), winner
 
 
 def _maxima(x: Array, down: Taps, across: Taps, kw: int, y: Array, winner: Array | None) -> None:
@@ -163,7 +163,7 @@ def gradient(
         np.add.at(dx[some].reshape(-1), where.reshape(-1), dy[some].reshape(-1))
 
     in_tiles(device, dx.shape, work)
-    return first(dx)
+    return nchw(dx)
 
 
 @lru_cache(maxsize=8)  # a net asks for the same few at every step

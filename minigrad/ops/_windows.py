@@ -1,6 +1,6 @@
 """What convolution and pooling share: the memory order of images, and windows that slide over them.
 
-Images are (N, C, H, W) to the caller and channels-last in memory: `last(x)` is the same memory seen as (N, H, W, C),
+Images are (N, C, H, W) to the caller and channels-last in memory: `nhwc(x)` is the same memory seen as (N, H, W, C),
 free of charge when x came from one of our own ops.  Channels-last makes a pixel one contiguous run of C values, so
 that window rows are copied and compared in long runs, and a convolution's result comes out of its matrix product in
 place, where the order N, C, H, W would have to turn it round.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def taps(xp: Array, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -
 
     which is a view: `seen += ...` adds to the pixels that the tap has read, the way back of a window.
     """
-    for u, v in np.ndindex(*kernel):
+    for u, v in product(range(kernel[0]), range(kernel[1])):
         rows = slice(dilation[0] * u, dilation[0] * u + stride[0] * (outputs[0] - 1) + 1, stride[0])
         cols = slice(dilation[1] * v, dilation[1] * v + stride[1] * (outputs[1] - 1) + 1, stride[1])
         yield u, v, xp[:, :, rows, cols]
@@ -42,19 +43,19 @@ def taps(xp: Array, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -
 # ---------------------------------------------------------------- memory order, and sizes
 
 
-def last(x: Array) -> Array:
+def nhwc(x: Array) -> Array:
     """(N, C, H, W) seen as (N, H, W, C); a view."""
     return x.transpose(0, 2, 3, 1)
 
 
-def first(x: Array) -> Array:
+def nchw(x: Array) -> Array:
     """(N, H, W, C) seen as (N, C, H, W); a view."""
     return x.transpose(0, 3, 1, 2)
 
 
 def channels_last(x: Array) -> Array:
     """(N, C, H, W) as a contiguous (N, H, W, C) array: a view of x where its memory is in that order, else a copy."""
-    x = last(x)
+    x = nhwc(x)
     if x.flags.c_contiguous:
         return x
     y = empty(x.shape, x.dtype)
@@ -87,16 +88,14 @@ def output_shape(
     ceil_mode: bool = False,
 ) -> Pair:
     """(OH, OW) of a window sliding over images (N, C, H, W); ShapeError where it is larger than the padded image."""
-    oh, ow = (
-        output_size(size, w, s, p, d, ceil_mode)
-        for size, w, s, p, d in zip(shape[2:], window, stride, padding, dilation)
-    )
+    oh, ow = (output_size(*axis, ceil_mode) for axis in zip(shape[2:], window, stride, padding, dilation))
     if oh < 1 or ow < 1:
         reach = tuple(d * (w - 1) + 1 for w, d in zip(window, dilation))
-        padded = tuple(size + sum(p) for size, p in zip(shape[2:], padding))
+        whole = tuple(size + sum(p) for size, p in zip(shape[2:], padding))
         raise ShapeError(
             f"{op}: window {reach[0]}x{reach[1]} (kernel {window[0]}x{window[1]}, dilation {dilation}) does not fit "
-            f"the padded input {padded[0]}x{padded[1]}: x {shape}, padding {padding}"
+            f"the padded input {whole[0]}x{whole[1]}: x {shape}, padding {padding}: use a smaller kernel"
+            f"{', less dilation' if max(dilation) > 1 else ''} or more padding"
         )
     return oh, ow
 

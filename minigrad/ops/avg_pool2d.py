@@ -31,7 +31,7 @@ from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._pooling import axis_arguments, in_tiles, taps_inside
 from ._reduction import DEPTH
-from ._windows import channels_last, first, output_shape, padded, taps
+from ._windows import channels_last, nchw, output_shape, padded, taps
 
 
 @op
@@ -124,7 +124,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
             y[some] /= self.divisor
 
         in_tiles(self.device, x.shape, work)
-        return first(y)
+        return nchw(y)
 
     def backward_cpu(self, dy: Array) -> Array:
         down, across = taps_inside(self.x_shape[2:], self.kernel, self.stride, self.padding, (1, 1), self.outputs)
@@ -141,7 +141,7 @@ class AvgPool2d(Function, name="avg_pool2d"):
             _add_parts(dx[some].reshape(few, h, w * c), [(rows, i) for _, i, rows in down], lambda i: t[:, i])
 
         in_tiles(self.device, dx.shape, work)
-        return first(dx)
+        return nchw(dx)
 
     # ---- on a card
 

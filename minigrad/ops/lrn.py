@@ -35,7 +35,7 @@ from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
 from ._lrn_fast import ChannelSums, PixelSums, Work, differentiate, in_tiles, normalize
-from ._windows import channels_last, first
+from ._windows import channels_last, nchw
 
 PIXELS, CHANNELS, ROWS = 32, 32, 8  # of a block of threads, as in kernels/lrn.cu
 TILE = 32  # pixels across and down, of a block with as many ROWS of threads, as in kernels/lrn_within_map.cu
@@ -149,13 +149,13 @@ class ResponseNorm(Function):
         x = channels_last(x)
         y = empty(x.shape, x.dtype)
         self.in_tiles(normalize, x, y)
-        return first(y)
+        return nchw(y)
 
     def backward_cpu(self, dy: Array) -> Array:
         x, dy = channels_last(self.x), channels_last(dy)
         dx = empty(x.shape, x.dtype)
         self.in_tiles(differentiate, x, dy, dx)
-        return first(dx)
+        return nchw(dx)
 
     def in_tiles(self, work: Work, *images: Array) -> None:
         """`work` on tiles of images (N, H, W, C); no window reaches from one tile into another."""
