@@ -10,9 +10,12 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
+
 from ..device import Device
 from ..engine import Array
 from ..errors import ShapeError
+from ..kernel import struct
 from ..memory import empty
 from ..parallel import split
 from ._checks import Padding, Pair
@@ -72,12 +75,13 @@ def openers(found: tuple[Tap, ...], count: int) -> tuple[Tap, ...]:
     return found[:1] if outputs == slice(0, count) else found[::-1]
 
 
-def by_axis(*pairs: Pair) -> tuple[int, ...]:
-    """What the kernels are told of the two axes: the first number of every pair, then the second of every pair.
+def by_axis(kernel: str, **pairs: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """What kernels/<kernel>.cu is told of the two axes, down the rows and across: a `struct Axis` each.
 
     Only a stride or a dilation can pass 2^31, with a single window or a single tap: there any number does the same.
     """
-    return tuple(min(pair[axis], 2**31 - 1) for axis in (0, 1) for pair in pairs)
+    down, across = ({name: min(pair[axis], 2**31 - 1) for name, pair in pairs.items()} for axis in (0, 1))
+    return struct(kernel, "Axis", **down), struct(kernel, "Axis", **across)
 
 
 @lru_cache(maxsize=256)

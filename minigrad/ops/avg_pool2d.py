@@ -104,7 +104,8 @@ class AvgPool2d(Function, name="avg_pool2d"):
         _, _, counts = taps_of_both_axes(self.name, x.shape, *settings)
         (top, bottom), (left, right) = self.padding
         self.x_shape = x.shape
-        self.axes = by_axis(x.shape[2:], counts, self.kernel, self.stride, (top, left), (bottom, right))
+        taps = {"taps": self.kernel, "stride": self.stride, "before": (top, left), "after": (bottom, right)}
+        self.axes = by_axis("avg_pool2d", size=x.shape[2:], windows=counts, **taps)
         x = gpu.contiguous(self.device, x)
         y = gpu.empty(self.device, (*x.shape[:2], *counts), x.dtype)
         self.launch("avg_pool2d_forward", x, y)

@@ -32,13 +32,13 @@ from ..device import random_key
 from ..engine import Array, Function
 from ..errors import ArgumentError
 from ..gpu import THREADS
+from ..kernel import constants
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, flag, is_number, one_of
 
 FORMS = ("inverted", "paper")
 BLOCK = 256  # bits that Philox makes of one value of its counter
-TILE = 1024  # elements that share a thread block on a graphics card
 
 
 class Dropout(Function):
@@ -92,8 +92,9 @@ class Dropout(Function):
         dropped = round(self.p * 2**bits)
         counter, skip = divmod(self.before, BLOCK // bits)
         stream = self.key, counter, skip
-        types = {"REAL": x.dtype, "BITS": bits, "TILE": TILE}
-        grid = gpu.blocks(skip + n, TILE) if n else 0
+        types = {"REAL": x.dtype, "BITS": bits}
+        (tile,) = constants("dropout", "TILE")
+        grid = gpu.blocks(skip + n, tile) if n else 0
         gpu.launch(self.device, "dropout", "dropout", grid, THREADS, x, y, n, *stream, dropped, self.scale, **types)
         return y
 

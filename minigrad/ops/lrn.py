@@ -20,6 +20,7 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
+from ..kernel import constants, struct
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
@@ -27,7 +28,6 @@ from ._response import WindowSums, check_response, in_blocks, power, scale
 from ._windows import channels_last, first
 
 BLOCK = 3 << 14  # elements at a time: what one line of a formula writes, the next finds in the L2 cache
-PIXELS, CHANNELS, ROWS = 32, 32, 8  # of a block of threads, as in kernels/lrn.cu
 
 
 class LRN(Function):
@@ -92,9 +92,11 @@ class LRN(Function):
         n, c, h, w = images[0].shape
         channels = c // self.groups
         reach = min(self.n // 2, max(0, channels - 1))
-        grid = gpu.blocks(n * h * w, PIXELS) * self.groups * gpu.blocks(channels, CHANNELS)
-        numbers = n * h * w, h * w, self.groups, channels, reach, self.k, self.alpha, self.beta
-        gpu.launch(self.device, "lrn", kernel, grid, (PIXELS, ROWS), *images, *numbers, REAL=images[0].dtype)
+        pixels_each, channels_each, rows = constants("lrn", "PIXELS", "CHANNELS", "ROWS")
+        grid = gpu.blocks(n * h * w, pixels_each) * self.groups * gpu.blocks(channels, channels_each)
+        maps = struct("lrn", "Maps", pixels=n * h * w, area=h * w, groups=self.groups, channels=channels, reach=reach)
+        numbers = maps, self.k, self.alpha, self.beta
+        gpu.launch(self.device, "lrn", kernel, grid, (pixels_each, rows), *images, *numbers, REAL=images[0].dtype)
 
 
 @op

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import gpu
 from ..engine import Array, Function
+from ..kernel import constants, struct
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
@@ -27,7 +28,6 @@ from ._response import WindowSums, check_response, in_blocks, power, scale
 from ._windows import channels_last, first
 
 BLOCK = 1 << 16  # elements at a time, where an image has no more
-TILE, ROWS = 32, 8  # pixels across and down, and threads down, of a block of threads, as in kernels/lrn_within_map.cu
 
 
 class LRNWithinMap(Function, name="lrn_within_map"):
@@ -91,9 +91,10 @@ class LRNWithinMap(Function, name="lrn_within_map"):
         """`kernel` with a block of threads for every tile of every map."""
         n, c, h, w = images[0].shape
         top, left = (min(self.n // 2, max(0, size - 1)) for size in (h, w))
-        grid = n * c * gpu.blocks(h, TILE) * gpu.blocks(w, TILE)
-        numbers = h, w, top, left, *settings
-        gpu.launch(self.device, "lrn_within_map", kernel, grid, (TILE, ROWS), *images, *numbers, REAL=images[0].dtype)
+        tile, rows = constants("lrn_within_map", "TILE", "ROWS")
+        grid = n * c * gpu.blocks(h, tile) * gpu.blocks(w, tile)
+        numbers = struct("lrn_within_map", "Maps", height=h, width=w, reach_down=top, reach_across=left), *settings
+        gpu.launch(self.device, "lrn_within_map", kernel, grid, (tile, rows), *images, *numbers, REAL=images[0].dtype)
 
 
 @op

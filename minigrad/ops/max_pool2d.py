@@ -131,7 +131,8 @@ class MaxPool2d(Function, name="max_pool2d"):
         _, _, counts = taps_of_both_axes(self.name, x.shape, *settings)
         (top, _), (left, _) = self.padding
         self.x_shape = x.shape
-        self.axes = by_axis(x.shape[2:], counts, self.kernel, self.stride, (top, left), self.dilation)
+        taps = {"taps": self.kernel, "stride": self.stride, "padding": (top, left), "dilation": self.dilation}
+        self.axes = by_axis("max_pool2d", size=x.shape[2:], windows=counts, **taps)
         x = gpu.contiguous(self.device, x)
         y = gpu.empty(self.device, (*x.shape[:2], *counts), x.dtype)
         if self.needs[0]:

@@ -20,12 +20,11 @@ from .. import gpu
 from ..device import Device
 from ..engine import Array, Function
 from ..gpu import THREADS
+from ..kernel import constants
 from ..memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, normalized_axis
 from ._reduction import added_up
-
-WARP = 32  # threads
 
 
 class Softmax(Function):
@@ -99,8 +98,9 @@ def _launch(device: Device, kernel: str, axis: int, *arrays: Array) -> None:
     if x.size == 0:
         return
     lines = x.size // length
+    (warp,) = constants("softmax", "WARP")
     if inner == 1:  # a block for each line, no larger than the line
-        grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(length, WARP))
+        grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, warp * gpu.blocks(length, warp))
     else:  # a thread for each line
         grid, block = gpu.blocks(lines), THREADS
     gpu.launch(device, "softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
