@@ -1,5 +1,5 @@
 // What all kernels share; it is put before every kernel file.  REAL (float or double) and other element types come from
-// -D options: minigrad/gpu.  Plain CUDA C++ without includes, for NVRTC, nvcc and the emulator alike.
+// -D options: minigrad/gpu.  Plain CUDA C++, for NVRTC, nvcc and the emulator alike.
 #ifndef REAL
 #define REAL float
 #endif
