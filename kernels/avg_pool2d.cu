@@ -29,22 +29,18 @@ __device__ __forceinline__ REAL divisor(Axis rows, Axis cols, int i, int j, int 
     return (REAL)extent(rows, i, count_include_pad) * (REAL)extent(cols, j, count_include_pad);
 }
 
-extern "C" __global__ void avg_pool2d_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs,
-                                              int height, int windows_down, int taps_down, int stride_down,
-                                              int padding_top, int padding_bottom,
-                                              int width, int windows_across, int taps_across, int stride_across,
-                                              int padding_left, int padding_right, int count_include_pad) {
-    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, padding_bottom};
-    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, padding_right};
+extern "C" __global__ void avg_pool2d_forward(
+    const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs, const __grid_constant__ Axis rows,
+    const __grid_constant__ Axis cols, int count_include_pad) {
     long long o = global_thread();
     if (o < outputs) {
-        Place at = place_of(o, windows_down, windows_across);
-        const REAL* map = x + at.map * height * width;
+        Place at = place_of(o, rows.windows, cols.windows);
+        const REAL* map = x + at.map * rows.size * cols.size;
         int row_stop = stop_of(rows, at.row), col_stop = stop_of(cols, at.col);
         REAL sum = 0;
         for (int row = start_of(rows, at.row); row < row_stop; row++) {
             REAL of_row = 0;  // a sum of its own: all taps of a large window, one after the other, would lose digits
-            for (int col = start_of(cols, at.col); col < col_stop; col++) of_row += map[row * width + col];
+            for (int col = start_of(cols, at.col); col < col_stop; col++) of_row += map[row * cols.size + col];
             sum += of_row;
         }
         y[o] = sum / divisor(rows, cols, at.row, at.col, count_include_pad);
@@ -60,23 +56,19 @@ __device__ __forceinline__ int last_window(Axis axis, int pixel) {
     return min((pixel + axis.before) / axis.stride, axis.windows - 1);
 }
 
-extern "C" __global__ void avg_pool2d_backward(const REAL* __restrict__ dy, REAL* __restrict__ dx, long long pixels,
-                                               int height, int windows_down, int taps_down, int stride_down,
-                                               int padding_top, int padding_bottom,
-                                               int width, int windows_across, int taps_across, int stride_across,
-                                               int padding_left, int padding_right, int count_include_pad) {
-    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, padding_bottom};
-    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, padding_right};
+extern "C" __global__ void avg_pool2d_backward(
+    const REAL* __restrict__ dy, REAL* __restrict__ dx, long long pixels, const __grid_constant__ Axis rows,
+    const __grid_constant__ Axis cols, int count_include_pad) {
     long long pixel = global_thread();
     if (pixel < pixels) {
-        Place at = place_of(pixel, height, width);
-        const REAL* map = dy + at.map * windows_down * windows_across;
+        Place at = place_of(pixel, rows.size, cols.size);
+        const REAL* map = dy + at.map * rows.windows * cols.windows;
         int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);
         REAL sum = 0;
         for (int i = first_window(rows, at.row); i <= last_row; i++) {
             REAL of_row = 0;
             for (int j = first_window(cols, at.col); j <= last_col; j++)
-                of_row += map[i * windows_across + j] / divisor(rows, cols, i, j, count_include_pad);
+                of_row += map[i * cols.windows + j] / divisor(rows, cols, i, j, count_include_pad);
             sum += of_row;
         }
         dx[pixel] = sum;

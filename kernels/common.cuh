@@ -1,5 +1,5 @@
 // What all kernels share; it is put before every kernel file.  REAL (float or double) and other element types come from
-// -D options: minigrad/gpu.  Plain CUDA C++ without includes, for NVRTC, nvcc and the emulator alike.
+// -D options: minigrad/gpu.  Plain CUDA C++, for NVRTC, nvcc and the emulator alike.
 #ifndef REAL
 #define REAL float
 #endif
@@ -9,17 +9,22 @@ typedef TYPE T;  // what launch calls T=...; a macro T would break the templates
 #ifndef INFINITY
 #define INFINITY (1.0f / 0.0f)  // NVRTC has no math.h
 #endif
+// A struct that a kernel takes as `const __grid_constant__ Sizes sizes` stays where the launch has put it, for all
+// threads to read.  Without the word the compiler may copy all of it to registers, of every thread.
+#ifndef __CUDACC__
+#define __grid_constant__  // the emulator's compiler does not know it
+#endif
 
 // ---------------------------------------------------------------- one thread per element
 
 // The number of this thread in the whole grid, and how many there are.  64 bits: a tensor may have 2^31 elements and
 // more, and blockIdx.x * blockDim.x, which CUDA computes in 32 bits, would wrap around.
 //
-// Grids have a thread for every element, so kernels ask `if (i < n)`.  A loop instead, with i += global_threads(), would
-// make the compiler count its turns by a division before the first of them, to do four at a time that never come.
+// Grids have a thread for every element, so kernels ask `if (i < n)`.  A loop, with i += global_threads(), would do the
+// same, but more slowly: the compiler unrolls it by four, and divides first to find out how often that is possible.
 //
 // A division of 64-bit numbers costs several times one of 32-bit numbers.  The compiler puts a test before each: where
-// both numbers have no more than 32 bits it takes the short way.  So kernels divide long longs and leave that to it.
+// both numbers have no more than 32 bits it divides those.  So kernels divide long longs and leave that to it.
 __device__ __forceinline__ long long global_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ long long global_threads() { return (long long)gridDim.x * blockDim.x; }
 
@@ -48,7 +53,7 @@ struct Layout {
 // Where element i, counted in row-major order, lies in array number `which`.
 __device__ __forceinline__ long long offset_of(const Layout& layout, int which, long long i) {
     long long offset = 0;
-#pragma unroll 1  // one or two turns are the rule: the code for four in a row would only be in the way
+#pragma unroll 1  // there are one or two turns as a rule: unrolling by four would gain nothing
     for (int axis = (int)layout.axes - 1; axis > 0; axis--) {
         long long rest = i / layout.size[axis];
         offset += (i - rest * layout.size[axis]) * layout.stride[which][axis];

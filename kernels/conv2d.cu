@@ -16,19 +16,18 @@
 // `right` is never stored: each element is looked up in its image when it is needed ("implicit GEMM").  That is cheap,
 // because where it lies is a sum: the place of its column, plus the step of its depth index.
 //
-// A block of 8 warps computes a tile of ROWS x 128 numbers.  Tiles of both factors go through shared memory, with two
-// buffers for each: while one is multiplied, the other is filled.  A warp has ROWS / 8 rows; each of its lanes has
-// every 32nd column, and keeps ROWS / 8 * 4 sums in registers.  Where there are few tiles, the sums are cut into parts
-// by depth, each for a block of its own; conv2d_add_parts adds them, always in the same order.
+// tile_product.cuh multiplies, tile by tile; this file says where the factors lie.  Where there are few tiles, the sums
+// are cut into parts by depth, each for a block of its own; conv2d_add_parts adds them, always in the same order.
+//
+// kernels/ladder/ leads here in three steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
+// what each of them saves (benchmarks/results/kernel_ladder.md).
 
-#define BLOCK 256
-#define WARPS (BLOCK / WARP)
-#define COLUMNS 128                     // of a tile
-#define DEPTH (64 / (int)sizeof(REAL))  // of a tile: two pairs of tiles fit 48 KB of shared memory
-#define NEAR 8                          // so many threads side by side fetch numbers that lie side by side in depth
-#define OUTSIDE (-(1 << 30))            // a row that is in no image, whatever is added to it
+#include "tile_product.cuh"
 
-// The sizes in the formulas; minigrad/kernel.py has the same struct for NumPy.
+#define COLUMNS 128           // of a tile
+#define OUTSIDE (-(1 << 30))  // a row that is in no image, whatever is added to it
+
+// The sizes in the formulas.
 struct Convolution {
     int n, groups, cg, og;       // images, groups, input and output channels of a group
     int height, width, oh, ow;   // of x and of y
@@ -64,127 +63,85 @@ struct Product {
     const REAL* bias;  // a number for each row, or null
 };
 
-// out = left @ right + bias, for depth begin to end, in the tile at (first_row, first_column).  P is a Product that has
-// origin(column), step(k), and out_at(column): where that column of the result lies.  ALONG_DEPTH: what lies side by
-// side in memory are neighbours in depth, and not neighbouring columns.
-template <int ROWS, bool ALONG_DEPTH, class P>
-__device__ __forceinline__ void multiply(const P& p, int first_row, long long first_column, long long begin,
-                                         long long end) {
-    constexpr int R = ROWS / WARPS, C = COLUMNS / WARP;  // a thread's rows and columns of the result
-    constexpr int LEFTS = ROWS * DEPTH / BLOCK;          // what a thread fetches of a tile of left
-    constexpr int RIGHTS = COLUMNS * DEPTH / BLOCK;      // and of right, from so many columns:
-    constexpr int ORIGINS = ALONG_DEPTH ? COLUMNS * NEAR / BLOCK : 1;
-    // Rows are 4 longer than they need be: what NEAR threads write to as many rows, and 4 neighbours in each of these,
-    // then lies in 32 different banks.
-    __shared__ __align__(16) REAL lefts[2][DEPTH][ROWS + 4];
-    __shared__ __align__(16) REAL rights[2][DEPTH][COLUMNS + 4];
-    __shared__ Step steps[2][DEPTH];
-    const int t = threadIdx.x, lane = t % WARP, warp = t / WARP;
-
+// The factors of a product, as tile_product.cuh asks for them, in the tile at (first_row, first_column).  P is a
+// Product that has origin(column), step(k), and out_at(column): where that column of the result lies.  ALONG_K: what
+// lies side by side in `right` are neighbours in depth, and not neighbouring columns.
+template <int ROWS, bool ALONG_K, class P>
+struct Factors {
+    static constexpr int DEPTH = DEPTH_BYTES / sizeof(REAL);
+    static constexpr int ORIGINS = ALONG_K ? Share<COLUMNS>::STEPS : 1;  // a thread's elements are of so many columns
+    static constexpr Share<ROWS> left = {true};
+    static constexpr Share<COLUMNS> right = {ALONG_K};
+    const P& p;
+    int first_row;
+    long long end;
+    Step (&steps)[2][DEPTH];
     Origin origins[ORIGINS];
+
+    __device__ Factors(const P& p, int first_row, long long first_column, long long end, Step (&steps)[2][DEPTH])
+        : p(p), first_row(first_row), end(end), steps(steps) {
 #pragma unroll
-    for (int i = 0; i < ORIGINS; i++) {
-        long long column = first_column + (ALONG_DEPTH ? t / NEAR + i * (BLOCK / NEAR) : t % COLUMNS);
-        origins[i] = column < p.columns ? p.origin(column) : Origin{0, OUTSIDE, OUTSIDE};
+        for (int i = 0; i < ORIGINS; i++) {
+            long long column = first_column + right.at(i);
+            origins[i] = column < p.columns ? p.origin(column) : Origin{0, OUTSIDE, OUTSIDE};
+        }
     }
 
-    // A step takes divisions: a few threads make those of a tile.
-    auto make_steps = [&](int buffer, long long first) {
+    // A step takes divisions: a few threads make those of a tile, for all.
+    __device__ void prepare(int buffer, long long first) {
+        int t = threadIdx.x;
         if (t < DEPTH) steps[buffer][t] = first + t < end ? p.step(first + t) : Step{0, OUTSIDE, OUTSIDE, -1};
-    };
+    }
 
-    // Fetched number i of this thread, of left: depth index and row in the tile; of right: depth index and column.
-    auto left_k = [=](int i) { return t % NEAR + (t + i * BLOCK) / (NEAR * ROWS) * NEAR; };
-    auto left_row = [=](int i) { return (t + i * BLOCK) / NEAR % ROWS; };
-    auto right_k = [=](int i) {
-        return ALONG_DEPTH ? t % NEAR + i / ORIGINS * NEAR : t / COLUMNS + i * (BLOCK / COLUMNS);
-    };
-    auto right_column = [=](int i) { return ALONG_DEPTH ? t / NEAR + i % ORIGINS * (BLOCK / NEAR) : t % COLUMNS; };
-
-    REAL l[LEFTS], r[RIGHTS];
-    auto fetch = [&](int buffer) {
+    template <int LEFTS, int RIGHTS>
+    __device__ void fetch(REAL (&l)[LEFTS], REAL (&r)[RIGHTS], int buffer, long long) const {
 #pragma unroll
         for (int i = 0; i < LEFTS; i++) {
-            const Step& step = steps[buffer][left_k(i)];
-            int row = first_row + left_row(i);
+            const Step& step = steps[buffer][left.k(i)];
+            int row = first_row + left.at(i);
             l[i] = row < p.rows && step.left >= 0 ? p.left[row * p.left_row + step.left] : REAL(0);
         }
 #pragma unroll
         for (int i = 0; i < RIGHTS; i++) {
-            const Step& step = steps[buffer][right_k(i)];
+            const Step& step = steps[buffer][right.k(i)];
             const Origin& origin = origins[i % ORIGINS];
-            // As unsigned numbers, negative ones are large.
+            // One comparison tests both borders: as an unsigned number, a negative one is large.
             bool inside = (unsigned)(origin.row + step.row) < (unsigned)p.height &
                           (unsigned)(origin.col + step.col) < (unsigned)p.width;
             r[i] = inside ? p.right[origin.right + step.right] : REAL(0);
         }
-    };
-    auto put = [&](int buffer) {
-#pragma unroll
-        for (int i = 0; i < LEFTS; i++) lefts[buffer][left_k(i)][left_row(i)] = l[i];
-#pragma unroll
-        for (int i = 0; i < RIGHTS; i++) rights[buffer][right_k(i)][right_column(i)] = r[i];
-    };
-
-    REAL sum[R][C] = {};
-    make_steps(0, begin);
-    make_steps(1, begin + DEPTH);
-    __syncthreads();
-    fetch(0);
-    put(0);
-    __syncthreads();
-    int now = 0;
-    for (long long first = begin; first < end; first += DEPTH, now ^= 1) {
-        bool more = first + DEPTH < end;
-        if (more) fetch(now ^ 1);
-#pragma unroll
-        for (int k = 0; k < DEPTH; k++) {
-            REAL a[R], b[C];
-#pragma unroll
-            for (int i = 0; i < R; i++) a[i] = lefts[now][k][warp * R + i];
-#pragma unroll
-            for (int j = 0; j < C; j++) b[j] = rights[now][k][lane + j * WARP];
-#pragma unroll
-            for (int i = 0; i < R; i++)
-#pragma unroll
-                for (int j = 0; j < C; j++) sum[i][j] += a[i] * b[j];
-        }
-        if (more) {
-            put(now ^ 1);
-            make_steps(now, first + 2 * DEPTH);  // nobody reads the old ones since the last barrier
-        }
-        __syncthreads();
     }
+};
 
-#pragma unroll
-    for (int j = 0; j < C; j++) {
-        long long column = first_column + lane + j * WARP;
-        if (column >= p.columns) continue;
-        REAL* out = p.out + p.out_at(column);
-#pragma unroll
-        for (int i = 0; i < R; i++) {
-            int row = first_row + warp * R + i;
-            if (row < p.rows) out[row * p.out_row] = sum[i][j] + (p.bias ? p.bias[row] : REAL(0));
-        }
-    }
-}
-
-// This block's share of a product: a tile, and a part of its sums.  blockIdx.y counts tiles along rows; .z counts
-// groups, and for each part anew.
-template <int ROWS, bool ALONG_DEPTH, class P>
-__device__ __forceinline__ void multiply_tile(P& p, long long tile, int part, long long part_depth,
+// This block's share of a product, out = left @ right + bias: a tile, and a part of its sums.  blockIdx.y counts tiles
+// along rows; .z counts groups, and for each part anew.
+template <int ROWS, bool ALONG_K, class P>
+__device__ __forceinline__ void multiply_tile(const P& p, long long tile, int part, long long part_depth,
                                               long long out_size) {
+    if (tile * COLUMNS >= p.columns) return;  // the same for the whole block: it meets all barriers, or none
+    int first_row = blockIdx.y * ROWS;
     long long begin = part * part_depth, end = min(begin + part_depth, p.depth);
-    p.out += part * out_size;
-    if (part > 0) p.bias = nullptr;
-    if (tile * COLUMNS < p.columns)  // the same for the whole block: it meets all barriers, or none
-        multiply<ROWS, ALONG_DEPTH>(p, blockIdx.y * ROWS, tile * COLUMNS, begin, end);
+    __shared__ Step steps[2][DEPTH_BYTES / sizeof(REAL)];
+    Factors<ROWS, ALONG_K, P> factors(p, first_row, tile * COLUMNS, end, steps);
+    auto sum = tile_product<REAL, REAL, ROWS, COLUMNS>(factors, begin, end);
+#pragma unroll
+    for (int j = 0; j < sum.C; j++) {
+        long long column = tile * COLUMNS + sum.column(j);
+        if (column >= p.columns) continue;
+        REAL* out = p.out + part * out_size + p.out_at(column);
+#pragma unroll
+        for (int i = 0; i < sum.R; i++) {
+            int row = first_row + sum.row(i);
+            if (row < p.rows) out[row * p.out_row] = sum.of[i][j] + (p.bias && part == 0 ? p.bias[row] : REAL(0));
+        }
+    }
 }
 
 // ---------------------------------------------------------------- y and dx: rows are channels, columns are pixels
 
-// The images along one axis.  Pixel q of the result is its row out_start + out_stride * q.  It takes tap number t of
-// the kernel, which is first_tap + tap_stride * t, times row start + stride * q + move * t of `right`.
+// The images along one axis: down (the formula's i, u, h) or across (j, v, l).  Pixel q of the result is its row (or
+// column) out_start + out_stride * q.  It takes tap number t, which is tap first_tap + tap_stride * t of the kernel,
+// times row start + stride * q + move * t of `right`.
 struct Axis {
     int pixels, out_start, out_stride;
     int taps, first_tap, tap_stride;
@@ -208,30 +165,31 @@ __device__ __forceinline__ Axis backward_axis(int size, int taps, int stride, in
 }
 
 struct Pixels : Product {
-    Axis v, h;                            // vertical, horizontal
+    Axis down, across;
     long long right_image, left_channel;  // from one to the next
     long long out_image;
     int out_width, kernel_width;
 
     __device__ Origin origin(long long column) const {
-        long long image = column / (v.pixels * h.pixels);
-        int pixel = column - image * v.pixels * h.pixels;
-        int row = v.start + v.stride * (pixel / h.pixels), col = h.start + h.stride * (pixel % h.pixels);
+        long long image = column / (down.pixels * across.pixels);
+        int pixel = column - image * down.pixels * across.pixels;
+        int row = down.start + down.stride * (pixel / across.pixels),
+            col = across.start + across.stride * (pixel % across.pixels);
         return {image * right_image + (long long)row * width + col, row, col};
     }
     __device__ Step step(long long k) const {
-        int channel = (int)k / (v.taps * h.taps), tap = (int)k % (v.taps * h.taps);
-        int t_v = tap / h.taps, t_h = tap % h.taps;
-        int u = v.first_tap + v.tap_stride * t_v, row = v.move * t_v;
-        int s = h.first_tap + h.tap_stride * t_h, col = h.move * t_h;
+        int channel = (int)k / (down.taps * across.taps), tap = (int)k % (down.taps * across.taps);
+        int t_u = tap / across.taps, t_v = tap % across.taps;
+        int u = down.first_tap + down.tap_stride * t_u, row = down.move * t_u;
+        int v = across.first_tap + across.tap_stride * t_v, col = across.move * t_v;
         return {((long long)channel * height + row) * width + col, row, col,
-                channel * left_channel + u * kernel_width + s};
+                channel * left_channel + u * kernel_width + v};
     }
     __device__ long long out_at(long long column) const {
-        long long image = column / (v.pixels * h.pixels);
-        int pixel = column - image * v.pixels * h.pixels;
-        int row = v.out_start + v.out_stride * (pixel / h.pixels),
-            col = h.out_start + h.out_stride * (pixel % h.pixels);
+        long long image = column / (down.pixels * across.pixels);
+        int pixel = column - image * down.pixels * across.pixels;
+        int row = down.out_start + down.out_stride * (pixel / across.pixels),
+            col = across.out_start + across.out_stride * (pixel % across.pixels);
         return image * out_image + (long long)row * out_width + col;
     }
 };
@@ -245,8 +203,8 @@ __device__ __forceinline__ void forward(const REAL* x, const REAL* w, const REAL
     p.rows = c.og;
     p.columns = c.n * out_image;
     p.depth = (long long)c.cg * taps;
-    p.v = forward_axis(c.oh, c.kh, c.sh, c.dh, c.top);
-    p.h = forward_axis(c.ow, c.kw, c.sw, c.dw, c.left);
+    p.down = forward_axis(c.oh, c.kh, c.sh, c.dh, c.top);
+    p.across = forward_axis(c.ow, c.kw, c.sw, c.dw, c.left);
     p.left = w + group * c.og * p.depth;
     p.left_row = p.depth;
     p.left_channel = taps;
@@ -271,11 +229,11 @@ __device__ __forceinline__ void backward_x(const REAL* dy, const REAL* w, REAL* 
     const int phases = c.sh * c.sw, phase = blockIdx.x % phases;
     const long long image = (long long)c.oh * c.ow, out_image = (long long)c.height * c.width;
     Pixels p;
-    p.v = backward_axis(c.height, c.kh, c.sh, c.dh, c.top, phase / c.sw);
-    p.h = backward_axis(c.width, c.kw, c.sw, c.dw, c.left, phase % c.sw);
+    p.down = backward_axis(c.height, c.kh, c.sh, c.dh, c.top, phase / c.sw);
+    p.across = backward_axis(c.width, c.kw, c.sw, c.dw, c.left, phase % c.sw);
     p.rows = c.cg;
-    p.columns = (long long)c.n * p.v.pixels * p.h.pixels;
-    p.depth = (long long)c.og * p.v.taps * p.h.taps;
+    p.columns = (long long)c.n * p.down.pixels * p.across.pixels;
+    p.depth = (long long)c.og * p.down.taps * p.across.taps;
     p.left = w + group * c.og * (long long)c.cg * taps;
     p.left_row = taps;
     p.left_channel = (long long)c.cg * taps;
@@ -335,34 +293,34 @@ __device__ __forceinline__ void backward_w(const REAL* dy, const REAL* x, REAL* 
 
 // ---------------------------------------------------------------- entry points
 
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_forward_32(
+extern "C" __global__ __launch_bounds__(THREADS) void conv2d_forward_32(
     const REAL* __restrict__ x, const REAL* __restrict__ w, const REAL* __restrict__ b, int has_bias,
     REAL* __restrict__ y, Convolution c, long long part_depth) {
     forward<32>(x, w, has_bias ? b : nullptr, y, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_forward_64(
+extern "C" __global__ __launch_bounds__(THREADS) void conv2d_forward_64(
     const REAL* __restrict__ x, const REAL* __restrict__ w, const REAL* __restrict__ b, int has_bias,
     REAL* __restrict__ y, Convolution c, long long part_depth) {
     forward<64>(x, w, has_bias ? b : nullptr, y, c, part_depth);
 }
 
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_x_32(
+extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_x_32(
     const REAL* __restrict__ dy, const REAL* __restrict__ w, REAL* __restrict__ dx, Convolution c,
     long long part_depth) {
     backward_x<32>(dy, w, dx, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_x_64(
+extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_x_64(
     const REAL* __restrict__ dy, const REAL* __restrict__ w, REAL* __restrict__ dx, Convolution c,
     long long part_depth) {
     backward_x<64>(dy, w, dx, c, part_depth);
 }
 
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_w_32(
+extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_w_32(
     const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ dw, Convolution c,
     long long part_depth) {
     backward_w<32>(dy, x, dw, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(BLOCK) void conv2d_backward_w_64(
+extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_w_64(
     const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ dw, Convolution c,
     long long part_depth) {
     backward_w<64>(dy, x, dw, c, part_depth);

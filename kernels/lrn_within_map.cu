@@ -11,23 +11,29 @@
 // Backward takes two kernels, since its sum needs s also at the pixels around the tile: the first computes s again.
 // That moves no more memory than keeping s would, and holds it for a shorter time.
 
-// Launch bounds: 3 blocks at a time on a multiprocessor leave registers enough to spill none.
+// The launch bounds ask for 3 blocks at a time on a multiprocessor: more would leave a thread too few registers, and
+// the compiler would spill some to memory.
 
 #define TILE 32
 #define ROWS 8
 #define OWN (TILE / ROWS)  // pixels of a thread
 
-// What a block works on.
-struct Part {
-    long long map;      // where the map begins
-    int height, width;  // of the map
-    int row, col;       // of the tile's first pixel
+// What all maps have in common.
+struct Maps {
+    int height, width;
+    int reach_down, reach_across;  // n//2, or less in a map that is smaller: how far a window goes to either side
 };
 
-__device__ __forceinline__ Part part_of_block(int height, int width) {
-    int down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE;
-    Place tile = place_of(blockIdx.x, down, across);
-    return {tile.map * height * width, height, width, tile.row * TILE, tile.col * TILE};
+// What a block works on.
+struct Tile {
+    long long map;  // where its map begins
+    int row, col;   // of the tile's first pixel
+};
+
+__device__ __forceinline__ Tile tile_of_block(const Maps& maps) {
+    int down = (maps.height + TILE - 1) / TILE, across = (maps.width + TILE - 1) / TILE;
+    Place at = place_of(blockIdx.x, down, across);
+    return {at.map * maps.height * maps.width, at.row * TILE, at.col * TILE};
 }
 
 // What the threads of a block share: the terms of a tile, and their sums along the rows.
@@ -42,10 +48,10 @@ struct Totals {
 
 // of[r] = the sum of term(pixel) over the window around this thread's pixel r.  All threads of the block must call it.
 template <class Term>
-__device__ __forceinline__ Totals window_sums(Part part, int reach_down, int reach_across, Term term, Shared& shared) {
+__device__ __forceinline__ Totals window_sums(const Maps& maps, Tile tile, Term term, Shared& shared) {
     int x = threadIdx.x;
-    int top = max(part.row - reach_down, 0), bottom = min(part.row + TILE + reach_down, part.height);
-    int left = max(part.col - reach_across, 0), right = min(part.col + TILE + reach_across, part.width);
+    int top = max(tile.row - maps.reach_down, 0), bottom = min(tile.row + TILE + maps.reach_down, maps.height);
+    int left = max(tile.col - maps.reach_across, 0), right = min(tile.col + TILE + maps.reach_across, maps.width);
     Totals total = {};
     for (int row0 = top / TILE * TILE; row0 < bottom; row0 += TILE) {
         for (int col0 = left / TILE * TILE; col0 < right; col0 += TILE) {
@@ -53,12 +59,12 @@ __device__ __forceinline__ Totals window_sums(Part part, int reach_down, int rea
             for (int r = threadIdx.y; r < TILE; r += ROWS) {
                 int row = row0 + r, col = col0 + x;
                 bool needed = row >= top && row < bottom && col >= left && col < right;
-                shared.terms[r][x] = needed ? term(row * part.width + col) : REAL(0);
+                shared.terms[r][x] = needed ? term(row * maps.width + col) : REAL(0);
             }
             __syncthreads();
             // Their sums along the rows, over the part of each window that is in this tile.
-            int first = max(part.col + x - reach_across - col0, 0);
-            int last = min(part.col + x + reach_across - col0, TILE - 1);
+            int first = max(tile.col + x - maps.reach_across - col0, 0);
+            int last = min(tile.col + x + maps.reach_across - col0, TILE - 1);
             for (int r = threadIdx.y; r < TILE; r += ROWS) {
                 REAL sum = 0;
                 for (int c = first; c <= last; c++) sum += shared.terms[r][c];
@@ -69,9 +75,9 @@ __device__ __forceinline__ Totals window_sums(Part part, int reach_down, int rea
             // waits before it writes to `sums`.
 #pragma unroll
             for (int r = 0; r < OWN; r++) {
-                int row = part.row + threadIdx.y + r * ROWS;
-                int lowest = min(row + reach_down - row0, TILE - 1);
-                for (int u = max(row - reach_down - row0, 0); u <= lowest; u++) total.of[r] += shared.sums[u][x];
+                int row = tile.row + threadIdx.y + r * ROWS;
+                int lowest = min(row + maps.reach_down - row0, TILE - 1);
+                for (int u = max(row - maps.reach_down - row0, 0); u <= lowest; u++) total.of[r] += shared.sums[u][x];
             }
         }
     }
@@ -80,12 +86,12 @@ __device__ __forceinline__ Totals window_sums(Part part, int reach_down, int rea
 
 // Calls work(pixel, r) for each of this thread's pixels that is in the map.
 template <class Work>
-__device__ __forceinline__ void for_own_pixels(Part part, Work work) {
-    int col = part.col + threadIdx.x;
+__device__ __forceinline__ void for_own_pixels(const Maps& maps, Tile tile, Work work) {
+    int col = tile.col + threadIdx.x;
 #pragma unroll
     for (int r = 0; r < OWN; r++) {
-        int row = part.row + threadIdx.y + r * ROWS;
-        if (row < part.height && col < part.width) work(row * part.width + col, r);
+        int row = tile.row + threadIdx.y + r * ROWS;
+        if (row < maps.height && col < maps.width) work(row * maps.width + col, r);
     }
 }
 
@@ -96,40 +102,39 @@ __device__ __forceinline__ REAL power(REAL s, REAL beta) {
     return pow(s, beta);
 }
 
-extern "C" __global__ __launch_bounds__(256, 3) void lrn_within_map_forward(
-    const REAL* __restrict__ x, REAL* __restrict__ y, int height, int width, int reach_down, int reach_across,
-    REAL k, REAL alpha, REAL beta) {
+extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_forward(
+    const REAL* __restrict__ x, REAL* __restrict__ y, const __grid_constant__ Maps maps, REAL k, REAL alpha,
+    REAL beta) {
     __shared__ Shared shared;
-    Part part = part_of_block(height, width);
-    x += part.map;
-    y += part.map;
-    Totals total = window_sums(part, reach_down, reach_across, [&](int i) { return x[i] * x[i]; }, shared);
-    for_own_pixels(part, [&](int i, int r) { y[i] = x[i] / power(k + alpha * total.of[r], beta); });
+    Tile tile = tile_of_block(maps);
+    x += tile.map;
+    y += tile.map;
+    Totals total = window_sums(maps, tile, [&](int i) { return x[i] * x[i]; }, shared);
+    for_own_pixels(maps, tile, [&](int i, int r) { y[i] = x[i] / power(k + alpha * total.of[r], beta); });
 }
 
-extern "C" __global__ __launch_bounds__(256, 3) void lrn_within_map_scale(
-    const REAL* __restrict__ x, REAL* __restrict__ s, int height, int width, int reach_down, int reach_across,
-    REAL k, REAL alpha) {
+extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_scale(
+    const REAL* __restrict__ x, REAL* __restrict__ s, const __grid_constant__ Maps maps, REAL k, REAL alpha) {
     __shared__ Shared shared;
-    Part part = part_of_block(height, width);
-    x += part.map;
-    s += part.map;
-    Totals total = window_sums(part, reach_down, reach_across, [&](int i) { return x[i] * x[i]; }, shared);
-    for_own_pixels(part, [&](int i, int r) { s[i] = k + alpha * total.of[r]; });
+    Tile tile = tile_of_block(maps);
+    x += tile.map;
+    s += tile.map;
+    Totals total = window_sums(maps, tile, [&](int i) { return x[i] * x[i]; }, shared);
+    for_own_pixels(maps, tile, [&](int i, int r) { s[i] = k + alpha * total.of[r]; });
 }
 
-extern "C" __global__ __launch_bounds__(256, 3) void lrn_within_map_backward(
+extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_backward(
     const REAL* __restrict__ x, const REAL* __restrict__ s, const REAL* __restrict__ dy, REAL* __restrict__ dx,
-    int height, int width, int reach_down, int reach_across, REAL alpha, REAL beta) {
+    const __grid_constant__ Maps maps, REAL alpha, REAL beta) {
     __shared__ Shared shared;
-    Part part = part_of_block(height, width);
-    x += part.map;
-    s += part.map;
-    dy += part.map;
-    dx += part.map;
+    Tile tile = tile_of_block(maps);
+    x += tile.map;
+    s += tile.map;
+    dy += tile.map;
+    dx += tile.map;
     auto term = [&](int i) { return dy[i] / power(s[i], beta) * x[i] / s[i]; };  // dy * y / s
-    Totals total = window_sums(part, reach_down, reach_across, term, shared);
-    for_own_pixels(part, [&](int i, int r) {
+    Totals total = window_sums(maps, tile, term, shared);
+    for_own_pixels(maps, tile, [&](int i, int r) {
         dx[i] = dy[i] / power(s[i], beta) - 2 * alpha * beta * total.of[r] * x[i];
     });
 }

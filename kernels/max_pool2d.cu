@@ -38,36 +38,27 @@ __device__ __forceinline__ REAL maximum(const REAL* __restrict__ map, Axis rows,
     return best;
 }
 
-extern "C" __global__ void max_pool2d_forward(const REAL* __restrict__ x, REAL* __restrict__ y,
-                                              TAP* __restrict__ winner, long long outputs,
-                                              int height, int windows_down, int taps_down, int stride_down,
-                                              int padding_top, int dilation_down,
-                                              int width, int windows_across, int taps_across, int stride_across,
-                                              int padding_left, int dilation_across) {
-    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, dilation_down};
-    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, dilation_across};
+extern "C" __global__ void max_pool2d_forward(
+    const REAL* __restrict__ x, REAL* __restrict__ y, TAP* __restrict__ winner, long long outputs,
+    const __grid_constant__ Axis rows, const __grid_constant__ Axis cols) {
     long long o = global_thread();
     if (o < outputs) {
-        Place at = place_of(o, windows_down, windows_across);
+        Place at = place_of(o, rows.windows, cols.windows);
         int tap;
-        y[o] = maximum(x + at.map * height * width, rows, cols, at.row, at.col, tap);
+        y[o] = maximum(x + at.map * rows.size * cols.size, rows, cols, at.row, at.col, tap);
         winner[o] = (TAP)tap;
     }
 }
 
 // The same where no gradient is wanted: nothing is noted.
-extern "C" __global__ void max_pool2d_values(const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs,
-                                             int height, int windows_down, int taps_down, int stride_down,
-                                             int padding_top, int dilation_down,
-                                             int width, int windows_across, int taps_across, int stride_across,
-                                             int padding_left, int dilation_across) {
-    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, dilation_down};
-    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, dilation_across};
+extern "C" __global__ void max_pool2d_values(
+    const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs, const __grid_constant__ Axis rows,
+    const __grid_constant__ Axis cols) {
     long long o = global_thread();
     if (o < outputs) {
-        Place at = place_of(o, windows_down, windows_across);
+        Place at = place_of(o, rows.windows, cols.windows);
         int tap;
-        y[o] = maximum(x + at.map * height * width, rows, cols, at.row, at.col, tap);
+        y[o] = maximum(x + at.map * rows.size * cols.size, rows, cols, at.row, at.col, tap);
     }
 }
 
@@ -87,18 +78,13 @@ __device__ __forceinline__ int tap_at(Axis axis, int window, int pixel) {
     return tap * axis.dilation == offset ? tap : -1;
 }
 
-extern "C" __global__ void max_pool2d_backward(const REAL* __restrict__ dy, const TAP* __restrict__ winner,
-                                               REAL* __restrict__ dx, long long pixels,
-                                               int height, int windows_down, int taps_down, int stride_down,
-                                               int padding_top, int dilation_down,
-                                               int width, int windows_across, int taps_across, int stride_across,
-                                               int padding_left, int dilation_across) {
-    Axis rows = {height, windows_down, taps_down, stride_down, padding_top, dilation_down};
-    Axis cols = {width, windows_across, taps_across, stride_across, padding_left, dilation_across};
+extern "C" __global__ void max_pool2d_backward(
+    const REAL* __restrict__ dy, const TAP* __restrict__ winner, REAL* __restrict__ dx, long long pixels,
+    const __grid_constant__ Axis rows, const __grid_constant__ Axis cols) {
     long long pixel = global_thread();
     if (pixel < pixels) {
-        Place at = place_of(pixel, height, width);
-        long long map = at.map * windows_down * windows_across;  // where the outputs of this map begin
+        Place at = place_of(pixel, rows.size, cols.size);
+        long long map = at.map * rows.windows * cols.windows;  // where the outputs of this map begin
         int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);
         REAL sum = 0;
         for (int i = first_window(rows, at.row); i <= last_row; i++) {
@@ -106,8 +92,8 @@ extern "C" __global__ void max_pool2d_backward(const REAL* __restrict__ dy, cons
             if (u < 0) continue;
             for (int j = first_window(cols, at.col); j <= last_col; j++) {
                 int v = tap_at(cols, j, at.col);
-                long long o = map + i * windows_across + j;
-                if (v >= 0 && winner[o] == u * taps_across + v) sum += dy[o];
+                long long o = map + i * cols.windows + j;
+                if (v >= 0 && winner[o] == u * cols.taps + v) sum += dy[o];
             }
         }
         dx[pixel] = sum;

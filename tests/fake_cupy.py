@@ -31,7 +31,7 @@ from minigrad.cudasim.runtime import SimRuntime
 from minigrad.cudasim.streams import HOST, Access, bytes_in_use
 from minigrad.cudasim.streams import Stream as Clocked
 from minigrad.errors import KernelError
-from minigrad.kernel import STRUCTS, Parameter
+from minigrad.kernel import Parameter
 
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 _sessions = itertools.count(1)
@@ -401,7 +401,7 @@ def _checked(i: int, text: str, value) -> Parameter:
         assert value.memory.card == _card(), f"{name} is on card {value.memory.card}, the kernel on {_card()}"
         return Parameter(name, value.dtype, True, const)
     if kind.startswith("V"):
-        assert type(value) is np.ndarray and value.size == 1 and value.dtype in STRUCTS.values()
+        assert type(value) is np.ndarray and value.size == 1 and value.dtype.fields
         assert value.nbytes == int(kind[1:])
         return Parameter(name, value.dtype, False, False)
     assert isinstance(value, np.generic) and value.dtype == kind, f"{name}: {text}, got {type(value)} {value!r}"

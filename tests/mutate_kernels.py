@@ -5,9 +5,10 @@
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/kernel_cases.py) on the emulator in check mode.  It is caught if the emulator reports a
-fault or if a result differs from NumPy's; it survives if neither happens.  A survivor is either equivalent (the change
-does not matter) or a hole in the cases.  Mutants that do not compile do not count.
+cases of its file (minigrad/kernel_cases.py) on the emulator in check mode; tile_product.cuh runs those of the files
+that include it.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
+neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
+not compile do not count.
 """
 
 import argparse
@@ -24,12 +25,13 @@ import numpy as np
 
 import minigrad.cudasim.settings as cudasim
 from minigrad.errors import KernelError, MinigradError
-from minigrad.kernel import kernel_names, kernel_source, replace_source
+from minigrad.kernel import kernel_folder, kernel_names, kernel_source, replace_source
 from minigrad.kernel_cases import cases_of, differences, run
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_mutants.md"
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
+INCLUDED = {"tile_product.cuh": ("gemm", "conv2d")}  # a file that others include runs their cases
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [
@@ -72,8 +74,9 @@ def mutants(source: str) -> list[tuple[str, int, str, str]]:
 def verdict(name: str, source: str) -> str:
     """How a mutant is caught: kinds of reports, "wrong result"; "survives"; "does not compile"."""
     replace_source(name, source)
+    cases = [case for file in INCLUDED.get(name, (name,)) for case in cases_of(file)]
     with cudasim.options(mode="check", time_limit=SECONDS):
-        for case, dtype in product(cases_of(name), (np.float32, np.float64)):
+        for case, dtype in product(cases, (np.float32, np.float64)):
             expected = run(case, "cpu:0", "small", dtype)
             try:
                 got = run(case, "cudasim:0", "small", dtype)
@@ -124,10 +127,10 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write benchmarks/results/{RESULTS.name}")
     args = parser.parse_args()
 
-    names = args.names or [name for name in kernel_names() if cases_of(name)]
+    names = args.names or [*(name for name in kernel_names() if cases_of(name)), *INCLUDED]
     jobs, made = [], Counter()
     for name in names:
-        found = mutants(kernel_source(name))
+        found = mutants((kernel_folder() / name).read_text() if name in INCLUDED else kernel_source(name))
         made[name] = len(found)
         barriers = [m for m in found if m[0] == "barrier removed"]
         others = [m for m in found if m[0] != "barrier removed"]
@@ -145,7 +148,7 @@ def main() -> None:
             kinds.setdefault(kind, Counter())["caught" if caught else "survived"] += 1
             if not caught:
                 survivors.append((name, line, kind, text))
-            print(f"{i}/{len(jobs)} {name}.cu:{line} {kind}: {answer}", file=sys.stderr, flush=True)
+            print(f"{i}/{len(jobs)} {file_name(name)}:{line} {kind}: {answer}", file=sys.stderr, flush=True)
 
     table = report(rows, kinds, survivors, made, args.all)
     print(table)
@@ -168,8 +171,12 @@ def report(rows: dict, kinds: dict, survivors: list, made: Counter, everything: 
     for kind, row in sorted(kinds.items()):
         lines.append(f"| {kind} | {sum(row.values())} | {row['caught']} |")
     lines += ["", "Survivors:", ""]
-    lines += [f"- {name}.cu:{line}, {kind}: `{text}`" for name, line, kind, text in survivors] or ["none"]
+    lines += [f"- {file_name(name)}:{line}, {kind}: `{text}`" for name, line, kind, text in survivors] or ["none"]
     return "\n".join(lines)
+
+
+def file_name(name: str) -> str:
+    return name if name in INCLUDED else f"{name}.cu"
 
 
 if __name__ == "__main__":

@@ -215,27 +215,27 @@ def launches(monkeypatch):
         if file == "gemm":
             seen.append((kernel, grid))
 
-    monkeypatch.setattr(gpu, "launch", launch)
+    monkeypatch.setattr(gpu.Card, "launch", launch)
     return seen
 
 
 @pytest.mark.parametrize(
     ("shape", "orders", "expected"),
     [
-        ((128, 9216, 4096), "nt", [("gemm_tiles", (128, 2)), ("column_sums", (16384, 1))]),  # y of fc6, batch 128
-        ((128, 4096, 9216), "nn", [("gemm_tiles", (288, 1))]),  # its dx
-        ((4096, 128, 9216), "tn", [("gemm_tiles", (9216, 1))]),  # its dw
+        ((128, 9216, 4096), "nt", [("gemm_tiles", (64, 4)), ("column_sums", (16384, 1))]),  # y of fc6, batch 128
+        ((128, 4096, 9216), "nn", [("gemm_tiles", (144, 1))]),  # its dx
+        ((4096, 128, 9216), "tn", [("gemm_tiles", (4608, 1))]),  # its dw
         ((1, 9216, 4096), "nt", [("gemm_skinny_k", (512, 1))]),  # y of fc6, batch 1
         ((1, 4096, 9216), "nn", [("gemm_skinny_n", (288, 1))]),  # its dx
-        ((4096, 1, 9216), "tn", [("gemm_tiles", (9216, 1))]),  # its dw
+        ((4096, 1, 9216), "tn", [("gemm_tiles", (4608, 1))]),  # its dw
         ((4096, 9216, 1), "nn", [("gemm_skinny_k", (512, 1))]),  # a matrix and a vector: w x
         ((9216, 4096, 1), "tn", [("gemm_skinny_n", (288, 1))]),  # w^T dy
         ((8, 100, 9), "nn", [("gemm_skinny_n", (1, 1))]),
         ((9, 100, 9), "nn", [("gemm_tiles", (1, 1))]),
         ((8, 100, 8), "nn", [("gemm_skinny_k", (1, 1))]),  # 8 columns fill no warp
         ((1, 1000000, 1), "nn", [("gemm_skinny_k", (1, 256)), ("column_sums", (1, 1))]),
-        ((70, 1023, 70), "nn", [("gemm_tiles", (4, 1))]),
-        ((70, 1024, 70), "nn", [("gemm_tiles", (4, 2)), ("column_sums", (154, 1))]),
+        ((70, 1023, 70), "nn", [("gemm_tiles", (2, 1))]),
+        ((70, 1024, 70), "nn", [("gemm_tiles", (2, 2)), ("column_sums", (154, 1))]),
     ],
     ids=str,
 )
@@ -256,17 +256,17 @@ def test_a_batch_times_one_matrix_is_one_product(card, launches):
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 100, 255, 256, 257, 10**6])
 @pytest.mark.parametrize("terms", [1, 15, 511, 512, 1023, 1024, 1025, 5000, 2**31 + 5, 2**40])
-def test_pieces_cover_the_sum(blocks, terms):
-    pieces, piece = _gemm._pieces(blocks, terms)
-    assert (pieces - 1) * piece < terms <= pieces * piece
-    assert pieces == 1 or (pieces * blocks <= _gemm.ENOUGH_BLOCKS and piece >= _gemm.LEAST_PIECE)
+def test_parts_cover_the_sum(blocks, terms):
+    parts, part = _gemm._parts(blocks, terms)
+    assert (parts - 1) * part < terms <= parts * part
+    assert parts == 1 or (parts * blocks <= _gemm.ENOUGH_BLOCKS and part >= _gemm.LEAST_PART)
 
 
 # ---------------------------------------------------------------- memory traffic
 
 
 def traffic(work):
-    """What the emulator counted in gemm.cu while work(card) ran on cudasim:0, line by line."""
+    """What the emulator counted in gemm.cu and tile_product.cuh while work(card) ran on cudasim:0, line by line."""
     card = minigrad.device("cudasim:0")
     with settings.options(mode="check", counters=True):
         for module in card.runtime.modules():
@@ -274,7 +274,7 @@ def traffic(work):
                 module.counters().reset()
         work(card)
         counted = [m.counters().rows for m in card.runtime.modules() if m.mode == "check"]
-    return [row for rows in counted for row in rows if row.file.endswith("gemm.cu")]
+    return [row for rows in counted for row in rows if row.file.endswith(("gemm.cu", "tile_product.cuh"))]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -286,6 +286,8 @@ def test_tiles_move_whole_sectors_without_bank_conflicts(dtype, first, second):
     kinds = {(row.memory, row.operation) for row in rows}
     assert kinds == {("global", "load"), ("global", "store"), ("shared", "load"), ("shared", "store")}
     assert [row for row in rows if row.units != row.ideal] == []
+    loads = [row.accesses for row in rows if (row.memory, row.operation) == ("global", "load")]
+    assert sum(loads) == a.size + 2 * b.size  # a once for every 128 columns of c, b once for every 64 rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

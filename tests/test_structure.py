@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import runpy
 import sys
 import types
@@ -11,6 +12,7 @@ import pytest
 
 import minigrad
 from minigrad.engine import Function
+from minigrad.kernel import kernel_folder
 from minigrad.tensor import OPS
 
 PACKAGE = Path(minigrad.__file__).parent
@@ -248,3 +250,45 @@ def test_the_extras_bring_one_cuda_only(monkeypatch):
     assert not [need for extra in ("cuda12", "test", "plot") for need in extras[extra] if "nvrtc" in need]
     assert set(extras["nvrtc"]) <= set(extras["dev"])
     assert ".venv/bin/pip install -e '.[test,nvrtc]' && .venv/bin/python -m pytest" in (ROOT / "README.md").read_text()
+
+
+def test_constants_are_written_once():
+    """What a kernel #defines and its host needs is read from the source (kernel.constants), not written again."""
+    files = [*kernel_folder().rglob("*.cu"), *kernel_folder().rglob("*.cuh")]
+    defined = {}
+    for file in files:
+        for name, number in re.findall(r"^#define (\w+)[ \t]+(\d+)\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+            defined.setdefault(name, {})[file.stem] = int(number)
+    assert {"WARP", "ROWS", "COLUMNS", "THREADS"} <= set(defined)
+    twice = []
+    for path in sorted((PACKAGE / "ops").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        launched = {file.stem for file in files if f'"{file.stem}"' in text} | {"common", "tile_product"}
+        for name, value in _upper_case_integers(ast.parse(text)):
+            for kernel, number in defined.get(name.lstrip("_"), {}).items():
+                if kernel in launched or value == number:
+                    twice.append(
+                        f"{path.name} has {name} = {value}, and {kernel} #defines it: constants({kernel!r}, ...)"
+                    )
+    assert twice == []
+
+
+def _upper_case_integers(tree):
+    """(NAME, integer) of every assignment of a number, or of a product, sum or shift of numbers."""
+    for node in ast.walk(tree):
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            names, values = [target], [node.value]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                names, values = target.elts, node.value.elts
+            for name, value in zip(names, values):
+                if isinstance(name, ast.Name) and name.id.isupper() and value is not None:
+                    if all(isinstance(part, _ARITHMETIC) for part in ast.walk(value)):
+                        number = eval(compile(ast.Expression(value), "<a constant>", "eval"), {"__builtins__": {}})
+                        if isinstance(number, int):
+                            yield name.id, number
+
+
+_ARITHMETIC = (ast.Constant, ast.BinOp, ast.operator)

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..casting import cast
 from ..device import Device
+from ..kernel import constants
 from .launching import THREADS, Array, Launching, Strided, blocks
-from .layout import TILE, Shape, turn_of, walks
+from .layout import Shape, turn_of, walks
 
 
 class CardArrays(Launching):
@@ -80,7 +81,9 @@ class CardArrays(Launching):
             if turn is None:
                 self.launch("copy", "copy_strided", blocks(n), THREADS, *arrays, layout, n, **types)
             else:
-                self.launch("copy", "copy_turned", turn.tiles, (TILE, 8), *arrays, *turn[:-1], **types)
+                self.launch(
+                    "copy", "copy_turned", turn.tiles, constants("copy", "TILE", "STRIPE"), *arrays, *turn[:-1], **types
+                )
         return y
 
     def fill(self, y: Array, value: Any) -> Array:

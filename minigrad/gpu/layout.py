@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernel import LAYOUT
+from ..kernel import LAYOUT, constants
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 Shape = tuple[int, ...]
@@ -75,7 +75,6 @@ class Turn(NamedTuple):
     tiles: int
 
 
-TILE = 32  # rows and columns of a tile
 SHORTEST = 16  # with fewer rows or columns most of a tile would be empty
 
 
@@ -90,7 +89,8 @@ def turn_of(layout: np.ndarray) -> Turn | None:
         return None
     rest = [axis for axis in range(last) if axis != row]
     outer = layout_of(tuple(size[i] for i in rest), (tuple(y[i] for i in rest), tuple(x[i] for i in rest)))
-    tiles = math.prod(size[i] for i in rest) * -(-size[row] // TILE) * -(-size[last] // TILE)
+    (tile,) = constants("copy", "TILE")
+    tiles = math.prod(size[i] for i in rest) * -(-size[row] // tile) * -(-size[last] // tile)
     assert outer is not None  # it has fewer axes than `layout`
     return Turn(outer, size[row], size[last], y[row], x[last], tiles)
 

@@ -20,6 +20,7 @@ from .. import functional as F
 from .. import gpu
 from ..device import Device
 from ..errors import ArgumentError
+from ..kernel import struct
 from ..tensor import Tensor
 from .bare import tensor_of
 from .case import Case, Shape, Shapes, no_flops
@@ -248,7 +249,10 @@ def max_pool2d_backward(step: str, x: Tensor, dy: Tensor, kernel: Pair, stride: 
     (n, c, *size), windows, (kh, kw) = x.shape, dy.shape[2:], kernel
     types: dict[str, Any] = {"REAL": x.dtype, "TAP": np.min_scalar_type(kh * kw)}
     y, winner = x.device.empty_like(dy.data), x.device.empty_like(dy.data, types["TAP"])
-    axes = (number for axis in zip(size, windows, kernel) for number in (*axis, stride, padding, 1))
+    axes = (
+        struct("max_pool2d", "Axis", size=n, windows=count, taps=k, stride=stride, padding=padding, dilation=1)
+        for n, count, k in zip(size, windows, kernel)
+    )
     arrays = x.data, y, winner, y.size
     x.device.launch("max_pool2d", "max_pool2d_forward", gpu.blocks(y.size), gpu.THREADS, *arrays, *axes, **types)
     scatters = step == "max_pool2d_backward_1_scatter"

@@ -5,11 +5,11 @@
 The kernels take matrices by their steps in memory: a transposed one needs no copy, and one that is repeated along the
 batch has step 0 there.
 
-- Both sides of c longer than ROWS: gemm_tiles.  Every element of a is read N / 64 times, of b M / 64 times.
+- Both sides of c longer than ROWS: gemm_tiles.  Every element of a is read N / 128 times, of b M / 64 times.
 - A short side (few images in a fully connected layer): a tile would be empty for the most part, and reading b is all
   that such a product costs.  gemm_skinny_k and gemm_skinny_n read it once, the first if b's elements are neighbours
   along k, the second if they are along n.  They make few rows; few columns are the rows of c^T = b^T a^T.
-- A small c with a long sum over k has too few blocks to keep a card busy: the sum is cut in pieces, each is the work
+- A small c with a long sum over k has too few blocks to keep a card busy: the sum is cut into parts, each is the work
   of blocks of its own, and a second launch adds them.
 
 All choices depend on sizes and steps alone, and so do the bits of the result.
@@ -28,17 +28,11 @@ from .. import gpu
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
-from ..gpu import THREADS, Strided
-
-TILE = 64  # sizes that kernels/gemm.cu defines under the same names
-ROWS = 8
-WARP = 32
+from ..gpu import Strided
+from ..kernel import constants, struct
 
 ENOUGH_BLOCKS = 256  # two for every multiprocessor of a large card
-LEAST_PIECE = 512  # terms of a sum for which another piece pays
-PIECE_STEP = 16  # pieces end where tiles do
-
-NO_BIAS, BIAS_ALONG_N, BIAS_ALONG_M = 0, 1, 2
+LEAST_PART = 512  # terms of a sum for which another part pays
 
 GEMMS = ("cublas", "minigrad")
 _gemm = "cublas"
@@ -103,12 +97,13 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
         return c if bias is None else device.assign(c, bias)
     if device.kind == "cuda" and _gemm == "cublas" and dtype.kind == "f" and _fits_cublas(a, b):
         c = device.empty(shape, dtype)
-        device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)
+        device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)  # type: ignore[union-attr]
         return c if bias is None else device.arithmetic("add", c, bias, c)
     bias = bias if bias is None else device.contiguous(bias)
-    if min(m, n) > ROWS:
-        c = _launch(device, "gemm_tiles", gpu.blocks(m, TILE) * gpu.blocks(n, TILE), a, b, bias)
-    elif m <= ROWS:
+    rows, tile_m, tile_n = constants("gemm", "ROWS", "TILE_M", "TILE_N")
+    if min(m, n) > rows:
+        c = _launch(device, "gemm_tiles", gpu.blocks(m, tile_m) * gpu.blocks(n, tile_n), a, b, bias)
+    elif m <= rows:
         c = _few_rows(device, a, b, bias)
     else:
         c = _few_rows(device, b.swapaxes(-1, -2), a.swapaxes(-1, -2), bias, transposed=True)
@@ -120,19 +115,21 @@ def column_sums(device: Device, x: Array) -> Array:
     (m, n), (x_m, x_n) = x.shape, _steps(x)
     if x.size == 0:
         return device.zeros((n,), x.dtype)
-    blocks = gpu.blocks(n, WARP)
-    pieces, piece = _pieces(blocks, m)
-    y = device.empty((pieces, n), x.dtype)
-    device.launch("gemm", "column_sums", (blocks, pieces), THREADS, y, Strided(x), m, n, x_m, x_n, piece, T=x.dtype)
-    return y.reshape(n) if pieces == 1 else column_sums(device, y)
+    warp, threads = constants("gemm", "WARP", "THREADS")
+    blocks = gpu.blocks(n, warp)
+    parts, part = _parts(blocks, m)
+    y = device.empty((parts, n), x.dtype)
+    device.launch("gemm", "column_sums", (blocks, parts), threads, y, Strided(x), m, n, x_m, x_n, part, T=x.dtype)
+    return y.reshape(n) if parts == 1 else column_sums(device, y)
 
 
 def _few_rows(device: Device, a: Array, b: Array, bias: Array | None, transposed: bool = False) -> Array:
     """The product where a has at most ROWS rows; as _launch."""
     n, (b_k, b_n) = b.shape[-1], _steps(b)
-    if abs(b_k) <= abs(b_n) or n <= ROWS:
-        return _launch(device, "gemm_skinny_k", gpu.blocks(n, ROWS), a, b, bias, transposed)
-    return _launch(device, "gemm_skinny_n", gpu.blocks(n, WARP), a, b, bias, transposed)
+    rows, warp = constants("gemm", "ROWS", "WARP")
+    if abs(b_k) <= abs(b_n) or n <= rows:
+        return _launch(device, "gemm_skinny_k", gpu.blocks(n, rows), a, b, bias, transposed)
+    return _launch(device, "gemm_skinny_n", gpu.blocks(n, warp), a, b, bias, transposed)
 
 
 def _launch(
@@ -148,15 +145,16 @@ def _launch(
         a, b = (device.assign(device.empty((*batch, *x.shape[-2:]), x.dtype), x) for x in (a, b))
         layout = _batch_layout(batch, a, b)
     (m, k), n, batches = a.shape[-2:], b.shape[-1], math.prod(batch)
-    pieces, piece = _pieces(blocks * batches, k)
-    c = device.empty((pieces, batches * m * n), a.dtype)
-    c_steps = (1, m) if transposed else (n, 1)
-    bias_along = NO_BIAS if bias is None else BIAS_ALONG_M if transposed else BIAS_ALONG_N
+    parts, part = _parts(blocks * batches, k)
+    c = device.empty((parts, batches * m * n), a.dtype)
+    along = "NO_BIAS" if bias is None else "BIAS_ALONG_M" if transposed else "BIAS_ALONG_N"
     arrays = c, Strided(a), Strided(b), Strided(a if bias is None else bias)  # a kernel wants some array there
-    sizes = m, n, k, *c_steps, *_steps(a), *_steps(b), piece, batches
-    grid = blocks * batches, pieces
-    device.launch("gemm", kernel, grid, THREADS, *arrays, bias_along, *sizes, layout, T=c.dtype)
-    return c if pieces == 1 else column_sums(device, c)
+    (c_m, c_n), (a_m, a_k), (b_k, b_n) = (1, m) if transposed else (n, 1), _steps(a), _steps(b)
+    steps = {"c_m": c_m, "c_n": c_n, "a_m": a_m, "a_k": a_k, "b_k": b_k, "b_n": b_n}
+    sizes = struct("gemm", "Product", M=m, N=n, K=k, part=part, batches=batches, **steps)
+    grid, (bias_along, threads) = (blocks * batches, parts), constants("gemm", along, "THREADS")
+    device.launch("gemm", kernel, grid, threads, *arrays, bias_along, sizes, layout, T=c.dtype)
+    return c if parts == 1 else column_sums(device, c)
 
 
 def _batch_layout(batch: tuple[int, ...], a: Array, b: Array) -> np.ndarray | None:
@@ -164,11 +162,13 @@ def _batch_layout(batch: tuple[int, ...], a: Array, b: Array) -> np.ndarray | No
     return gpu.layout_of(batch, tuple(gpu.strides_of(x, (*batch, *x.shape[-2:]))[:-2] for x in (a, b)))
 
 
-def _pieces(blocks: int, terms: int) -> tuple[int, int]:
-    """In how many pieces a sum is cut, and how many of its terms are in each but the last."""
-    pieces = max(1, min(ENOUGH_BLOCKS // blocks, terms // LEAST_PIECE))
-    piece = -(-terms // (pieces * PIECE_STEP)) * PIECE_STEP
-    return -(-terms // piece), piece
+def _parts(blocks: int, terms: int) -> tuple[int, int]:
+    """Into how many parts a sum is cut, and how many of its terms are in each but the last."""
+    parts = max(1, min(ENOUGH_BLOCKS // blocks, terms // LEAST_PART))
+    (depth_bytes,) = constants("gemm", "DEPTH_BYTES")
+    tile = depth_bytes // 4  # of terms: a part is made of whole tiles; those of 8-byte elements are half as deep
+    part = -(-terms // (parts * tile)) * tile
+    return -(-terms // part), part
 
 
 def _steps(x: Array) -> tuple[int, int]:

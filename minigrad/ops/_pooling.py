@@ -11,7 +11,10 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
+
 from ..device import Device
+from ..kernel import struct
 from ..parallel import split
 from ._checks import Padding, Pair
 
@@ -73,9 +76,10 @@ def in_tiles(device: Device, shape: tuple[int, ...], work: Callable[[slice], Non
     split(device, shape[0], piece, at_least=tile)
 
 
-def axis_arguments(*pairs: Pair) -> tuple[int, ...]:
-    """What the kernels are told of the two axes: the vertical number of every pair, then the horizontal ones.
+def axis_structs(kernel: str, **pairs: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """What kernels/<kernel>.cu is told of the two axes, down the rows and across: a `struct Axis` each.
 
     Only a stride or a dilation can pass 2^31, with a single window or a single tap: there any number does the same.
     """
-    return tuple(min(pair[axis], 2**31 - 1) for axis in (0, 1) for pair in pairs)
+    down, across = ({name: min(pair[axis], 2**31 - 1) for name, pair in pairs.items()} for axis in (0, 1))
+    return struct(kernel, "Axis", **down), struct(kernel, "Axis", **across)

@@ -16,6 +16,7 @@ import numpy as np
 from .. import gpu
 from ..device import Device
 from ..engine import Array
+from ..kernel import constants
 
 Axes = tuple[int, ...]
 Shape = tuple[int, ...]
@@ -87,9 +88,7 @@ def _summed_along(x: Array, axis: int) -> Array:
 
 # ---------------------------------------------------------------- on a card
 
-WARP, TALL = 32, 8  # the block of all kernels there
-ROW_PIECE = 32 * WARP  # what a warp takes of a row: 32 elements a lane
-COLUMN_PIECE = 32 * TALL  # what a column of threads takes: 32 elements each
+EACH = 32  # elements of a row for each of its threads, where a row is cut in pieces
 
 
 class Rows:
@@ -112,8 +111,9 @@ class Rows:
         self.x, self.kept, self.reduced = x, layout_along(x, kept), layout_along(x, axes)
         longer = [axis for axis in range(x.ndim) if x.shape[axis] > 1]
         nearest = min(longer, key=lambda axis: abs(x.strides[axis]), default=None)
-        self.along = nearest in axes and self.n >= WARP  # with fewer, most lanes of a warp would have nothing to do
-        self.piece = ROW_PIECE if self.along else COLUMN_PIECE
+        warp, tall = constants("reduce", "WARP", "TALL")
+        self.along = nearest in axes and self.n >= warp  # with fewer, most lanes of a warp would have nothing to do
+        self.piece = EACH * (warp if self.along else tall)
         self.pieces = gpu.blocks(self.n, self.piece)
         self.pieces_shape = (self.outputs, self.pieces) if self.along else (self.pieces, self.outputs)
         self.pieces_axes = (1,) if self.along else (0,)
@@ -121,9 +121,10 @@ class Rows:
     def launch(self, device: Device, kernel: str, y: Array, *args: Any, **types: Any) -> None:
         """Run kernel "<name>_rows<...>" or "<name>_columns<...>"; `_rows` in its name stands for either."""
         name = kernel if self.along else kernel.replace("_rows", "_columns")
-        warps_each = gpu.blocks(self.outputs * self.pieces, TALL)
-        blocks = warps_each if self.along else gpu.blocks(self.outputs, WARP) * self.pieces
-        device.launch("reduce", name, blocks, (WARP, TALL), y, *args, **types)
+        warp, tall = constants("reduce", "WARP", "TALL")
+        warps_each = gpu.blocks(self.outputs * self.pieces, tall)
+        blocks = warps_each if self.along else gpu.blocks(self.outputs, warp) * self.pieces
+        device.launch("reduce", name, blocks, (warp, tall), y, *args, **types)
 
 
 def layout_along(x: Array, axes: Axes) -> np.ndarray | None:

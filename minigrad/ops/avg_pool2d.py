@@ -29,7 +29,7 @@ from ..gpu import THREADS
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
-from ._pooling import axis_arguments, in_tiles, taps_inside
+from ._pooling import axis_structs, in_tiles, taps_inside
 from ._reduction import DEPTH
 from ._windows import channels_last, nchw, output_shape, padded, taps
 
@@ -148,8 +148,8 @@ class AvgPool2d(Function, name="avg_pool2d"):
     def forward_gpu(self, x: Array) -> Array:
         (top, bottom), (left, right) = self.padding
         self.x_shape = x.shape
-        pads = (top, left), (bottom, right)
-        self.axes = axis_arguments(x.shape[2:], self.outputs, self.kernel, self.stride, *pads)
+        taps = {"taps": self.kernel, "stride": self.stride, "before": (top, left), "after": (bottom, right)}
+        self.axes = axis_structs("avg_pool2d", size=x.shape[2:], windows=self.outputs, **taps)
         x = self.device.contiguous(x)
         y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
         self.launch("avg_pool2d_forward", x, y)

@@ -41,7 +41,7 @@ from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
 from ..gpu import THREADS
-from ..kernel import CONVOLUTION
+from ..kernel import constants, struct
 from ..tensor import Tensor, apply, op
 from . import _conv2d_fast as fast
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
@@ -188,14 +188,19 @@ class Conv2d(Function):
         factors: the kernel's other arguments.  shape: (oh, ow).
         """
         (n, _, h, l), (o, cg, kh, kw), ((top, _), (left, _)) = self.x.shape, self.w.shape, self.p
-        sizes = (n, self.groups, cg, o // self.groups, h, l, *shape, kh, kw, *self.s, *self.d, top, left)
+        (oh, ow), (sh, sw), (dh, dw) = shape, self.s, self.d
+        channels = {"groups": self.groups, "cg": cg, "og": o // self.groups}
+        maps = {"n": n, "height": h, "width": l, "oh": oh, "ow": ow, "top": top, "left": left}
+        window = {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw}
+        sizes = struct("conv2d", "Convolution", **channels, **maps, **window)
         tile = 32 if rows <= 32 else 64
-        grid = gpu.blocks(columns, _COLUMNS) * phases, gpu.blocks(rows, tile)
+        columns_each, threads = constants("conv2d", "COLUMNS", "THREADS")
+        grid = gpu.blocks(columns, columns_each) * phases, gpu.blocks(rows, tile)
         parts, part_depth = _parts_of(grid[0] * grid[1] * self.groups, depth)
         y = out if parts == 1 else self.device.empty((parts, *out.shape), out.dtype)
-        args = (*factors, y, np.array([sizes], CONVOLUTION), part_depth)
+        args = (*factors, y, sizes, part_depth)
         blocks, types = (*grid, self.groups * parts), {"REAL": out.dtype}
-        self.device.launch("conv2d", f"conv2d_{kernel}_{tile}", blocks, THREADS, *args, **types)
+        self.device.launch("conv2d", f"conv2d_{kernel}_{tile}", blocks, threads, *args, **types)
         if parts > 1:
             args = (y, out, parts, out.size)
             self.device.launch("conv2d", "conv2d_add_parts", gpu.blocks(out.size), THREADS, *args, **types)
@@ -204,9 +209,8 @@ class Conv2d(Function):
         return 2 * len(x) * math.prod(self.outputs) * w.size
 
 
-# The GPU's tiles: kernels/conv2d.cu.  Where there are fewer tiles than would keep a card busy, say two for each of 80
-# multiprocessors, their sums are cut into parts.  No card is asked, so that the same bits come out on all.
-_COLUMNS = 128
+# On a card: where there are fewer tiles than would keep one busy, say two for each of 80 multiprocessors, their sums
+# are cut into parts.  No card is asked, so that the same bits come out on all.
 _ENOUGH_BLOCKS = 160
 _LEAST_DEPTH = 128  # of a part: enough for its writing and adding to be little work beside it
 
@@ -215,5 +219,6 @@ def _parts_of(blocks: int, depth: int) -> Pair:
     """Into how many parts to cut sums of `depth` terms, where `blocks` tiles are to be summed, and terms of a part."""
     wanted = max(1, min(gpu.blocks(_ENOUGH_BLOCKS, max(1, blocks)), depth // _LEAST_DEPTH))
     part = -(-depth // wanted)
-    part += -part % 16  # whole tiles, but for the last part
+    (depth_bytes,) = constants("conv2d", "DEPTH_BYTES")
+    part += -part % (depth_bytes // 4)  # whole tiles, but for the last part; those of float64 are half as deep
     return max(1, -(-depth // max(1, part))), part

@@ -30,12 +30,12 @@ from ..device import Device
 from ..engine import Array, Function
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..gpu import THREADS
+from ..kernel import constants
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, one_of
 from ._reduction import added_up
 
 REDUCTIONS = ("mean", "sum", "none")
-WARP = 32  # threads
 
 
 @op
@@ -110,7 +110,8 @@ class CrossEntropy(Function, name="cross_entropy"):
     def launch(self, kernel: str, *args: Any) -> None:
         """A kernel that gives each row a block, no larger than the row."""
         rows, classes = self.p.shape
-        grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(max(1, classes), WARP))
+        (warp,) = constants("cross_entropy", "WARP")
+        grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, warp * gpu.blocks(max(1, classes), warp))
         self.device.launch("cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
 
 

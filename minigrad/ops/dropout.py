@@ -29,6 +29,7 @@ from .. import gpu
 from ..engine import Array, Function
 from ..errors import ArgumentError
 from ..gpu import THREADS
+from ..kernel import constants
 from ..memory import empty_like
 from ..random import random_key
 from ..tensor import OPS, Tensor, apply, op
@@ -36,7 +37,6 @@ from ._checks import check_floating, flag, is_number, one_of
 
 FORMS = ("inverted", "paper")
 PHILOX = 256  # bits that Philox makes of one value of its counter
-TILE = 1024  # elements that share a thread block on a graphics card
 
 
 @op
@@ -115,8 +115,9 @@ class Dropout(Function):
         y = self.device.empty_like(x)
         counter, skip = divmod(self.before, PHILOX // self.bits)
         args = n, self.key, counter, skip, self.dropped, self.scale
-        types = {"REAL": x.dtype, "BITS": self.bits, "TILE": TILE}
-        grid = gpu.blocks(skip + n, TILE) if n else 0
+        types = {"REAL": x.dtype, "BITS": self.bits}
+        (tile,) = constants("dropout", "TILE")
+        grid = gpu.blocks(skip + n, tile) if n else 0
         self.device.launch("dropout", "dropout", grid, THREADS, x, y, *args, **types)
         return y
 

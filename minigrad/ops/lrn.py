@@ -31,14 +31,12 @@ from .. import gpu
 from ..arguments import number
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
+from ..kernel import constants, struct
 from ..memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
 from ._lrn_fast import ChannelSums, PixelSums, Work, differentiate, in_tiles, normalize
 from ._windows import channels_last, nchw
-
-PIXELS, CHANNELS, ROWS = 32, 32, 8  # of a block of threads, as in kernels/lrn.cu
-TILE = 32  # pixels across and down, of a block with as many ROWS of threads, as in kernels/lrn_within_map.cu
 
 
 @op
@@ -173,9 +171,9 @@ class ResponseNorm(Function):
         """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
         grid, threads, sizes = self.blocks_of_threads(*images[0].shape)
         kernel = f"{self.name}_{way}"
-        self.device.launch(self.name, kernel, grid, threads, *images, *sizes, *settings, REAL=images[0].dtype)
+        self.device.launch(self.name, kernel, grid, threads, *images, sizes, *settings, REAL=images[0].dtype)
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
+    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
         """How many blocks, the threads of each, and what the kernels are told of sizes and window."""
         raise NotImplementedError
 
@@ -198,11 +196,13 @@ class LRN(ResponseNorm):
         self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
         return dx
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
+    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
         """A block for every CHANNELS channels of a group, of every PIXELS pixels."""
         channels = c // self.groups
-        grid = gpu.blocks(n * h * w, PIXELS) * self.groups * gpu.blocks(channels, CHANNELS)
-        return grid, (PIXELS, ROWS), (n * h * w, h * w, self.groups, channels, self.reach(channels))
+        pixels, channels_each, rows = constants("lrn", "PIXELS", "CHANNELS", "ROWS")
+        grid = gpu.blocks(n * h * w, pixels) * self.groups * gpu.blocks(channels, channels_each)
+        sizes = {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels}
+        return grid, (pixels, rows), struct("lrn", "Maps", **sizes, reach=self.reach(channels))
 
 
 class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
@@ -221,7 +221,9 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         self.launch("backward", x, s, dy, dx, settings=(self.alpha, self.beta))
         return dx
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], tuple[int, ...]]:
+    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
         """A block for every TILE x TILE pixels of every map."""
-        grid = n * c * gpu.blocks(h, TILE) * gpu.blocks(w, TILE)
-        return grid, (TILE, ROWS), (h, w, self.reach(h), self.reach(w))
+        tile, rows = constants("lrn_within_map", "TILE", "ROWS")
+        grid = n * c * gpu.blocks(h, tile) * gpu.blocks(w, tile)
+        reach = {"reach_down": self.reach(h), "reach_across": self.reach(w)}
+        return grid, (tile, rows), struct("lrn_within_map", "Maps", height=h, width=w, **reach)

@@ -31,7 +31,7 @@ from ..gpu import THREADS
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._max_pool2d_fast import gradient, maxima, tap_type
-from ._pooling import axis_arguments
+from ._pooling import axis_structs
 from ._windows import output_shape, padded, taps
 
 
@@ -125,8 +125,8 @@ class MaxPool2d(Function, name="max_pool2d"):
     def forward_gpu(self, x: Array) -> Array:
         (top, _), (left, _) = self.padding
         self.x_shape = x.shape
-        pads = top, left
-        self.axes = axis_arguments(x.shape[2:], self.outputs, self.kernel, self.stride, pads, self.dilation)
+        taps = {"taps": self.kernel, "stride": self.stride, "padding": (top, left), "dilation": self.dilation}
+        self.axes = axis_structs("max_pool2d", size=x.shape[2:], windows=self.outputs, **taps)
         x = self.device.contiguous(x)
         y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
         if self.needs[0]:

@@ -24,11 +24,10 @@ from .. import gpu
 from ..device import Device
 from ..engine import Array, Function
 from ..gpu import THREADS
+from ..kernel import constants
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, normalized_axis
 from ._reduction import added_up
-
-WARP = 32  # threads
 
 
 @op
@@ -129,7 +128,8 @@ def _launch(device: Device, kernel: str, axis: int, *arrays: Array) -> None:
         return
     lines = x.size // length
     if inner == 1:  # a block for each line, no larger than the line
-        grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, WARP * gpu.blocks(length, WARP))
+        (warp,) = constants("softmax", "WARP")
+        grid, block = min(lines, gpu.MOST_BLOCKS), min(THREADS, warp * gpu.blocks(length, warp))
     else:  # a thread for each line
         grid, block = gpu.blocks(lines), THREADS
     device.launch("softmax", kernel, grid, block, *arrays, lines, length, inner, REAL=x.dtype)
