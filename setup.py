@@ -23,7 +23,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     # The CUDA sources stay in the top-level folder kernels/, where readers look; an installed wheel carries them inside
-    # the package.  minigrad/kernel.py finds them in both places.
+    # the package.  minigrad/gpu/sources.py finds them in both places.
     packages=[*find_packages(include=["minigrad", "minigrad.*"]), "minigrad._kernels"],
     package_dir={"minigrad._kernels": "kernels"},
     package_data={

@@ -22,12 +22,13 @@ import numpy as np
 from peers import environment, header, report, row
 
 import minigrad
-from minigrad import Tensor, nvrtc
+from minigrad import Tensor
 from minigrad.cudasim.counters import Row
 from minigrad.cudasim.runtime import SimRuntime
 from minigrad.cudasim.settings import ORDERS, options
 from minigrad.device import DeviceLike
-from minigrad.kernel_cases.ladder import LADDERS, entry_point
+from minigrad.gpu import nvrtc
+from minigrad.gpu.cases.ladder import LADDERS, entry_point
 
 ARCHITECTURES = ("sm_75", "sm_90")
 TYPES = ["-DREAL=float", "-DTYPE=float", "-DTAP=unsigned char"]

@@ -96,7 +96,7 @@ def minigrad_alexnet(
     for device in devices:
         minigrad.set_num_threads(threads, device)
     if threads == 1:
-        _limits.enter_context(minigrad.parallel.one_blas_thread())
+        _limits.enter_context(minigrad.processor.parallel.one_blas_thread())
     if in_turn:
         _limits.enter_context(minigrad.in_turn())
 

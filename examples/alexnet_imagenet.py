@@ -36,7 +36,8 @@ from trained import PREPARATION, WEIGHTS, Trained, readable
 from training import Scores, train_epoch
 
 import minigrad
-from minigrad import files, optim
+from minigrad import optim
+from minigrad.base import files
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.demo_set import make_demo_set
 from minigrad.errors import ArgumentError, DataError, printable

@@ -19,9 +19,9 @@ from progress import warn
 from run_folder import FILES, Run, cause
 
 import minigrad
-from minigrad import files
+from minigrad.base import files
+from minigrad.base.interrupts import hold
 from minigrad.errors import ArgumentError, MinigradError, printable
-from minigrad.interrupts import hold
 
 EARLIER = r"\.tmp[0-9A-Za-z]{6}|(preparation\.npz|weights\.safetensors)\.[0-9]+\.tmp"  # of earlier versions
 

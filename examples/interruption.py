@@ -2,8 +2,8 @@
 
 A program calls `begin` before its heavy imports and ends with `finish(main)`; it works inside `interruptible()`.
 There the first signal raises Interrupted; what must not be cut in two (a step of the optimiser, a file) stands in
-`with hold():` of minigrad.interrupts, which lets it wait.  After the first, signals are only counted, so that what is
-being kept is kept however often Ctrl-C is pressed; the fourth ends the program at once, for it may hang.  Outside
+`with hold():` of minigrad.base.interrupts, which lets it wait.  After the first, signals are only counted, so that what
+is being kept is kept however often Ctrl-C is pressed; the fourth ends the program at once, for it may hang.  Outside
 `interruptible()` there is nothing to keep: a signal prints one line and ends the program.
 
 This file imports next to nothing: until it is loaded, a signal still ends the program with a traceback.

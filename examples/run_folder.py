@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from progress import warn
 
-from minigrad import files
+from minigrad.base import files
+from minigrad.base.interrupts import hold
 from minigrad.errors import CheckpointError, MinigradError, printable
-from minigrad.interrupts import hold
 
 FILES = ("config.json", "log.csv", "metrics.json", "preparation.npz", "weights.safetensors")  # besides pictures
 

@@ -13,8 +13,8 @@ from run_folder import Log, TrainingError
 import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, nn
+from minigrad.base.interrupts import hold
 from minigrad.errors import DataError, some
-from minigrad.interrupts import hold
 
 
 class Scores(NamedTuple):

@@ -13,18 +13,11 @@ The map: tensor.py (tensors), engine.py and backward.py (gradients), parallel.py
 # modules of the same name: importing a submodule sets it as an attribute of the package, and the imports
 # below set the function over it. (Modules that are imported later find theirs in sys.modules and leave the
 # attribute alone.)
-from . import checkpoint, functional, init, nn, optim
-from .chunks import in_chunks, whole_batches
-from .cpu import CPU
+from . import checkpoint, functional, nn, optim
+from .base.grad_mode import is_grad_enabled, no_grad
+from .base.random import initial_seed, manual_seed
 from .cudasim.device import CudaSim
-from .debugging import debug
-from .device import (
-    Device,
-    default_device,
-    default_devices,
-    device,
-    set_default_devices,
-)
+from .device import Device, default_device, default_devices, device, set_default_devices
 from .errors import (
     ArgumentError,
     CheckpointError,
@@ -42,15 +35,17 @@ from .errors import (
 )
 from .functional import concat, split
 from .gpu.cuda import Cuda
-from .grad_mode import is_grad_enabled, no_grad
-from .gradcheck import gradcheck
-from .memory import empty_cache, keep_freed_memory, memory_summary, pool_limit, set_pool_limit
+from .nn import init
 from .ops._gemm import allow_tf32, gemm_in_use, set_gemm, tf32_allowed
-from .parallel import in_turn, num_threads, on_devices, set_num_threads
-from .profiler import profile
-from .random import initial_seed, manual_seed
+from .processor.chunks import in_chunks, whole_batches
+from .processor.cpu import CPU
+from .processor.memory import empty_cache, keep_freed_memory, memory_summary, pool_limit, set_pool_limit
+from .processor.parallel import in_turn, num_threads, on_devices, set_num_threads
+from .processor.textbook import Textbook
 from .tensor import Tensor, from_numpy
-from .textbook import Textbook
+from .tools.debugging import debug
+from .tools.gradcheck import gradcheck
+from .tools.profiler import profile
 
 _KINDS = CPU, Textbook, Cuda, CudaSim  # of devices; each enters itself when it is imported
 

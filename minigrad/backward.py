@@ -18,11 +18,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from . import tracing
+from .base.interrupts import Hold, hold
 from .device import Array, Device
 from .engine import Deliver, Function, Sums, backward_in_ten_lines, gradients_of, own, plan, walk
-from .interrupts import Hold, hold
-from .parallel import inside_worker, on_devices
+from .processor.parallel import inside_worker, on_devices
+from .tools import tracing
 
 
 def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None, since: int | None = None) -> None:

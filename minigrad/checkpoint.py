@@ -30,7 +30,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from . import files
+from .base import files
 from .errors import CheckpointError, printable
 from .tensor import Tensor
 

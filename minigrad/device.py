@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 import numpy as np
 
-from . import random
+from .base import random
 from .errors import DeviceError
 
 Array = Any  # numpy.ndarray on the processor, cupy.ndarray or cudasim.SimArray on a card

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from . import tracing
+from .base.interrupts import Hold
 from .device import Array
 from .errors import DeviceError, GraphError
-from .interrupts import Hold
+from .tools import tracing
 
 
 def backward_in_ten_lines(loss: Function, gradient: Array) -> dict[Any, Array]:

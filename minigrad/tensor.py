@@ -10,15 +10,15 @@ from typing import Any, Union
 
 import numpy as np
 
-from . import tracing
 from .backward import run_backward
-from .casting import cast
+from .base.casting import cast
+from .base.grad_mode import is_grad_enabled
 from .device import Array, Device, DeviceLike, default_device
 from .device import device as device_named
 from .engine import Function, Version, next_order
 from .errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
-from .grad_mode import is_grad_enabled
 from .operators import OPS, Operators, op  # noqa: F401 (a room takes Tensor, apply and op from here)
+from .tools import tracing
 
 TensorLike = Union["Tensor", np.ndarray, float, int, bool, list]
 

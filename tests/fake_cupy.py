@@ -1,4 +1,4 @@
-"""A stand-in for CuPy: as much of it as minigrad/cuda.py uses, over NumPy memory and the kernel emulator.
+"""A stand-in for CuPy: as much of it as minigrad/gpu/cuda_runtime.py uses, over NumPy memory and the kernel emulator.
 
     with fake_cupy.installed(cards=2, peers=True) as machine:
         x = minigrad.Tensor([1.0], device="cuda:0")
@@ -31,7 +31,7 @@ from minigrad.cudasim.runtime import SimRuntime
 from minigrad.cudasim.streams import HOST, Access, bytes_in_use
 from minigrad.cudasim.streams import Stream as Clocked
 from minigrad.errors import KernelError
-from minigrad.kernel import Parameter
+from minigrad.gpu.sources import Parameter
 
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 _sessions = itertools.count(1)

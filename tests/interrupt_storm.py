@@ -32,7 +32,8 @@ from threadpoolctl import threadpool_info
 
 import minigrad
 import minigrad.functional as F
-from minigrad import Tensor, nn, optim, parallel
+from minigrad import Tensor, nn, optim
+from minigrad.processor import parallel
 
 FAULTS = ("threads", "gradients", "weights", "blas", "handler", "next step", "swallowed")
 HANG_S = 60

@@ -179,8 +179,8 @@ def test_each_device_copies_what_it_reads(monkeypatch):
 
 @pytest.mark.parametrize("devices", [ONE, TWO], ids=["one", "two"])
 def test_convolutions_take_a_few_images_at_a_time_and_the_rest_the_whole_batch(devices, monkeypatch):
-    monkeypatch.setattr(minigrad.chunks, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(minigrad.chunks, "LEAST_BYTES", 1)
+    monkeypatch.setattr(minigrad.processor.chunks, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(minigrad.processor.chunks, "LEAST_BYTES", 1)
     net = AlexNet(10, "paper", devices, widths=NARROW)
     ahead, names = [net(Tensor(images(4, dtype="float32"))).node], {}
     while ahead:

@@ -10,7 +10,7 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DTypeError, Tensor, init, nn, optim
-from minigrad.arguments import integer, number, padding_of, pair
+from minigrad.base.arguments import integer, number, padding_of, pair
 
 
 def weight():

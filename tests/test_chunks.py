@@ -10,8 +10,8 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, Tensor, in_chunks, nn
-from minigrad.chunks import _bounds
 from minigrad.engine import Function
+from minigrad.processor.chunks import _bounds
 from minigrad.tensor import apply
 
 

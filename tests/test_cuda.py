@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import minigrad
-import minigrad.cuda
 import minigrad.functional as F
 from minigrad import Tensor
 from minigrad.cudasim.compiler import available
 from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
+from minigrad.gpu import cuda_runtime
 
 pytestmark = [
     pytest.mark.skipif(available() is not None, reason=str(available())),
@@ -475,17 +475,17 @@ def test_names_and_numbers():
     assert real("cuda.runtime.memcpyHostToDevice") == fake_cupy.HOST_TO_DEVICE
     assert real("cuda.runtime.memcpyDeviceToHost") == fake_cupy.DEVICE_TO_HOST
     error = real("cuda.runtime.CUDARuntimeError")
-    assert error(minigrad.cuda.OUT_OF_MEMORY).status == 2 and "MemoryAllocation" in str(error(2))
-    assert "PeerAccessAlreadyEnabled" in str(error(minigrad.cuda.PEER_ALREADY_ENABLED))
+    assert error(cuda_runtime.OUT_OF_MEMORY).status == 2 and "MemoryAllocation" in str(error(2))
+    assert "PeerAccessAlreadyEnabled" in str(error(cuda_runtime.PEER_ALREADY_ENABLED))
     for status, name in (
         (35, "InsufficientDriver"),
         (200, "InvalidKernelImage"),
         (209, "NoKernelImage"),
         (222, "UnsupportedPtx"),
     ):
-        assert status in minigrad.cuda.TOO_OLD and name.lower() in str(error(status)).lower(), str(error(status))
+        assert status in cuda_runtime.TOO_OLD and name.lower() in str(error(status)).lower(), str(error(status))
     for status, name in ((214, "ECC"), (700, "IllegalAddress"), (702, "LaunchTimeout"), (719, "LaunchFailure")):
-        assert status in minigrad.cuda.FATAL and name in str(error(status)), str(error(status))
+        assert status in cuda_runtime.FATAL and name in str(error(status)), str(error(status))
     nvrtc_error = real("cuda.nvrtc").NVRTCError
     assert nvrtc_error(7).status == 7 and nvrtc_error.__name__ == "NVRTCError" and issubclass(nvrtc_error, RuntimeError)
     assert isinstance(real("cuda.Event").done, property)
@@ -498,7 +498,7 @@ def test_names_and_numbers():
 
 def test_cublas_numbers():
     cublas = real("cuda.cublas")
-    error = cublas.CUBLASError(minigrad.cuda.CUBLAS_OUT_OF_MEMORY)
+    error = cublas.CUBLASError(cuda_runtime.CUBLAS_OUT_OF_MEMORY)
     assert error.status == 3 and type(error).__name__ == "CUBLASError" and "ALLOC_FAILED" in str(error)
     names = [path.rsplit(".", 1)[1] for path in fake_cupy.SURFACE if path.startswith("cuda.cublas.CUBLAS")]
     assert {name: getattr(cublas, name) for name in names} == {n: fake_cupy.SURFACE[f"cuda.cublas.{n}"] for n in names}
@@ -510,7 +510,7 @@ def test_cupy_takes_the_arguments_that_launch_passes():
     function = real("cuda.Function").__new__(real("cuda.Function"))
     stream = type("Null", (), {"ptr": 0})()
     layout = minigrad.gpu.layout_of((2, 3), ((3, 1), (0, 1)))
-    scalars = [np.dtype(name).type(1) for name in minigrad.kernel.C_TYPES]
+    scalars = [np.dtype(name).type(1) for name in minigrad.gpu.sources.C_TYPES]
     with pytest.raises(error, match="cuda"):  # no driver: but it came that far
         function((1, 1, 1), (1, 1, 1), (*scalars, layout), 0, stream)
     with pytest.raises(TypeError, match="size one"):

@@ -8,11 +8,12 @@ import sys
 import pytest
 
 import minigrad
-from minigrad import KernelError, kernel
+from minigrad import KernelError
 from minigrad.cudasim.__main__ import main
 from minigrad.cudasim.compiler import available
 from minigrad.cudasim.settings import current, options
 from minigrad.errors import printable
+from minigrad.gpu import sources as kernel
 
 pytestmark = [
     pytest.mark.skipif(available() is not None, reason=str(available())),

@@ -9,7 +9,7 @@ import minigrad
 from minigrad.cudasim import compiler, settings
 from minigrad.cudasim.streams import bytes_in_use
 from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
-from minigrad.kernel import kernel_source, replace_source
+from minigrad.gpu.sources import kernel_source, replace_source
 
 pytestmark = pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
 

@@ -5,7 +5,8 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import GraphError, NotFiniteError, Tensor, no_grad, tracing
+from minigrad import GraphError, NotFiniteError, Tensor, no_grad
+from minigrad.tools import tracing
 
 
 def line_of(text):

@@ -8,8 +8,8 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DTypeError, Tensor, gradcheck, nn
+from minigrad.base.random import Chunk, current_chunk
 from minigrad.ops.dropout import Dropout, _random_mask
-from minigrad.random import Chunk, current_chunk
 
 FORMS = ["inverted", "paper"]
 

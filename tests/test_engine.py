@@ -18,20 +18,19 @@ from minigrad import (
     ShapeError,
     Tensor,
     backward,
-    cpu,
     device,
     engine,
     gradcheck,
     is_grad_enabled,
     no_grad,
-    parallel,
     set_num_threads,
-    tracing,
 )
 from minigrad.backward import run_backward
 from minigrad.cudasim import compiler
 from minigrad.engine import Function, backward_in_ten_lines, next_order
+from minigrad.processor import cpu, parallel
 from minigrad.tensor import apply, wrap
+from minigrad.tools import tracing
 
 
 def normal(shape, seed=0, requires_grad=True):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from minigrad import files
+from minigrad.base import files
 from minigrad.errors import DataError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks, modes and signals of POSIX")

@@ -15,7 +15,7 @@ from minigrad.cudasim.settings import options
 from minigrad.errors import KernelError
 from minigrad.gpu import Card, Strided, layout_of
 from minigrad.gpu.layout import turn_of
-from minigrad.kernel import LAYOUT
+from minigrad.gpu.sources import LAYOUT
 from minigrad.optim import SGD
 from minigrad.tensor import wrap
 

@@ -9,13 +9,14 @@ import fake_cupy
 import numpy as np
 import pytest
 
-from minigrad import device, gemm_in_use, kernel
+from minigrad import device, gemm_in_use
 from minigrad.cudasim.compiler import available
 from minigrad.errors import DeviceError, KernelError
-from minigrad.hardware_check import __main__ as command
-from minigrad.hardware_check import compare, machine, roofline, tests
-from minigrad.hardware_check.report import Part
-from minigrad.kernel_cases import CASES
+from minigrad.gpu import sources as kernel
+from minigrad.gpu.cases import CASES
+from minigrad.gpu.hardware_check import __main__ as command
+from minigrad.gpu.hardware_check import compare, machine, roofline, tests
+from minigrad.gpu.hardware_check.report import Part
 
 pytestmark = [
     pytest.mark.skipif(available() is not None, reason=str(available())),
@@ -203,7 +204,7 @@ import dataclasses
 
 import fake_cupy
 from minigrad.hardware_check import roofline
-from minigrad.kernel_cases import CASES
+from minigrad.gpu.cases import CASES
 
 for name, value in vars(dataclasses.replace(roofline.EMULATOR, size="real", seconds=1e-9)).items():
     object.__setattr__(roofline.CARD, name, value)  # the object that is in use, which is frozen

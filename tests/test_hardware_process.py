@@ -13,9 +13,9 @@ import pytest
 
 import minigrad
 from minigrad.cudasim.compiler import available
-from minigrad.hardware_check import __main__ as command
-from minigrad.hardware_check import process
-from minigrad.hardware_check.report import Part, cell
+from minigrad.gpu.hardware_check import __main__ as command
+from minigrad.gpu.hardware_check import process
+from minigrad.gpu.hardware_check.report import Part, cell
 
 pytestmark = pytest.mark.cpu_only("brings its devices along")
 emulated = pytest.mark.skipif(available() is not None, reason=str(available()))

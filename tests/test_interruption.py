@@ -14,7 +14,7 @@ import pytest
 
 import minigrad.functional as F
 from minigrad import Tensor, checkpoint, nn, optim
-from minigrad.interrupts import hold
+from minigrad.base.interrupts import hold
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -145,7 +145,7 @@ interruption.finish(main)
 HANGS = """
 import time
 def main():
-    from minigrad.interrupts import hold
+    from minigrad.base.interrupts import hold
     with interruption.interruptible(), hold(finish=True):
         print("begun", flush=True)
         while True:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import minigrad
-from minigrad import Tensor, blas, interrupts, memory, nn, on_devices, optim, parallel
+from minigrad import Tensor, nn, on_devices, optim
+from minigrad.base import interrupts
+from minigrad.base.interrupts import hold
 from minigrad.cudasim import compiler
 from minigrad.engine import Function
-from minigrad.interrupts import hold
-from minigrad.memory import empty
+from minigrad.processor import blas, memory, parallel
+from minigrad.processor.memory import empty
 from minigrad.tensor import apply
 
 TWO = ["cpu:0", "cpu:1"]

@@ -5,9 +5,17 @@ import re
 import numpy as np
 import pytest
 
-from minigrad import kernel
 from minigrad.errors import DeviceError, KernelError
-from minigrad.kernel import constants, entry_points, full_source, kernel_folder, kernel_source, replace_source, struct
+from minigrad.gpu import sources as kernel
+from minigrad.gpu.sources import (
+    constants,
+    entry_points,
+    full_source,
+    kernel_folder,
+    kernel_source,
+    replace_source,
+    struct,
+)
 
 SOURCE = """#define ROWS 8  // of a block
 #define TWICE (2 * ROWS)

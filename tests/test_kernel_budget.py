@@ -9,8 +9,9 @@ import types
 
 import pytest
 
-from minigrad import kernel, nvrtc
 from minigrad.errors import KernelError, MinigradError, MissingDependencyError
+from minigrad.gpu import nvrtc
+from minigrad.gpu import sources as kernel
 
 try:
     nvrtc.library()

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from minigrad import kernel
 from minigrad.cudasim.compiler import available
 from minigrad.cudasim.runtime import SimRuntime
-from minigrad.kernel_cases import CASES, cases_of, computed_flops, differences, inputs_of, moved_bytes, run
+from minigrad.gpu import sources as kernel
+from minigrad.gpu.cases import CASES, cases_of, computed_flops, differences, inputs_of, moved_bytes, run
 from minigrad.tensor import OPS
 
 emulated = [

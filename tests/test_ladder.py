@@ -9,10 +9,11 @@ import pytest
 from reference import conv2d_reference, linear_reference, lrn_reference, max_pool2d_reference
 
 import minigrad
-from minigrad import Tensor, kernel
+from minigrad import Tensor
 from minigrad.cudasim.settings import ORDERS, options
 from minigrad.errors import ArgumentError, DeviceError, KernelError
-from minigrad.kernel_cases.ladder import LADDERS, TILES
+from minigrad.gpu import sources as kernel
+from minigrad.gpu.cases.ladder import LADDERS, TILES
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from kernel_ladder import CLIMBS, same_bits, traffic  # noqa: E402

@@ -12,11 +12,11 @@ from far import last_images_of_many
 
 import minigrad
 import minigrad.functional as F
+from minigrad.base.random import random_key
 from minigrad.cudasim import compiler, settings
 from minigrad.cudasim.runtime import SimRuntime
 from minigrad.ops.dropout import _mask_of_images
 from minigrad.optim import SGD
-from minigrad.random import random_key
 from minigrad.tensor import wrap
 
 pytestmark = pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))

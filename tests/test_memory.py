@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from minigrad.memory import keep_freed_memory
+from minigrad.processor.memory import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("not here")

@@ -9,8 +9,9 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, Tensor, memory, nn
-from minigrad.memory import SMALLEST, empty, empty_like, rounded
+from minigrad import ArgumentError, Tensor, nn
+from minigrad.processor import memory
+from minigrad.processor.memory import SMALLEST, empty, empty_like, rounded
 
 MB = 1 << 20
 

@@ -13,19 +13,10 @@ import pytest
 import threadpoolctl
 
 import minigrad
-from minigrad import (
-    ArgumentError,
-    DeviceError,
-    Tensor,
-    blas,
-    is_grad_enabled,
-    no_grad,
-    num_threads,
-    on_devices,
-    parallel,
-)
+from minigrad import ArgumentError, DeviceError, Tensor, is_grad_enabled, no_grad, num_threads, on_devices
 from minigrad.engine import Function
-from minigrad.parallel import inside_worker, split
+from minigrad.processor import blas, parallel
+from minigrad.processor.parallel import inside_worker, split
 from minigrad.tensor import apply
 
 TWO = ["cpu:0", "cpu:1"]

@@ -11,12 +11,13 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, Tensor, on_devices, optim, profile, tracing
+from minigrad import ArgumentError, Tensor, on_devices, optim, profile
 from minigrad.engine import Function
-from minigrad.parallel import split
-from minigrad.profiler import Profile
+from minigrad.processor.parallel import split
 from minigrad.tensor import apply
-from minigrad.tracing import Event
+from minigrad.tools import tracing
+from minigrad.tools.profiler import Profile
+from minigrad.tools.tracing import Event
 
 LONG = 0.05  # seconds: far more than any op here takes by itself
 
@@ -353,7 +354,7 @@ def test_off_ops_are_called_by_the_engine_itself():
     assert Caller.seen == ["minigrad.tensor", "minigrad.engine"]
     with profile():
         apply(Caller(), leaf(2)).sum().backward()
-    assert Caller.seen[2:] == ["minigrad.tracing", "minigrad.tracing"]
+    assert Caller.seen[2:] == ["minigrad.tools.tracing", "minigrad.tools.tracing"]
     assert tracing.region("a") is tracing.region("b", "cpu:0") is tracing.waited("c")
     assert tracing.pieces(len, "cpu:0") is len
 

@@ -12,7 +12,7 @@ import pytest
 
 import minigrad
 from minigrad.engine import Function
-from minigrad.kernel import kernel_folder
+from minigrad.gpu.sources import kernel_folder
 from minigrad.tensor import OPS
 
 PACKAGE = Path(minigrad.__file__).parent
@@ -20,15 +20,15 @@ ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
-    "errors arguments interrupts blas files memory casting tracing kernel random device indexing engine parallel cpu "
-    "textbook cuda gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
+    "errors arguments interrupts blas files memory casting tracing sources random device indexing engine parallel cpu "
+    "textbook cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
-    "kernel": "errors",
-    "cudasim": "errors files kernel device gpu",
-    "cuda": "errors",
+    "sources": "errors",
+    "cuda_runtime": "errors",
+    "cudasim": "errors files sources device gpu",
     "profiler": "errors tracing device parallel engine",
     "debugging": "errors arguments tracing",
     "gradcheck": "errors random device parallel grad_mode engine tensor",
@@ -37,17 +37,28 @@ ALLOWED = {
     "checkpoint": "errors files device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
-    "nvrtc": "errors files kernel",
-    "kernel_cases": "errors kernel device gpu grad_mode engine tensor functional optim",
+    "nvrtc": "errors files sources",
+    "cases": "errors sources device gpu grad_mode engine tensor functional optim",
 }
+# Folders that group modules: each module in them has a place of its own in the order.
+WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
+WINGS["gpu"] = {"sources", "cuda_runtime", "cases", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
 
 
+def place(name: str) -> str:
+    """Whose place in the order a module has: minigrad.ops.lrn that of "ops", minigrad.base.files its own, "files"."""
+    wing, inside = (*name.split(".")[1:3], "", "")[:2]
+    apart = WINGS.get(wing, set())
+    return inside if inside and (apart is None or inside in apart) else wing or "__init__"
+
+
 def unit(path: Path) -> str:
-    """The module of the package that a file belongs to: minigrad/ops/lrn.py is in "ops"."""
-    return "__main__" if path.stem == "__main__" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The same for a file."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "__main__" if path.stem == "__main__" else place(".".join(("minigrad", *parts)).removesuffix(".__init__"))
 
 
 def imports(path: Path) -> set[str]:
@@ -83,7 +94,7 @@ def test_imports_go_one_way(path):
     for name in imports(path):
         parts = name.split(".")
         if parts[0] == "minigrad":
-            there = parts[1] if len(parts) > 1 else "__init__"
+            there = place(name)
             below = set(ORDER[: ORDER.index(here)]) if here in ORDER else set()
             allowed = (set(ALLOWED[here].split()) if here in ALLOWED else below) | {here}
             assert there in allowed, f"{path.name} imports minigrad.{there}; {here} may know {sorted(allowed)}"
@@ -115,7 +126,7 @@ def test_every_room_is_complete(room):
 # ---------------------------------------------------------------- the order of a room, and its first face
 
 FACES = ["forward", "backward", "forward_cpu", "backward_cpu", "forward_gpu", "backward_gpu"]
-NOT_PLAIN = ("minigrad.memory", "minigrad.parallel", "minigrad.gpu")  # pools, threads, cards
+NOT_PLAIN = ("minigrad.processor.memory", "minigrad.processor.parallel", "minigrad.gpu")  # pools, threads, cards
 
 
 def assigned(statement: ast.stmt) -> list[str]:
@@ -189,9 +200,10 @@ def test_the_textbooks_face_is_plain_numpy(path):
 
 
 FAST = """
-from .. import gpu, parallel as threads
-from ..memory import empty_like as fresh, empty
-from ..parallel import split
+from .. import gpu
+from ..processor import parallel as threads
+from ..processor.memory import empty_like as fresh, empty
+from ..processor.parallel import split
 from ._windows import taps
 class A:
     def forward(self, x):
@@ -292,3 +304,19 @@ def _upper_case_integers(tree):
 
 
 _ARITHMETIC = (ast.Constant, ast.BinOp, ast.operator)
+
+
+def test_the_house_shows_its_rooms_at_one_glance():
+    """The entries of minigrad/, each a line in docs/architecture.md."""
+    others = ("__pycache__", "__init__.py", "py.typed")
+    shown = sorted(path.name for path in PACKAGE.iterdir() if path.name not in others)
+    assert len(shown) <= 20, shown
+
+
+def test_the_core_asks_the_device_and_never_what_kind_it_is():
+    for name in ("engine.py", "tensor.py", "backward.py"):
+        text = (PACKAGE / name).read_text(encoding="utf-8")
+        assert "is_cpu" not in text and "device.kind" not in text and "where.kind" not in text
+        known = {place(found) for found in imports(PACKAGE / name) if found.startswith("minigrad.")}
+        assert not known & {"gpu", "cpu", "textbook", "cudasim"}
+    assert len((PACKAGE / "engine.py").read_text().splitlines()) <= 300

@@ -14,7 +14,7 @@ What makes it a device, `cudasim:0`:
 
 - arena.py, memory.py: addresses of its own; arrays, guard zones, marks of what was written
 - streams.py: the order of work on several streams
-- runtime.py: all of this in the form that minigrad/cuda.py has it in, for a real card
+- runtime.py: all of this in the form that minigrad/gpu/cuda_runtime.py has it in, for a real card
 """
 
 from .settings import current, options

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..device import device
 from ..errors import ArgumentError, MinigradError, printable
-from ..kernel import kernel_file, kernel_folder, kernel_names, replace_source
-from ..kernel_cases import Case, cases_of, differences, run
+from ..gpu.cases import Case, cases_of, differences, run
+from ..gpu.sources import kernel_file, kernel_folder, kernel_names, replace_source
 from .runtime import SimRuntime
 from .settings import MODES, ORDERS, options, seconds
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from .. import files
+from ..base import files
 from ..errors import DeviceError, KernelError, printable
 from . import source as kernel_source
 

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minigrad import files
+from minigrad.base import files
 from minigrad.errors import DataError, printable
 
 __all__ = ["CLASSES", "make_demo_set", "render"]

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.arguments import integer
+from minigrad.base.arguments import integer
 from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
 from .decode import EXTENSIONS

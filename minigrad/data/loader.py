@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minigrad.arguments import integer
+from minigrad.base.arguments import integer
 from minigrad.errors import ArgumentError, DataError
 
 from .augment import CenterView, Image, View, channels_first

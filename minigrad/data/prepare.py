@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minigrad import files
-from minigrad.arguments import integer
+from minigrad.base import files
+from minigrad.base.arguments import integer
 from minigrad.errors import DataError, one_line, printable
 
 from . import decode

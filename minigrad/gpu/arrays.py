@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..casting import cast
+from ..base.casting import cast
 from ..device import Device
-from ..kernel import constants
 from .launching import THREADS, Array, Launching, Strided, blocks
 from .layout import Shape, turn_of, walks
+from .sources import constants
 
 
 class CardArrays(Launching):

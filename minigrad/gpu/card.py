@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..casting import cast
-from ..indexing import plain_index, rows_of, view
+from ..base.casting import cast
+from ..base.indexing import plain_index, rows_of, view
 from .arrays import CardArrays
 from .launching import THREADS, Array, blocks
 from .layout import Shape

@@ -1,4 +1,4 @@
-"""`cuda:N` as a device, and what to say where it cannot be one; the runtime is in minigrad/cuda.py."""
+"""`cuda:N` as a device, and what to say where it cannot be one; the runtime is in minigrad/gpu/cuda_runtime.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import DeviceError
 from .card import Card
 
 if TYPE_CHECKING:
-    from ..cuda import CudaRuntime
+    from .cuda_runtime import CudaRuntime
 
 
 class Cuda(Card, kind="cuda"):
@@ -23,7 +23,7 @@ class Cuda(Card, kind="cuda"):
 
     def _new_runtime(self) -> CudaRuntime:
         cupy_for(self.index)  # or an error that says what is missing
-        from ..cuda import CudaRuntime
+        from .cuda_runtime import CudaRuntime
 
         return CudaRuntime(self.index)
 

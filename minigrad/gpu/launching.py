@@ -14,8 +14,8 @@ import numpy as np
 
 from ..device import Device
 from ..errors import KernelError, OutOfMemoryError, printable
-from ..kernel import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file
-from ..parallel import go_on
+from ..processor.parallel import go_on
+from .sources import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernel import LAYOUT, constants
+from .sources import LAYOUT, constants
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 Shape = tuple[int, ...]

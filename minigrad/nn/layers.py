@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from .. import init
-from ..arguments import flag, integer, padding_of, pair
+from ..base.arguments import flag, integer, padding_of, pair
 from ..device import DeviceLike
 from ..errors import ArgumentError
 from ..tensor import Tensor
+from . import init
 from .module import Module, Parameter
 
 Size = int | tuple[int, int]

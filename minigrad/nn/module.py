@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..arguments import flag
+from ..base.arguments import flag
+from ..base.grad_mode import no_grad
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
 from ..errors import ArgumentError, CheckpointError, GraphError, printable
-from ..grad_mode import no_grad
 from ..tensor import Tensor, TensorLike
 
 Self = TypeVar("Self", bound="Module")

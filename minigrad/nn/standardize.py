@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..arguments import number
-from ..chunks import whole_batches
+from ..base.arguments import number
+from ..base.grad_mode import no_grad
 from ..errors import ArgumentError
-from ..grad_mode import no_grad
+from ..processor.chunks import whole_batches
 from ..tensor import Tensor
 from .layers import Conv2d, Linear
 from .module import Module

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import Padding, Pair, flag, integer, is_number, one_of, padding_of, pair  # noqa: F401 (for the rooms)
+from ..base.arguments import Padding, Pair, flag, integer, is_number, one_of, padding_of, pair  # noqa: F401 (for the rooms)
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 

@@ -35,8 +35,8 @@ import numpy as np
 
 from ..device import Device
 from ..engine import Array
-from ..memory import empty
-from ..parallel import split
+from ..processor.memory import empty
+from ..processor.parallel import split
 from ._checks import Padding, Pair
 from ._reduction import added_up
 from ._runs import runs

@@ -29,7 +29,7 @@ from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
 from ..gpu import Strided
-from ..kernel import constants, struct
+from ..gpu.sources import constants, struct
 
 ENOUGH_BLOCKS = 256  # two for every multiprocessor of a large card
 LEAST_PART = 512  # terms of a sum for which another part pays

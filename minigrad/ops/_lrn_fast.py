@@ -18,8 +18,8 @@ import numpy as np
 
 from ..device import Device
 from ..engine import Array
-from ..memory import empty
-from ..parallel import beside_others, split
+from ..processor.memory import empty
+from ..processor.parallel import beside_others, split
 
 TILE = 3 << 14  # elements: what one line of a formula writes, the next finds in the L2 cache
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..device import Device
 from ..engine import Array
-from ..memory import empty
+from ..processor.memory import empty
 from ._checks import Padding, Pair
 from ._pooling import Taps, first_taps, images_per_tile, in_tiles, taps_inside
 from ._runs import runs

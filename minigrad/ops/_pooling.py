@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from ..device import Device
-from ..kernel import struct
-from ..parallel import split
+from ..gpu.sources import struct
+from ..processor.parallel import split
 from ._checks import Padding, Pair
 
 # The taps of a window along one axis that are inside the image for one window or more.  Each has its number in the

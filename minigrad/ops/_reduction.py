@@ -16,7 +16,7 @@ import numpy as np
 from .. import gpu
 from ..device import Device
 from ..engine import Array
-from ..kernel import constants
+from ..gpu.sources import constants
 
 Axes = tuple[int, ...]
 Shape = tuple[int, ...]

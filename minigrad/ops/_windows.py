@@ -16,7 +16,7 @@ import numpy as np
 
 from ..engine import Array
 from ..errors import ShapeError
-from ..memory import empty
+from ..processor.memory import empty
 from ._checks import Padding, Pair
 
 # ---------------------------------------------------------------- windows, as the textbook has them

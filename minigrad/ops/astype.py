@@ -11,7 +11,7 @@ gradient. Numbers that the new type does not have become, on every device,
     integers to integers    x modulo 2^bits: the last bits of x
     floats to integers      the same of x without its fraction; of NaN and infinities, 0
 
-so that -1.0 is 255 as a uint8, and 300.7 is 44. minigrad/casting.py tells why.
+so that -1.0 is 255 as a uint8, and 300.7 is 44. minigrad/base/casting.py tells why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..casting import cast
+from ..base.casting import cast
 from ..engine import Array, Function
 from ..errors import DTypeError
 from ..tensor import DTYPES, Tensor, apply, op

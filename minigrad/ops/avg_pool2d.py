@@ -26,7 +26,7 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..gpu import THREADS
-from ..memory import empty
+from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._pooling import axis_structs, in_tiles, taps_inside

@@ -41,7 +41,7 @@ from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
 from ..gpu import THREADS
-from ..kernel import constants, struct
+from ..gpu.sources import constants, struct
 from ..tensor import Tensor, apply, op
 from . import _conv2d_fast as fast
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair

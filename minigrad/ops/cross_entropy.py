@@ -30,7 +30,7 @@ from ..device import Device
 from ..engine import Array, Function
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..gpu import THREADS
-from ..kernel import constants
+from ..gpu.sources import constants
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, one_of
 from ._reduction import added_up

@@ -26,12 +26,12 @@ from __future__ import annotations
 import numpy as np
 
 from .. import gpu
+from ..base.random import random_key
 from ..engine import Array, Function
 from ..errors import ArgumentError
 from ..gpu import THREADS
-from ..kernel import constants
-from ..memory import empty_like
-from ..random import random_key
+from ..gpu.sources import constants
+from ..processor.memory import empty_like
 from ..tensor import OPS, Tensor, apply, op
 from ._checks import check_floating, flag, is_number, one_of
 

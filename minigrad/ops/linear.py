@@ -21,8 +21,8 @@ import numpy as np
 from ..device import Device
 from ..engine import Array, Function
 from ..errors import ShapeError
-from ..memory import empty
-from ..parallel import split
+from ..processor.memory import empty
+from ..processor.parallel import split
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank
 from ._gemm import column_sums, product

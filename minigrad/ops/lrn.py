@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
-from ..arguments import number
+from ..base.arguments import number
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
-from ..kernel import constants, struct
-from ..memory import empty
+from ..gpu.sources import constants, struct
+from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
 from ._lrn_fast import ChannelSums, PixelSums, Work, differentiate, in_tiles, normalize

@@ -16,7 +16,7 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..gpu import THREADS
-from ..memory import empty_like
+from ..processor.memory import empty_like
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..base.indexing import plain_index, rows_of, view
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
-from ..indexing import plain_index, rows_of, view
 from ..tensor import Tensor, apply, op
 from ._checks import check_tensors, integer, normalized_axis
 

@@ -24,7 +24,7 @@ from .. import gpu
 from ..device import Device
 from ..engine import Array, Function
 from ..gpu import THREADS
-from ..kernel import constants
+from ..gpu.sources import constants
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, normalized_axis
 from ._reduction import added_up

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
-from ..arguments import is_number
+from ..base.arguments import is_number
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError

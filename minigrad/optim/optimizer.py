@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import tracing
-from ..arguments import number
+from ..base.arguments import number
+from ..base.interrupts import hold
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError
-from ..interrupts import hold
-from ..parallel import on_devices, split
+from ..processor.parallel import on_devices, split
 from ..tensor import Tensor, wrap
+from ..tools import tracing
 
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Group = dict[str, Any]

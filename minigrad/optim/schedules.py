@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..arguments import integer, is_number, number
+from ..base.arguments import integer, is_number, number
 from ..errors import ArgumentError, CheckpointError
 from .optimizer import Optimizer
 

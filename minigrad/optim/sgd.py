@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import gpu
-from ..arguments import is_number, one_of
+from ..base.arguments import is_number, one_of
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError

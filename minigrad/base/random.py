@@ -1,0 +1,113 @@
+"""Random numbers: a generator for every device, one seed for all, and numbers that belong to an image.
+
+Source: the generators of NumPy: SFC64 for a device's own stream; Philox, counter-based, for what belongs to images
+(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ArgumentError
+
+Stream = tuple[int, int]  # (0 for the processor and 1 for cards, number of the device)
+
+
+class Owner(Protocol):
+    """A device, here."""
+
+    generator: np.random.Generator
+
+
+_seed = 0
+_owners: list[tuple[Owner, Stream]] = []
+
+
+def give_generator(owner: Owner, stream: Stream) -> None:
+    """Set `owner.generator`; manual_seed will restart it."""
+    owner.generator = _generator(stream)
+    _owners.append((owner, stream))
+
+
+def manual_seed(seed: int) -> None:
+    """Restart the random generator of every device, present and future: the same seed gives the same bits.
+
+    Devices draw from different streams: dropout on cpu:1 does not repeat the mask of cpu:0.
+    """
+    global _seed
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ArgumentError(f"manual_seed: seed must be an integer >= 0, got {seed!r}")
+    _seed = int(seed)
+    for owner, stream in list(_owners):
+        owner.generator = _generator(stream)
+
+
+def initial_seed() -> int:
+    """The seed in force (0 until manual_seed is called)."""
+    return _seed
+
+
+def _generator(stream: Stream) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([_seed, *stream])))
+
+
+# ---------------------------------------------------------------- numbers that belong to images
+
+
+class Chunk:
+    """Which images of a batch a function is being run on: see random_key.  Chunks of one batch share `keys`."""
+
+    def __init__(self, first: int, images: int, keys: list[int], lock: threading.Lock):
+        self.first, self.images, self.keys, self.lock = first, images, keys, lock
+        self.drawn = 0
+
+
+current_chunk: ContextVar[Chunk | None] = ContextVar("minigrad_chunk", default=None)
+
+
+def random_key(owner: Owner) -> tuple[int, int, int]:
+    """A 64-bit key for one run of a random op, the place in the batch of its first image, and how many images it sees.
+
+    Outside in_chunks the batch counts as one image.  A random op draws the numbers of image i from a counter-based
+    generator with this key, at counters that depend on i alone.  Whole batch or chunk by chunk, on any number of
+    threads: each image gets the same numbers.  The n-th random op of one chunk has the key of the n-th of every other,
+    drawn from the device's generator by the first.
+    """
+    chunk = current_chunk.get()
+    if chunk is None:
+        return int(owner.generator.bit_generator.random_raw()), 0, 1
+    with chunk.lock:
+        if chunk.drawn == len(chunk.keys):
+            chunk.keys.append(int(owner.generator.bit_generator.random_raw()))
+        chunk.drawn += 1
+        return chunk.keys[chunk.drawn - 1], chunk.first, chunk.images
+
+
+# ---------------------------------------------------------------- fork
+
+_forking = threading.Lock()
+_held: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Wait until no thread draws numbers: the child would find the generator's lock taken, for ever."""
+    _forking.acquire()
+    _held[:] = [owner.generator.bit_generator.lock for owner, _ in list(_owners)]
+    for lock in _held:
+        lock.acquire()
+
+
+def _after_fork() -> None:
+    for lock in _held:
+        lock.release()
+    _held.clear()
+    _forking.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

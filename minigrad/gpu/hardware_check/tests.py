@@ -1,0 +1,50 @@
+"""The project's own tests, with a card as the device under test."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+from ...device import Device
+from .machine import checkout
+from .report import Part
+
+DONE = re.compile(r"(?P<test>\S*::.*) (?P<outcome>[A-Z]+)(?: \(.*\))? *(?:\[ *\d+%\])?")  # a line of pytest -v
+
+
+def run_tests(part: Part, device: Device, files: Sequence[str]) -> None:
+    """pytest in a process of its own, over `files` (default: all); a failure for each test that fails, as it fails."""
+    root = checkout()
+    if root is None:
+        part.line("Not run: minigrad was installed without its tests.  Clone the repository and run this there.")
+        return
+    command = [sys.executable, "-u", "-m", "pytest", "-vv", "-rfE", "--color=no", *(files or ["tests"])]
+    environment = os.environ | {"MINIGRAD_TEST_DEVICE": str(device)}
+    label = f"MINIGRAD_TEST_DEVICE={device} python -m pytest {' '.join(files or ['tests'])}"
+
+    def listened() -> Iterator[tuple[str, ...]]:
+        last, reasons, pipe = "no output", [], subprocess.PIPE
+        started = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        with started as ran:
+            for line in ran.stdout or ():
+                last = line.strip().strip("= ") or last
+                found = DONE.fullmatch(line.strip())
+                if found:
+                    part.tell("at", found["test"])
+                    if found["outcome"] in ("FAILED", "ERROR"):
+                        part.fail(found["test"])
+                        part.line(f"- {found['test']}")
+                elif line.startswith(("FAILED ", "ERROR ")):
+                    reasons.append(f"- {line.strip()}")
+        if ran.returncode and not part.failures:
+            part.fail(f"pytest ended with {ran.returncode}: {last}")
+        part.line("", f"{last}", *reasons)
+        yield from ()
+
+    part.head(f"`{label}`:", "")
+    part.work([(label, listened)])

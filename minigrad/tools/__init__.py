@@ -1,0 +1,1 @@
+"""What looks at a program at work: the profiler, the debugger, and gradcheck."""
