@@ -116,7 +116,7 @@ def device_list(text: str) -> tuple[str, ...]:
     try:
         devices = [minigrad.device(name) for name in names]
         for device in devices:
-            device.begin()  # imports CuPy and asks the driver, where a graphics card is named
+            device.synchronize()  # imports CuPy and asks the driver, where a graphics card is named
     except MinigradError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if len(devices) > 2 or len(set(devices)) < len(devices):

@@ -86,12 +86,8 @@ class Device(ABC):
         """The gradients of an op's inputs, by the same face."""
 
     @abstractmethod
-    def begin(self) -> None:
-        """Called before every op: DeviceError where the device cannot be used, Stopped where its worker is to end."""
-
-    @abstractmethod
     def synchronize(self) -> None:
-        """Wait until all that was begun here is done."""
+        """Wait until all that was begun here is done; DeviceError where the device cannot be used."""
 
     # ---------------------------------------------------------------- arrays
 

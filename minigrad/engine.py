@@ -267,8 +267,7 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
     Raises GraphError where the node or an array it needs is not what it was, and where a gradient does not fit.
     """
     node.check_usable()
-    recorder = tracing.recorder
-    grads = node.device.backward(node, dy) if recorder is None else recorder.backward(node, dy)
+    grads = (tracing.recorder or node.device).backward(node, dy)
     if len(grads) != len(node.inputs):
         raise GraphError(
             f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs: return one each"

@@ -309,7 +309,6 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
     on: where the output is, whatever the device of the inputs: for copy.
     """
     where = on or tensors[0].device
-    where.begin()
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
     for tensor in tensors:
@@ -325,8 +324,7 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
         if node is not None and node.order > newest:
             newest = node.order
     function.device, function.needs = where, tuple(needs)
-    recorder = tracing.recorder
-    y = where.forward(function, *arrays) if recorder is None else recorder.forward(function, arrays)
+    y = (tracing.recorder or where).forward(function, *arrays)
     version = None
     for tensor in tensors:
         if on is None and where.shares(y, tensor.data):
@@ -343,13 +341,13 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
 
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     """The NumPy array that a tensor of `data` will hold: the dtype rules of Tensor's docstring."""
-    if dtype is not None:
+    if dtype is not None and not (isinstance(dtype, np.dtype) and dtype in DTYPES):
         try:
-            wanted = np.dtype(dtype)
+            dtype = np.dtype(dtype)
         except TypeError:
             raise DTypeError(f"Tensor: dtype must name an element type, got {dtype!r}") from None
-        if wanted not in DTYPES:
-            raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {wanted}")
+        if dtype not in DTYPES:
+            raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {dtype}")
     try:
         array = np.asarray(data)
     except ValueError as error:

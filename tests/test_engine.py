@@ -741,7 +741,7 @@ def test_a_recorder_runs_every_op(monkeypatch):
     class Recorder:
         calls = []
 
-        def forward(self, function, arrays):
+        def forward(self, function, *arrays):
             self.calls.append((function.name, function.flops(*arrays)))
             return function.device.forward(function, *arrays)
 

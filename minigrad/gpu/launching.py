@@ -55,14 +55,11 @@ class Launching(Device):
                     self._runtime = self._new_runtime()
         return self._runtime
 
-    def begin(self) -> None:
-        _ = self.runtime
-        go_on()
-
     def synchronize(self) -> None:
         self.runtime.synchronize()
 
     def forward(self, function: Any, *arrays: Array) -> Array:
+        go_on()
         try:
             return function.forward_gpu(*arrays)
         except OutOfMemoryError as error:

@@ -35,9 +35,6 @@ class CPU(Device, kind="cpu"):
         grads = node.backward_cpu(dy)
         return grads if isinstance(grads, tuple) else (grads,)
 
-    def begin(self) -> None:
-        pass  # `split` looks whether its worker is to end
-
     def synchronize(self) -> None:
         pass  # what NumPy was asked for is done when it returns
 

@@ -53,16 +53,15 @@ class _Debugger:
     def __init__(self, inner: tracing.Recorder | None, check_finite: bool):
         self.inner, self.check_finite = inner, check_finite
 
-    def forward(self, function: Any, arrays: list[Any]) -> Any:
+    def forward(self, function: Any, *arrays: Any) -> Any:
         function.name = f"{function.name} at {_line_of_the_program()}"  # what its errors call it from now on
-        run = function.device.forward if self.inner is None else None
-        y = run(function, *arrays) if run else self.inner.forward(function, arrays)  # type: ignore[union-attr]
+        y = (self.inner or function.device).forward(function, *arrays)
         if self.check_finite:
             self._check(function, "the result", y, "its inputs", [x for x in arrays if _same_device(function, x)])
         return y
 
     def backward(self, node: Any, dy: Any) -> Any:
-        grads = node.device.backward(node, dy) if self.inner is None else self.inner.backward(node, dy)
+        grads = (self.inner or node.device).backward(node, dy)
         if self.check_finite:
             for position, (target, grad) in enumerate(zip(node.inputs, grads)):
                 if target is not None and grad is not None and target.device is node.device:

@@ -51,8 +51,8 @@ class Recorder:
         self.began = perf_counter_ns()
         self.at = threading.local()  # .task: what this thread is at
 
-    def forward(self, function: Any, arrays: list[Any]) -> Any:
-        """Run a Function's forward."""
+    def forward(self, function: Any, *arrays: Any) -> Any:
+        """Run a Function's forward, in the place of its device."""
         shapes = tuple(array.shape for array in arrays)
         task = Task(function.name, "forward", str(function.device), shapes)
         flops = function.flops_forward = int(function.flops(*arrays))  # for backward, which has no inputs to ask with
@@ -61,7 +61,7 @@ class Recorder:
         return y
 
     def backward(self, node: Any, dy: Any) -> Any:
-        """Run a Function's backward."""
+        """Run a Function's backward, in the place of its device."""
         task = Task(node.name, "backward", str(node.device), (dy.shape,))
         flops = getattr(node, "flops_forward", 0) * sum(node.needs[:2])
         saved = list(vars(node).values())
