@@ -14,7 +14,7 @@
 //       dw     o       c,u,v                  n,i,j       dy      x
 //
 // `right` is never stored: each element is looked up in its image when it is needed ("implicit GEMM").  That is cheap,
-// because where it lies is a sum: the place of its column, plus the step of its depth index.
+// because its address is a sum of two: where its column begins (Origin) and how far its depth index leads on (Step).
 //
 // tile_product.cuh multiplies, tile by tile; this file says where the factors lie.  Where there are few tiles, the sums
 // are cut into parts by depth, each for a block of its own; conv2d_add_parts adds them, always in the same order.
@@ -25,7 +25,7 @@
 #include "tile_product.cuh"
 
 #define COLUMNS 128           // of a tile
-#define OUTSIDE (-(1 << 30))  // a row that is in no image, whatever is added to it
+#define OUTSIDE (-(1 << 30))  // a row in no image, also with a row or another OUTSIDE added: two just fit an int
 
 // The sizes in the formulas.
 struct Convolution {
@@ -69,7 +69,7 @@ struct Product {
 template <int ROWS, bool ALONG_K, class P>
 struct Factors {
     static constexpr int DEPTH = DEPTH_BYTES / sizeof(REAL);
-    static constexpr int ORIGINS = ALONG_K ? Share<COLUMNS>::STEPS : 1;  // a thread's elements are of so many columns
+    static constexpr int ORIGINS = ALONG_K ? Share<COLUMNS>::STEPS : 1;  // columns a thread fetches from
     static constexpr Share<ROWS> left = {true};
     static constexpr Share<COLUMNS> right = {ALONG_K};
     const P& p;

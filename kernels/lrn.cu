@@ -12,7 +12,7 @@
 // is in, all by threads of one block: the first time from memory, then from the L1 cache.
 //
 // Backward computes s again, from x that it needs anyway: an s kept by forward would be an array of x's size, written
-// and read back.  The terms of the second sum take a power each.  They go through shared memory, so that a block
+// and read back.  Each term of the second sum costs a power s_j^beta.  They go through shared memory, so that a block
 // computes each of them once, for all its windows.
 
 // The launch bounds ask for 3 blocks at a time on a multiprocessor: more would leave a thread too few registers, and

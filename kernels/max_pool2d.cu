@@ -9,7 +9,8 @@
 // Backward: one thread per pixel of x asks the windows that see it, always in the same order, which of them it won.
 // (The other way round, each window would have to add its dy atomically, in an order that changes from run to run.)
 //
-// TAP: an unsigned integer type that can hold the number of any tap.
+// TAP: an unsigned integer type that can hold the number of any tap.  Place, place_of and global_thread are those of
+// common.cuh, which is put before every kernel file.
 
 // Pixels and windows along one axis; in the formula's letters size = H, windows = OH, stride = s, padding = p (that
 // before the first pixel), dilation = d.
@@ -62,7 +63,7 @@ extern "C" __global__ void max_pool2d_values(
     }
 }
 
-// The first and the last window that reach to a pixel or beyond it, and start at it or before it.
+// The windows that may see a pixel: the first that reaches to it or beyond, and the last that starts at it or before.
 __device__ __forceinline__ int first_window(Axis axis, int pixel) {
     int beyond = pixel + axis.padding - axis.dilation * (axis.taps - 1);
     return beyond <= 0 ? 0 : (beyond - 1) / axis.stride + 1;  // rounded up

@@ -5,7 +5,7 @@
     minigrad.functional.relu(x).sum().backward()
     print(x.grad)
 
-The map: tensor.py (tensors), engine.py and backward.py (gradients), parallel.py (threads), device.py (devices), gpu/
+The map: tensor.py (tensors), engine.py and backward.py (gradients), processor/ (the CPU, its threads), device.py (devices), gpu/
 (kernels are launched there), ops/ (one op in each file).
 """
 

@@ -1,12 +1,12 @@
 """Backward: from the loss to the leaves, on one device or on several at the same time.
 
-On one, the walk of engine.py: nodes newest first (from textbook:0, its ten lines).  With several devices in the graph,
-each has a queue of its own, and its worker takes the newest node that is ready:
+On one, the walk of engine.py: nodes newest first (its ten lines, where the loss is on textbook:0).  With several
+devices in the graph, each has a queue of its own, and its worker takes the newest node that is ready:
 
 - Order.  A node is ready when all parts of its gradient are there.  Parts are added newest consumer first, in whatever
   order they come: the bits do not depend on which thread was faster.
 - No deadlock.  Of the nodes that have not run, the newest has no consumer left, so it is ready, in the queue of its
-  device, and that device's worker is the only one that could be busy.
+  device.  The worker there takes it as soon as the node that it is at has run, so some worker always has work.
 - Errors, Ctrl-C.  Whoever fails tells all; every worker ends with the node that it is at.  Leaves get their gradients
   at the very end, all or none.
 """
@@ -70,7 +70,7 @@ class _Parts:
     __slots__ = ("awaited", "early")
 
     def __init__(self) -> None:
-        self.awaited: list[tuple[int, int]] = []  # (order, position) of the consumers, the first to add last
+        self.awaited: list[tuple[int, int]] = []  # (order, position) of consumers; pop() gives the next to add
         self.early: dict[tuple[int, int], Array | None] = {}  # parts that came before their turn
 
     def in_order(self, key: tuple[int, int], part: Array | None) -> Iterator[Array | None]:
@@ -81,7 +81,7 @@ class _Parts:
 
 
 class _Concurrent:
-    """Backward with a worker and a queue of ready nodes for each device."""
+    """Backward with a worker and a queue of ready nodes for each device; called like `walk`: making one runs it."""
 
     def __init__(
         self,

@@ -1,14 +1,16 @@
 """Devices: where a tensor lives.  A device has a name, arrays of its own kind, and one random generator.
 
 `cpu:0`, `cpu:1`, ... are lanes of the same processor.  A tensor belongs to one of them, two of them never meet in
-one op, and each has a worker thread of its own (parallel.py), so that what is split over two GPUs in the paper is
-split in the same way, and runs at the same time, on a laptop.  `textbook:0` is the processor too, and runs the first
-face of every op: the formula in plain NumPy, for reading and for stepping through.  `cuda:N` is a graphics card,
-reached through CuPy; `cudasim:N` is one that is emulated on the processor, kernel by kernel, thread by thread.
+one op, and each has a worker thread of its own (processor/parallel.py), so that what is split over two GPUs in the
+paper is split in the same way, and runs at the same time, on a laptop.  `textbook:0` is the processor too, and runs the
+formula of every op in plain NumPy, its first "face" (engine.py, Function), for reading and for stepping through.
+`cuda:N` is a graphics card, reached through CuPy; `cudasim:N` is one that is emulated on the processor, kernel by
+kernel, thread by thread.
 
-A kind of device is a subclass of Device in a file of its own (cpu.py, textbook.py, cuda.py, cudasim/device.py): it says
-which face of an op it runs, and how its arrays do the few things that tensors, the engine and optimisers ask of arrays
-of any kind.  Ops ask for more: their fast face is NumPy, and the card's uses what gpu/ adds.
+A kind of device is a subclass of Device in a file of its own (processor/cpu.py, processor/textbook.py, gpu/cuda.py,
+cudasim/device.py): it says which face of an op it runs, and how its arrays do the few things that tensors, the engine
+and optimisers ask of arrays of any kind.  Ops ask for more: their fast face is NumPy, and the card's uses what gpu/
+adds.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Device(ABC):
     array_type: type  # of its arrays
     on_host: ClassVar[bool] = False  # whether its arrays are NumPy's, in the memory of the processor
     shares_cores: ClassVar[bool] = False  # whether its ops use the processor's cores, by `split` and in_chunks
-    plain: ClassVar[bool] = False  # whether all is done in the calling thread, and backward in ten lines: for reading
+    plain: ClassVar[bool] = False  # for reading: all is done in the calling thread, and backward is the ten lines
     threads: int | None = None  # set by set_num_threads; None: an equal share of the cores
     generator: np.random.Generator
 
@@ -151,6 +153,8 @@ class Device(ABC):
 def device(spec: DeviceLike) -> Device:
     """The device of that name: "cpu" is "cpu:0", "cuda" is "cuda:0".  DeviceError for anything else.
 
+    As this function has the name, variables and parameters that hold a device are often called `where`.
+
     Naming a graphics card does not touch it: CuPy is imported when the first tensor goes there.
     """
     if isinstance(spec, Device):
@@ -165,8 +169,10 @@ def device(spec: DeviceLike) -> Device:
             f"the kinds are {', '.join(sorted(KINDS))}"
         )
     kind, index = match[1], int(match[2] or 0)
-    # setdefault is one step: two threads get the same object
-    return _devices.setdefault(f"{kind}:{index}", KINDS[kind](index))
+    name = f"{kind}:{index}"
+    if name not in _devices:
+        _devices.setdefault(name, KINDS[kind](index))  # one step: two threads get the same object
+    return _devices[name]
 
 
 def default_devices() -> tuple[Device, ...]:

@@ -47,10 +47,11 @@ class Version:
 
 
 class Function:
-    """One op, and the graph node that a run of it leaves.  Each room in minigrad/ops derives one or more.
+    """One op, and the graph node that a run of it leaves.  Each room (minigrad/ops/<op>.py) derives one or more.
 
-    A room defines `forward(*arrays) -> array` and `backward(dy) -> array or tuple of arrays (or None), one per input`:
-    the formula in plain NumPy, which runs on textbook:0.  Where that is not fast enough, `forward_cpu` and
+    An op has up to three faces, ways to compute the same, and the device picks one of them.  A room defines
+    `forward(*arrays) -> array` and `backward(dy) -> array or tuple of arrays (or None), one per input`: the
+    formula in plain NumPy, which runs on textbook:0.  Where that is not fast enough, `forward_cpu` and
     `backward_cpu` do the same in less time on cpu:N (an op without them runs the first pair there), and `forward_gpu`
     and `backward_gpu` launch kernels on a card.  What backward needs, forward keeps as attributes under the names of
     the formula (`self.x = x`); the engine drops them as soon as backward has used them.  Rules for backward:
@@ -67,9 +68,7 @@ class Function:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     order = 0
-    inputs: tuple[
-        Any, ...
-    ]  # per input, its node or the leaf itself, or None; never a Tensor that is not a leaf: see `apply`
+    inputs: tuple[Any, ...]  # per input the node that made it, or the leaf's tensor; None: no gradient wanted
     watched: list[tuple[Version, int, int, tuple[int, ...]]]  # version, its value, position, shape
 
     def __init_subclass__(cls, name: str | None = None) -> None:
@@ -170,7 +169,8 @@ Deliver = Callable[[Any, Array], None]
 class Sums:
     """Gradients while their parts come in: the one place where they are added, and where one is found complete.
 
-    expected: for each end, how many parts are to come; `deliver(end, gradient)` is called when the last one has.
+    expected: for each end (see `plan`), how many parts are to come; `deliver(end, gradient)` is called when the last
+    one has.
     """
 
     def __init__(self, expected: dict[Any, int], deliver: Deliver):
@@ -208,7 +208,7 @@ class Sums:
 def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
     """The nodes to run, newest first, and the ends, with the number of parts of each one's gradient.
 
-    Raises before anything runs.
+    An end is a leaf, or a node older than `since`.  Raises before anything runs.
     """
     nodes: list[Function] = []
     ends: dict[Any, int] = {}
@@ -234,8 +234,8 @@ def walk(
 ) -> None:
     """Backward in one thread: run `nodes`, newest first, and deliver the gradient of each end once it is complete.
 
-    A node's sum is complete when its turn comes; the parts of a sum come newest consumer first, too.  Stops early, with
-    an empty hand, where Ctrl-C is held back.
+    A node's sum is complete when its turn comes; the parts of a sum come newest consumer first, too.  Once
+    Ctrl-C has come (`held`), no further node is run.
     """
     sums = Sums(ends, deliver)
     sums.add(root, gradient)

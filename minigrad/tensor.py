@@ -237,7 +237,7 @@ class Tensor(Operators):
         return self
 
     def _update(self, other: TensorLike, ufunc: Any) -> Any:
-        # Where a gradient would be lost, Python falls back to `x = x + other`, which records an op.
+        # Where a gradient would be lost: at NotImplemented Python goes on to `x = x + other`, which records an op.
         if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
             return NotImplemented
         self.device.update(ufunc.__name__, self.data, self._bare(other))
@@ -306,7 +306,7 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
     The node keeps edges to the nodes of its inputs (or to the leaves), not the input tensors: an intermediate array
     lives as long as somebody holds its tensor or an op kept it for backward, and no longer.
 
-    on: where the output is, whatever the device of the inputs: for copy.
+    on: the device of the output, where inputs may be on another: only the op `copy` needs that.
     """
     where = on or tensors[0].device
     enabled = is_grad_enabled()

@@ -12,6 +12,7 @@ import pytest
 
 import minigrad
 from minigrad import ArgumentError, DeviceError, Tensor
+from minigrad.base import random
 
 # ---------------------------------------------------------------- names
 
@@ -31,6 +32,12 @@ def test_names():
 def test_names_that_are_none(name):
     with pytest.raises(DeviceError, match="device: expected a name such as 'cpu:0' or 'cuda:1', got"):
         minigrad.device(name)
+
+
+def test_a_short_name_makes_no_device_anew():
+    known = len(random._owners)
+    assert all(minigrad.device(name) is minigrad.device(name + ":0") for name in ("cpu", "textbook") * 3)
+    assert len(random._owners) <= known + 2
 
 
 def test_the_function_is_not_hidden_by_the_module():

@@ -3,7 +3,9 @@
     y[n,o,i,j] = b[o] + sum over c,u,v of  w[o,c,u,v] * x[n, c, s*i + d*u - p, s*j + d*v - p]
 
 with stride s, dilation d and padding p (x is 0 outside the image), o running over output channels and c over the
-input channels of o's group.  Each derivative reads the same sum along another of its variables:
+input channels of o's group.  Write dy for the derivative of the loss by y.  Every product w * x in that sum passes
+dy[n,o,i,j] on to both its factors, times the other one; so a derivative collects all products that its factor is in
+(h and l are the row and column of a pixel of x):
 
     db[o]       = sum over n,i,j of  dy[n,o,i,j]
     dw[o,c,u,v] = sum over n,i,j of  dy[n,o,i,j] * x[n, c, s*i + d*u - p, s*j + d*v - p]
@@ -20,9 +22,10 @@ convolution of x with dy as its kernel, where stride and dilation have changed p
 were.  (tests/test_conv2d.py computes both in this way.)
 
 The textbook's face below takes one tap (u,v) of the window at a time, for all outputs at once.  The fast one, by
-products of matrices ("im2col"), is in _conv2d_fast.py.  The card's kernels, kernels/conv2d.cu, keep tiles so small that
-nothing is ever unrolled, and gather dx: each of its pixels looks up the taps that have seen it.  How one comes to such
-a kernel: kernels/ladder/conv2d_1_naive.cu, _2_tiled.cu, _3_register_blocked.cu, compared by
+products of matrices ("im2col"), is in _conv2d_fast.py.  The card's kernels, kernels/conv2d.cu, make the same products
+but never store im2col's matrix: they look each element up in its image.  And they gather dx: each of its pixels looks
+up the taps that have seen it, where the CPU's faces scatter, tap by tap.  How one comes to such a kernel:
+kernels/ladder/conv2d_1_naive.cu, _2_tiled.cu, _3_register_blocked.cu, compared by
 benchmarks/kernel_ladder.py (benchmarks/results/kernel_ladder.md).
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5; groups are the paper's "kernels that take input only from
@@ -90,7 +93,8 @@ def conv2d(
     if bias is not None and bias.shape != (o,):
         raise ShapeError(f"conv2d: bias must have shape ({o},), one number per output channel, it has {bias.shape}")
     outputs = output_shape("conv2d", x.shape, (kh, kw), s, p, d)
-    # A stride larger than the image, or the dilation of a single tap, may be any number: it gets one that kernels take.
+    # With a stride beyond the padded image there is one output, whatever the stride, and the dilation of a single tap
+    # moves nothing.  So both may be huge; they are cut down, for kernels take 32-bit integers.
     s, d = (min(s[0], sum(p[0]) + h), min(s[1], sum(p[1]) + l)), (d[0] if kh > 1 else 1, d[1] if kw > 1 else 1)
     return apply(Conv2d(s, p, d, groups, outputs), *(t for t in (x, weight, bias) if t is not None))
 
@@ -125,7 +129,7 @@ class Conv2d(Function):
 
     def gradient_of_x(self, dy: Array) -> Array:
         dxp = np.zeros_like(padded(self.x, self.p))
-        for o, u, v, seen in self.taps_of_groups(dxp):
+        for o, u, v, seen in self.taps_of_groups(dxp):  # seen is a view of dxp: += adds to the pixels there
             seen += np.einsum("oc,noij->ncij", self.w[o, :, u, v], dy[:, o], optimize=True)
         (top, _), (left, _), (h, l) = *self.p, self.x.shape[2:]
         return dxp[:, :, top : top + h, left : left + l]
@@ -169,10 +173,12 @@ class Conv2d(Function):
         dx = dw = db = None
         if self.needs[0]:
             dx = self.device.empty_like(x)
-            # Every sh-th row and sw-th column of dx is a product of its own: the same taps reach all its pixels.
+            # Row h of dx takes tap u only where sh divides h + p - dh*u (conv2d.cu).  So rows whose h leaves the same
+            # rest by sh take the same taps, and columns likewise: each of the sh*sw kinds of pixels, a "phase", is a
+            # product of its own.  -(-a // b) is a / b rounded up; these are the sizes of the largest phase.
             columns = n * -(-h // sh) * -(-l // sw)
-            taps = math.prod(-(-k // (s // math.gcd(s, d))) for k, s, d in zip((kh, kw), self.s, self.d))
-            self.multiply("backward_x", dx, cg, columns, og * taps, dy, w, shape=(oh, ow), phases=sh * sw)
+            taps_each = math.prod(-(-k // (s // math.gcd(s, d))) for k, s, d in zip((kh, kw), self.s, self.d))
+            self.multiply("backward_x", dx, cg, columns, og * taps_each, dy, w, shape=(oh, ow), phases=sh * sw)
         if self.needs[1]:
             dw = self.device.empty_like(w)
             self.multiply("backward_w", dw, og, cg * kh * kw, n * oh * ow, dy, x, shape=(oh, ow))
@@ -185,7 +191,7 @@ class Conv2d(Function):
     ) -> None:
         """Fill `out` with a product rows x depth x columns per group (and phase), by kernel conv2d_<kernel>_<tile>.
 
-        factors: the kernel's other arguments.  shape: (oh, ow).
+        factors: the kernel's other arguments.  shape: (oh, ow).  phases: products per group, see backward_gpu.
         """
         (n, _, h, l), (o, cg, kh, kw), ((top, _), (left, _)) = self.x.shape, self.w.shape, self.p
         (oh, ow), (sh, sw), (dh, dw) = shape, self.s, self.d

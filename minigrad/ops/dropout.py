@@ -103,7 +103,7 @@ class Dropout(Function):
 
     def forward_gpu(self, x: Array) -> Array:
         self.key, first, images = random_key(self.device)
-        self.before = first * (x.size // images)
+        self.before = first * (x.size // images)  # elements of the batch that come before this chunk
         return self.masked_gpu(x)
 
     def backward_gpu(self, dy: Array) -> Array:

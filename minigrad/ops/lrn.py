@@ -103,15 +103,15 @@ class ResponseNorm(Function):
 
     def __init__(self, n: Any, k: Any, alpha: Any, beta: Any, groups: Any = 1):
         """ArgumentError for settings out of range."""
-        op = self.name
-        self.n, self.groups = integer(op, "n", n, 1), integer(op, "groups", groups, 1)
-        self.k, self.alpha, self.beta = number(op, "k", k), number(op, "alpha", alpha), number(op, "beta", beta)
+        name = self.name  # "lrn" or "lrn_within_map": Function gives it to the class
+        self.n, self.groups = integer(name, "n", n, 1), integer(name, "groups", groups, 1)
+        self.k, self.alpha, self.beta = number(name, "k", k), number(name, "alpha", alpha), number(name, "beta", beta)
         if self.n % 2 == 0:
-            raise ArgumentError(f"{op}: n must be odd, got {self.n}: even windows have no middle, use {self.n + 1}")
+            raise ArgumentError(f"{name}: n must be odd, got {self.n}: even windows have no middle, use {self.n + 1}")
         if self.k <= 0:
-            raise ArgumentError(f"{op}: k must be > 0, got {self.k}: where all x are 0, s would be 0 and y undefined")
+            raise ArgumentError(f"{name}: k must be > 0, got {self.k}: where all x are 0, s would be 0 and y undefined")
         if self.alpha < 0:
-            raise ArgumentError(f"{op}: alpha must be >= 0, got {self.alpha}: s would turn negative for large x")
+            raise ArgumentError(f"{name}: alpha must be >= 0, got {self.alpha}: s would turn negative for large x")
 
     # ---- the textbook's face
 
@@ -134,8 +134,8 @@ class ResponseNorm(Function):
         t = np.moveaxis(t, axis, 0)
         total = t.copy()
         for d in range(1, 1 + self.reach(len(t))):
-            total[d:] += t[:-d]
-            total[:-d] += t[d:]
+            total[d:] += t[:-d]  # t_(i - d), where there is one
+            total[:-d] += t[d:]  # t_(i + d)
         return np.moveaxis(total, 0, axis)
 
     def reach(self, size: int) -> int:
@@ -158,7 +158,10 @@ class ResponseNorm(Function):
         return nchw(dx)
 
     def in_tiles(self, work: Work, *images: Array) -> None:
-        """`work` on tiles of images (N, H, W, C); no window reaches from one tile into another."""
+        """`work` on tiles of images (N, H, W, C); no window reaches from one tile into another.
+
+        Cutting and running them is the function in_tiles of _lrn_fast.py; the ops say here what their tiles are.
+        """
         raise NotImplementedError
 
     # ---- on a card

@@ -3,9 +3,9 @@
     y[n,c,i,j] = max over taps (u,v) of x[n,c, s*i + d*u - p, s*j + d*v - p]     (padding is skipped)
     dx = dy, sent to the pixel that was the maximum, summed where windows overlap
 
-Where one tap is larger than all others, y is that tap, and stays it under a small change of x: dy/dx is 1 for the
-pixel under it and 0 for the rest.  A pixel that wins several windows gets the sum of their dy, as always where a
-number is used more than once.
+Where the pixel under one tap is larger than all others of the window, y is that pixel, and still is after a small
+change of x: dy/dx is 1 for that pixel and 0 for the rest.  A pixel that wins several windows gets the sum of their
+dy, as always where a number is used more than once.
 
 At a tie the maximum has no derivative: dy goes to the first maximum of the window, row by row (after ReLU, windows
 full of zeros are common).  A NaN wins over every number, and the first NaN of a window takes its gradient.
@@ -83,7 +83,8 @@ class MaxPool2d(Function, name="max_pool2d"):
         windows = self.windows(x, -np.inf)
         y = windows.max(-1)  # NaN where the window has one
         winner = windows.argmax(-1)  # the number of the first maximum, or of the first NaN
-        # Where the pixels are -inf too, that may be a tap on padding: the first tap on a pixel takes its place.
+        # Where all pixels of a window are -inf, that may be a tap on padding: the first tap on a pixel takes its place.
+        # It is found in an image of ones with padding of zeros, where the first maximum is the first pixel.
         first_inside = self.windows(np.ones((1, 1, *x.shape[2:])), 0).argmax(-1)
         self.winner = np.where(y == -np.inf, first_inside, winner)
         return y
@@ -117,8 +118,8 @@ class MaxPool2d(Function, name="max_pool2d"):
     def forward_gpu(self, x: Array) -> Array:
         (top, _), (left, _) = self.padding
         self.x_shape = x.shape
-        taps = {"taps": self.kernel, "stride": self.stride, "padding": (top, left), "dilation": self.dilation}
-        self.axes = axis_structs("max_pool2d", size=x.shape[2:], windows=self.outputs, **taps)
+        window = {"taps": self.kernel, "stride": self.stride, "padding": (top, left), "dilation": self.dilation}
+        self.axes = axis_structs("max_pool2d", size=x.shape[2:], windows=self.outputs, **window)
         x = self.device.contiguous(x)
         y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
         if self.needs[0]:

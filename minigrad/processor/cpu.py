@@ -66,7 +66,8 @@ class CPU(Device, kind="cpu"):
     def added(self, a: Array, b: Array) -> Array:
         if a.ndim == 0:
             return np.asarray(a + b)  # NumPy turns 0-d results into scalars
-        return _add(self, a, b, empty_like(b if 0 in a.strides else a))  # a may be one number, seen many times
+        # The sum gets a's order in memory, or b's where a is a broadcast view, whose strides of 0 tell of none.
+        return _add(self, a, b, empty_like(b if 0 in a.strides else a))
 
     def add_into(self, total: Array, part: Array) -> None:
         if total.ndim == 0:

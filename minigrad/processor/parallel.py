@@ -96,7 +96,7 @@ def split(where: Device, n: int, work: Callable[[int, int], Result], at_least: i
 
 
 class Stopped(BaseException):
-    """Ends what a worker is at, because Ctrl-C waits for it in the calling thread, and takes this one's place there."""
+    """Raised in a worker to end what it is at, after Ctrl-C.  The caller, who waits for it, gets Ctrl-C's exception."""
 
 
 class _Crew:
@@ -125,10 +125,12 @@ def go_on() -> None:
 def on_devices(
     devices: Sequence[DeviceLike],
     function: Callable[..., Result],
-    *columns: Sequence[Any],
+    *arguments: Sequence[Any],
     when_stopped: Callable[[], None] | None = None,
 ) -> list[Result]:
-    """`[function(*args) for args in zip(*columns)]`, call i on the worker of devices[i], all at the same time.
+    """`[function(*args) for args in zip(*arguments)]`, call i on the worker of devices[i], all at the same time.
+
+    arguments: as for `map`, one sequence per parameter of function, each with one entry per device:
 
         halves = on_devices(["cpu:0", "cpu:1"], lambda column, x: column(x), columns, inputs)
 
@@ -140,36 +142,36 @@ def on_devices(
     something else has to be told: `when_stopped` is called then, from any thread.
     """
     places = [device(spec) for spec in devices]
-    for column in columns:
-        if len(column) != len(places):
-            raise ArgumentError(f"on_devices: {len(places)} devices but {len(column)} arguments: give one per device")
-    calls = list(zip(*columns)) if columns else [()] * len(places)
-    lanes = list(dict.fromkeys(places))
-    if len(lanes) == 1 or _inside.get() or any(lane.plain for lane in lanes):
+    for sequence in arguments:
+        if len(sequence) != len(places):
+            raise ArgumentError(f"on_devices: {len(places)} devices but {len(sequence)} arguments: give one per device")
+    calls = list(zip(*arguments)) if arguments else [()] * len(places)
+    distinct = list(dict.fromkeys(places))  # each device once, in order: calls for the same one come after each other
+    if len(distinct) == 1 or _inside.get() or any(one.plain for one in distinct):
         return [function(*args) for args in calls]
 
     results: list[Any] = [None] * len(places)
-    share = max(1, cores() // max(1, sum(lane.shares_cores for lane in lanes)))
+    share = max(1, cores() // max(1, sum(one.shares_cores for one in distinct)))
     crew = _Crew(when_stopped)
 
-    def lane_work(number: int, lane: Device) -> None:
+    def device_work(number: int, one: Device) -> None:
         _inside.set(True)
         _share.set(share)
         clocks.use(number)
         _crew.set(crew)
         for i, place in enumerate(places):
-            if place is lane:
+            if place is one:
                 go_on()
                 results[i] = function(*calls[i])
 
     # One caller at a time: the devices of one graph wait for each other, and must not queue behind those of another.
     with hold() as held, _one_caller, one_blas_thread():
         held.stop_early(crew.stop)
-        clocks = Clocks(len(lanes))
+        clocks = Clocks(len(distinct))
         futures: list[Future[None]] = []
         try:
-            for number, lane in enumerate(lanes):
-                futures.append(_worker(lane).submit(copy_context().run, lane_work, number, lane))
+            for number, one in enumerate(distinct):
+                futures.append(_worker(one).submit(copy_context().run, device_work, number, one))
         except BaseException:  # the system gives no more threads: those that have one must not wait for the others
             crew.stop()
             raise

@@ -2,8 +2,8 @@
 
 For reading, for stepping through a net with a debugger, and as the measure of the other faces.  Nothing here is shared
 out to threads (on_devices runs textbook:0 and textbook:1 one after the other, in the calling thread), cut in tiles, or
-written into memory that is used again.  Backward is `backward_in_ten_lines` of engine.py, also for graphs that go on on
-other devices.
+written into memory from the pool (memory.py).  Backward is `backward_in_ten_lines` of engine.py where the loss is here,
+also if parts of its graph are on other devices.
 """
 
 from __future__ import annotations
