@@ -5,14 +5,13 @@
     minigrad.functional.relu(x).sum().backward()
     print(x.grad)
 
-The map: tensor.py (tensors), engine.py and backward.py (gradients), processor/ (the CPU, its threads), device.py (devices), gpu/
-(kernels are launched there), ops/ (one op in each file).
+The map: tensor.py (tensors), engine.py and backward.py (gradients), device.py (devices), processor/ (the CPU and its
+threads), gpu/ (kernels are launched there), ops/ (one op in each file).
 """
 
-# Submodules first, names second. `minigrad.device` and `minigrad.gradcheck` are the functions, not the
-# modules of the same name: importing a submodule sets it as an attribute of the package, and the imports
-# below set the function over it. (Modules that are imported later find theirs in sys.modules and leave the
-# attribute alone.)
+# Submodules first, names second. `minigrad.device` is the function, not the module of the same name: importing a
+# submodule sets it as an attribute of the package, and the imports below set the function over it.
+# (Modules that are imported later find theirs in sys.modules and leave the attribute alone.)
 from . import checkpoint, functional, nn, optim
 from .base.grad_mode import is_grad_enabled, no_grad
 from .base.random import initial_seed, manual_seed

@@ -160,10 +160,10 @@ class Conv2d(Function):
     def forward_gpu(self, x: Array, w: Array, b: Array | None = None) -> Array:
         self.x, self.w = x, w = self.device.contiguous(x), self.device.contiguous(w)
         (o, cg, kh, kw), og = w.shape, len(w) // self.groups
-        oh, ow = output_shape("conv2d", x.shape, (kh, kw), self.s, self.p, self.d)
+        oh, ow = self.outputs
         y = self.device.empty((len(x), o, oh, ow), x.dtype)
         bias = w if b is None else self.device.contiguous(b)  # w where there is none: not read
-        self.multiply("forward", y, og, len(x) * oh * ow, cg * kh * kw, x, w, bias, b is not None, shape=(oh, ow))
+        self.multiply("forward", y, og, len(x) * oh * ow, cg * kh * kw, x, w, bias, b is not None)
         return y
 
     def backward_gpu(self, dy: Array) -> tuple[Array | None, ...]:
@@ -178,23 +178,23 @@ class Conv2d(Function):
             # product of its own.  -(-a // b) is a / b rounded up; these are the sizes of the largest phase.
             columns = n * -(-h // sh) * -(-l // sw)
             taps_each = math.prod(-(-k // (s // math.gcd(s, d))) for k, s, d in zip((kh, kw), self.s, self.d))
-            self.multiply("backward_x", dx, cg, columns, og * taps_each, dy, w, shape=(oh, ow), phases=sh * sw)
+            self.multiply("backward_x", dx, cg, columns, og * taps_each, dy, w, phases=sh * sw)
         if self.needs[1]:
             dw = self.device.empty_like(w)
-            self.multiply("backward_w", dw, og, cg * kh * kw, n * oh * ow, dy, x, shape=(oh, ow))
+            self.multiply("backward_w", dw, og, cg * kh * kw, n * oh * ow, dy, x)
         if any(self.needs[2:]):
             db = summed(self.device, dy, (0, 2, 3))
         return (dx, dw, db)[: len(self.needs)]
 
     def multiply(
-        self, kernel: str, out: Array, rows: int, columns: int, depth: int, *factors: Any, shape: Pair, phases: int = 1
+        self, kernel: str, out: Array, rows: int, columns: int, depth: int, *factors: Any, phases: int = 1
     ) -> None:
         """Fill `out` with a product rows x depth x columns per group (and phase), by kernel conv2d_<kernel>_<tile>.
 
-        factors: the kernel's other arguments.  shape: (oh, ow).  phases: products per group, see backward_gpu.
+        factors: the kernel's other arguments.  phases: products per group, see backward_gpu.
         """
         (n, _, h, l), (o, cg, kh, kw), ((top, _), (left, _)) = self.x.shape, self.w.shape, self.p
-        (oh, ow), (sh, sw), (dh, dw) = shape, self.s, self.d
+        (oh, ow), (sh, sw), (dh, dw) = self.outputs, self.s, self.d
         channels = {"groups": self.groups, "cg": cg, "og": o // self.groups}
         maps = {"n": n, "height": h, "width": l, "oh": oh, "ow": ow, "top": top, "left": left}
         window = {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw}
