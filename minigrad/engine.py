@@ -246,15 +246,19 @@ def walk(
 
 
 def _run(node: Function, sums: Sums, ends: dict[Any, int]) -> None:
-    dy = sums.take(node)
+    totals = sums.totals
+    dy = totals.pop(node, None)
     parts = [None] * len(node.inputs) if dy is None else gradients_of(node, dy)
     for target, part in zip(node.inputs, parts):
-        if target is not None:
-            end = target in ends
+        if target in ends:
             if part is not None:
-                sums.add(target, own(target, part, dy, parts) if end else part, end)
-            if end:
-                sums.one_less(target)
+                sums.add(target, own(target, part, dy, parts), owned=True)
+            sums.one_less(target)
+        elif part is not None:
+            if target in totals:
+                sums.add(target, part)
+            else:
+                totals[target] = part  # the first part, as it is; there is seldom another
     node.release()
 
 
@@ -266,17 +270,23 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
 
     Raises GraphError where the node or an array it needs is not what it was, and where a gradient does not fit.
     """
-    node.check_usable()
+    if node.freed or node.watched:
+        node.check_usable()
     grads = (tracing.recorder or node.device).backward(node, dy)
     if len(grads) != len(node.inputs):
         raise GraphError(
             f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs: return one each"
         )
-    parts = [np.asarray(part) if isinstance(part, _NUMBERS) else part for part in grads]
-    for position, (target, part) in enumerate(zip(node.inputs, parts)):
-        if target is not None and part is not None:
-            if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
-                raise _misfit(node, position, target, part)
+    parts: list[Array | None] = []
+    for target, part in zip(node.inputs, grads):
+        if target is None or part is None:
+            parts.append(None)
+            continue
+        if isinstance(part, _NUMBERS):
+            part = np.asarray(part)
+        if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
+            raise _misfit(node, len(parts), target, part)
+        parts.append(part)
     return parts
 
 
