@@ -5,8 +5,9 @@
     minigrad.functional.relu(x).sum().backward()
     print(x.grad)
 
-The map: tensor.py (tensors), engine.py and backward.py (gradients), parallel.py (threads), device.py (devices), gpu/
-(kernels are launched there), ops/ (one op in each file).
+The map: ops/ (one op in each file), tensor.py (tensors), engine.py and backward.py (gradients), device.py (what a
+device is), processor/ (the CPU, and threads), gpu/ (cards; kernels are launched there), cudasim/ (a card on the CPU).
+docs/architecture.md has it in full.
 """
 
 # Submodules first, names second. `minigrad.device` and `minigrad.gradcheck` are the functions, not the
