@@ -157,7 +157,10 @@ def _argument(device: Launching, where: str, parameter: Parameter, value: Any) -
         if array.dtype != dtype:
             raise KernelError(f"{where}: {name} must be {dtype}, it is {array.dtype}")
         if array is value and not array.flags.c_contiguous:
-            raise KernelError(f"{where}: {name} must be C-contiguous: shape {array.shape}, strides {array.strides}")
+            raise KernelError(
+                f"{where}: {name} must be C-contiguous: shape {array.shape}, strides {array.strides}: "
+                "call device.contiguous"
+            )
         return array
     if dtype.fields:  # a struct: CuPy passes an array of one by value
         if not isinstance(value, np.ndarray) or value.dtype != dtype or value.size != 1:

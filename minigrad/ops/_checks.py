@@ -35,7 +35,8 @@ def check_floating(op: str, **named: Any) -> None:
 def check_rank(op: str, name: str, x: Tensor, ndim: int, axes: str) -> None:
     """x has `ndim` axes, named in `axes`: check_rank("lrn", "x", x, 4, "(N, C, H, W)")."""
     if x.ndim != ndim:
-        raise ShapeError(f"{op}: {name} must have {ndim} axes {axes}, it has {x.ndim}: {x.shape}")
+        advice = ": a batch of one is x[None]" if x.ndim == ndim - 1 else ": reshape it"
+        raise ShapeError(f"{op}: {name} must have {ndim} axes {axes}, it has {x.ndim}: {x.shape}{advice}")
 
 
 def check_pixels(
@@ -63,7 +64,7 @@ def normalized_axis(op: str, axis: Any, ndim: int, name: str = "axis") -> int:
     """`axis` counted from the front; ShapeError where x has no such axis."""
     number = integer(op, name, axis)
     if not -ndim <= number < ndim:
-        raise ShapeError(f"{op}: {name} {number} is out of range for a tensor with {ndim} axes")
+        raise ShapeError(f"{op}: {name} {number} is out of range for a tensor with {ndim} axes: the last is -1")
     return number % ndim
 
 
@@ -74,5 +75,5 @@ def axes_of(op: str, axis: Any, ndim: int) -> tuple[int, ...]:
     given = axis if isinstance(axis, (tuple, list)) else (axis,)
     axes = tuple(sorted(normalized_axis(op, one, ndim) for one in given))
     if len(set(axes)) < len(axes):
-        raise ArgumentError(f"{op}: the same axis twice in {axis} (a tensor with {ndim} axes)")
+        raise ArgumentError(f"{op}: the same axis twice in {axis} (a tensor with {ndim} axes): name each once")
     return axes

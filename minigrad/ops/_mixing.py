@@ -30,7 +30,9 @@ def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
         return a, b  # nothing to mix: by far the most frequent
     if not isinstance(b, Tensor):
         if not isinstance(a, Tensor):
-            raise DTypeError(f"{op}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
+            raise DTypeError(
+                f"{op}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}: wrap it in minigrad.Tensor"
+            )
         b = constant(op, b, a)
     elif not isinstance(a, Tensor):
         a = constant(op, a, b)
@@ -60,7 +62,7 @@ def constant(op: str, value: Any, other: Tensor) -> Tensor:
     if not isinstance(value, (int, float, np.number, np.bool_)):
         raise DTypeError(f"{op}: operands must be tensors, arrays or numbers, got {type(value).__name__}")
     if isinstance(value, (complex, np.complexfloating)):
-        raise DTypeError(f"{op}: operands must be real, got {value!r}")
+        raise DTypeError(f"{op}: operands must be real, got {value!r}: take its .real or abs()")
     if isinstance(value, (float, np.floating)) and dtype.kind != "f":
         dtype = _FLOAT32
     elif dtype.kind == "b" and not isinstance(value, (bool, np.bool_)):
@@ -79,7 +81,7 @@ def check_broadcast(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
         if m != n and m != 1 and n != 1:
             raise ShapeError(
                 f"{op}: shapes {a} and {b} do not broadcast: from the last axis, sizes must be equal or 1, "
-                f"here {m} meets {n}"
+                f"here {m} meets {n}: reshape one, or give it an axis of 1 with x[:, None]"
             )
 
 

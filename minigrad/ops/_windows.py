@@ -40,6 +40,14 @@ def taps(xp: Array, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -
         yield u, v, xp[:, :, rows, cols]
 
 
+def frame(padding: Padding, sizes: Pair, kernel: Pair, stride: Pair, dilation: Pair, outputs: Pair) -> Padding:
+    """The padding of images of these sizes (H, W), with more at the end where the last window overhangs (ceil_mode)."""
+    return tuple(
+        (before, max(after, s * (count - 1) + d * (k - 1) + 1 - before - size))
+        for (before, after), size, k, s, d, count in zip(padding, sizes, kernel, stride, dilation, outputs)
+    )  # type: ignore[return-value]
+
+
 # ---------------------------------------------------------------- memory order, and sizes
 
 

@@ -31,7 +31,7 @@ from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._pooling import axis_structs, in_tiles, taps_inside
 from ._reduction import DEPTH
-from ._windows import channels_last, nchw, output_shape, padded, taps
+from ._windows import channels_last, frame, nchw, output_shape, padded, taps
 
 
 @op
@@ -78,12 +78,13 @@ class AvgPool2d(Function, name="avg_pool2d"):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
+        self.frame = frame(self.padding, x.shape[2:], self.kernel, self.stride, (1, 1), self.outputs)
         self.divisor = np.outer(self.extent(0), self.extent(1)).astype(x.dtype)
-        seen = [seen for _, _, seen in taps(padded(x, self.frame()), self.kernel, self.stride, (1, 1), self.outputs)]
+        seen = [seen for _, _, seen in taps(padded(x, self.frame), self.kernel, self.stride, (1, 1), self.outputs)]
         return np.stack(seen, -1).sum(-1) / self.divisor  # side by side: see _reduction.py on long sums
 
     def backward(self, dy: Array) -> Array:
-        dxp = padded(np.zeros(self.x_shape, dy.dtype), self.frame())
+        dxp = padded(np.zeros(self.x_shape, dy.dtype), self.frame)
         for _, _, seen in taps(dxp, self.kernel, self.stride, (1, 1), self.outputs):
             seen += dy / self.divisor
         (top, _), (left, _), (h, w) = *self.padding, self.x_shape[2:]
@@ -97,12 +98,6 @@ class AvgPool2d(Function, name="avg_pool2d"):
         if self.count_include_pad:
             return np.minimum(stop, size + after) - start
         return np.minimum(stop, size) - np.maximum(start, 0)
-
-    def frame(self) -> Padding:
-        """The padding, with more at the end where ceil_mode lets the last window overhang."""
-        (top, bottom), (left, right) = self.padding
-        down, across = (s * (count - 1) + k for s, count, k in zip(self.stride, self.outputs, self.kernel))
-        return (top, max(bottom, down - top - self.x_shape[2])), (left, max(right, across - left - self.x_shape[3]))
 
     # ---- fast, on the CPU
 

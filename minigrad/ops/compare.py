@@ -88,7 +88,9 @@ def _compare(relation: str, a: Any, b: Any) -> Tensor:
     elif isinstance(b, Tensor):
         a = _other(relation, a, b)
     else:
-        raise DTypeError(f"{relation}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
+        raise DTypeError(
+            f"{relation}: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}: wrap it in minigrad.Tensor"
+        )
     check_broadcast(relation, a.shape, b.shape)
     return apply(Compare(relation), a.detach(), b.detach())
 

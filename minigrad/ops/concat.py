@@ -36,7 +36,9 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     along = normalized_axis("concat", axis, len(shapes[0]))
     if len({(len(shape), shape[:along], shape[along + 1 :]) for shape in shapes}) > 1:
         seen = ", ".join(map(str, shapes))
-        raise ShapeError(f"concat: shapes must be equal except along axis {axis}, got {seen}")
+        raise ShapeError(
+            f"concat: shapes must be equal except along axis {axis}, got {seen}: reshape them, or name another axis"
+        )
     return apply(Concat(along), *tensors)
 
 
@@ -56,7 +58,9 @@ def split(x: Tensor, sections_or_indices: int | Sequence[int], axis: int = 0) ->
     else:
         sections = integer("split", "sections", sections_or_indices, 1)
         if n % sections:
-            raise ShapeError(f"split: axis {axis} of x {x.shape} does not divide into {sections} equal parts")
+            raise ShapeError(
+                f"split: axis {axis} of x {x.shape} does not divide into {sections} equal sections: give a list of cuts"
+            )
         cuts = [n // sections * i for i in range(sections + 1)]
     return [apply(Split(along, start, stop), x) for start, stop in zip(cuts, cuts[1:])]
 

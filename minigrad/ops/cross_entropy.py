@@ -140,10 +140,12 @@ def _wrong_labels(t: Array, n: int, classes: int) -> Exception:
         )
     if t.dtype.kind not in "iu":
         i = int(np.argmax(t % 1 != 0)) if t.dtype.kind == "f" else 0
-        return DTypeError(f"cross_entropy: target must be integers, is {t.dtype}: target[{i}] = {t.tolist()[i]}")
+        return DTypeError(
+            f"cross_entropy: target must be integers, is {t.dtype}: target[{i}] = {t.tolist()[i]}: use .astype(int)"
+        )
     wrong = (t < 0) | (t >= classes)
     i = int(wrong.argmax())
     return ArgumentError(
         f"cross_entropy: target[{i}] = {t[i].item()}, but logits {(n, classes)} have the classes "
-        f"0..{classes - 1} ({int(wrong.sum())} label(s) out of range)"
+        f"0..{classes - 1} ({int(wrong.sum())} label(s) out of range): count classes from 0"
     )

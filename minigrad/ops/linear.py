@@ -42,7 +42,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     check_rank("linear", "weight", weight, 2, "(out, in)")
     if x.shape[-1:] != weight.shape[1:]:
         if x.ndim == 0:
-            raise ShapeError("linear: x must have at least one axis (..., in), it is 0-d")
+            raise ShapeError(
+                "linear: x must have at least one axis (..., in), it is 0-d: one row of one is x.reshape(1, 1)"
+            )
         raise ShapeError(
             f"linear: x {x.shape} has {x.shape[-1]} features, weight {weight.shape} (out, in) takes "
             f"{weight.shape[1]}: images (N, C, H, W) need .flatten(1) first"

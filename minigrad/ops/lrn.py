@@ -68,7 +68,9 @@ def lrn(x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float 
     check_rank("lrn", "x", x, 4, "(N, C, H, W)")
     function = LRN(n, k, alpha, beta, groups)
     if x.shape[1] % function.groups:
-        raise ShapeError(f"lrn: the channels must divide into {groups} groups, x has {x.shape[1]}: {x.shape}")
+        raise ShapeError(
+            f"lrn: the channels must divide into {groups} groups, x has {x.shape[1]}: {x.shape}: use another number"
+        )
     return apply(function, x)
 
 

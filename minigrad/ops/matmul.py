@@ -36,14 +36,18 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     """
     if not isinstance(b, Tensor):
         if not isinstance(a, Tensor):
-            raise DTypeError(f"matmul: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}")
+            raise DTypeError(
+                f"matmul: one of a, b must be a Tensor, got {a!r:.40}, {b!r:.40}: wrap it in minigrad.Tensor"
+            )
         b = constant("matmul", b, a)
     a = a if isinstance(a, Tensor) else constant("matmul", a, b)
     if not a.ndim or not b.ndim:
         raise ShapeError(f"matmul: operands need at least one axis, got {a.shape}, {b.shape}: scale with *")
     k = b.shape[-2] if b.ndim > 1 else b.shape[0]
     if a.shape[-1] != k:
-        raise ShapeError(f"matmul: {a.shape} @ {b.shape}: a has {a.shape[-1]} columns, b has {k} rows")
+        raise ShapeError(
+            f"matmul: {a.shape} @ {b.shape}: a has {a.shape[-1]} columns, b has {k} rows: transpose or reshape one"
+        )
     check_broadcast("matmul", a.shape[:-2], b.shape[:-2])
     if a.dtype != b.dtype:
         dtype = mixed_dtype(a.dtype, b.dtype)

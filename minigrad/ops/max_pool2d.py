@@ -32,7 +32,7 @@ from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._max_pool2d_fast import gradient, maxima, tap_type
 from ._pooling import axis_structs
-from ._windows import output_shape, padded, taps
+from ._windows import frame, output_shape, padded, taps
 
 
 @op
@@ -79,6 +79,7 @@ class MaxPool2d(Function, name="max_pool2d"):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
+        self.frame = frame(self.padding, x.shape[2:], self.kernel, self.stride, self.dilation, self.outputs)
         windows = self.windows(x, -np.inf)
         y = windows.max(-1)  # NaN where the window has one
         winner = windows.argmax(-1)  # the number of the first maximum, or of the first NaN
@@ -88,7 +89,7 @@ class MaxPool2d(Function, name="max_pool2d"):
         return y
 
     def backward(self, dy: Array) -> Array:
-        dxp = padded(np.zeros(self.x_shape, dy.dtype), self.frame())
+        dxp = padded(np.zeros(self.x_shape, dy.dtype), self.frame)
         for u, v, seen in taps(dxp, self.kernel, self.stride, self.dilation, self.outputs):
             seen += np.where(self.winner == u * self.kernel[1] + v, dy, 0)
         (top, _), (left, _), (h, w) = *self.padding, self.x_shape[2:]
@@ -96,17 +97,8 @@ class MaxPool2d(Function, name="max_pool2d"):
 
     def windows(self, x: Array, padding: float) -> Array:
         """What each window sees of x, and of padding of this value, tap after tap: (N, C, OH, OW, KH * KW)."""
-        xp = padded(x, self.frame(), padding)
+        xp = padded(x, self.frame, padding)
         return np.stack([seen for _, _, seen in taps(xp, self.kernel, self.stride, self.dilation, self.outputs)], -1)
-
-    def frame(self) -> Padding:
-        """The padding, with more at the end where ceil_mode lets the last window overhang."""
-        (top, bottom), (left, right) = self.padding
-        down, across = (  # from the first pixel that a window sees to the last
-            s * (count - 1) + d * (k - 1) + 1
-            for s, count, d, k in zip(self.stride, self.outputs, self.dilation, self.kernel)
-        )
-        return (top, max(bottom, down - top - self.x_shape[2])), (left, max(right, across - left - self.x_shape[3]))
 
     # ---- fast, on the CPU
 

@@ -33,7 +33,7 @@ def pad(x: Tensor, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Te
     ):
         raise ArgumentError(f"pad: padding must be ((before, after), ...), a pair per axis, got {padding!r}")
     if len(padding) != x.ndim:
-        raise ShapeError(f"pad: x {x.shape} has {x.ndim} axes, padding names {len(padding)}")
+        raise ShapeError(f"pad: x {x.shape} has {x.ndim} axes, padding names {len(padding)}: give a pair for each axis")
     pairs = [(integer("pad", "before", b, 0), integer("pad", "after", a, 0)) for b, a in padding]
     if not is_number(value) and not isinstance(value, (float, np.floating)):  # NaN and infinity will do
         raise ArgumentError(f"pad: value must be a number, got {value!r}")

@@ -53,7 +53,7 @@ def max(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     check_tensors("max", x=x)
     axes = axes_of("max", axis, x.ndim)
     if math.prod(x.shape[i] for i in axes) == 0:
-        raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}")
+        raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}: leave empty batches out")
     return apply(Max(axes, flag("max", "keepdims", keepdims)), x)
 
 

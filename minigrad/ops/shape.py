@@ -35,7 +35,9 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     if sizes.count(-1) == 1 and known and x.size % known == 0:
         sizes = tuple(x.size // known if n == -1 else n for n in sizes)
     if -1 in sizes or math.prod(sizes) != x.size:
-        raise ShapeError(f"reshape: {x.shape} ({x.size} elements) does not fit shape {tuple(shape)}")
+        raise ShapeError(
+            f"reshape: {x.shape} ({x.size} elements) does not fit shape {tuple(shape)}: one size may be -1"
+        )
     return apply(Reshape(sizes), x)
 
 
