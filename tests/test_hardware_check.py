@@ -203,7 +203,7 @@ CUPY = """
 import dataclasses
 
 import fake_cupy
-from minigrad.hardware_check import roofline
+from minigrad.gpu.hardware_check import roofline
 from minigrad.gpu.cases import CASES
 
 for name, value in vars(dataclasses.replace(roofline.EMULATOR, size="real", seconds=1e-9)).items():
