@@ -1,4 +1,4 @@
-// Indexing with arrays: rows of x are taken, put, and given the sum of their gradients.  minigrad/gpu/indexing.py says
+// Indexing with arrays: rows of x are taken, put, and given the sum of their gradients.  minigrad/base/indexing.py says
 // what a row is; minigrad/ops/shape.py is the op.  The host has worked out the numbers of the rows.
 //
 //     y[k] = x[rows[k]]               take_rows

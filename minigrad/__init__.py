@@ -5,8 +5,9 @@
     minigrad.functional.relu(x).sum().backward()
     print(x.grad)
 
-The map: tensor.py (tensors), engine.py and backward.py (gradients), device.py (devices), processor/ (the CPU and its
-threads), gpu/ (kernels are launched there), ops/ (one op in each file).
+The map: ops/ (one op in each file), tensor.py (tensors), engine.py and backward.py (gradients), device.py (what a
+device is), processor/ (the CPU, and threads), gpu/ (cards; kernels are launched there), cudasim/ (a card on the CPU).
+docs/architecture.md has it in full.
 """
 
 # Submodules first, names second. `minigrad.device` is the function, not the module of the same name: importing a

@@ -262,9 +262,6 @@ def _run(node: Function, sums: Sums, ends: dict[Any, int]) -> None:
     node.release()
 
 
-_NUMBERS = (np.generic, float, int)  # NumPy turns 0-d results into scalars
-
-
 def gradients_of(node: Function, dy: Array) -> list[Array | None]:
     """What a node's backward returns for the gradient of its output: one for every input that wants one, or None.
 
@@ -280,12 +277,11 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
     parts: list[Array | None] = []
     for target, part in zip(node.inputs, grads):
         if target is None or part is None:
-            parts.append(None)
-            continue
-        if isinstance(part, _NUMBERS):
-            part = np.asarray(part)
-        if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
-            raise _misfit(node, len(parts), target, part)
+            part = None
+        else:  # NumPy turns 0-d results into scalars
+            part = np.asarray(part) if isinstance(part, (np.generic, float, int)) else part
+            if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
+                raise _misfit(node, len(parts), target, part)
         parts.append(part)
     return parts
 

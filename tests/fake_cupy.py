@@ -8,8 +8,9 @@ memory is an error, and so are arguments that CuPy would pass in another way tha
 emulator's clocks (minigrad/cudasim/streams.py), pinned host memory too: no event is ever done before the host has
 waited for it.
 
-What it proves is that cuda.py's calls fit each other.  That CuPy, CUDA and a card behave like this, it cannot prove;
-tests/test_cuda.py compares the signatures with CuPy's where CuPy is installed, and that is all that is known here.
+What it proves is that the calls of cuda_runtime.py fit each other.  That CuPy, CUDA and a card behave like this, it
+cannot prove; tests/test_cuda.py compares the signatures with CuPy's where CuPy is installed, and that is all that is
+known here.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ class ndarray(SimArray):  # noqa: N801 (CuPy's name)
         return SimpleNamespace(ptr=super().data.ptr, mem=self.memory, device_id=self.memory.card)
 
     def get(self, stream=None, order="C", out=None, blocking=True):
-        raise AssertionError("cuda.py copies by memcpyAsync")
+        raise AssertionError("cuda_runtime.py copies by memcpyAsync")
 
 
 def ascontiguousarray(a, dtype=None):

@@ -265,7 +265,7 @@ def test_the_extras_bring_one_cuda_only(monkeypatch):
 
 
 def test_constants_are_written_once():
-    """What a kernel #defines and its host needs is read from the source (kernel.constants), not written again."""
+    """What a kernel #defines and its host needs is read from the source (sources.constants), not written again."""
     files = [*kernel_folder().rglob("*.cu"), *kernel_folder().rglob("*.cuh")]
     defined = {}
     for file in files:

@@ -1,1 +1,1 @@
-"""What all else stands on: checks of settings, files, indices, element types, random numbers, Ctrl-C, no_grad."""
+"""What everything else uses: checks of settings, files, indices, element types, random numbers, Ctrl-C, no_grad."""

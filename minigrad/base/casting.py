@@ -6,8 +6,9 @@
     floats to integers      the same of x without its fraction; of NaN and infinities, 0
 
 C++ leaves open what a float beyond an integer type becomes, and processors differ: x86 gives the smallest integer, ARM
-and graphics cards the nearest, and NumPy what it meets.  By this rule -1.0 is 255 as a uint8, as the integer -1 is, on
-all of them; kernels/copy.cu has it for cards.  (To a card, a float32 below 2^-126 counts as 0, as everywhere there.)
+and graphics cards the nearest, and NumPy whatever the processor does.  By this rule -1.0 is 255 as a uint8, as the
+integer -1 is, on all of them; kernels/copy.cu has it for cards.  (A card takes a float32 below 2^-126 for 0, in this as
+in all kernels.)
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ class no_grad:  # noqa: N801 (PyTorch's name)
     `@no_grad` without brackets does the same.
 
     A decorated generator or coroutine function records nothing whenever its own lines run, and changes nothing for the
-    lines that run between them.  ArgumentError for what has no lines of its own to run so: a class, an asynchronous
-    generator.
+    lines that run between them.  ArgumentError for what cannot be decorated: a class, an asynchronous generator.
     """
 
     def __new__(cls, function: Any = None) -> Any:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-try:  # the same without turning numbers into enums, which takes 20 times longer
+try:  # the functions behind those of signal, which turn numbers into enums and take 20 times longer
     from _signal import getsignal as _get_handler
     from _signal import signal as _set_handler
 except ImportError:

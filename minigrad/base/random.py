@@ -19,7 +19,7 @@ Stream = tuple[int, int]  # (0 for the processor and 1 for cards, number of the 
 
 
 class Owner(Protocol):
-    """A device, here."""
+    """What has a generator: a device."""
 
     generator: np.random.Generator
 

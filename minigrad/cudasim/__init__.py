@@ -1,4 +1,4 @@
-"""cudasim: runs CUDA kernels on the CPU, with g++ alone, and checks them harder than a GPU would.
+"""cudasim: runs CUDA kernels on the CPU, with g++ alone, and checks what a GPU would not.
 
 What runs a kernel:
 
@@ -14,7 +14,8 @@ What makes it a device, `cudasim:0`:
 
 - arena.py, memory.py: addresses of its own; arrays, guard zones, marks of what was written
 - streams.py: the order of work on several streams
-- runtime.py: all of this in the form that minigrad/gpu/cuda_runtime.py has it in, for a real card
+- runtime.py: memory, streams and launches, with the methods that minigrad/gpu/cuda_runtime.py has for a real card
+- device.py: the device itself; what it needs is imported when the first tensor goes there
 """
 
 from .settings import current, options

@@ -1,9 +1,9 @@
 """Where the memory of emulated devices lies: in a range of addresses of its own, far from everything else.
 
-A kernel that computes a wrong index writes near its arrays, some gigabytes away at most.  Were they in the heap, it
-would hit Python's own objects, and the process would die much later, of something else.  Here it hits either another
-array of the device, as on a card, or pages that nobody may touch: the processor refuses, and the emulator names line,
-block and thread.  Memory that is freed becomes such pages again.
+A kernel that computes a wrong index writes near its arrays, some gigabytes away at most.  If they were in the heap,
+it would hit Python's own objects, and the process would die much later, for no visible reason.  Here it hits either
+another array of the device, as on a card, or pages that nobody may touch: the processor refuses, and the emulator names
+line, block and thread.  Memory that is freed becomes such pages again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Region:
 
 
 class Ticket(weakref.ref):  # type: ignore[type-arg]
-    """Says what has gone, once it has: its callback puts it on a list, in C, where Ctrl-C cannot strike (memory.py)."""
+    """Says which pages have gone: its callback, in C, where Ctrl-C cannot interrupt, puts it on a list."""
 
     __slots__ = ("address", "size")
     address: int
@@ -54,7 +54,7 @@ class Arena:
         self.libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         self.libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         self.libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        for bits in (42, 39, 37):  # 4 TB of addresses, none of memory; less where the system does not like that
+        for bits in (42, 39, 37):  # 4 TB of addresses, which take no memory; fewer where the system refuses
             size = 1 << bits
             start = self.libc.mmap(None, size, _NO_ACCESS, _PRIVATE | _ANONYMOUS | _NORESERVE, -1, 0)
             if start != ctypes.c_void_p(-1).value:
@@ -68,7 +68,7 @@ class Arena:
         self.lock = threading.RLock()
 
     def array(self, size: int) -> np.ndarray:
-        """`size` bytes or a little more, zeros or left over; OutOfMemoryError where addresses or pages run out."""
+        """`size` bytes or a little more, zeros or what an array left there; OutOfMemoryError where there is no room."""
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         with self.lock:
             self.settle()

@@ -313,7 +313,7 @@ class _Call:
         return Report("FAULT", *line, *self._where(), text)
 
     def _line_in_check_mode(self) -> tuple[str, int] | None:
-        """The line of an endless loop of which the compiler has left nothing: by the same block, run with checks."""
+        """The line of an endless loop that the compiler has made a bare jump: the block is run again with checks."""
         module, number = self.module.in_check_mode(), self.module.library.cs_block_number()
         with module.lock:
             again = _Call(module.get_function(self.function.name), *self.arguments)

@@ -1,4 +1,4 @@
-"""`cudasim:N` as a device: memory, streams, copies and launches, in the form that CuPy has them (cuda.py)."""
+"""What manages an emulated card: memory, streams, copies and launches, with the methods of gpu/cuda_runtime.py."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 A stream runs what it is given in order.  Between two streams there is no order at all, but for events: `record` marks
 a point of one stream, and a stream that has waited for the event (`wait`) comes after all that went before that point.
-The emulator runs everything at once, so a forgotten event could never show in the results, as it might, some day, on a
-card.  Instead every stream carries a clock: how far it knows every other stream to have come.
+The emulator runs everything at once, so a forgotten event never shows in its results, as it may on a card.  Instead
+every stream carries a clock: how far it knows every other stream to have come.
 
     stream.clock[s] = t       all that stream s did up to its step t is done before this stream's next step
 
 Every piece of memory remembers the step that wrote it last and the steps that have read it since.  A step that reads
 must come after the last write; a step that writes, after the last write and every read.  If the clock does not say so,
-the order is a matter of luck, and StreamOrder is reported.
+the order is a matter of luck, and STREAM-ORDER is reported.
 
 Source: Lamport 1978, "Time, clocks, and the ordering of events in a distributed system"; Fidge, Mattern 1988.
 """
@@ -46,7 +46,7 @@ class Access:
 
 
 class Ticket(weakref.ref):  # type: ignore[type-arg]
-    """Goes with a piece of memory, and onto the list `_gone` when it goes, in C, where Ctrl-C cannot strike."""
+    """Belongs to a piece of memory; when that goes, C code, which Ctrl-C cannot interrupt, puts it on `_gone`."""
 
     __slots__ = ("access", "nbytes", "stream")
     access: Access
@@ -89,7 +89,7 @@ class Stream:
     def __init__(self, name: str):
         self.name, self.number, self.steps = name, next(_numbers), 0
         self.clock: Clock = {}
-        self.faults: list[str] = []  # found where nothing can be raised
+        self.faults: list[str] = []  # found where no exception can be raised
         with _lock:
             _streams[self.number] = self
 
@@ -129,7 +129,7 @@ class Stream:
                 access.reads[self.number] = self.steps
 
     def freed(self, access: Access) -> None:
-        """Memory of this stream's device goes back to the pool: who has it next must not meet those who had it."""
+        """Memory of this stream's device goes back to the pool: a fault where another stream may still be using it."""
         with _lock:
             users = dict(access.reads)
             if access.write is not None:

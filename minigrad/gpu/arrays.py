@@ -56,7 +56,7 @@ class CardArrays(Launching):
         return True
 
     def shares(self, a: Array, b: Array) -> bool:
-        """Whether two arrays lie in the same piece of memory, as views of one another do."""
+        """Whether two arrays lie in the same piece of memory, as an array and its views do."""
         return a.data.mem is b.data.mem
 
     # ---------------------------------------------------------------- moving elements
@@ -94,9 +94,9 @@ class CardArrays(Launching):
         return y
 
     def arithmetic(self, operation: str, a: Array, b: Array, y: Array) -> Array:
-        """y = a `operation` b: add, subtract, multiply, divide or power; a and b broadcast to y, which may be one.
+        """y = a `operation` b: add, subtract, multiply, divide or power; returns y.
 
-        All three have one element type.  Returns y.
+        a and b broadcast to y's shape; y may be a or b itself.  All three have one element type.
         """
         for layout, n, arrays in walks(y.shape, y, a, b):
             strided = (Strided(array) for array in arrays)
@@ -116,13 +116,13 @@ class CardArrays(Launching):
     # ---------------------------------------------------------------- memory order
 
     def empty_in_order_of(self, x: Array) -> Array:
-        """A new array of x's shape and element type, without gaps, its axes in memory in the order that x's are in."""
+        """A new array of x's shape and element type, without gaps, its axes in memory in the same order as x's."""
         order = memory_order(x)
         y = self.empty(tuple(x.shape[axis] for axis in order), x.dtype)
         return y.transpose(tuple(sorted(range(x.ndim), key=order.__getitem__))) if x.ndim else y
 
     def dense(self, x: Array) -> Array:
-        """x itself where its elements lie in memory without gaps, in any order of axes; else a copy that does."""
+        """x itself where its elements lie in memory without gaps, in any order of axes; else such a copy."""
         if x.ndim == 0 or x.transpose(memory_order(x)).flags.c_contiguous:
             return x
         return self.assign(self.empty_in_order_of(x), x)

@@ -19,7 +19,7 @@ from .layout import Shape
 
 
 class Card(CardArrays):
-    """Everything a card does.  A kind of card is a subclass that makes the runtime."""
+    """Everything a card does.  Each kind of card is a subclass that makes its runtime."""
 
     # ---------------------------------------------------------------- taking rows, and their gradient
 
@@ -81,7 +81,7 @@ class Card(CardArrays):
         """x[...] = values."""
         if not self.owns(values):
             host = np.empty(np.shape(values), x.dtype)
-            # NumPy refuses what it refuses, and converts Python's numbers.
+            # Here NumPy raises its errors for values that do not fit, and converts Python's numbers.
             host[...] = cast(np.asarray(values), x.dtype) if isinstance(values, (np.ndarray, np.generic)) else values
             if host.size == 1:
                 self.fill(x, host.reshape(())[()])
@@ -103,7 +103,7 @@ class Card(CardArrays):
         ufunc, here = getattr(np, operation), self.owns(other)
         if not here and not isinstance(other, (int, float, np.generic)):
             other = np.asarray(other)  # a list, a tuple
-        # Rehearsed with one element on the host: NumPy says what it would compute in, or refuses.
+        # Tried with one element on the host: NumPy says which type it would compute in, or raises its error.
         sample = np.ones(1, other.dtype) if here or isinstance(other, np.ndarray) else other
         with np.errstate(all="ignore"):
             ufunc(np.ones(1, x.dtype), sample, out=np.ones(1, x.dtype), casting="same_kind")

@@ -1,13 +1,13 @@
-"""`cuda:N` as a device: memory, streams, copies and launches, through CuPy (14 or newer).
+"""What manages a graphics card: memory, streams, copies and launches, through CuPy (14 or newer).
 
     runtime = CudaRuntime(0)
     x = runtime.from_host(values)
     runtime.launch(runtime.function(source, options, "relu_forward"), ..., args, 0)
 
 Each card has one stream, and all work on a card goes there, in order; the host waits for none of it but in `to_host`
-and `synchronize`.  CuPy keeps, for each thread, a current card and for each card a current stream: what is done `_here`
-is done on this card and this stream, whatever thread it is.  The stream does not wait for CuPy's null stream: who calls
-CuPy on an array of minigrad does so `with runtime.stream`.
+and `synchronize`.  CuPy keeps, for each thread, a current card and for each card a current stream: what is done
+within `_here` is done on this card and this stream, whatever the thread.  The stream does not wait for CuPy's null
+stream: programs that call CuPy on an array of minigrad must do so `with runtime.stream`.
 
 Memory comes from CuPy's pool.  It hands a freed array's memory out again at once, to the stream that it was allocated
 on: what that stream does next comes after all that it did with it before.  Other streams are not waited for.  So where
@@ -28,7 +28,7 @@ from ..errors import DeviceError, KernelError, MinigradError, OutOfMemoryError
 Array = Any  # cupy.ndarray
 
 OPTIONS = ("--std=c++17",)  # CuPy adds -ftz=true, -arch=... and --device-as-default-execution-space
-MOST_SHARED = 48 << 10  # bytes of dynamic shared memory that every card gives without being asked in another way
+MOST_SHARED = 48 << 10  # bytes of dynamic shared memory; for more, CUDA wants an attribute of the kernel to be set
 
 # Numbers of CUDA that CuPy has no names for.
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
@@ -40,7 +40,7 @@ TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
 
 class CudaRuntime:
-    """One card.  DeviceError says where CuPy or the driver cannot use it (cupy_for says it better, before)."""
+    """One card.  DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing."""
 
     def __init__(self, index: int):
         import cupy
@@ -58,7 +58,7 @@ class CudaRuntime:
 
     @contextlib.contextmanager
     def _here(self, what: str) -> Iterator[None]:
-        """This card and its stream are the current ones of this thread; CuPy's errors come out as minigrad's."""
+        """Inside, this card and its stream are this thread's current ones, and CuPy's errors become minigrad's."""
         cuda = self.cuda
         try:
             with cuda.Device(self.index), self.stream:
@@ -69,7 +69,7 @@ class CudaRuntime:
             raise self._translated(what, error) from error
 
     def _translated(self, what: str, error: Exception) -> MinigradError:
-        """Our error for one that CuPy has raised, with what to do."""
+        """The error of minigrad for one that CuPy has raised; its message says what to do."""
         # By name: the modules of cuBLAS' and NVRTC's errors cannot be imported where the library is missing.
         kind, status, where = type(error).__name__, getattr(error, "status", None), f"{what} on {self.name}"
         if kind == "CompileException":
@@ -122,7 +122,7 @@ class CudaRuntime:
         )
 
     def _versions(self) -> str:
-        """What has to fit together, as far as it answers."""
+        """The versions that must fit each other, for messages."""
         runtime = self.cuda.runtime
         cupy = _said(lambda: _dotted(runtime.runtimeGetVersion()))
         nvrtc = _said(lambda: "{}.{}".format(*self.cuda.nvrtc.getVersion()))
@@ -134,7 +134,7 @@ class CudaRuntime:
         return f"minigrad[cuda{self.cuda.runtime.runtimeGetVersion() // 1000}]"
 
     def _event(self) -> Any:
-        """A mark after all that the stream was given so far; to be used `_here`."""
+        """A mark after all that the stream was given so far; to be called within `_here`."""
         return self.stream.record(self.cuda.Event(disable_timing=True))
 
     # ---------------------------------------------------------------- memory
@@ -335,7 +335,7 @@ class CudaRuntime:
 
 
 def _said(ask: Callable[[], str]) -> str:
-    """An answer for the message of an error, which must not fail of it."""
+    """What `ask` returns, for the message of an error; a note where it raises one itself."""
     try:
         return ask()
     except Exception as error:

@@ -19,7 +19,7 @@ from .sources import C_TYPES, MACROS, Parameter, entry_points, full_source, kern
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 
-THREADS = 256  # of a block, where a kernel has no reason for another number
+THREADS = 256  # of a block, unless a kernel needs another number
 MOST_BLOCKS = 2**31 - 1  # along x; 65535 along y and z
 
 
@@ -87,7 +87,8 @@ class Launching(Device):
 
         grid, block: numbers of blocks and of threads, int or (x, y, z).  A grid with a 0 has nothing to do: no launch.
         args: one per parameter.  Arrays must be on this device, C-contiguous (or `Strided`) and of the parameter's
-        dtype; numbers are converted to exactly the parameter's type, and must fit it; a `Layout` takes a `layout(...)`.
+        dtype; numbers are converted to exactly the parameter's type, and must fit it; a struct is what `sources.struct`
+        (for a `Layout`, `layout_of`) returns.
         shared_mem: bytes of dynamic shared memory.
         types: what the source leaves open: a dtype (REAL=x.dtype) or an integer (TILE=64).
 
@@ -178,5 +179,5 @@ def _seen(value: Any) -> str:
 
 # ---------------------------------------------------------------- fork
 
-if hasattr(os, "register_at_fork"):  # a child that is forked while another thread makes a runtime would wait for ever
+if hasattr(os, "register_at_fork"):  # if forked while another thread makes a runtime, a child would wait for ever
     os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)

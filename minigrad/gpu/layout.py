@@ -20,9 +20,9 @@ MAX_AXES = LAYOUT["size"].shape[0]
 def walks(shape: Shape, *arrays: Array) -> Iterator[tuple[np.ndarray, int, tuple[Array, ...]]]:
     """(layout, number of elements, arrays) of each launch that it takes to walk over arrays broadcast to `shape`.
 
-    The first array, which the kernel writes, has that shape, and is walked over in the order of its memory.  Axes along
-    which all arrays go on evenly are one axis to the kernel, so one launch is nearly always enough; where more than
-    MAX_AXES are left, there is one for every index of the first axis.  None for no elements.
+    The first array, which the kernel writes, has that shape, and is walked over in the order of its memory.  Axes that
+    can be walked along with one step in all arrays become one axis of the kernel, so that one launch is nearly always
+    enough; where more than MAX_AXES are left, there is one for every index of the first axis.  None for no elements.
     """
     n = math.prod(shape)
     if n == 0:
@@ -65,7 +65,10 @@ def layout_of(shape: Shape, strides: tuple[tuple[int, ...], ...]) -> np.ndarray 
 
 
 class Turn(NamedTuple):
-    """Two arrays whose neighbours are not neighbours in the other, as kernels/copy.cu moves them: copy_turned."""
+    """A copy that turns rows into columns, by copy_turned of kernels/copy.cu.
+
+    Elements that are neighbours in the memory of x are not neighbours in that of y.
+    """
 
     outer: np.ndarray  # Layout of all axes but two
     rows: int  # neighbours in x
@@ -79,7 +82,7 @@ SHORTEST = 16  # with fewer rows or columns most of a tile would be empty
 
 
 def turn_of(layout: np.ndarray) -> Turn | None:
-    """The Turn of y and x with this Layout; None where they are better copied element by element."""
+    """The Turn of y and x with this Layout; None where a copy element by element is faster."""
     last = int(layout["axes"][0]) - 1
     size, (y, x, _) = layout["size"][0].tolist(), layout["stride"][0].tolist()
     if x[last] == 1 or y[last] != 1 or size[last] < SHORTEST:

@@ -87,7 +87,7 @@ def library() -> ctypes.CDLL:
 
 
 def _candidates() -> Iterable[str]:
-    """Of the CUDA that CuPy is installed for, where it is; else the newest; a wheel's before the system's."""
+    """Paths of libnvrtc, the best first: of the CUDA that the installed CuPy is for, of a wheel, of the newest CUDA."""
     wheels = importlib.util.find_spec("nvidia")  # cu13/lib in the wheel of CUDA 13, cuda_nvrtc/lib in that of 12
     folders = (wheels and wheels.submodule_search_locations) or ()
     found = [str(path) for folder in folders for path in Path(folder).glob("*/lib/libnvrtc.so.[0-9]*")]
@@ -108,7 +108,7 @@ def _is_installed(package: str) -> bool:
 
 
 def version() -> str:
-    """ "13.0"."""
+    """The version of NVRTC, such as "13.0"."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
     return f"{major.value}.{minor.value}"

@@ -3,7 +3,8 @@
 They are the files of the top-level folder kernels/, named after the ops.  A checkout, and an editable install of one,
 reads them there; a wheel carries a copy inside the package.
 
-What both sides must know is written once, in the .cu file, which so stays complete by itself: `constants` gives the
+What both sides must know is written once, in the .cu file, so that a kernel can be read and run without Python:
+`constants` gives the
 host a kernel's #defines, `struct` fills one of its structs.
 """
 
@@ -71,7 +72,7 @@ def kernel_file(name: str) -> str:
 
 
 def line_marker(file: str, line: int = 1) -> str:
-    """`#line 1 "file"`: the next line is that of the file.  What C would not take as it is becomes an octal escape."""
+    """`#line 1 "file"`: the next line is that of the file.  What a C string cannot hold becomes an octal escape."""
     plain = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03o}" for b in os.fsencode(file))
     return f'#line {line} "{plain}"'
 

@@ -172,7 +172,7 @@ class LRN(Module):
     """
 
     def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1):
-        F.lrn(_no_image(), n, k, alpha, beta, groups)  # refuses what the layer would refuse later
+        F.lrn(_no_image(), n, k, alpha, beta, groups)  # wrong settings are refused here already
         self.n, self.k, self.alpha, self.beta, self.groups = n, k, alpha, beta, groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class LRNWithinMap(Module):
     """Response normalisation within each channel, over n x n pixels: see functional.lrn_within_map."""
 
     def __init__(self, n: int = 5, k: float = 1.0, alpha: float = 4e-5, beta: float = 0.75):
-        F.lrn_within_map(_no_image(), n, k, alpha, beta)  # refuses what the layer would refuse later
+        F.lrn_within_map(_no_image(), n, k, alpha, beta)  # wrong settings are refused here already
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class Dropout(Module):
     """Each element times 0 with probability p while `training`; form: see functional.dropout."""
 
     def __init__(self, p: float = 0.5, form: str = "inverted"):
-        F.dropout(_no_image(), p, False, form)  # refuses what the layer would refuse later
+        F.dropout(_no_image(), p, False, form)  # wrong settings are refused here already
         self.p, self.form = p, form
 
     def forward(self, x: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ class CrossEntropyLoss(Module):
     """functional.cross_entropy(logits, target), with reduction "mean", "sum" or "none"."""
 
     def __init__(self, reduction: str = "mean"):
-        F.cross_entropy(Tensor([[0.0]], device="cpu:0"), [0], reduction)  # refuses what the layer would refuse later
+        F.cross_entropy(Tensor([[0.0]], device="cpu:0"), [0], reduction)  # wrong settings are refused here already
         self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:

@@ -7,8 +7,8 @@
     NotFiniteError: log at train.py:12 (y = F.log(x)): 2 of 6 elements of the result (2, 3) are nan or inf, first
     [0, 1], though its inputs are finite
 
-It listens where the profiler does (tracing.py), so that the engine knows nothing of it, and costs nothing when it is
-not asked for.  With the profiler at work too, its tables have a row for each line.
+It listens where the profiler does (tracing.py).  So the engine knows nothing of it, and outside of such a block it
+costs nothing.  With the profiler at work too, its tables have a row for each line.
 """
 
 from __future__ import annotations

@@ -60,8 +60,9 @@ class Profile:
 
     - calls: how often it ran.
     - time: self time (above), summed over the threads that worked on it.  Two threads at work for a second are two
-      seconds: the times of all rows add up to the busy time of all threads, and no op seems faster for having more of
-      them.  It is taken from the clock on the wall: a thread that loses its core to another program pays for it.
+      seconds: the times of all rows add up to the busy time of all threads, and an op does not seem faster because more
+      threads work on it.  It is taken from the clock on the wall: a thread that loses its core to another program pays
+      for it.
     - GFLOP/s: `Function.flops`, the op's own formula with 2 for each multiply-add, by `time`: what one thread reaches,
       to be held against the peak of one core.  (Threads that BLAS starts of its own accord are not seen.)  The way
       back counts one forward for dx and one for dw.  Empty for ops without a formula.
@@ -70,7 +71,7 @@ class Profile:
 
     Regions, such as a step of the optimiser, have rows as well.  The table by thread: time at work, time spent waiting,
     and what part they are of the time that the block took.  A thread waits for the others that work on its op, for
-    devices (the main thread), or for a gradient of another device.  The rest is Python between the ops, or leisure.
+    devices (the main thread), or for a gradient of another device.  The rest is Python between the ops, or no work.
     """
 
     def __init__(self) -> None:

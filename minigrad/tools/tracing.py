@@ -1,4 +1,4 @@
-"""Taking the times of ops, threads and waits.  What they say is in profiler.py.
+"""Taking the times of ops, threads and waits.  profiler.py makes tables of them.
 
 `recorder` is the profiler's (or the debugger's) while `with minigrad.profile():` (`debug():`) is running, and None at
 any other time.  The engine looks at it once for each op, and lets the recorder run the op if there is one.  What
@@ -20,7 +20,7 @@ SHORTEST_WAIT = 10_000  # nanoseconds; shorter ones are a lock that was free, or
 
 
 class Task(NamedTuple):
-    """What a thread is at."""
+    """What a thread is doing."""
 
     name: str
     phase: str  # forward, backward, region or waiting
@@ -49,7 +49,7 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.began = perf_counter_ns()
-        self.at = threading.local()  # .task: what this thread is at
+        self.at = threading.local()  # .task: what this thread is doing
 
     def forward(self, function: Any, *arrays: Any) -> Any:
         """Run a Function's forward, in the place of its device."""
@@ -70,7 +70,7 @@ class Recorder:
         return grads
 
     def pieces(self, work: Callable[..., Any], device: object) -> Callable[..., Any]:
-        """`work` for other threads to do: part of what this thread is at."""
+        """`work` for other threads to do, as part of what this thread is doing."""
         task = getattr(self.at, "task", None) or Task("split", "region", str(device))
 
         def piece(*args: Any) -> Any:
@@ -147,6 +147,6 @@ def waited(what: str, device: object = None) -> AbstractContextManager[Any]:
 
 
 def pieces(work: Callable[..., Any], device: object) -> Callable[..., Any]:
-    """`work`, for other threads to do as part of what this thread is at."""
+    """`work` for other threads to do, as part of what this thread is doing."""
     listener = recorder
     return work if listener is None else listener.pieces(work, device)

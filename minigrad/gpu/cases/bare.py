@@ -20,7 +20,7 @@ def copied_pieces(x: Tensor) -> Tensor:
 
 
 def copy_pieces(device: Device, x: Any, y: Any) -> Any:
-    """y = x for contiguous arrays of a whole number of pieces, as fast as it can be; returns y."""
+    """y = x for contiguous arrays of a whole number of pieces, as fast as a kernel can; returns y."""
     n = x.nbytes // PIECE
     device.launch("peaks", "copy_pieces", gpu.blocks(n), gpu.THREADS, y, x, n, REAL=x.dtype)
     return y
@@ -38,7 +38,7 @@ def multiplied_and_added(x: Tensor) -> Tensor:
 
 
 def multiply_add(device: Device, blocks: int, rounds: int, dtype: Any) -> Any:
-    """An array of one number a thread; it has cost 2 * CHAINS * rounds operations each."""
+    """An array with one number for each thread, which has done 2 * CHAINS * rounds operations for it."""
     y = device.empty((blocks * gpu.THREADS,), dtype)
     device.launch("peaks", "multiply_add", blocks, gpu.THREADS, y, 0.5, 0.25, rounds, REAL=y.dtype)
     return y

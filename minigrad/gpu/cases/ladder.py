@@ -26,7 +26,7 @@ from .bare import tensor_of
 from .case import Case, Shape, Shapes, no_flops
 
 Pair = tuple[int, int]
-Compute = Callable[[], Tensor]  # what is left to do when all is prepared; a gradient by the op itself: once
+Compute = Callable[[], Tensor]  # computes the result; a gradient by the op itself only once: then its graph is freed
 
 TILES = {  # numbers along each side of the tile that a block of SIDE x SIDE threads computes
     "gemm_2_tiled": 16,

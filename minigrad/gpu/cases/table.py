@@ -91,7 +91,7 @@ def _power_of_0(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _values(x: Tensor) -> Tensor:
-    with no_grad():  # then nobody needs to know which number of a window was the largest
+    with no_grad():  # so forward need not note which number of a window was the largest
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
@@ -127,7 +127,7 @@ def _optimizer(name: str, file: str, rule: Callable[[Tensor], Any], moved: str) 
 
 
 def _at_step_64(name: str, file: str, rule: Callable[[Tensor], Any]) -> Case:
-    """Which numbers of the state become 0 when tiny ones are flushed: those of gradients around the limits."""
+    """The signs of the state after an update that sets tiny numbers to 0, for gradients near that limit."""
 
     def function(w: Tensor, g: Tensor) -> Tensor:
         tiny = np.finfo(w.dtype).tiny

@@ -66,7 +66,7 @@ def _check(asked: argparse.Namespace) -> int:
 
 
 def _look(names: Sequence[str]) -> tuple[Machine | None, list[str]]:
-    """The machine, as a process of its own sees it: this one never touches a card.  Or None, and why."""
+    """What a process of its own finds on this machine (this process never touches a card); or None, and why."""
     found: dict[str, list[Any]] = {"machine": [], "failure": []}
     supervise("", look_at, (names,), LOOK, lambda kind, what: found.setdefault(kind, []).append(what))
     return (found["machine"] or [None])[0], found["failure"]
@@ -82,7 +82,7 @@ class Results:
         for line in lines:
             self.file.write(line + "\n")
             self.file.flush()
-            with contextlib.suppress(OSError):  # a screen that has gone is no reason to stop
+            with contextlib.suppress(OSError):  # a terminal that was closed is no reason to stop
                 print(line, flush=True)
 
     def hear(self, kind: str, text: str) -> None:
@@ -163,7 +163,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _file(machine: Machine) -> Path:
-    """Where results go: beside the others in a checkout, else where we are."""
+    """Where results go: in a checkout beside the others, else the current folder."""
     root = checkout()
     card = re.sub(r"[^a-z0-9]+", "_", machine.title.lower()).strip("_")
     return (root / "benchmarks" / "results" if root else Path()) / f"hardware_{card}.md"

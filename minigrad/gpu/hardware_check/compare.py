@@ -1,7 +1,7 @@
 """Every op on the card against NumPy and against the emulator, forward and backward, and against itself.
 
 Small shapes in float32 and float64, on a real card AlexNet's shapes too.  Each result is counted in units of its
-tolerance (kernel_cases.differences): up to 1 is right.  Two runs must give the same bits.
+tolerance (cases.differences): up to 1 is right.  Two runs must give the same bits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is here: cards, driver, CuPy, CUDA, and whether it can be used."""
+"""What this machine has: cards, driver, CuPy, CUDA, and whether they can be used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A part of the check in a process of its own, with a time limit: whatever becomes of it, what it has told stays.
+"""A part of the check in a process of its own, with a time limit: what it has told is kept, however it ends.
 
 A part that raises, hangs, or is killed (a signal, a crash in a driver, the system that runs out of memory) fails with
-one line that says so.  Where it died in the middle of its jobs, another process goes on with the next one.
+one line that says so.  Where the process died during one of its jobs, another one goes on with the next job.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 from .report import Part, Tell, cell, failed, trace
 
-PATIENCE = 10.0  # seconds in which a process must end that has said all
+PATIENCE = 10.0  # seconds that a process has to end after it has told everything
 
-_spawn = multiprocessing.get_context("spawn")  # forked, it would share the parent's threads' locks, without the threads
+_spawn = multiprocessing.get_context("spawn")  # a forked child would have the parent's locks, but not its threads
 
 
 class Ended(BaseException):
@@ -57,7 +57,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def supervise(title: str, function: Callable[..., None], arguments: Sequence[Any], seconds: float, tell: Tell) -> None:
-    """function(part, *arguments) in a process of its own, ended after `seconds`; what it tells is told to `tell`.
+    """function(part, *arguments) in a process of its own, ended after `seconds`; what it tells is handed to `tell`.
 
     The function must be one that a new process can import.  Kinds of messages: those of Part, with "failure" and "line"
     for what went wrong with the process itself.
@@ -73,7 +73,7 @@ def supervise(title: str, function: Callable[..., None], arguments: Sequence[Any
         if run.at:
             why += f" (after {run.at})"
         first += run.begun
-        goes_on = run.begun > 0 and not run.late  # one that begins nothing would die at the same place again
+        goes_on = run.begun > 0 and not run.late  # where no job was begun, another process would die at the same place
         if first and not goes_on:
             why += ": what follows was not done"
         tell("line", failed(run.label, why) if first else f"**failed**: {why}")
@@ -85,7 +85,7 @@ def supervise(title: str, function: Callable[..., None], arguments: Sequence[Any
 class _Run:
     """One process.
 
-    begun: how many jobs it has begun; label: the one it is at, if any; at: how far it is in that; late: its time is up.
+    begun: how many jobs it has begun; label: the job at work, if any; at: how far that is; late: its time is up.
     """
 
     def __init__(self, title: str, function: Callable[..., None], arguments: Sequence[Any], first: int, tell: Tell):
@@ -99,7 +99,7 @@ class _Run:
             self.process.start()
             self.sender.close()
             return self._listen(deadline)
-        except (OSError, EOFError) as error:  # no process can be had; or one that died in the middle of a word
+        except (OSError, EOFError) as error:  # the system gave no process, or the process died while it sent a message
             return cell(error)
         finally:
             self._end()
@@ -148,7 +148,7 @@ class _Run:
             self.process.kill()
             self.process.join(PATIENCE)
         with contextlib.suppress(OSError, EOFError):
-            while self.receiver.poll():  # what it had told before that
+            while self.receiver.poll():  # messages from before its end
                 self._hear(*self.receiver.recv())
         self.receiver.close()
 
@@ -165,7 +165,7 @@ def _name(number: int) -> str:
 
 def _work(sender: Connection, title: str, function: Callable[..., None], arguments: Sequence[Any], first: int) -> None:
     with contextlib.suppress(AttributeError):
-        os.setsid()  # a group of its own, which can be ended with all that it starts; Ctrl-C is for the parent
+        os.setsid()  # a group of processes of its own, ended as a whole; Ctrl-C reaches the parent alone
     threading.Thread(target=_end_with_parent, daemon=True).start()
     faulthandler.enable()  # a crash shows where, on stderr
     try:
@@ -178,7 +178,7 @@ def _work(sender: Connection, title: str, function: Callable[..., None], argumen
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed could not end this process, nor what it has started."""
+    """End when the parent has gone: one that was killed could not end this process and those that it has started."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""What a part of the check says, as it says it; and tables in Markdown."""
+"""What a part of the check tells, as soon as it knows it; and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _to_nobody(kind: str, text: Any) -> None:
 
 @dataclass
 class Part:
-    """One part of the check.  All that it finds is told at once: what a process has told outlives the process.
+    """One part of the check.  All that it finds is told at once, so that it is kept if the process dies.
 
     first: the number of the first job to do; those before it were done, or died, in another process.
     """
@@ -42,7 +42,7 @@ class Part:
             self.tell("line", line)
 
     def head(self, *lines: str) -> None:
-        """What stands above the rows: said once, however many processes it takes to fill them."""
+        """Lines above the rows of the table: written once, however many processes fill the table."""
         if self.first == 0:
             self.line(*lines)
 
@@ -52,7 +52,7 @@ class Part:
         self.tell("failure", self.failures[-1])
 
     def work(self, jobs: Iterable[tuple[str, Job]], usable: Callable[[], bool] = lambda: True) -> None:
-        """Do the jobs (label, job) one by one, each row as it comes; what a job raises is its row, and a failure.
+        """Do the jobs (label, job) one by one, each row as it comes; an error of a job becomes its row, and a failure.
 
         DeviceError where the device is not `usable` after that: another process may go on with the next job.
         """
@@ -89,7 +89,7 @@ def failed(label: str, why: str) -> str:
 
 
 def trace(error: BaseException) -> None:
-    """The way to an error that nobody has foreseen, on stderr."""
+    """The traceback of an error that is none of minigrad's, on stderr."""
     if not isinstance(error, MinigradError):
         with contextlib.suppress(Exception):
             traceback.print_exception(error)

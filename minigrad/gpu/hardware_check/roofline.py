@@ -4,7 +4,7 @@
 
 Bytes and operations follow from the op's formula, each array moved once; bandwidth and peak are measured here, with
 kernels that do nothing else (kernels/peaks.cu).  Times are taken by the card's clock, between two events on its
-stream: they include the gaps in which it waits for Python, where an op is shorter than the way to its launch.
+stream.  Where Python needs longer to launch a kernel than the card to run it, they include the card's waiting.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..cases.case import gradient_of
 from .compare import gemms, usable, using
 from .report import EMULATED, Part, table
 
-ROUNDS = 5  # the best counts
+ROUNDS = 5  # of which the best counts
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _both_directions(device: Device, case: Case, effort: Effort, most: Peaks) ->
     yield _row(case, effort, most, y, "forward", measured(device, forward, effort.seconds))
     node = y.node
     # Where the case is more than one op, its backward is the engine's work too, and is not timed.
-    moves = moved_bytes(case, effort.size, y.shape, 4, backward=True)  # not where views are all that there is to it
+    moves = moved_bytes(case, effort.size, y.shape, 4, backward=True)  # 0 where backward only makes views
     if node is not None and moves and not any(isinstance(below, Function) for below in node.inputs):
         dy = device.upload(gradient_of(y.shape, y.dtype))
         yield _row(

@@ -20,7 +20,7 @@ from .compare import usable
 from .machine import checkout
 from .report import EMULATED, Part, table
 
-STEPS = 10  # after three that do not count
+STEPS = 10  # that are timed, after three that are not
 NARROW = (2, 2, 2, 2, 2, 8, 8)  # widths on the emulator
 RULE: dict[str, Any] = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
 
@@ -57,7 +57,7 @@ def train(part: Part, devices: Sequence[Device], batch: int) -> None:
 
 
 def _median(step: Callable[[], Any], steps: int, warmup: int) -> float:
-    """Seconds of a step, which must wait for its devices itself."""
+    """The median of a step's seconds; `step` must wait for its devices itself."""
     seconds = []
     for i in range(warmup + steps):
         begin = time.perf_counter()
