@@ -5,9 +5,8 @@ with the loss at one end and the leaves (parameters) at the other.  Backward goe
 first: whatever used a node's output was made after it, so it has sent its part of the gradient already, and the sum is
 complete.  `backward_in_ten_lines` is all of it, and what textbook:0 runs.
 
-`walk` is the same with what a framework needs besides: nothing begins on a graph that is spent, sums are made in place,
-gradients are handed on as soon as they are complete, and Ctrl-C leaves none half added.  backward.py begins it, and has
-the other way, for graphs that span several devices.
+`walk` does the same for cpu:N and cards, and more: nothing begins on a graph that is spent, sums are made in place, and
+Ctrl-C leaves none half added.  backward.py begins it, and has the other way, for graphs that span several devices.
 """
 
 from __future__ import annotations
@@ -126,8 +125,8 @@ class Function:
 
 # ---------------------------------------------------------------- creation order
 
-_main_clock = itertools.count(1)  # next() on it is one indivisible step: no two threads get the same number
-_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=_main_clock)
+# next() on a count is one indivisible step: no two threads get the same number
+_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=itertools.count(1))
 
 
 def next_order(newest: int = 0) -> int:
@@ -153,7 +152,6 @@ class Clocks:
         self.sequences = [itertools.count(start + i, step=workers) for i in range(workers)]
 
     def use(self, worker: int) -> None:
-        """Called on the thread of the worker."""
         _clock.set(self.sequences[worker])
 
     def end(self) -> None:
@@ -169,8 +167,7 @@ Deliver = Callable[[Any, Array], None]
 class Sums:
     """Gradients while their parts come in: the one place where they are added, and where one is found complete.
 
-    expected: for each end (see `plan`), how many parts are to come; `deliver(end, gradient)` is called when the last
-    one has.
+    expected: for each end (see `plan`), how many parts are to come; after the last, `deliver(end, gradient)` is called.
     """
 
     def __init__(self, expected: dict[Any, int], deliver: Deliver):
@@ -199,10 +196,8 @@ class Sums:
     def one_less(self, end: Any) -> None:
         """A part of this end's gradient has come, or will not."""
         self.expected[end] -= 1
-        if self.expected[end] == 0:
-            gradient = self.take(end)
-            if gradient is not None:
-                self.deliver(end, gradient)
+        if self.expected[end] == 0 and end in self.totals:
+            self.deliver(end, self.take(end))
 
 
 def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
@@ -252,7 +247,7 @@ def _run(node: Function, sums: Sums, ends: dict[Any, int]) -> None:
     for target, part in zip(node.inputs, parts):
         if target in ends:
             if part is not None:
-                sums.add(target, own(target, part, dy, parts), owned=True)
+                sums.add(target, part if target in totals else own(target, part, dy, parts), owned=True)
             sums.one_less(target)
         elif part is not None:
             if target in totals:
@@ -265,7 +260,7 @@ def _run(node: Function, sums: Sums, ends: dict[Any, int]) -> None:
 def gradients_of(node: Function, dy: Array) -> list[Array | None]:
     """What a node's backward returns for the gradient of its output: one for every input that wants one, or None.
 
-    Raises GraphError where the node or an array it needs is not what it was, and where a gradient does not fit.
+    GraphError where the node or an array it needs is not what it was, or a gradient does not fit.
     """
     if node.freed or node.watched:
         node.check_usable()
@@ -290,9 +285,8 @@ def own(target: Any, grad: Array, dy: Array | None, grads: Sequence[Array | None
     """`grad`, or a copy if somebody else may read it: an end keeps its gradient, and adds to it."""
     device = target.device
     seen = isinstance(dy, device.array_type) and device.shares(grad, dy)
-    if seen or not device.writable(grad) or sum(grad is other for other in grads) > 1:
-        return device.copied(grad)
-    return grad
+    seen = seen or not device.writable(grad) or sum(grad is other for other in grads) > 1
+    return device.copied(grad) if seen else grad
 
 
 def _misfit(node: Function, position: int, target: Any, grad: Array) -> GraphError:
