@@ -125,8 +125,8 @@ class Function:
 
 # ---------------------------------------------------------------- creation order
 
-# next() on a count is one indivisible step: no two threads get the same number
-_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=itertools.count(1))
+_main_clock = itertools.count(1)  # next() on it is one indivisible step: no two threads get the same number
+_clock: ContextVar[Iterator[int]] = ContextVar("minigrad_clock", default=_main_clock)
 
 
 def next_order(newest: int = 0) -> int:

@@ -64,8 +64,7 @@ class Tensor(Operators):
             data = data.device.to_host(data.data)
         where = default_device() if device is None else device_named(device)
         self.data = where.from_host(_as_array(data, dtype))
-        self.device, self.node, self.grad = where, None, None
-        self.requires_grad, self.version = False, Version()
+        self.device, self.node, self.grad, self.requires_grad, self.version = where, None, None, False, Version()
         if requires_grad:
             self.requires_grad_()
 
