@@ -11,7 +11,7 @@ from minigrad.cudasim import compiler, settings
 from minigrad.ops import _gemm
 
 TEST_DEVICE = os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")
-CARD = "cudasim:0" if TEST_DEVICE.startswith("cpu") else TEST_DEVICE  # there is nothing here for the CPU
+CARD = TEST_DEVICE if TEST_DEVICE.startswith("cud") else "cudasim:0"  # there is nothing here for the processor
 
 pytestmark = pytest.mark.skipif(
     CARD.startswith("cudasim") and compiler.available() is not None, reason=str(compiler.available())
