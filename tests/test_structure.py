@@ -311,6 +311,8 @@ def test_the_house_shows_its_rooms_at_one_glance():
     others = ("__pycache__", "__init__.py", "py.typed")
     shown = sorted(path.name for path in PACKAGE.iterdir() if path.name not in others)
     assert len(shown) <= 20, shown
+    told = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert [name for name in shown if f"`{name}" not in told] == []
 
 
 def test_the_core_asks_the_device_and_never_what_kind_it_is():
