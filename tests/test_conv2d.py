@@ -693,7 +693,7 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
     w, b = rng.standard_normal((o, c, 1, 1), dtype="f"), rng.standard_normal(o, dtype="f")
 
     def last_image(values):
-        array = minigrad.where.empty((n, *values.shape), np.float32)
+        array = where.empty((n, *values.shape), np.float32)
         array.host[-1] = values
         return array
 
