@@ -273,9 +273,12 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
         raise GraphError(
             f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs: return one each"
         )
-    parts = [np.asarray(part) if isinstance(part, _NUMBERS) else part for part in grads]
+    parts = [
+        None if target is None else np.asarray(part) if isinstance(part, _NUMBERS) else part
+        for target, part in zip(node.inputs, grads)  # a face may return what nobody asked for
+    ]
     for position, (target, part) in enumerate(zip(node.inputs, parts)):
-        if target is not None and part is not None:
+        if part is not None:
             if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
                 raise _misfit(node, position, target, part)
     return parts

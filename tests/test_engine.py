@@ -817,6 +817,17 @@ def test_textbook_runs_the_ten_lines_and_refuses_what_the_others_refuse(monkeypa
     np.testing.assert_array_equal(x.grad.numpy(), [4, 6])
 
 
+@pytest.mark.parametrize("where", ["cpu:0", "textbook:0"])
+def test_a_gradient_that_nobody_asked_for_is_dropped(where):
+    """Backward of Mix, as some textbook faces, returns the gradients of constants, too."""
+    x, constant = Tensor([1.0, 2.0], True, where), Tensor([3.0, 4.0], False, where)
+    (apply(Mix(), x, constant) + apply(Mix(), x, constant)).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [10, 12])
+    assert constant.grad is None
+    F.linear(Tensor([[1.0, 2.0]], device=where), w := Tensor([[1.0, 1.0]], True, where)).sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [[1, 2]])
+
+
 def test_a_leaf_is_delivered_once_and_complete_on_one_device_and_on_two():
     for devices in (("cpu:0",), ("cpu:0", "cpu:1")):
         w = normal((4, 4))

@@ -15,7 +15,7 @@ import minigrad.functional as F
 from minigrad.base.random import random_key
 from minigrad.cudasim import compiler, settings
 from minigrad.cudasim.runtime import SimRuntime
-from minigrad.ops.dropout import _mask_of_images
+from minigrad.ops.dropout import _random_mask
 from minigrad.optim import SGD
 from minigrad.tensor import wrap
 
@@ -120,5 +120,5 @@ def test_dropout(last_blocks):
     y = F.dropout(x, 0.5)
     minigrad.manual_seed(3)
     image = x.size // 1000 - 4  # 1000 elements are an image to the CPU's mask
-    mask = _mask_of_images(random_key(SIM)[0], image, 1, (1000,), 0.5)
+    mask = _random_mask(random_key(SIM)[0], image, 1, 1000, 1, 1)
     np.testing.assert_array_equal(y.data.host[image * 1000 : (image + 1) * 1000] != 0, mask)
