@@ -41,8 +41,12 @@ def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None
     """
     root.check_usable()
     if root.device.plain and deliver is None:
-        for leaf, grad in backward_in_ten_lines(root, gradient).items():
-            leaf.accumulate_grad(leaf.device.copied(grad))
+        plan(root, -1)  # which refuses a graph that is spent in part
+        gradients = backward_in_ten_lines(root, gradient)
+        copies = [(leaf, leaf.device.copied(grad)) for leaf, grad in gradients.items()]  # the parts may be shared views
+        with hold():
+            for leaf, grad in copies:
+                leaf.accumulate_grad(grad)
         return
     if deliver is not None and since is not None and root.order < since:
         deliver(root, root.device.copied(gradient))

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import signal
 import threading
 import tracemalloc
 import weakref
@@ -48,6 +49,10 @@ class Probe(Function):
 
     def backward_cpu(self, dy):
         return self.seen(dy)
+
+
+class ProbeEverywhere(Probe):
+    forward, backward = Probe.forward_cpu, Probe.backward_cpu
 
 
 def probe(x, seen):
@@ -826,6 +831,34 @@ def test_a_gradient_that_nobody_asked_for_is_dropped(where):
     assert constant.grad is None
     F.linear(Tensor([[1.0, 2.0]], device=where), w := Tensor([[1.0, 1.0]], True, where)).sum().backward()
     np.testing.assert_array_equal(w.grad.numpy(), [[1, 2]])
+
+
+@pytest.mark.parametrize("where", ["cpu:0", "textbook:0"])
+def test_a_graph_that_is_spent_in_part_is_refused_before_anything_runs(where):
+    x, ran = Tensor([1.0, 2.0], True, where), []
+    middle = x * 2
+    other = apply(ProbeEverywhere(lambda dy: ran.append(1) or dy), middle)
+    middle.sum().backward()
+    with pytest.raises(GraphError, match="already used by an earlier backward"):
+        other.sum().backward()
+    assert not ran
+    np.testing.assert_array_equal(x.grad.numpy(), [2, 2])
+
+
+@pytest.mark.parametrize("where", ["cpu:0", "textbook:0"])
+def test_ctrl_c_while_leaves_get_their_gradients_waits_for_the_last(where, monkeypatch):
+    real = Tensor.accumulate_grad
+
+    def interrupted(leaf, grad):
+        signal.raise_signal(signal.SIGINT)
+        real(leaf, grad)
+
+    monkeypatch.setattr(Tensor, "accumulate_grad", interrupted)
+    x, w = Tensor([1.0, 2.0], True, where), Tensor([3.0, 4.0], True, where)
+    with pytest.raises(KeyboardInterrupt):
+        (x * w).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 4])
+    np.testing.assert_array_equal(w.grad.numpy(), [1, 2])
 
 
 def test_a_leaf_is_delivered_once_and_complete_on_one_device_and_on_two():
