@@ -273,10 +273,8 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
         raise GraphError(
             f"{node.name}: backward returned {len(grads)} gradients for {len(node.inputs)} inputs: return one each"
         )
-    parts = [
-        None if target is None else np.asarray(part) if isinstance(part, _NUMBERS) else part
-        for target, part in zip(node.inputs, grads)  # a face may return what nobody asked for
-    ]
+    asked = [None if target is None else part for target, part in zip(node.inputs, grads)]  # a face may return more
+    parts = [np.asarray(part) if isinstance(part, _NUMBERS) else part for part in asked]
     for position, (target, part) in enumerate(zip(node.inputs, parts)):
         if part is not None:
             if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:

@@ -12,7 +12,7 @@ from ..base.casting import cast
 from ..base.indexing import plain_index
 from ..device import Array, Device, Shape
 from .memory import empty_like
-from .parallel import split
+from .parallel import go_on, split
 
 _LEAST = 1 << 18  # elements of a sum that are worth a thread
 
@@ -36,7 +36,7 @@ class CPU(Device, kind="cpu"):
         return grads if isinstance(grads, tuple) else (grads,)
 
     def begin(self) -> None:
-        pass  # `split` looks whether its worker is to end
+        go_on()
 
     def synchronize(self) -> None:
         pass  # what NumPy was asked for is done when it returns

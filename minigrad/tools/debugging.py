@@ -54,7 +54,8 @@ class _Debugger:
         self.inner, self.check_finite = inner, check_finite
 
     def forward(self, function: Any, arrays: list[Any]) -> Any:
-        function.name = f"{function.name} at {_line_of_the_program()}"  # what its errors call it from now on
+        if not isinstance(self.inner, _Debugger):  # which says it
+            function.name = f"{function.name} at {_line_of_the_program()}"  # what its errors call it from now on
         run = function.device.forward if self.inner is None else None
         y = run(function, *arrays) if run else self.inner.forward(function, arrays)  # type: ignore[union-attr]
         if self.check_finite:
