@@ -157,8 +157,8 @@ def profile(trace: str | os.PathLike[str] | None = None) -> Iterator[Profile]:
     """
     if tracing.recorder is not None:
         raise ArgumentError(
-            "profile: a profile is being recorded already, or debug() is at work: end the outer first; for both, begin the "
-            "profile first: with profile(), debug():"
+            "profile: a profile is being recorded already, or debug() is at work: end the outer first; "
+            "for both, begin the profile first: with profile(), debug():"
         )
     if trace is not None and not Path(trace).parent.is_dir():
         raise ArgumentError(f"profile: trace={str(trace)!r}: there is no folder {Path(trace).parent}: make it first")
