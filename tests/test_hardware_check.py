@@ -205,12 +205,11 @@ def test_what_is_no_card_is_refused(names):
         machine.look(names)
 
 
-
 CUPY = """
 import dataclasses
 
 import fake_cupy
-from minigrad.hardware_check import roofline
+from minigrad.gpu.hardware_check import roofline
 from minigrad.gpu.cases import CASES
 
 for name, value in vars(dataclasses.replace(roofline.EMULATOR, size="real", seconds=1e-9)).items():

@@ -147,7 +147,7 @@ import signal
 import sys
 
 import planted_parts
-from minigrad.hardware_check import __main__ as command
+from minigrad.gpu.hardware_check import __main__ as command
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGHUP):  # which a shell may have told what it runs to ignore
