@@ -42,7 +42,7 @@ def run_backward(root: Function, gradient: Array, deliver: Deliver | None = None
     root.check_usable()
     if root.device.plain and deliver is None:
         for leaf, grad in backward_in_ten_lines(root, gradient).items():
-            leaf.accumulate_grad(leaf.device.copied(grad))
+            leaf.accumulate_grad(leaf.device.copied(grad))  # a copy: the parts may be views of each other
         return
     if deliver is not None and since is not None and root.order < since:
         deliver(root, root.device.copied(gradient))

@@ -118,9 +118,9 @@ class Function:
                 )
 
     def release(self) -> None:
-        """Drop saved arrays and edges; only the fact that this node is spent remains."""
-        vars(self).clear()
-        self.freed = True
+        """Drop saved arrays and edges; what remains says where and what the output was, and that this node is spent."""
+        kept = {"device": self.device, "shape": self.shape, "dtype": self.dtype, "order": self.order}
+        self.__dict__ = {"freed": True, "inputs": (), **kept}
 
 
 # ---------------------------------------------------------------- creation order

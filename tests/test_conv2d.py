@@ -14,7 +14,7 @@ from reference import conv2d_gradients_reference, conv2d_reference
 
 import minigrad
 import minigrad.functional as F
-from minigrad import Tensor, gradcheck
+from minigrad import Tensor, from_numpy, gradcheck
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from minigrad.ops import _conv2d_fast as fast
 from minigrad.ops._windows import output_shape
@@ -507,6 +507,18 @@ def test_a_small_convolution_stays_in_its_thread(device, monkeypatch):
     monkeypatch.setattr("minigrad.ops._conv2d_fast.split", one_piece)
     x, w, b = tensors(SMALL["plain"], device)
     F.conv2d(x, w, b).sum().backward()
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_one_image_and_a_channel_to_each_group(repeated, device):
+    """NumPy calls such images contiguous whatever the step from channel to channel, which none of them takes."""
+    rng = np.random.default_rng(0)
+    values, w = rng.standard_normal((1, 4, 6, 6)), rng.standard_normal((4, 1, 3, 3))
+    if repeated:
+        values = np.broadcast_to(values[:, :1], values.shape)
+    x = from_numpy(values) if repeated and minigrad.device(device).on_host else Tensor(values, device=device)
+    y = F.conv2d(x, Tensor(w, device=device), stride=2, groups=4)
+    np.testing.assert_allclose(y.numpy(), conv2d_reference(values, w, stride=2, groups=4), atol=1e-12)
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2])

@@ -5,7 +5,7 @@ import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import GraphError, NotFiniteError, Tensor, no_grad
+from minigrad import ArgumentError, GraphError, NotFiniteError, Tensor, no_grad
 from minigrad.tools import tracing
 
 
@@ -53,6 +53,19 @@ def test_a_gradient_that_is_not_finite():
         ):
             y.sum().backward()
     assert x.grad is None
+
+
+def test_one_block_inside_another_names_the_line_once_and_profile_goes_outside():
+    with minigrad.debug(), minigrad.debug(check_finite=True):
+        y = F.exp(Tensor([1.0], True))
+        assert y.node.name.count(" at ") == 1
+        with pytest.raises(ArgumentError, match=r"debug\(\) is at work: .*with profile\(\), debug\(\)"):
+            with minigrad.profile():
+                pass
+    assert tracing.recorder is None
+    with minigrad.profile() as profile, minigrad.debug():
+        F.exp(y)
+    assert [event.name.split()[0] for event in profile.events] == ["exp"]
 
 
 def test_outside_nothing_is_different():

@@ -143,7 +143,7 @@ def test_ctrl_c_at_any_instruction_leaves_nothing_half_made(tmp_path, kind):
 WRITER = """
 import sys, time
 from pathlib import Path
-from minigrad import files
+from minigrad.base import files
 with files.writing(sys.argv[1], OSError) as file, files.scratch_folder(Path(sys.argv[1] + "-set")) as folder:
     file.write(b"half of")
     file.flush()

@@ -199,6 +199,12 @@ def test_cards_are_compared_and_timed(cards):
     assert any(call[0] == "gemm" for call in cards.calls)
 
 
+@pytest.mark.parametrize("names", [["cpu:0"], ["textbook:0"], ["cudasim:0", "cpu:0"], ["cudasim:0", "cudasim:0"]])
+def test_what_is_no_card_is_refused(names):
+    with pytest.raises(DeviceError, match="hardware_check: give one or two devices cuda:N"):
+        machine.look(names)
+
+
 CUPY = """
 import dataclasses
 

@@ -176,6 +176,22 @@ def test_a_signal_between_any_two_instructions_leaves_nothing_behind():
             signal.signal(number, handler)
 
 
+def test_workers_stop_before_their_next_op_also_where_no_op_needs_threads():
+    """Small ops on the CPU never come to `split`, which looks, too."""
+    given_up = time.monotonic() + 20
+
+    def work(where):
+        x = Tensor([1.0], device=where)
+        if where == "cpu:0":
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        while time.monotonic() < given_up:
+            x = x * 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        on_devices(TWO, work, TWO)
+    assert time.monotonic() < given_up
+
+
 # ---------------------------------------------------------------- threads
 
 

@@ -34,6 +34,9 @@ struct Functions {
     int n;
     __device__ int twice() const { return 2 * n; }
 };
+struct Endless {
+    int steps[NOWHERE];
+};
 struct Open {
     REAL value;
 };
@@ -148,6 +151,8 @@ def test_members_must_be_those_of_the_struct(source):
         struct("relu", "Functions", n=1)
     with pytest.raises(KernelError, match="struct Open: 'REAL value' has a type that launch cannot pass"):
         struct("relu", "Open", value=1)
+    with pytest.raises(KernelError, match=r"struct Endless: 'int steps\[NOWHERE\]' must have an integer"):
+        struct("relu", "Endless", steps=1)
     with pytest.raises(KernelError, match="struct Sizes: n = 2147483648 does not fit int32"):
         struct("relu", "Sizes", **members | {"n": 2**31})
 

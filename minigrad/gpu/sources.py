@@ -264,7 +264,10 @@ def struct_dtype(source: str, kind: str) -> np.dtype[Any]:
             raise KernelError(f"struct {kind}: '{declaration}' has a type that launch cannot pass: {', '.join(DTYPES)}")
         for member in match["names"].split(","):
             word, *sizes = re.findall(r"\w+", member)
-            fields.append((word, dtype, tuple(int(defined.get(size, size)) for size in sizes)))
+            lengths = [defined.get(size, size) for size in sizes]
+            if not all(map(_INTEGER.fullmatch, lengths)):
+                raise KernelError(f"struct {kind}: '{declaration}' must have an integer, or one's #define, in brackets")
+            fields.append((word, dtype, tuple(map(int, lengths))))
     return np.dtype(fields, align=True)
 
 

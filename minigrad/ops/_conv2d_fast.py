@@ -205,11 +205,13 @@ def cols_of(xp: Array, rows: int, memory: Array, sizes: Sizes) -> Array:
 
     A kernel of one pixel and stride 1 unrolls nothing: then cols is xp itself.
     """
-    (n, _, _, c), (kh, kw), (_, ow), (sh, sw), (dh, dw) = xp.shape, sizes.kernel, sizes.outputs, sizes.s, sizes.d
+    (n, _, l, c), (kh, kw), (_, ow), (sh, sw), (dh, dw) = xp.shape, sizes.kernel, sizes.outputs, sizes.s, sizes.d
     pixels, k = n * rows * ow, kh * kw * c
     if kh == kw == sh == sw == 1:
         return xp[:, :rows].reshape(pixels, k)
-    image, row, pixel, channel = xp.strides
+    # Steps of memory.  NumPy says anything about those along axes of size 1: a group of one channel, a single image.
+    image, channel = xp.strides[0], xp.itemsize
+    row, pixel = l * c * channel, c * channel
     cols = memory[: pixels * k]
     if sw == 1 and kw * c < ow:
         # With few channels a row of the image is a longer run than a row of a window: so cols is written, and lies in

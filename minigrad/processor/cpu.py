@@ -12,7 +12,7 @@ from ..base.casting import cast
 from ..base.indexing import plain_index
 from ..device import Array, Device, Shape
 from .memory import empty_like
-from .parallel import split
+from .parallel import go_on, split
 
 _LEAST = 1 << 18  # elements of a sum that are worth a thread
 
@@ -28,6 +28,7 @@ class CPU(Device, kind="cpu"):
     # ---------------------------------------------------------------- running ops
 
     def forward(self, function: Any, *arrays: Array) -> Array:
+        go_on()
         y = function.forward_cpu(*arrays)
         return y if type(y) is np.ndarray else np.asarray(y)  # NumPy turns 0-d results into scalars
 

@@ -115,8 +115,7 @@ _crew: ContextVar[_Crew | None] = ContextVar("minigrad_crew", default=None)
 
 
 def go_on() -> None:
-    """Raises Stopped on a worker that is to stop early.  Called by every op on the CPU that uses threads, and by every
-    op on a card, before it begins."""
+    """Raises Stopped on a worker that is to stop early.  Called before every op, and by `split`, for backward."""
     crew = _crew.get()
     if crew is not None and crew.stopped:
         raise Stopped

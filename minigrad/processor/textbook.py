@@ -3,7 +3,8 @@
 For reading, for stepping through a net with a debugger, and as the measure of the other faces.  Nothing here is shared
 out to threads (on_devices runs textbook:0 and textbook:1 one after the other, in the calling thread), cut in tiles, or
 written into memory from the pool (memory.py).  Backward is `backward_in_ten_lines` of engine.py where the loss is here,
-also if parts of its graph are on other devices.
+also if parts of its graph are on other devices.  The price of its brevity: Ctrl-C in its last moment may leave some
+leaves with a gradient and others without.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class _Debugger:
         self.inner, self.check_finite = inner, check_finite
 
     def forward(self, function: Any, *arrays: Any) -> Any:
-        function.name = f"{function.name} at {_line_of_the_program()}"  # what its errors call it from now on
+        if not isinstance(self.inner, _Debugger):  # which says it
+            function.name = f"{function.name} at {_line_of_the_program()}"  # what its errors call it from now on
         y = (self.inner or function.device).forward(function, *arrays)
         if self.check_finite:
             self._check(function, "the result", y, "its inputs", [x for x in arrays if _same_device(function, x)])

@@ -153,11 +153,14 @@ def profile(trace: str | os.PathLike[str] | None = None) -> Iterator[Profile]:
     """Record every op of the process, on any thread, until the block ends: see Profile.
 
     trace: a file for `save_trace`, written when the block ends, by an error too.
-    What was recorded before an error stays readable.  ArgumentError where a profile is being recorded already, or the
-    folder of `trace` does not exist.
+    What was recorded before an error stays readable.  ArgumentError where a profile is being recorded already, inside
+    debug() (which may be inside), or where the folder of `trace` does not exist.
     """
     if tracing.recorder is not None:
-        raise ArgumentError("profile: a profile is being recorded already, and blocks do not nest: end the outer first")
+        raise ArgumentError(
+            "profile: a profile is being recorded already, or debug() is at work: end the outer first; "
+            "for both, begin the profile first: with profile(), debug():"
+        )
     if trace is not None and not Path(trace).parent.is_dir():
         raise ArgumentError(f"profile: trace={str(trace)!r}: there is no folder {Path(trace).parent}: make it first")
     recorder, result = tracing.Recorder(), Profile()

@@ -45,7 +45,8 @@ def look(names: Sequence[str] = ()) -> Machine:
         names = [f"cuda:{i}" for i in range(min(2, count))]
     devices = tuple(device_named(name) for name in names)
     kinds = {device.kind for device in devices}
-    if len(kinds) > 1 or "cpu" in kinds or not 1 <= len(set(devices)) == len(devices) <= 2:
+    on_host = any(device.on_host for device in devices)
+    if len(kinds) > 1 or on_host or not 1 <= len(set(devices)) == len(devices) <= 2:
         raise DeviceError(f"hardware_check: give one or two devices cuda:N (or cudasim:N), got {', '.join(names)}")
     for device in devices:
         _ = device.runtime  # or an error
