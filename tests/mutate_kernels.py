@@ -5,7 +5,7 @@
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/gpu/cases.py) on the emulator in check mode; tile_product.cuh runs those of the files
+cases of its file (minigrad/gpu/cases/table.py) on the emulator in check mode; tile_product.cuh runs those of the files
 that include it.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
 neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
 not compile do not count.
