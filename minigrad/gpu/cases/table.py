@@ -229,14 +229,15 @@ _ALL = [
     ),
     _linear("linear", {"x": (67, 70), "weight": (65, 70), "bias": (65,)}, 128),
     _linear("linear, few rows", {"x": (3, 301), "weight": (37, 301), "bias": (37,)}, 1),
+    _linear("linear, a bias of many rows", {"x": (1100, 9), "weight": (11, 9), "bias": (11,)}, 1024),
     _matmul("matmul", {"a": (2, 70, 37), "b": (37, 67)}, {"a": (1, 4096, 4096), "b": (4096, 4096)}),
     _matmul("matmul, long sums", {"a": (33, 3001), "b": (3001, 35)}, {"a": (64, 290400), "b": (290400, 64)}),
     _matmul(
-        "matmul, few rows of a batch", {"a": (20, 2, 301), "b": (20, 301, 9)}, {"a": (8, 4, 9216), "b": (8, 9216, 512)}
+        "matmul, few rows of a batch", {"a": (20, 2, 319), "b": (20, 319, 31)}, {"a": (8, 4, 9216), "b": (8, 9216, 512)}
     ),
     _matmul(
         "matmul, few rows of a batch, transposed",
-        {"a": (3, 2, 2001), "b": (3, 20, 2001)},
+        {"a": (3, 2, 2001), "b": (3, 23, 2001)},
         {"a": (8, 4, 9216), "b": (8, 512, 9216)},
         lambda a, b: F.matmul(a, b.transpose(0, 2, 1)),
     ),
