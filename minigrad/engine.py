@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,14 @@ from .tools import tracing
 
 def backward_in_ten_lines(loss: Function, gradient: Array) -> dict[Any, Array]:
     """The gradient of every leaf that the node `loss` depends on, from the gradient of its output."""
-    gradients, waiting = {loss: gradient}, {loss}
+    gradients, waiting = {loss: gradient}, [(-loss.order, loss)]
     while waiting:
-        node = max(waiting, key=lambda node: node.order)  # the newest: nobody is left who could add to its gradient
-        waiting.remove(node)
+        _, node = heappop(waiting)  # the newest: nobody is left who could add to its gradient
         for target, part in zip(node.inputs, gradients_of(node, gradients.pop(node))):
             if part is not None:
+                if isinstance(target, Function) and target not in gradients:  # else it is a leaf, or waiting already
+                    heappush(waiting, (-target.order, target))
                 gradients[target] = target.device.added(gradients[target], part) if target in gradients else part
-                if isinstance(target, Function):  # else it is a leaf
-                    waiting.add(target)
         node.release()  # its arrays are not needed any more
     return gradients
 

@@ -234,6 +234,15 @@ def test_the_slope_in_the_exponent_of_a_base_of_zero():
     np.testing.assert_array_equal(b.grad.numpy(), np.zeros(3))
 
 
+def test_the_slope_in_the_exponent_of_a_pole(device):
+    """0^b is inf for b < 0: its slope is inf * ln(0), not 0 as for b > 0."""
+    for where in (device, "textbook:0"):
+        b = Tensor([-1.0, -0.5], True, where)
+        with np.errstate(all="ignore"):
+            F.power(Tensor([0.0, 0.0], device=where), b).sum().backward()
+        np.testing.assert_array_equal(b.grad.numpy(), [-np.inf, -np.inf])
+
+
 def test_power_outside_its_domain():
     with np.errstate(all="ignore"):
         assert np.isnan((Tensor([-1.0]) ** 0.5).item())

@@ -332,8 +332,9 @@ def test_large_windows_are_summed_in_pieces(kernel, device):
         pytest.skip("the kernels sum row by row")
     x = np.ones((1, 2, *kernel), np.float32)
     x[..., 0, 0] = 2.0**24
-    y = avg_pool2d(Tensor(x, device=device), kernel)
-    np.testing.assert_allclose(y.numpy().astype("float64") * 5040, 2.0**24 + 5039, rtol=0, atol=160)
+    for where in (device, "textbook:0"):
+        y = avg_pool2d(Tensor(x, device=where), kernel)
+        np.testing.assert_allclose(y.numpy().astype("float64") * 5040, 2.0**24 + 5039, rtol=0, atol=160)
     # The middle pixel is seen by windows at all places.
     h, w = kernel
     x = Tensor(np.ones((1, 1, 2 * h - 1, 2 * w - 1), np.float32), True, device)
@@ -342,3 +343,15 @@ def test_large_windows_are_summed_in_pieces(kernel, device):
     dy[..., 0, 0] = 2.0**24
     y.backward(Tensor(dy * 5040, device=device))
     np.testing.assert_allclose(x.grad.numpy()[0, 0, h - 1, w - 1], 2.0**24 + 5039, rtol=0, atol=160)
+
+
+@pytest.mark.parametrize("kernel", [(300, 2), (2, 300)])
+def test_no_piece_of_a_long_window_is_lost(kernel, device):
+    """To the last digit: one pixel in 300 is nothing beside the bound of the test above."""
+    x = normal(1, 2, *(size + 1 for size in kernel))
+    for where in (device, "textbook:0"):
+        y, dx = run(x, where, kernel, 1, dy=np.ones((1, 2, 2, 2)))
+        np.testing.assert_allclose(y[0, 0, 1, 0], x[0, 0, 1:, : kernel[1]].mean(), rtol=1e-12)
+        np.testing.assert_allclose(y[0, 1, 0, 1], x[0, 1, : kernel[0], 1:].mean(), rtol=1e-12)
+        down, across = ([1, *[2] * (size - 1), 1] for size in kernel)  # how many windows see a row, a column
+        np.testing.assert_allclose(dx[0, 0], np.outer(down, across) / 600, rtol=1e-12)

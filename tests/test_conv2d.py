@@ -34,6 +34,8 @@ SMALL = {
     "groups": ((2, 6, 5, 5), (9, 2, 3, 3), 1, 1, 1, 3),
     "depthwise": ((2, 4, 5, 6), (8, 1, 3, 3), 2, 1, 1, 4),
     "one pixel": ((3, 4, 1, 1), (5, 4, 1, 1), 1, 0, 1, 1),
+    "one tap, every second row": ((2, 3, 7, 4), (4, 3, 1, 1), (2, 1), 0, 1, 1),
+    "one tap, every second column": ((2, 3, 4, 7), (4, 3, 1, 1), (1, 2), 0, 1, 1),
     "whole image": ((2, 3, 4, 5), (2, 3, 4, 5), 1, 0, 1, 1),
 }
 cases = pytest.mark.parametrize("case", SMALL.values(), ids=SMALL.keys())

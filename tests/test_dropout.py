@@ -42,6 +42,12 @@ def test_testing(device, p):
     np.testing.assert_allclose(F.dropout(x, p, False, "paper").numpy(), x.numpy() * (1 - p), rtol=1e-15)
 
 
+def test_the_probability_is_the_nearest_of_32_bits():
+    for p in (0.1, 0.3, 1 / 3, 0.7, 0.9, 1e-9, *np.random.default_rng(0).uniform(size=20)):
+        op = Dropout(float(p), "paper")
+        assert abs(op.dropped / 2**op.bits - p) <= 2.0**-33
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_p_zero_and_one(device, form):
     x = tensor((3, 5), device)

@@ -1,5 +1,7 @@
 """linear: values against loops and PyTorch, gradients by differences, threads, odd memory, refused input."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,6 +76,16 @@ def test_only_the_gradients_asked_for(device):
     F.linear(x, w, b).backward(np.ones((3, 5)))
     assert w.grad is None and x.grad.shape == (3, 4) and b.grad.shape == (5,)
     np.testing.assert_allclose(b.grad.numpy(), 3)
+
+
+@pytest.mark.parametrize("wanted", [each for each in itertools.product([True, False], repeat=3) if any(each)])
+def test_no_product_for_a_gradient_that_nobody_wants(device, wanted):
+    if minigrad.device(device).kind == "textbook":
+        pytest.skip("the textbook computes all")
+    leaves = [Tensor(np.ones(shape), need, device) for shape, need in zip([(3, 4), (5, 4), (5,)], wanted)]
+    y = F.linear(*leaves)
+    grads = y.device.backward(y.node, Tensor(np.ones((3, 5)), device=device).data)
+    assert tuple(grad is not None for grad in grads) == wanted
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

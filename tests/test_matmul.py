@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import minigrad
 import minigrad.functional as F
 from minigrad import DTypeError, ShapeError, Tensor, gradcheck
 
@@ -189,6 +190,16 @@ def test_refused():
         Tensor(np.ones((2, 2), bool)) @ Tensor(np.ones((2, 2), bool))
     with pytest.raises(DTypeError, match="matmul: one of a, b must be a Tensor"):
         F.matmul(np.ones((2, 2)), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+def test_no_product_for_a_gradient_that_nobody_wants(device, wanted):
+    if minigrad.device(device).kind == "textbook":
+        pytest.skip("the textbook keeps and computes all")
+    y = F.matmul(*(Tensor(np.ones(shape), need, device) for shape, need in zip([(3, 4), (4, 5)], wanted)))
+    assert (y.node.b is not None, y.node.a is not None) == wanted  # a gradient needs the other factor
+    grads = y.device.backward(y.node, Tensor(np.ones((3, 5)), device=device).data)
+    assert tuple(grad is not None for grad in grads) == wanted
 
 
 def test_gradients_of_a_repeated_matrix_are_summed_in_pieces(device):

@@ -1,5 +1,6 @@
 """sum, mean, max over axes."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_sums_of_a_large_number_and_many_small_ones(name, axis):
         y = REDUCTIONS[name][0](Tensor(values, device=where), axis)
         assert y.dtype == "float32"
         np.testing.assert_allclose(y.numpy(), exact, rtol=rtol)
+
+
+@every
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_axes_that_stay_lie_in_any_order_in_memory(name, order, device):
+    """The elements of a row are more than are added in one go."""
+    values = distinct((2, 3, 4, 150), "cpu:0").numpy().transpose(*order, 3)  # Tensor keeps the order in memory
+    for where in (device, "textbook:0"):
+        y = REDUCTIONS[name][0](Tensor(values, device=where), 3)
+        np.testing.assert_allclose(y.numpy(), REDUCTIONS[name][1](values, axis=3), rtol=1e-12, atol=1e-12)
 
 
 @every

@@ -23,10 +23,11 @@ def test_the_slope_at_zero_is_zero(device):
 
 def test_nan_in_dy_stays_nan(device):
     """Also where x <= 0: what is wrong further up is not to be hidden."""
-    x = Tensor(np.float32([-1, 0, 2, np.nan]), True, device)
-    y = F.relu(x)
-    y.backward(np.full(4, np.nan, np.float32))
-    assert np.isnan(x.grad.numpy()).all() and np.isnan(y.numpy()).tolist() == [False, False, False, True]
+    for where in (device, "textbook:0"):
+        x = Tensor(np.float32([-1, 0, 2, np.nan]), True, where)
+        y = F.relu(x)
+        y.backward(np.full(4, np.nan, np.float32))
+        assert np.isnan(x.grad.numpy()).all() and np.isnan(y.numpy()).tolist() == [False, False, False, True]
 
 
 @pytest.mark.cpu_only("on a card every result is C-contiguous")

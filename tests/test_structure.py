@@ -322,3 +322,10 @@ def test_the_core_asks_the_device_and_never_what_kind_it_is():
         known = {place(found) for found in imports(PACKAGE / name) if found.startswith("minigrad.")}
         assert not known & {"gpu", "cpu", "textbook", "cudasim"}
     assert len((PACKAGE / "engine.py").read_text().splitlines()) < 300
+
+
+def test_the_ten_lines_that_the_documentation_shows_are_the_engine_s():
+    source = (PACKAGE / "engine.py").read_text(encoding="utf-8")
+    lines = source[source.index("    gradients, waiting = ") : source.index("class Version:")].rstrip()
+    assert lines in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert len(lines.splitlines()) == 10

@@ -12,9 +12,9 @@
 // What it costs: registers, 16 of them for sums alone, so that fewer threads fit on a multiprocessor at a time; and
 // tiles so large that a small c has few.
 //
-// What kernels/gemm.cu does besides: it reads 16 bytes of shared memory at a time, takes matrices by their steps in
-// memory (a transposed one needs no copy), cuts long sums into pieces where c is small, adds a bias, and has other
-// kernels for a c of few rows.
+// What kernels/gemm.cu does besides: 8 x 4 numbers a thread, and the next tile is fetched while this one is multiplied
+// (tile_product.cuh).  It takes matrices by their steps in memory (a transposed one needs no copy), cuts long sums into
+// parts where c is small, adds a bias, and has other kernels for a c of few rows.
 
 #define SIDE 16  // threads along each side of a block
 #define EACH 4   // numbers along each side of what a thread computes

@@ -59,15 +59,17 @@ class Ladder:
     moves: str
     flops: Callable[[Shapes, Shape], int] = no_flops
 
-    def case(self, step: str) -> Case:
+    def case(self, step: str, more_name: str = "", **more_settings: Any) -> Case:
+        settings = {**self.settings, **more_settings}
+
         def prepare(**inputs: Tensor) -> Compute:
-            return self.prepare(step, **inputs, **self.settings)
+            return self.prepare(step, **inputs, **settings)
 
         def function(**inputs: Tensor) -> Tensor:
             return prepare(**inputs)()
 
         more: dict[str, Any] = {"flops": self.flops, "tolerance": 3e-5, "prepare": prepare}
-        name, file = step.replace("_", " "), f"ladder/{step}"
+        name, file = step.replace("_", " ") + more_name, f"ladder/{step}"
         return Case(name, (file,), function, self.small, self.real, self.moves, "", **more)
 
 
@@ -135,10 +137,10 @@ def conv2d(step: str, x: Tensor, w: Tensor, stride: int, padding: int) -> Comput
 
 
 def conv2d_backward_x(step: str, dy: Tensor, w: Tensor, stride: int, padding: int, size: Pair | None = None) -> Compute:
-    """dx (N, C, H, W) of dy (N, O, OH, OW) and w.  size: (H, W); None: the largest that gives dy's."""
+    """dx (N, C, H, W) of dy (N, O, OH, OW) and w.  size: (H, W); None: the smallest that gives dy's."""
     (n, o, oh, ow), (_, c, kh, kw) = dy.shape, w.shape
-    largest = oh * stride + kh - 2 * padding - 1, ow * stride + kw - 2 * padding - 1
-    shape = n, c, *(size or largest)
+    smallest = (oh - 1) * stride + kh - 2 * padding, (ow - 1) * stride + kw - 2 * padding
+    shape = n, c, *(size or smallest)
     if dy.device.on_host or step == "conv2d":
         x = Tensor(np.zeros(shape, dy.dtype), True, dy.device)
         return _gradient(F.conv2d(x, w, stride=stride, padding=padding), dy, x)
@@ -274,6 +276,8 @@ def _steps(name: str, *what: str) -> tuple[str, ...]:
 
 
 _STRIDES = {"stride": 2, "padding": 1}
+# Of the gradients' cases: as wide as this, windows end beyond the last pixel, and one more would begin before it.
+_WIDE = (5, 5)
 _RESPONSE = {"n": 5, "k": 2.0, "alpha": 0.1, "beta": 0.75}
 _MAPS = (128, 96, 55, 55)
 
@@ -302,8 +306,8 @@ LADDERS = {
         conv2d_backward_x,
         "conv2d",
         _steps("conv2d_backward_x", "scatter", "gather", "tiled"),
-        small={"dy": (3, 19, 5, 5), "w": (19, 18, 3, 3)},
-        real={"dy": (128, 256, 14, 14), "w": (256, 96, 3, 3)},
+        small={"dy": (3, 19, 5, 5), "w": (19, 18, *_WIDE)},
+        real={"dy": (128, 256, 14, 14), "w": (256, 96, *_WIDE)},
         settings=_STRIDES,
         moves="dy w y",
         flops=lambda inputs, dx: 2 * math.prod(inputs["dy"]) * math.prod(inputs["w"][1:]),
@@ -312,9 +316,9 @@ LADDERS = {
         conv2d_backward_w,
         "conv2d",
         _steps("conv2d_backward_w", "naive", "tiled", "parts"),
-        small={"dy": (5, 19, 5, 4), "x": (5, 3, 9, 7)},
-        real={"dy": (128, 256, 14, 14), "x": (128, 96, 27, 27)},
-        settings={"kernel": (3, 3), **_STRIDES},
+        small={"dy": (5, 19, 5, 4), "x": (5, 3, 11, 9)},
+        real={"dy": (128, 256, 14, 14), "x": (128, 96, 29, 29)},
+        settings={"kernel": _WIDE, **_STRIDES},
         moves="dy x y",
         flops=lambda inputs, dw: 2 * math.prod(inputs["dy"]) * math.prod(dw[1:]),
     ),
@@ -349,3 +353,7 @@ LADDERS = {
 
 
 CASES = [ladder.case(step) for ladder in LADDERS.values() for step in ladder.steps]
+CASES += [  # whose shared memory has just room enough
+    LADDERS[name].case(step, ", widest window", n=2 * MOST_REACH + 1)
+    for name, step in (("lrn", "lrn_2_shared"), ("lrn_backward", "lrn_backward_3_shared"))
+]

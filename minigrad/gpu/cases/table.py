@@ -58,14 +58,18 @@ def _reduction(name: str, op: Callable[[Tensor], Tensor], small: Shape, backward
     return Case(name, ("reduce",), op, {"x": small}, {"x": (128, 96 * 55 * 55)}, backward=backward, **more)
 
 
-def _linear(name: str, small: Shapes, rows: int) -> Case:
-    real = {"x": (rows, 9216), "weight": (4096, 9216), "bias": (4096,)}
+def _linear(name: str, small: Shapes, rows: int, turned: bool = False) -> Case:
+    """turned: the weight is given as (in, out), so that it lies along the outputs."""
+    real = {"x": (rows, 9216), "weight": (9216, 4096) if turned else (4096, 9216), "bias": (4096,)}
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x, weight.transpose(1, 0) if turned else weight, bias)
 
     def flops(inputs: Shapes, y: Shape) -> int:
         return 2 * math.prod(y) * inputs["x"][1]
 
     backward = "dy x weight dx dweight dbias"
-    return Case(name, ("gemm",), F.linear, small, real, "x weight bias y", backward, flops, tolerance=3e-5)
+    return Case(name, ("gemm",), function, small, real, "x weight bias y", backward, flops, tolerance=3e-5)
 
 
 def _matmul(name: str, small: Shapes, real: Shapes, op: Callable[[Tensor, Tensor], Tensor] = F.matmul) -> Case:
@@ -229,14 +233,18 @@ _ALL = [
     ),
     _linear("linear", {"x": (67, 70), "weight": (65, 70), "bias": (65,)}, 128),
     _linear("linear, few rows", {"x": (3, 301), "weight": (37, 301), "bias": (37,)}, 1),
+    _linear("linear, few rows, turned", {"x": (3, 301), "weight": (301, 37), "bias": (37,)}, 1, turned=True),
+    _linear("linear, a bias of many rows", {"x": (1100, 9), "weight": (11, 9), "bias": (11,)}, 1024),
     _matmul("matmul", {"a": (2, 70, 37), "b": (37, 67)}, {"a": (1, 4096, 4096), "b": (4096, 4096)}),
     _matmul("matmul, long sums", {"a": (33, 3001), "b": (3001, 35)}, {"a": (64, 290400), "b": (290400, 64)}),
     _matmul(
-        "matmul, few rows of a batch", {"a": (20, 2, 301), "b": (20, 301, 9)}, {"a": (8, 4, 9216), "b": (8, 9216, 512)}
+        "matmul, few rows of a batch",
+        {"a": (3, 2, 1151), "b": (3, 1151, 127)},
+        {"a": (8, 4, 9216), "b": (8, 9216, 512)},
     ),
     _matmul(
         "matmul, few rows of a batch, transposed",
-        {"a": (3, 2, 2001), "b": (3, 20, 2001)},
+        {"a": (3, 2, 2001), "b": (3, 23, 2001)},
         {"a": (8, 4, 9216), "b": (8, 512, 9216)},
         lambda a, b: F.matmul(a, b.transpose(0, 2, 1)),
     ),
