@@ -97,7 +97,7 @@ def fitted(grad: Array, operand: Any) -> Array:
 
 
 def _copies_added(where: Device, grad: Array, shape: tuple[int, ...]) -> Array:
-    if where.kind == "textbook":
+    if where.plain:
         return total(grad, _repeated(grad, shape)).reshape(shape)
     return unbroadcast(grad, shape) if where.on_host else unbroadcast_gpu(where, grad, shape)
 

@@ -14,6 +14,7 @@ costs nothing.  With the profiler at work too, its tables have a row for each li
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,7 +27,7 @@ from ..base.arguments import flag
 from ..errors import NotFiniteError, printable
 from . import tracing
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent) + "/"
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 _LONGEST = 60  # characters of a line of source that a message shows
 
 
