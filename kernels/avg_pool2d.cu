@@ -29,21 +29,21 @@ __device__ __forceinline__ REAL divisor(Axis rows, Axis cols, int i, int j, int 
     return (REAL)extent(rows, i, count_include_pad) * (REAL)extent(cols, j, count_include_pad);
 }
 
-extern "C" __global__ void avg_pool2d_forward(
-    const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs, const __grid_constant__ Axis rows,
-    const __grid_constant__ Axis cols, int count_include_pad) {
+extern "C" __global__ void avg_pool2d_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long outputs,
+                                              const __grid_constant__ Layout places, const __grid_constant__ Axis rows,
+                                              const __grid_constant__ Axis cols, int count_include_pad) {
     long long o = global_thread();
     if (o < outputs) {
-        Place at = place_of(o, rows.windows, cols.windows);
-        const REAL* map = x + at.map * rows.size * cols.size;
-        int row_stop = stop_of(rows, at.row), col_stop = stop_of(cols, at.col);
+        Offsets at = offsets_of(places, o);  // where its map begins in x, i, j
+        int i = (int)at.of[1], j = (int)at.of[2], row_stop = stop_of(rows, i), col_stop = stop_of(cols, j);
+        x += at.of[0];
         REAL sum = 0;
-        for (int row = start_of(rows, at.row); row < row_stop; row++) {
+        for (int row = start_of(rows, i); row < row_stop; row++) {
             REAL of_row = 0;  // a sum of its own: all taps of a large window, one after the other, would lose digits
-            for (int col = start_of(cols, at.col); col < col_stop; col++) of_row += map[row * cols.size + col];
+            for (int col = start_of(cols, j); col < col_stop; col++) of_row += x[row * cols.size + col];
             sum += of_row;
         }
-        y[o] = sum / divisor(rows, cols, at.row, at.col, count_include_pad);
+        y[o] = sum / divisor(rows, cols, i, j, count_include_pad);
     }
 }
 
@@ -56,19 +56,21 @@ __device__ __forceinline__ int last_window(Axis axis, int pixel) {
     return min((pixel + axis.before) / axis.stride, axis.windows - 1);
 }
 
-extern "C" __global__ void avg_pool2d_backward(
-    const REAL* __restrict__ dy, REAL* __restrict__ dx, long long pixels, const __grid_constant__ Axis rows,
-    const __grid_constant__ Axis cols, int count_include_pad) {
+extern "C" __global__ void avg_pool2d_backward(const REAL* __restrict__ dy, REAL* __restrict__ dx, long long pixels,
+                                               const __grid_constant__ Layout places,
+                                               const __grid_constant__ Axis rows, const __grid_constant__ Axis cols,
+                                               int count_include_pad) {
     long long pixel = global_thread();
     if (pixel < pixels) {
-        Place at = place_of(pixel, rows.size, cols.size);
-        const REAL* map = dy + at.map * rows.windows * cols.windows;
-        int last_row = last_window(rows, at.row), last_col = last_window(cols, at.col);
+        Offsets at = offsets_of(places, pixel);  // where its map begins in dy, row, column
+        int last_row = last_window(rows, (int)at.of[1]), last_col = last_window(cols, (int)at.of[2]);
+        int first_row = first_window(rows, (int)at.of[1]), first_col = first_window(cols, (int)at.of[2]);
+        dy += at.of[0];
         REAL sum = 0;
-        for (int i = first_window(rows, at.row); i <= last_row; i++) {
+        for (int i = first_row; i <= last_row; i++) {
             REAL of_row = 0;
-            for (int j = first_window(cols, at.col); j <= last_col; j++)
-                of_row += map[i * cols.windows + j] / divisor(rows, cols, i, j, count_include_pad);
+            for (int j = first_col; j <= last_col; j++)
+                of_row += dy[i * cols.windows + j] / divisor(rows, cols, i, j, count_include_pad);
             sum += of_row;
         }
         dx[pixel] = sum;

@@ -41,12 +41,12 @@ __device__ __forceinline__ Place place_of(long long i, int height, int width) {
 
 // ---------------------------------------------------------------- arrays with strides
 
-// Shapes and strides, in elements, of up to three arrays that are walked together; passed by value.  An array that is
+// Shapes and strides, in elements, of up to four arrays that are walked together; passed by value.  An array that is
 // repeated along an axis (broadcast) has stride 0 there.  minigrad/gpu/layout.py packs it, with as few axes as can be.
 #define MAX_AXES 6
 struct Layout {
     long long size[MAX_AXES];
-    long long stride[3][MAX_AXES];
+    long long stride[4][MAX_AXES];
     long long axes;
 };
 
@@ -62,18 +62,18 @@ __device__ __forceinline__ long long offset_of(const Layout& layout, int which, 
     return offset + i * layout.stride[which][0];
 }
 
-// Where it lies in each of the three: the divisions, which are slow, are done once.
+// Where it lies in each of the four: the divisions, which are slow, are done once.
 struct Offsets {
-    long long of[3];
+    long long of[4];
 };
 
 __device__ __forceinline__ Offsets offsets_of(const Layout& layout, long long i) {
-    Offsets at = {{0, 0, 0}};
+    Offsets at = {{0, 0, 0, 0}};
 #pragma unroll 1
     for (int axis = (int)layout.axes - 1; axis >= 0; axis--) {
         long long rest = axis > 0 ? i / layout.size[axis] : 0, index = i - rest * layout.size[axis];
 #pragma unroll
-        for (int which = 0; which < 3; which++) at.of[which] += index * layout.stride[which][axis];
+        for (int which = 0; which < 4; which++) at.of[which] += index * layout.stride[which][axis];
         i = rest;
     }
     return at;

@@ -11,6 +11,8 @@
 // Backward takes two kernels, since its sum needs s also at the pixels around the tile: the first computes s again.
 // That moves no more memory than keeping s would, and holds it for a shorter time.
 
+#include "lrn.cuh"
+
 // The launch bounds ask for 3 blocks at a time on a multiprocessor: more would leave a thread too few registers, and
 // the compiler would spill some to memory.
 
@@ -95,14 +97,7 @@ __device__ __forceinline__ void for_own_pixels(const Maps& maps, Tile tile, Work
     }
 }
 
-// s^beta; roots are much faster than a power.
-__device__ __forceinline__ REAL power(REAL s, REAL beta) {
-    if (beta == REAL(0.75)) return sqrt(s) * sqrt(sqrt(s));
-    if (beta == REAL(0.5)) return sqrt(s);
-    return pow(s, beta);
-}
-
-extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_forward(
+extern "C" __global__ __launch_bounds__(TILE * ROWS, 2) void lrn_within_map_forward(
     const REAL* __restrict__ x, REAL* __restrict__ y, const __grid_constant__ Maps maps, REAL k, REAL alpha,
     REAL beta) {
     __shared__ Shared shared;
@@ -110,10 +105,12 @@ extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_forw
     x += tile.map;
     y += tile.map;
     Totals total = window_sums(maps, tile, [&](int i) { return x[i] * x[i]; }, shared);
-    for_own_pixels(maps, tile, [&](int i, int r) { y[i] = x[i] / power(k + alpha * total.of[r], beta); });
+    with_powers(beta, [&](auto powers) {
+        for_own_pixels(maps, tile, [&](int i, int r) { y[i] = x[i] * powers(k + alpha * total.of[r]).minus_beta; });
+    });
 }
 
-extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_scale(
+extern "C" __global__ __launch_bounds__(TILE * ROWS, 2) void lrn_within_map_scale(
     const REAL* __restrict__ x, REAL* __restrict__ s, const __grid_constant__ Maps maps, REAL k, REAL alpha) {
     __shared__ Shared shared;
     Tile tile = tile_of_block(maps);
@@ -123,7 +120,7 @@ extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_scal
     for_own_pixels(maps, tile, [&](int i, int r) { s[i] = k + alpha * total.of[r]; });
 }
 
-extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_backward(
+extern "C" __global__ __launch_bounds__(TILE * ROWS, 2) void lrn_within_map_backward(
     const REAL* __restrict__ x, const REAL* __restrict__ s, const REAL* __restrict__ dy, REAL* __restrict__ dx,
     const __grid_constant__ Maps maps, REAL alpha, REAL beta) {
     __shared__ Shared shared;
@@ -132,9 +129,14 @@ extern "C" __global__ __launch_bounds__(TILE * ROWS, 3) void lrn_within_map_back
     s += tile.map;
     dy += tile.map;
     dx += tile.map;
-    auto term = [&](int i) { return dy[i] / power(s[i], beta) * x[i] / s[i]; };  // dy * y / s
-    Totals total = window_sums(maps, tile, term, shared);
-    for_own_pixels(maps, tile, [&](int i, int r) {
-        dx[i] = dy[i] / power(s[i], beta) - 2 * alpha * beta * total.of[r] * x[i];
+    with_powers(beta, [&](auto powers) {
+        auto term = [&](int i) {  // dy * y / s
+            Powers s_i = powers(s[i]);
+            return dy[i] * x[i] * s_i.minus_beta * s_i.inverse;
+        };
+        Totals total = window_sums(maps, tile, term, shared);
+        for_own_pixels(maps, tile, [&](int i, int r) {
+            dx[i] = dy[i] * powers(s[i]).minus_beta - 2 * alpha * beta * total.of[r] * x[i];
+        });
     });
 }

@@ -84,7 +84,7 @@ SHORTEST = 16  # with fewer rows or columns most of a tile would be empty
 def turn_of(layout: np.ndarray) -> Turn | None:
     """The Turn of y and x with this Layout; None where a copy element by element is faster."""
     last = int(layout["axes"][0]) - 1
-    size, (y, x, _) = layout["size"][0].tolist(), layout["stride"][0].tolist()
+    size, (y, x, *_) = layout["size"][0].tolist(), layout["stride"][0].tolist()
     if x[last] == 1 or y[last] != 1 or size[last] < SHORTEST:
         return None
     row = next((axis for axis in range(last) if x[axis] == 1 and size[axis] >= SHORTEST), None)

@@ -18,6 +18,7 @@ window clipped to the image, that is count_include_pad=False.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..gpu import THREADS
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
-from ._pooling import axis_structs, in_tiles, taps_inside
+from ._pooling import axis_structs, in_tiles, places, taps_inside
 from ._reduction import DEPTH
 from ._windows import channels_last, frame, nchw, output_shape, padded, taps
 
@@ -147,19 +148,21 @@ class AvgPool2d(Function, name="avg_pool2d"):
         self.axes = axis_structs("avg_pool2d", size=x.shape[2:], windows=self.outputs, **taps)
         x = self.device.contiguous(x)
         y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
-        self.launch("avg_pool2d_forward", x, y)
+        n, c, h, w = x.shape
+        self.launch("avg_pool2d_forward", x, y, places(n * c, self.outputs, (h * w, 0, 0), (0, 1, 0), (0, 0, 1)))
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty(self.x_shape, dy.dtype)
-        self.launch("avg_pool2d_backward", dy, dx)
+        n, c, h, w = self.x_shape
+        self.launch("avg_pool2d_backward", dy, dx, places(n * c, (h, w), (math.prod(self.outputs), 0, 0), (0, 1, 0), (0, 0, 1)))
         return dx
 
-    def launch(self, kernel: str, a: Array, out: Array) -> None:
-        """`kernel` with one thread per element of `out`."""
-        grid, settings = gpu.blocks(out.size), (*self.axes, self.count_include_pad)
-        self.device.launch("avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
+    def launch(self, kernel: str, a: Array, out: Array, places: np.ndarray) -> None:
+        """`kernel` with one thread per element of `out`, which finds its place by the Layout."""
+        grid, args = gpu.blocks(out.size), (out.size, places, *self.axes, self.count_include_pad)
+        self.device.launch("avg_pool2d", kernel, grid, THREADS, a, out, *args, REAL=out.dtype)
 
 
 def _add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice], Array]) -> None:

@@ -31,6 +31,7 @@ from .. import gpu
 from ..base.arguments import number
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
+from ..gpu import THREADS
 from ..gpu.sources import constants, struct
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
@@ -164,24 +165,6 @@ class ResponseNorm(Function):
         """
         raise NotImplementedError
 
-    # ---- on a card
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.x = x = self.device.contiguous(x)
-        y = self.device.empty_like(x)
-        self.launch("forward", x, y, settings=(self.k, self.alpha, self.beta))
-        return y
-
-    def launch(self, way: str, *images: Array, settings: tuple[float, ...]) -> None:
-        """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
-        grid, threads, sizes = self.blocks_of_threads(*images[0].shape)
-        kernel = f"{self.name}_{way}"
-        self.device.launch(self.name, kernel, grid, threads, *images, sizes, *settings, REAL=images[0].dtype)
-
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
-        """How many blocks, the threads of each, and what the kernels are told of sizes and window."""
-        raise NotImplementedError
-
 
 class LRN(ResponseNorm):
     def window_sum(self, t: Array) -> Array:
@@ -195,19 +178,52 @@ class LRN(ResponseNorm):
         pixels = [a.reshape(n * h * w * self.groups, channels) for a in images]
         in_tiles(self, work, ChannelSums, (self.reach(channels),), *pixels)
 
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = x = self.device.contiguous(x)
+        y = self.device.empty_like(x)
+        settings = self.k, self.alpha, self.beta
+        if self.wide:
+            self.s = self.device.empty_like(x)
+            self.launch("lrn_wide_forward", x, y, self.s, settings=settings)
+        else:
+            self.launch("lrn_forward", x, y, settings=settings)
+        return y
+
     def backward_gpu(self, dy: Array) -> Array:
-        dy = self.device.contiguous(dy)
+        x, dy = self.x, self.device.contiguous(dy)
         dx = self.device.empty_like(dy)
-        self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
+        if self.wide:
+            self.launch("lrn_wide_backward", x, self.s, dy, dx, settings=(self.alpha, self.beta))
+        else:
+            self.launch("lrn_backward", x, dy, dx, settings=(self.k, self.alpha, self.beta))
         return dx
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
-        """A block for every CHANNELS channels of a group, of every PIXELS pixels."""
+    @property
+    def wide(self) -> bool:
+        """Whether windows are too wide for the kernels that keep one in registers."""
+        (most_reach,) = constants("lrn", "MOST_REACH")
+        return self.reach(self.x.shape[1] // self.groups) > most_reach
+
+    def launch(self, kernel: str, *images: Array, settings: tuple[float, ...]) -> None:
+        """A kernel on images (N, C, H, W).  The wide ones have a thread for every number, the others for every pixel of
+        some CHANNELS, and no more, channels of a group: of equally many in every block, or nearly so.
+        """
+        n, c, h, w = self.x.shape
         channels = c // self.groups
-        pixels, channels_each, rows = constants("lrn", "PIXELS", "CHANNELS", "ROWS")
-        grid = gpu.blocks(n * h * w, pixels) * self.groups * gpu.blocks(channels, channels_each)
-        sizes = {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels}
-        return grid, (pixels, rows), struct("lrn", "Maps", **sizes, reach=self.reach(channels))
+        reach = self.reach(channels)
+        pixels, most = constants("lrn", "PIXELS", "CHANNELS")
+        blocks = gpu.blocks(channels, most)
+        each = gpu.blocks(channels, max(1, blocks))
+        sizes = {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels, "each": max(1, each)}
+        maps, real = struct("lrn", "Maps", **sizes), self.x.dtype
+        if self.wide:
+            grid = gpu.blocks(self.x.size)
+            self.device.launch("lrn", kernel, grid, THREADS, *images, maps, reach, *settings, REAL=real)
+        else:
+            grid = gpu.blocks(n * h * w, pixels) * self.groups * blocks
+            self.device.launch("lrn", kernel, grid, pixels, *images, maps, *settings, REAL=real, REACH=reach)
 
 
 class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
@@ -219,16 +235,28 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         _, h, w, _ = images[0].shape
         in_tiles(self, work, PixelSums, (self.reach(h), self.reach(w)), *images)
 
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = x = self.device.contiguous(x)
+        y = self.device.empty_like(x)
+        self.launch("lrn_within_map_forward", x, y, settings=(self.k, self.alpha, self.beta))
+        return y
+
     def backward_gpu(self, dy: Array) -> Array:
         x, dy = self.x, self.device.contiguous(dy)
         s, dx = self.device.empty_like(x), self.device.empty_like(x)
-        self.launch("scale", x, s, settings=(self.k, self.alpha))
-        self.launch("backward", x, s, dy, dx, settings=(self.alpha, self.beta))
+        self.launch("lrn_within_map_scale", x, s, settings=(self.k, self.alpha))
+        self.launch("lrn_within_map_backward", x, s, dy, dx, settings=(self.alpha, self.beta))
         return dx
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
-        """A block for every TILE x TILE pixels of every map."""
+    def launch(self, kernel: str, *images: Array, settings: tuple[float, ...]) -> None:
+        """A kernel on images (N, C, H, W), with a block for every TILE x TILE pixels of every map."""
+        n, c, h, w = self.x.shape
         tile, rows = constants("lrn_within_map", "TILE", "ROWS")
         grid = n * c * gpu.blocks(h, tile) * gpu.blocks(w, tile)
         reach = {"reach_down": self.reach(h), "reach_across": self.reach(w)}
-        return grid, (tile, rows), struct("lrn_within_map", "Maps", height=h, width=w, **reach)
+        maps = struct("lrn_within_map", "Maps", height=h, width=w, **reach)
+        self.device.launch(
+            "lrn_within_map", kernel, grid, (tile, rows), *images, maps, *settings, REAL=self.x.dtype
+        )

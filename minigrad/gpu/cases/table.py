@@ -187,6 +187,7 @@ _ALL = [
     ),
     *ladder.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
+    _rooms("max_pool2d", "max_pool2d, any windows", lambda x: F.max_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
     _rooms(
@@ -261,6 +262,9 @@ _ALL = [
     _reduction("sum of columns", lambda x: F.sum(x, 0), (71, 67)),
     _reduction("sum", lambda x: F.sum(x), (71, 1067)),
     Case("mean", ("reduce",), lambda x: F.mean(x, (0, 2)), {"x": (3, 5, 307)}, {"x": (128, 96, 3025)}, backward="dx"),
+    Case("sum of maps", ("reduce",), lambda x: F.sum(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dx"),
+    Case("max of maps", ("reduce",), lambda x: F.max(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dy dx"),
+    Case("sum of short runs", ("reduce",), lambda x: F.sum(x, (0, 2)), {"x": (99, 3, 5, 35)}, MAPS, backward="dx"),
     _reduction("max of rows", lambda x: F.max(x, 1), (7, 301), "dy dx"),
     _reduction("max of equals", lambda x: F.max(x - x.detach() + (x > 1) * 1.0, 1), (7, 301), "dy dx"),
     _reduction("sum of whole pieces", lambda x: F.sum(x, 1), (3, 2048)),
