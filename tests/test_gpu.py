@@ -120,8 +120,9 @@ def test_launch_refuses_geometry_and_names(card):
 
 
 def axes_of(layout):
+    """Sizes, and the strides of three arrays, the outermost axis first, as NumPy has them."""
     n = int(layout["axes"][0])
-    return layout["size"][0, :n].tolist(), layout["stride"][0, :, :n].tolist()
+    return layout["size"][0, :n][::-1].tolist(), layout["stride"][0, :3, :n][:, ::-1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -547,7 +548,7 @@ def last_blocks(per_block):
 def test_elements_beyond_2_to_the_31(large):
     where, make = large
     x, y = make(), make()
-    with last_blocks(256):
+    with last_blocks(256 * 16):
         where.fill(x, 7)
         where.assign(y, x)
         where.arithmetic("add", x, y, x)
@@ -558,6 +559,9 @@ def test_elements_beyond_2_to_the_31(large):
     np.testing.assert_array_equal(values_of(where, where.take(x, [BEYOND - 1, 5])), [14, 0])
     where.put(x, [BEYOND - 2], 99)
     assert values_of(where, x[-3:]).tolist() == [14, 99, 14]
+    with last_blocks(256):  # y[1:] begins in the middle of a pack: element by element
+        where.arithmetic("subtract", x[:-1], y[1:], y[1:])
+    assert values_of(where, y[-3:]).tolist() == [7, 7, 92]
     with last_blocks(8 * 1024):  # a warp for 1024 elements
         from minigrad.ops._reduction import Rows
 
