@@ -24,16 +24,16 @@ typedef Wrapping<TO>::type Number;
 
 // use(*at, at, i) for elements i = start, start + step, ... below stop of a row, which begins at `row`.
 //
-// A row is made of runs, along the last axis of `reduced`; the other axis, if there is one, leads from run to run.  So
-// a division finds the first element, and an addition each further one, or two where a run has ended.
+// A row is made of runs, along axis 0 of `reduced`; axis 1, if there is one, leads from run to run.  So a division finds
+// the first element, and an addition each further one, or two where a run has ended.
 template <class Use>
-__device__ __forceinline__ void walk(const FROM* __restrict__ row, const Layout& reduced, long long start,
-                                     long long stop, int step, Use use) {
+__device__ __forceinline__ void along_row(const FROM* __restrict__ row, const Layout& reduced, long long start,
+                                          long long stop, int step, Use use) {
     const long long far = 1 << 30;  // longer than a piece: how long a run is beyond that makes no difference
-    int last = (int)reduced.axes - 1;
-    long long size = reduced.size[last], apart = reduced.stride[0][last], run = last > 0 ? start / size : 0;
-    long long across = step * apart, jump = last > 0 ? reduced.stride[0][0] - size * apart : 0;  // to the next run
-    int length = (int)min(size, far), left = last > 0 ? (int)min((run + 1) * size - start, far) : (int)far;
+    bool one_run = reduced.axes == 1;
+    long long size = reduced.size[0], apart = reduced.stride[0][0], run = one_run ? 0 : start / size;
+    long long across = step * apart, jump = one_run ? 0 : reduced.stride[0][1] - size * apart;  // to the next run
+    int length = (int)min(size, far), left = one_run ? (int)far : (int)min((run + 1) * size - start, far);
     const FROM* at = row + run * jump + start * apart;
     for (long long i = start; i < stop; i += AHEAD * step) {
         int rest = (int)min(stop - i, far);
@@ -63,8 +63,8 @@ extern "C" __global__ void sum_rows(
     if (warp >= outputs * pieces) return;  // a whole warp, and no barrier follows
     long long o = warp / pieces, start = (warp - o * pieces) * piece, stop = min(start + piece, n);
     Number sum = 0;
-    walk(x + offset_of(kept, 0, o), reduced, start + threadIdx.x, stop, WARP,
-         [&](FROM value, const FROM*, long long) { sum += (Number)value; });
+    along_row(x + offset_of(kept, 0, o), reduced, start + threadIdx.x, stop, WARP,
+              [&](FROM value, const FROM*, long long) { sum += (Number)value; });
     sum = warp_sum(sum);
     if (threadIdx.x == 0) y[warp] = (TO)sum / divisor;
 }
@@ -78,8 +78,8 @@ extern "C" __global__ void sum_columns(
     long long o = (blockIdx.x - p * tiles) * WARP + threadIdx.x, stop = min((p + 1) * piece, n);
     Number sum = 0;
     if (o < outputs)
-        walk(x + offset_of(kept, 0, o), reduced, p * piece + threadIdx.y, stop, TALL,
-             [&](FROM value, const FROM*, long long) { sum += (Number)value; });
+        along_row(x + offset_of(kept, 0, o), reduced, p * piece + threadIdx.y, stop, TALL,
+                  [&](FROM value, const FROM*, long long) { sum += (Number)value; });
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && o < outputs) {
@@ -113,7 +113,7 @@ __device__ __forceinline__ Candidate winner_of(const FROM* __restrict__ x, const
                                                long long row, const Layout& reduced, long long start, long long stop,
                                                int step) {
     Candidate best = {(FROM)0, -1};
-    walk(x + row, reduced, start, stop, step, [&](FROM value, const FROM* at, long long i) {
+    along_row(x + row, reduced, start, stop, step, [&](FROM value, const FROM* at, long long i) {
         if (best.number < 0 || (!(value <= best.value) && best.value == best.value))
             best = Candidate{value, numbers ? numbers[at - x] : i};
     });

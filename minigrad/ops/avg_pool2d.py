@@ -18,7 +18,6 @@ window clipped to the image, that is count_include_pad=False.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -155,8 +154,8 @@ class AvgPool2d(Function, name="avg_pool2d"):
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty(self.x_shape, dy.dtype)
-        n, c, h, w = self.x_shape
-        self.launch("avg_pool2d_backward", dy, dx, places(n * c, (h, w), (math.prod(self.outputs), 0, 0), (0, 1, 0), (0, 0, 1)))
+        (n, c, h, w), (oh, ow) = self.x_shape, self.outputs
+        self.launch("avg_pool2d_backward", dy, dx, places(n * c, (h, w), (oh * ow, 0, 0), (0, 1, 0), (0, 0, 1)))
         return dx
 
     def launch(self, kernel: str, a: Array, out: Array, places: np.ndarray) -> None:

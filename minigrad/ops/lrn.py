@@ -257,6 +257,4 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         grid = n * c * gpu.blocks(h, tile) * gpu.blocks(w, tile)
         reach = {"reach_down": self.reach(h), "reach_across": self.reach(w)}
         maps = struct("lrn_within_map", "Maps", height=h, width=w, **reach)
-        self.device.launch(
-            "lrn_within_map", kernel, grid, (tile, rows), *images, maps, *settings, REAL=self.x.dtype
-        )
+        self.device.launch("lrn_within_map", kernel, grid, (tile, rows), *images, maps, *settings, REAL=self.x.dtype)

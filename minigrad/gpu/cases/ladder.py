@@ -248,7 +248,8 @@ def max_pool2d_backward(step: str, x: Tensor, dy: Tensor, kernel: Pair, stride: 
         leaf = Tensor(x, True)
         return _gradient(F.max_pool2d(leaf, kernel, stride, padding), dy, leaf)
     (n, c, *size), windows, (kh, kw) = x.shape, dy.shape[2:], kernel
-    winner = F.max_pool2d(Tensor(x, True), kernel, stride, padding).node.winner
+    pooling: Any = F.max_pool2d(Tensor(x, True), kernel, stride, padding).node
+    winner = pooling.winner
     types: dict[str, Any] = {"REAL": x.dtype, "TAP": winner.dtype}
     scatters = step == "max_pool2d_backward_1_scatter"
 
