@@ -132,8 +132,8 @@ CLIMBS = {
         96 * 55 * 55,
         96 * 55 * 55 + 1.25 * math.prod(MAPS),  # a winner has one byte
         "Step 1 fills dx with zeros first, which is counted.  Step 2 moves no less: it is taken for the same bits\n"
-        "every time; and many of its reads are of bytes that other threads have just read, which a card has in caches.\n"
-        "A thread of max_pool2d has 2 x 2 pixels, and the stores of neighbours have gaps, which their other stores fill.",
+        "every time; and many of its reads are of bytes that others have just read, which a card has in caches.\n"
+        "A thread of max_pool2d has 2 x 2 pixels: neighbours' stores have gaps, which their other stores fill.",
     ),
 }
 

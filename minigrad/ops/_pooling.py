@@ -95,3 +95,15 @@ def places(maps: int, size: Pair, *of: tuple[int, int, int]) -> np.ndarray:
     layout = layout_of((max(1, maps), *size), of)
     assert layout is not None  # three axes at most
     return layout
+
+
+def cells_3_by_2(x_shape: tuple[int, ...], outputs: Pair, padding: Padding) -> tuple[int, np.ndarray]:
+    """The threads, and their places, of a gradient's kernel for windows of 3 x 3 pixels, 2 apart.
+
+    A thread has the 2 x 2 pixels where one window begins, in the padded image.  Its numbers: where that window lies in
+    dy, where its first pixel lies in dx, the window's row and column.
+    """
+    (n, c, h, w), (oh, ow), ((top, _), (left, _)) = x_shape, outputs, padding
+    cells = -(-(h + top) // 2), -(-(w + left) // 2)
+    of_cell = places(n * c, cells, (oh * ow, ow, 1), (h * w, 2 * w, 2), (0, 1, 0), (0, 0, 1))
+    return n * c * math.prod(cells), of_cell

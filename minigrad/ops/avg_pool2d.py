@@ -29,7 +29,7 @@ from ..gpu import THREADS
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
-from ._pooling import axis_structs, in_tiles, places, taps_inside
+from ._pooling import axis_structs, cells_3_by_2, in_tiles, places, taps_inside
 from ._reduction import DEPTH
 from ._windows import channels_last, frame, nchw, output_shape, padded, taps
 
@@ -148,19 +148,25 @@ class AvgPool2d(Function, name="avg_pool2d"):
         x = self.device.contiguous(x)
         y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
         n, c, h, w = x.shape
-        self.launch("avg_pool2d_forward", x, y, places(n * c, self.outputs, (h * w, 0, 0), (0, 1, 0), (0, 0, 1)))
+        of_window = places(n * c, self.outputs, (h * w, 0, 0), (0, 1, 0), (0, 0, 1))
+        self.launch("avg_pool2d_forward", x, y, y.size, of_window)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty(self.x_shape, dy.dtype)
-        (n, c, h, w), (oh, ow) = self.x_shape, self.outputs
-        self.launch("avg_pool2d_backward", dy, dx, places(n * c, (h, w), (oh * ow, 0, 0), (0, 1, 0), (0, 0, 1)))
+        if (self.kernel, self.stride) == ((3, 3), (2, 2)):
+            threads, of_cell = cells_3_by_2(self.x_shape, self.outputs, self.padding)
+            self.launch("avg_pool2d_backward_3_by_2", dy, dx, threads, of_cell)
+        else:
+            (n, c, h, w), (oh, ow) = self.x_shape, self.outputs
+            of_pixel = places(n * c, (h, w), (oh * ow, 0, 0), (0, 1, 0), (0, 0, 1))
+            self.launch("avg_pool2d_backward", dy, dx, dx.size, of_pixel)
         return dx
 
-    def launch(self, kernel: str, a: Array, out: Array, places: np.ndarray) -> None:
-        """`kernel` with one thread per element of `out`, which finds its place by the Layout."""
-        grid, args = gpu.blocks(out.size), (out.size, places, *self.axes, self.count_include_pad)
+    def launch(self, kernel: str, a: Array, out: Array, threads: int, places: np.ndarray) -> None:
+        """`kernel` with so many threads, whose places are as it wants them (kernels/avg_pool2d.cu)."""
+        grid, args = gpu.blocks(threads), (threads, places, *self.axes, self.count_include_pad)
         self.device.launch("avg_pool2d", kernel, grid, THREADS, a, out, *args, REAL=out.dtype)
 
 

@@ -165,6 +165,62 @@ class ResponseNorm(Function):
         """
         raise NotImplementedError
 
+    # ---- on a card
+
+    def forward_gpu(self, x: Array) -> Array:
+        self.x = x = self.device.contiguous(x)
+        y = self.device.empty_like(x)
+        settings = self.k, self.alpha, self.beta
+        if self.wide:
+            self.s = self.device.empty_like(x)
+            self.launch("wide_forward", x, y, self.s, settings=settings)
+        else:
+            self.launch("forward", x, y, settings=settings)
+        return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
+        if self.wide:
+            self.launch("wide_backward", self.x, self.s, dy, dx, settings=(self.alpha, self.beta))
+        else:
+            self.launch_backward(dy, dx)
+        return dx
+
+    def launch_backward(self, dy: Array, dx: Array) -> None:
+        """Fill dx, where windows are not wide."""
+        raise NotImplementedError
+
+    @property
+    def wide(self) -> bool:
+        """Whether windows reach further than the fast kernels can: then one thread computes one number."""
+        (most_reach,) = constants(self.name, "MOST_REACH")
+        return self.reach(self.longest) > most_reach
+
+    def launch(self, way: str, *images: Array, settings: tuple[float, ...]) -> None:
+        """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
+        x, reach, maps = self.x, self.reach(self.longest), struct(self.name, "Maps", **self.sizes())
+        kernel, launch = f"{self.name}_{way}", self.device.launch
+        if self.wide:
+            grid = gpu.blocks(x.size)
+            launch(self.name, kernel, grid, THREADS, *images, maps, reach, *settings, REAL=x.dtype)
+        else:
+            blocks, threads = self.grid(reach)
+            launch(self.name, kernel, blocks, threads, *images, maps, *settings, REAL=x.dtype, REACH=reach)
+
+    @property
+    def longest(self) -> int:
+        """Elements along the longest axis that a window is along."""
+        raise NotImplementedError
+
+    def sizes(self) -> dict[str, int]:
+        """The members of the kernels' struct Maps."""
+        raise NotImplementedError
+
+    def grid(self, reach: int) -> tuple[int, int | tuple[int, int]]:
+        """How many blocks, and the threads of each, where windows are not wide."""
+        raise NotImplementedError
+
 
 class LRN(ResponseNorm):
     def window_sum(self, t: Array) -> Array:
@@ -178,52 +234,27 @@ class LRN(ResponseNorm):
         pixels = [a.reshape(n * h * w * self.groups, channels) for a in images]
         in_tiles(self, work, ChannelSums, (self.reach(channels),), *pixels)
 
-    # ---- on a card
-
-    def forward_gpu(self, x: Array) -> Array:
-        self.x = x = self.device.contiguous(x)
-        y = self.device.empty_like(x)
-        settings = self.k, self.alpha, self.beta
-        if self.wide:
-            self.s = self.device.empty_like(x)
-            self.launch("lrn_wide_forward", x, y, self.s, settings=settings)
-        else:
-            self.launch("lrn_forward", x, y, settings=settings)
-        return y
-
-    def backward_gpu(self, dy: Array) -> Array:
-        x, dy = self.x, self.device.contiguous(dy)
-        dx = self.device.empty_like(dy)
-        if self.wide:
-            self.launch("lrn_wide_backward", x, self.s, dy, dx, settings=(self.alpha, self.beta))
-        else:
-            self.launch("lrn_backward", x, dy, dx, settings=(self.k, self.alpha, self.beta))
-        return dx
+    def launch_backward(self, dy: Array, dx: Array) -> None:
+        self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
 
     @property
-    def wide(self) -> bool:
-        """Whether windows are too wide for the kernels that keep one in registers."""
-        (most_reach,) = constants("lrn", "MOST_REACH")
-        return self.reach(self.x.shape[1] // self.groups) > most_reach
+    def longest(self) -> int:
+        return self.x.shape[1] // self.groups
 
-    def launch(self, kernel: str, *images: Array, settings: tuple[float, ...]) -> None:
-        """A kernel on images (N, C, H, W).  The wide ones have a thread for every number, the others for every pixel of
-        some CHANNELS, and no more, channels of a group: of equally many in every block, or nearly so.
-        """
-        n, c, h, w = self.x.shape
-        channels = c // self.groups
-        reach = self.reach(channels)
-        pixels, most = constants("lrn", "PIXELS", "CHANNELS")
-        blocks = gpu.blocks(channels, most)
-        each = gpu.blocks(channels, max(1, blocks))
-        sizes = {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels, "each": max(1, each)}
-        maps, real = struct("lrn", "Maps", **sizes), self.x.dtype
-        if self.wide:
-            grid = gpu.blocks(self.x.size)
-            self.device.launch("lrn", kernel, grid, THREADS, *images, maps, reach, *settings, REAL=real)
-        else:
-            grid = gpu.blocks(n * h * w, pixels) * self.groups * blocks
-            self.device.launch("lrn", kernel, grid, pixels, *images, maps, *settings, REAL=real, REACH=reach)
+    def sizes(self) -> dict[str, int]:
+        (n, _, h, w), channels = self.x.shape, self.longest
+        each = -(-channels // max(1, self.blocks_of_group()))  # of equally many in every block, or nearly so
+        return {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels, "each": max(1, each)}
+
+    def blocks_of_group(self) -> int:
+        """How many blocks share the channels of a group."""
+        (most,) = constants("lrn", "CHANNELS")
+        return gpu.blocks(self.longest, most)
+
+    def grid(self, reach: int) -> tuple[int, int]:
+        n, _, h, w = self.x.shape
+        (pixels,) = constants("lrn", "PIXELS")
+        return gpu.blocks(n * h * w, pixels) * self.groups * self.blocks_of_group(), pixels
 
 
 class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
@@ -235,26 +266,21 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         _, h, w, _ = images[0].shape
         in_tiles(self, work, PixelSums, (self.reach(h), self.reach(w)), *images)
 
-    # ---- on a card
+    def launch_backward(self, dy: Array, dx: Array) -> None:
+        s = self.device.empty_like(self.x)
+        self.launch("scale", self.x, s, settings=(self.k, self.alpha))
+        self.launch("backward", self.x, s, dy, dx, settings=(self.alpha, self.beta))
 
-    def forward_gpu(self, x: Array) -> Array:
-        self.x = x = self.device.contiguous(x)
-        y = self.device.empty_like(x)
-        self.launch("lrn_within_map_forward", x, y, settings=(self.k, self.alpha, self.beta))
-        return y
+    @property
+    def longest(self) -> int:
+        return max(self.x.shape[2:])
 
-    def backward_gpu(self, dy: Array) -> Array:
-        x, dy = self.x, self.device.contiguous(dy)
-        s, dx = self.device.empty_like(x), self.device.empty_like(x)
-        self.launch("lrn_within_map_scale", x, s, settings=(self.k, self.alpha))
-        self.launch("lrn_within_map_backward", x, s, dy, dx, settings=(self.alpha, self.beta))
-        return dx
+    def sizes(self) -> dict[str, int]:
+        n, c, h, w = self.x.shape
+        return {"maps": n * c, "height": h, "width": w}
 
-    def launch(self, kernel: str, *images: Array, settings: tuple[float, ...]) -> None:
-        """A kernel on images (N, C, H, W), with a block for every TILE x TILE pixels of every map."""
+    def grid(self, reach: int) -> tuple[int, tuple[int, int]]:
         n, c, h, w = self.x.shape
         tile, rows = constants("lrn_within_map", "TILE", "ROWS")
-        grid = n * c * gpu.blocks(h, tile) * gpu.blocks(w, tile)
-        reach = {"reach_down": self.reach(h), "reach_across": self.reach(w)}
-        maps = struct("lrn_within_map", "Maps", height=h, width=w, **reach)
-        self.device.launch("lrn_within_map", kernel, grid, (tile, rows), *images, maps, *settings, REAL=self.x.dtype)
+        inner = tile - 2 * reach
+        return n * c * gpu.blocks(h, inner) * gpu.blocks(w, inner), (tile, rows)

@@ -21,7 +21,6 @@ original code gave the gradient to every tied maximum.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from ..gpu import THREADS
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._max_pool2d_fast import gradient, maxima, tap_type
-from ._pooling import axis_structs, places
+from ._pooling import axis_structs, cells_3_by_2, places
 from ._windows import frame, output_shape, padded, taps
 
 
@@ -134,13 +133,11 @@ class MaxPool2d(Function, name="max_pool2d"):
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty(self.x_shape, dy.dtype)
-        (n, c, h, w), (oh, ow), ((top, _), (left, _)) = self.x_shape, self.outputs, self.padding
         if (self.kernel, self.stride, self.dilation) == ((3, 3), (2, 2), (1, 1)):
-            cells = gpu.blocks(h + top, 2), gpu.blocks(w + left, 2)
-            of_cell = places(n * c, cells, (oh * ow, ow, 1), (h * w, 2 * w, 2), (0, 1, 0), (0, 0, 1))
-            threads = n * c * math.prod(cells)
+            threads, of_cell = cells_3_by_2(self.x_shape, self.outputs, self.padding)
             self.launch("max_pool2d_backward_3_by_2", dy, self.winner, dx, threads=threads, places=of_cell)
         else:
+            (n, c, h, w), (oh, ow) = self.x_shape, self.outputs
             of_pixel = places(n * c, (h, w), (oh * ow, 0, 0), (0, 1, 0), (0, 0, 1))
             self.launch("max_pool2d_backward", dy, self.winner, dx, threads=dx.size, places=of_pixel)
         return dx

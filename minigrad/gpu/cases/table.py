@@ -212,6 +212,9 @@ _ALL = [
     _rooms("lrn", "lrn, beta 0.6", lambda x: F.lrn(x, 3, 1.0, 0.1, 0.6, groups=2), (2, 10, 5, 7)),
     _rooms("lrn_within_map", "lrn_within_map", lambda x: F.lrn_within_map(x, 5, 1.0, 0.1, 0.75), (2, 3, 37, 35)),
     _rooms(
+        "lrn_within_map", "lrn_within_map, wide windows", lambda x: F.lrn_within_map(x, 19, 1.0, 0.1), (1, 2, 11, 13)
+    ),
+    _rooms(
         "lrn_within_map", "lrn_within_map, beta 0.6", lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6), (1, 2, 33, 65)
     ),
     _elementwise("relu", F.relu, "relu"),
