@@ -232,6 +232,26 @@ def test_walks_by_packs_do_what_numpy_does(card, a, b, dtype):
         assert (copied[..., :8] == 3).all() and (copied[..., -8:] == 3).all()
 
 
+@pytest.mark.parametrize("which", range(3))
+def test_no_pack_begins_in_the_middle_of_one(which):
+    """Check mode reports accesses that are not at a multiple of their size: one array of three is such a one."""
+    if available() is not None:
+        pytest.skip(available())
+    where = minigrad.device("cudasim:0")
+    with options(mode="check"):
+        arrays = [on(where, numbers((600,), "float32", seed)) for seed in range(3)]
+        y, a, b = (array[1:598] if k == which else array[4:601] for k, array in enumerate(arrays))
+        host = [values_of(where, array) for array in (a, b)]
+        grid, n = gpu.pack_blocks(y), y.size
+        where.launch("relu", "relu_backward", grid, 256, a, b, y, n, REAL=np.float32)
+        np.testing.assert_array_equal(values_of(where, y), host[0] * (host[1] > 0))
+        np.testing.assert_array_equal(values_of(where, where.arithmetic("add", a, b, y)), host[0] + host[1])
+        np.testing.assert_array_equal(values_of(where, where.assign(y, a)), host[0])
+        stream = 7, 0, 0, 0  # key, counter, skip, dropped
+        where.launch("dropout", "dropout", 1, 256, b, y, n, *stream, 2.0, REAL=np.float32, BITS=1)
+        np.testing.assert_array_equal(values_of(where, y), host[1] * 2)
+
+
 def test_divisions_of_64_bits_find_the_same_places(card):
     """Large tensors need them.  Here small ones are told to do them, too."""
     x = numbers((3, 5, 2, 7, 4), "float32").transpose(4, 1, 3, 0, 2)

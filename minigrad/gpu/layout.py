@@ -29,17 +29,14 @@ def walks(shape: Shape, *arrays: Array, beside: tuple[Array, ...] = ()) -> Itera
     n = math.prod(shape)
     if n == 0:
         return
-    lanes = lanes_of(*arrays, *beside)
-    if all([array.shape == shape and array.flags.c_contiguous for array in arrays]):
-        yield Walk(_layout((n,), ((1,),) * len(arrays), lanes), n, (*arrays, *beside))  # no need to look at each axis
-        return
-    strides = tuple(strides_of(array, shape) for array in arrays)
-    order = list(range(len(shape)))
+    sizes: Shape = (n,)
+    strides: tuple[Shape, ...] = ((1,),) * len(arrays)
+    if not all([array.shape == shape and array.flags.c_contiguous for array in arrays]):
+        sizes, strides = shape, tuple(strides_of(array, shape) for array in arrays)
     if not arrays[0].flags.c_contiguous:
-        order.sort(key=lambda axis: -abs(strides[0][axis]))
-    layout = _layout(
-        tuple(shape[axis] for axis in order), tuple(tuple(steps[axis] for axis in order) for steps in strides), lanes
-    )
+        order = sorted(range(len(shape)), key=lambda axis: -abs(strides[0][axis]))
+        sizes, strides = tuple(sizes[i] for i in order), tuple(tuple(steps[i] for i in order) for steps in strides)
+    layout = _layout(sizes, strides, lanes_of(*arrays, *beside))
     if layout is not None:
         yield Walk(layout, n, (*arrays, *beside))
         return
