@@ -61,9 +61,8 @@ struct Offsets {
     long long of[4];
 };
 
-// Where element i, counted in row-major order, lies.  Where the layout is small (all threads agree on that) a division
-// is a product and a shift, which is 5 instructions; and with all axes written out, sizes and strides are operands
-// that the instructions name, not numbers to be loaded first.
+// Where element i, counted in row-major order, lies.  In a small layout, which is small for all threads, a division is a
+// product and a shift; and with all axes written out, the compiler knows where each size and stride stands.
 __device__ __forceinline__ Offsets offsets_of(const Layout& layout, long long i) {
     if (layout.small) {
         unsigned rest = (unsigned)i;
@@ -98,9 +97,12 @@ __device__ __forceinline__ long long offset_of(const Layout& layout, int which, 
 
 // ---------------------------------------------------------------- element by element, 16 bytes at a time
 
-// 16 bytes are the most that a thread can load or store at once.  With them a multiprocessor has 32 KB and more under
-// way, one pack for each of its 2048 threads, where memory of 3 TB/s that answers in 600 ns keeps 14 KB busy; and what
-// a thread has to do besides, to find its place, is done once for several elements.
+// 16 bytes are the most that a thread can load or store at once.  With one pack for each of its 2048 threads a
+// multiprocessor has 32 KB under way, where 14 KB keep a memory busy that moves 3 TB/s for 132 of them and answers in
+// 600 ns; and what a thread has to do besides, to find its place, it does once for several elements.
+//
+// The compiler may take a pack to pieces, and does so with stores where it cannot see that the place is a multiple of
+// 16 bytes: tests/test_kernel_budget.py looks whether packs are whole.
 template <class ELEMENT, int LANES>
 struct alignas(LANES * sizeof(ELEMENT)) Pack {
     ELEMENT lane[LANES];
@@ -114,6 +116,7 @@ __device__ constexpr int lanes_of() {
     return 16 / size;
 }
 
+// The pack of rule(x, ...) for each lane of the packs x, ...
 template <class Y, int LANES, class RULE, class... X>
 __device__ __forceinline__ Pack<Y, LANES> by_lane(const RULE& rule, Pack<X, LANES>... x) {
     Pack<Y, LANES> y;
@@ -122,8 +125,9 @@ __device__ __forceinline__ Pack<Y, LANES> by_lane(const RULE& rule, Pack<X, LANE
     return y;
 }
 
-// y[i] = rule(x[i], ...) for every i below n, of arrays without gaps.  One thread does a pack; or the same elements one
-// by one, at the end of the arrays, and where one of them does not begin at a multiple of its pack.
+// y[i] = rule(x[i], ...) for every i below n, of arrays without gaps.  One thread does a pack (the host counts them:
+// `pack_blocks`); or the same elements one by one, at the end of the arrays, and where one of them does not begin at a
+// multiple of its pack.
 template <class Y, class RULE, class... X>
 __device__ __forceinline__ void each(long long n, Y* y, const RULE& rule, const X*... x) {
     constexpr int LANES = lanes_of<Y, X...>();

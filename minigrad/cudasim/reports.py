@@ -94,7 +94,7 @@ COMMON = "kernels/common.cuh"
 
 @lru_cache(maxsize=256)
 def _lookup(library: str, offsets: tuple[int, ...]) -> list[list[tuple[int, int]]]:
-    """addr2line: for each offset the lines of the kernel's files, with the file's number: the innermost, and its callers.
+    """addr2line: for each offset its line in the kernel's files, with the file's number, and those that called it.
 
     The other lines are the emulator's, and those of the C++ library that it uses.
     """

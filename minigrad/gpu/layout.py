@@ -29,17 +29,14 @@ def walks(shape: Shape, *arrays: Array, beside: tuple[Array, ...] = ()) -> Itera
     n = math.prod(shape)
     if n == 0:
         return
-    lanes = lanes_of(*arrays, *beside)
-    if all(array.shape == shape and array.flags.c_contiguous for array in arrays):
-        yield Walk(_layout((n,), ((1,),) * len(arrays), lanes), n, (*arrays, *beside))  # no need to look at each axis
-        return
-    strides = tuple(strides_of(array, shape) for array in arrays)
-    order = list(range(len(shape)))
+    sizes: Shape = (n,)
+    strides: tuple[Shape, ...] = ((1,),) * len(arrays)
+    if not all([array.shape == shape and array.flags.c_contiguous for array in arrays]):
+        sizes, strides = shape, tuple(strides_of(array, shape) for array in arrays)
     if not arrays[0].flags.c_contiguous:
-        order.sort(key=lambda axis: -abs(strides[0][axis]))
-    layout = _layout(
-        tuple(shape[axis] for axis in order), tuple(tuple(steps[axis] for axis in order) for steps in strides), lanes
-    )
+        order = sorted(range(len(shape)), key=lambda axis: -abs(strides[0][axis]))
+        sizes, strides = tuple(sizes[i] for i in order), tuple(tuple(steps[i] for i in order) for steps in strides)
+    layout = _layout(sizes, strides, lanes_of(*arrays, *beside))
     if layout is not None:
         yield Walk(layout, n, (*arrays, *beside))
         return
@@ -71,8 +68,11 @@ PACK = 16  # bytes that a thread loads and stores at once
 
 def lanes_of(*arrays: Array) -> int:
     """How many elements of these arrays make a pack, `lanes_of` of common.cuh; 1 where one does not begin at one."""
-    lanes = PACK // max(array.itemsize for array in arrays)
-    return 1 if any(array.data.ptr % (lanes * array.itemsize) for array in arrays) else lanes
+    lanes = PACK // max([array.itemsize for array in arrays])
+    for array in arrays:
+        if array.data.ptr % (lanes * array.itemsize):
+            return 1
+    return lanes
 
 
 def layout_of(shape: Shape, strides: tuple[tuple[int, ...], ...]) -> np.ndarray | None:
@@ -148,7 +148,9 @@ SHORTEST = 16  # with fewer rows or columns most of a tile would be empty
 
 
 def turn_of(layout: np.ndarray) -> Turn | None:
-    """The Turn of y and x with this Layout; None where a copy element by element is faster."""
+    """The Turn of y and x with this Layout; None where a copy element by element, or by packs, is faster."""
+    if layout["lanes"][0] > 1:
+        return None
     axes = int(layout["axes"][0])
     size, (y, x, _, _) = layout["size"][0].tolist(), layout["stride"][0].tolist()
     if x[0] == 1 or y[0] != 1 or size[0] < SHORTEST:

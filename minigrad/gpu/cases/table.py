@@ -187,11 +187,10 @@ _ALL = [
     ),
     *ladder.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
-    _rooms(
-        "max_pool2d", "max_pool2d, any windows", lambda x: F.max_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 23, 19), "dy dx"
-    ),
+    _rooms("max_pool2d", "max_pool2d, 4 x 3", lambda x: F.max_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
+    _rooms("avg_pool2d", "avg_pool2d, 4 x 3", lambda x: F.avg_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 22, 18), "dy dx"),
     _rooms(
         "avg_pool2d",
         "avg_pool2d, over the edge",
