@@ -83,8 +83,8 @@ __device__ __forceinline__ Window<COUNT> loaded(const REAL* __restrict__ x, cons
     return channels;
 }
 
-// The launch bounds tell the compiler that it may take 128 registers (it takes half of them): to be free to compile pow
-// without a stack.
+// The launch bounds tell the compiler that it may take 128 registers (in float it takes half of them), so that it compiles
+// the pow of float64 without a stack.
 
 extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_forward(
     const REAL* __restrict__ x, REAL* __restrict__ y, const __grid_constant__ Maps maps, REAL k, REAL alpha,
