@@ -45,6 +45,11 @@ class Trained:
         """Where images go in and logits come out."""
         return self.model.devices[0]
 
+    @property
+    def prepares(self) -> bool:
+        """Whether that device prepares pictures itself: a card does, and is sent a third of the bytes, or less."""
+        return not minigrad.device(self.device).on_host
+
     # ---------------------------------------------------------------- how an image becomes an input
 
     def train_view(self, colour_noise: float) -> TrainViews:
@@ -66,7 +71,10 @@ class Trained:
         TrainingError where the net answers nan or inf; it names the files, and the `step` of training, where given.
         """
         view = self.ten_view() if ten else self.center_view()
-        loader = Loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
+        batch_size = 8 if ten else 64
+        loader = Loader(
+            images, batch_size, view, workers=workers, pictures=self.prepares, report=report, cache_bytes=0
+        )  # fmt: skip
         title = f"testing with {'ten views' if ten else 'one view'}"
         with progress(len(loader), title, "batches") as bar:
             return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import minigrad.functional as F
 from minigrad import checkpoint
 from minigrad.cudasim import compiler
+from minigrad.cudasim.runtime import SimRuntime
 from minigrad.data import ImageFolder
 
 ROOT = Path(__file__).parent.parent
@@ -95,6 +97,14 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert [row["split"] for row in rows] == (["train"] * 5 + ["val"]) * 3
     assert all(float(row["loss"]) > 0 for row in rows)
     scores = json.loads((result / "metrics.json").read_text())
+    training = scores.pop("training")
+    images, waited, computed = (
+        sum(float(row[name]) for row in rows if row["split"] == "train") for name in ("images", "data_s", "compute_s")
+    )
+    assert training["images"] == images and training["seconds"] == pytest.approx(waited + computed, rel=1e-4)
+    assert training["images_per_s"] == pytest.approx(images / (waited + computed), rel=1e-4)
+    assert training["waiting_for_data"] == pytest.approx(waited / (waited + computed), rel=1e-3)
+    assert f"{training['images_per_s']:.1f} images/s, {training['waiting_for_data']:.1%} of the time waiting" in out
     assert {name: (s["views"], s["epoch"], s["step"], s["images"]) for name, s in scores.items()} == {
         "one_view": (1, 3, 15, 9), "ten_views": (10, 3, 15, 9)
     }  # fmt: skip
@@ -114,6 +124,46 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert code == 2 and "no.jpg" in err and err.endswith("--predict: 1 of 2 image(s) could not be read\n")
     shares = [float(part.split()[-1].rstrip("%")) for part in predicted.strip().split(": ")[1].split(", ")]
     assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.3) and shares == sorted(shares, reverse=True)
+
+
+class Quadrants(AlexNet):
+    """AlexNet's last layer on the mean colours of an image's quadrants: fast, and other views give other answers."""
+
+    def forward(self, images):
+        x = F.avg_pool2d(images, 112, 112).flatten(1)
+        return F.linear(x, self.columns[0].fc8.weight[:, : x.shape[1]], self.columns[0].fc8.bias)
+
+
+@pytest.mark.parametrize(
+    "net", [pytest.param(Quadrants, marks=emulated[1:]), pytest.param(AlexNet, marks=emulated)], ids=["tiny", "narrow"]
+)
+def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, capsys, monkeypatch, net):
+    """Losses and scores are the same, to the last bit, where the processor prepares them."""
+    monkeypatch.setattr(alexnet_imagenet, "AlexNet", functools.partial(net, widths=NARROW))
+    sent, numbers, real = {}, {}, SimRuntime.from_host
+
+    def from_host(self, values):
+        sent[how].add((values.dtype.name, values.shape))
+        return real(self, values)
+
+    monkeypatch.setattr(SimRuntime, "from_host", from_host)
+    for how in ("card", "processor"):
+        sent[how] = set()
+        if how == "processor":
+            monkeypatch.setattr(trained.Trained, "prepares", False)
+        code, _, err = run(
+            capsys, "--data", folder, "--devices", "cudasim:0", "--preset", "paper", "--steps", 3, "--batch-size", 2,
+            "--val-limit", 1, "--no-figures", "--out", tmp_path, "--name", how,
+        )  # fmt: skip
+        assert code == 0, err
+        rows = list(csv.DictReader((tmp_path / how / "log.csv").open()))
+        scores = json.loads((tmp_path / how / "metrics.json").read_text())
+        numbers[how] = [row["loss"] for row in rows], scores["one_view"], scores["ten_views"]
+    assert numbers["card"] == numbers["processor"] and len(set(numbers["card"][0])) == 4
+    pictures = {("uint8", (n, 256, 256, 3)) for n in (2, 3)}  # a training batch, and all images of a test
+    views = {("float32", (n, 3, 224, 224)) for n in (2, 3)}
+    assert pictures <= sent["card"] and not views & sent["card"]
+    assert views <= sent["processor"] and not pictures & sent["processor"]
 
 
 def test_the_same_seed_gives_the_same_run(folder, tmp_path, capsys):

@@ -21,7 +21,7 @@ from .augment import (
 )
 from .folder import ImageFolder
 from .idx import Mnist, load_mnist, read_idx
-from .loader import Batch, CachedImages, ImageArray, Loader
+from .loader import Batch, CachedImages, ImageArray, Loader, PictureBatch
 from .prepare import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
@@ -46,6 +46,7 @@ __all__ = [
     "ImageStats",
     "Loader",
     "Mnist",
+    "PictureBatch",
     "Report",
     "RgbPCA",
     "TenViews",

@@ -31,19 +31,27 @@ Transform = Callable[[Image, np.random.Generator], View]
 
 
 class Batch(NamedTuple):
-    """images float32 (N, C, H, W), channels-last in memory; labels int64 (N,); dataset indices int64 (N,).
+    """images float32 (N, C, H, W), channels-last in memory; labels int64 (N,); dataset indices int64 (N,)."""
 
-    With pictures=True: images uint8 (N, H, W, C), and `F.prepare(images, *views)` makes the same of them.
-    """
-
-    images: NDArray[Any]
+    images: NDArray[np.float32]
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
-    views: Views | None = None
+
+
+class PictureBatch(NamedTuple):
+    """What a Loader with pictures=True makes: images uint8 (N, H, W, C), as they were decoded, labels and indices.
+
+    `F.prepare(Tensor(images), *views)` makes of them what Batch.images would be.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    views: Views
 
 
 # What a thread hands over: the batch (None if none of its files could be read), and those that could not.
-_Made = tuple[Batch | None, list[UnreadableImageError]]
+_Made = tuple[Batch | PictureBatch | None, list[UnreadableImageError]]
 
 
 class ImageArray:
@@ -129,9 +137,9 @@ class Loader:
         workers: threads that prepare batches ahead; 0 prepares each in the caller when it is asked for.
         prefetch: batches in preparation or ready while the caller works on another; None: workers + 1.
             A batch of 128 at 224 x 224 takes 77 MB.
-        pictures: batches hold the pictures as they were decoded, and what the transform has drawn for each, so that a
-            card can do the rest: same numbers, from a third of the bytes.  For TrainViews, CenterView, TenViews, and
-            what has a method `draw` as they do.
+        pictures: the batches are PictureBatch: pictures as they were decoded, and what the transform has drawn for
+            each, for a card that does the rest.  The transform is TrainViews, CenterView with a size, TenViews, or
+            has a method `draw` as they do.
         cache_bytes: bound for decoded images kept in memory (default 1 GiB; 0: none).
         report: collects unreadable files; None makes a new one.
 
@@ -186,7 +194,7 @@ class Loader:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | PictureBatch]:
         self.next_epoch += 1
         return self.epoch(self.next_epoch - 1)
 
@@ -196,7 +204,7 @@ class Loader:
             return np.arange(len(self.dataset))
         return np.random.default_rng([_SHUFFLE, self.seed, epoch]).permutation(len(self.dataset))
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch | PictureBatch]:
         """The batches of an epoch from number `start_batch` on, the same for any number of workers.
 
         An exception in a worker is raised here, with the worker's traceback.  Leaving the loop early, with
@@ -209,7 +217,7 @@ class Loader:
             )
         return self._deliver(epoch, start_batch)
 
-    def _deliver(self, epoch: int, start_batch: int) -> Iterator[Batch]:
+    def _deliver(self, epoch: int, start_batch: int) -> Iterator[Batch | PictureBatch]:
         self.wait_seconds, self.position = 0.0, (epoch, start_batch)
         readable = False
         batches = self._prepared(epoch, start_batch)
@@ -274,6 +282,11 @@ class Loader:
                 check_channels_last(np.shape(image), f"Loader: an image of {type(source).__name__}")
             random = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
             if self.pictures:
+                if image.dtype != np.uint8:
+                    raise DataError(
+                        f"Loader: with pictures=True images must be uint8, but image {index} is {image.dtype}: bring "
+                        "pixels to 0..255 and convert with astype"
+                    )
                 view = image
                 drawn.append(self.transform.draw(image, random))
             else:
@@ -293,7 +306,8 @@ class Loader:
         chosen = np.array(kept, dtype=np.int64)
         images, labels = images[: len(kept)], self.dataset.labels[chosen]
         if self.pictures:
-            return Batch(images, labels, chosen, views_of(self.transform, drawn, images.shape[1:])), unreadable
+            views = views_of(self.transform, drawn, images.shape[1:])
+            return PictureBatch(images, labels, chosen, views), unreadable
         return Batch(channels_first(images), labels, chosen), unreadable
 
 

@@ -24,6 +24,7 @@ from .. import gpu
 from ..base.arguments import number
 from ..engine import Array, Function
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..gpu import THREADS
 from ..gpu.sources import constants
 from ..tensor import Tensor, apply, as_tensor, op
 from ._checks import check_rank, check_tensors, integer
@@ -96,18 +97,12 @@ class Prepare(Function):
         _, height, width, channels = x.shape
         views = self.windows.shape[:-1]
         y = self.device.empty((*views, channels, self.size, self.size), np.float32)
-        tile, rows = constants("prepare", "TILE", "ROWS")
-        tiles = gpu.blocks(self.size, tile)
-        arrays = (
-            self.device.contiguous(x),
-            self.device.contiguous(mean),
-            *map(self.device.upload, (self.windows, self.colour)),
-        )
-        sizes = math.prod(views[1:]), height, width, self.size
-        self.device.launch(
-            "prepare", "prepare", (math.prod(views), tiles, tiles), (tile, rows), *arrays, y, *sizes, self.scale,
-            CHANNELS=channels,
-        )  # fmt: skip
+        arrays = [self.device.contiguous(x), self.device.contiguous(mean)]
+        arrays += [self.device.upload(self.windows), self.device.upload(self.colour)]
+        (warp,) = constants("prepare", "WARP")
+        rows = math.prod(views) * self.size
+        args = *arrays, y, rows, math.prod(views[1:]), height, width, self.size, self.scale
+        self.device.launch("prepare", "prepare", gpu.blocks(rows * warp), THREADS, *args, CHANNELS=channels)
         return y
 
 
