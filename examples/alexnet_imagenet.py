@@ -78,7 +78,7 @@ def train_net(
 
     loader = Loader(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
-        workers=options.workers, drop_last=len(train_set) > recipe.batch_size, pictures=net.prepares, report=report,
+        workers=options.workers, drop_last=len(train_set) > recipe.batch_size, pictures=net.on_card, report=report,
     )  # fmt: skip
     if recipe.fit_images:
         fit_to_data(net, loader, recipe.fit_images)

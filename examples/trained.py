@@ -46,8 +46,8 @@ class Trained:
         return self.model.devices[0]
 
     @property
-    def prepares(self) -> bool:
-        """Whether that device prepares pictures itself: a card does, and is sent a third of the bytes, or less."""
+    def on_card(self) -> bool:
+        """Whether that device is a card, which is sent pictures as bytes, a third as many, and prepares them itself."""
         return not minigrad.device(self.device).on_host
 
     # ---------------------------------------------------------------- how an image becomes an input
@@ -72,9 +72,7 @@ class Trained:
         """
         view = self.ten_view() if ten else self.center_view()
         batch_size = 8 if ten else 64
-        loader = Loader(
-            images, batch_size, view, workers=workers, pictures=self.prepares, report=report, cache_bytes=0
-        )  # fmt: skip
+        loader = Loader(images, batch_size, view, workers=workers, pictures=self.on_card, report=report, cache_bytes=0)
         title = f"testing with {'ten views' if ten else 'one view'}"
         with progress(len(loader), title, "batches") as bar:
             return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)

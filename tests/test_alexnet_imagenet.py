@@ -150,7 +150,7 @@ def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, c
     for how in ("card", "processor"):
         sent[how] = set()
         if how == "processor":
-            monkeypatch.setattr(trained.Trained, "prepares", False)
+            monkeypatch.setattr(trained.Trained, "on_card", False)
         code, _, err = run(
             capsys, "--data", folder, "--devices", "cudasim:0", "--preset", "paper", "--steps", 3, "--batch-size", 2,
             "--val-limit", 1, "--no-figures", "--out", tmp_path, "--name", how,

@@ -140,7 +140,9 @@ def test_a_window_that_is_a_pixel_too_far(window, views, device):
 def test_what_is_refused(device):
     x, windows, mean = Tensor(pictures(), device=device), np.zeros((N, 3), int), mean_image()
     F.prepare(x, windows, SIZE, mean)
-    with pytest.raises(DTypeError, match="prepare: images must be uint8, as they were decoded, they are float32"):
+    with pytest.raises(
+        DTypeError, match="prepare: images must be uint8, they are float32: give pictures as they were decoded"
+    ):
         F.prepare(x.astype("float32"), windows, SIZE, mean)
     with pytest.raises(DTypeError, match="prepare: images must be a Tensor, got ndarray"):
         F.prepare(pictures(), windows, SIZE, mean)
@@ -160,6 +162,11 @@ def test_what_is_refused(device):
         F.prepare(x, windows * 1.0, SIZE, mean)
     with pytest.raises(ShapeError, match=r"colours must be \(N, C\) = \(5, 3\), they are \(3,\)"):
         F.prepare(x, windows, SIZE, mean, np.zeros(3))
+    for ragged in ([(0, 0, 0), (0, 0)], [[(0, 0, 0)], [(0, 0, 0)] * 2]):
+        with pytest.raises(
+            ShapeError, match=r"windows must be an array, or lists of equal length, got \[.*\(0, 0, 0\)"
+        ):
+            F.prepare(x, ragged, SIZE, mean)
     with pytest.raises(ArgumentError, match="prepare: size must be an integer >= 1, got 0"):
         F.prepare(x, windows, 0, mean)
     with pytest.raises(ArgumentError, match=r"is not within \(0, 0, 0\) and \(-1, -3, 1\)"):

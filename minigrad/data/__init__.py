@@ -1,7 +1,8 @@
 """Reading images: folders and idx files, preparation to 256 x 256, augmentation, and the batch loader.
 
 The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.
-base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  The synthetic set is in
+base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
+the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
 """
 

@@ -6,9 +6,9 @@ k is j, or size - 1 - j in a mirrored view; top, left and mirrored belong to vie
 pictures are not learned.
 
 minigrad/data/augment.py does the same on the processor, picture by picture, in the threads of a Loader, and draws the
-random numbers for both.  This op is for cards: pictures travel as they were decoded, as bytes, a third of what the
-views of a training batch have, a thirtieth of what ten views of each have, and the processor is spared the arithmetic.
-All numbers are float32 and each step is rounded, in this order, so both give the same bits.
+random numbers for both.  This op is for cards: pictures travel to them as they were decoded, as bytes.  That is a third
+of the bytes of a training batch's views, and a thirtieth of those of ten views; and the processor is spared the
+arithmetic.  All is float32, and each step is rounded, in this order: both give the same bits.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, sections 2 and 4.1.
 """
@@ -49,7 +49,7 @@ def prepare(images: Tensor, windows: Any, size: int, mean: Any, colours: Any = N
     check_tensors("prepare", images=images)
     check_rank("prepare", "images", images, 4, "(N, H, W, C)")
     if images.dtype != np.uint8:
-        raise DTypeError(f"prepare: images must be uint8, as they were decoded, they are {images.dtype}")
+        raise DTypeError(f"prepare: images must be uint8, they are {images.dtype}: give pictures as they were decoded")
     n, *picture = images.shape
     channels, size = picture[-1], integer("prepare", "size", size, 1)
     if not 1 <= channels <= 4:
@@ -66,9 +66,9 @@ def prepare(images: Tensor, windows: Any, size: int, mean: Any, colours: Any = N
         error = DTypeError if average.dtype != np.float32 else ShapeError
         raise error(
             f"prepare: mean must be the mean image, float32 {tuple(picture)} as the pictures are, it is "
-            f"{average.dtype} {average.shape}"
+            f"{average.dtype} {average.shape}: compute it from such pictures"
         )
-    shift = np.zeros((n, channels), np.float32) if colours is None else np.asarray(colours, np.float32)
+    shift = np.zeros((n, channels), np.float32) if colours is None else _array("colours", colours, np.float32)
     if shift.shape != (n, channels):
         raise ShapeError(f"prepare: colours must be (N, C) = {(n, channels)}, they are {shift.shape}")
     views = Prepare(_checked(windows, size, n, *picture[:2]), size, shift, number("prepare", "scale", scale))
@@ -106,9 +106,17 @@ class Prepare(Function):
         return y
 
 
+def _array(name: str, values: Any, dtype: Any = None) -> np.ndarray:
+    """The values as an array of NumPy's, a copy."""
+    try:
+        return np.array(values, dtype)
+    except ValueError:
+        raise ShapeError(f"prepare: {name} must be an array, or lists of equal length, got {values!r:.100}") from None
+
+
 def _checked(windows: Any, size: int, n: int, height: int, width: int) -> np.ndarray:
-    """The windows as int32 (N, 3) or (N, V, 3), a copy; raises as prepare says."""
-    found = np.array(windows)
+    """The windows as int32 (N, 3) or (N, V, 3); raises as prepare says."""
+    found = _array("windows", windows)
     if found.ndim not in (2, 3) or found.shape[0] != n or found.shape[-1] != 3:
         raise ShapeError(
             f"prepare: windows must be (N, 3) or (N, V, 3): top, left, mirrored, for N = {n} pictures, they are "
