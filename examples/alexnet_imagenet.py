@@ -76,9 +76,9 @@ def train_net(
     net = Trained(model, options.preset, train_set.classes, stats)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
 
-    loader = Loader(
+    loader = net.loader(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
-        workers=options.workers, drop_last=len(train_set) > recipe.batch_size, pictures=net.on_card, report=report,
+        workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
     if recipe.fit_images:
         fit_to_data(net, loader, recipe.fit_images)

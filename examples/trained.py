@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,11 +46,6 @@ class Trained:
         """Where images go in and logits come out."""
         return self.model.devices[0]
 
-    @property
-    def on_card(self) -> bool:
-        """Whether that device is a card, which is sent pictures as bytes, a third as many, and prepares them itself."""
-        return not minigrad.device(self.device).on_host
-
     # ---------------------------------------------------------------- how an image becomes an input
 
     def train_view(self, colour_noise: float) -> TrainViews:
@@ -63,6 +59,15 @@ class Trained:
     def ten_view(self) -> TenViews:
         return TenViews(self.model.input_size, self.stats.mean_image, PRESETS[self.preset].pixel_scale)
 
+    def loader(self, images: ImageFolder, batch_size: int, view: Any, **options: Any) -> Loader:
+        """Batches of views for the network (training.Inputs takes them).
+
+        A card is sent the pictures as bytes, a third as many or less, by the threads that load, and makes the views.
+        """
+        if not minigrad.device(self.device).on_host:
+            options |= {"pictures": True, "send": functools.partial(minigrad.Tensor, device=self.device)}
+        return Loader(images, batch_size, view, **options)
+
     # ---------------------------------------------------------------- what it says of images
 
     def test(self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
@@ -71,8 +76,7 @@ class Trained:
         TrainingError where the net answers nan or inf; it names the files, and the `step` of training, where given.
         """
         view = self.ten_view() if ten else self.center_view()
-        batch_size = 8 if ten else 64
-        loader = Loader(images, batch_size, view, workers=workers, pictures=self.on_card, report=report, cache_bytes=0)
+        loader = self.loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
         title = f"testing with {'ten views' if ten else 'one view'}"
         with progress(len(loader), title, "batches") as bar:
             return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)

@@ -43,7 +43,8 @@ def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
 class Inputs:
     """Brings the images of batches to a device, for the model: float32 (N, C, H, W), or (N, V, C, H, W) with V views.
 
-    Where a batch holds pictures as they were decoded (`pictures=True` of a Loader), the device prepares them.
+    Those of some loaders are there already, sent by the threads that load.  Where a batch holds pictures as they were
+    decoded (`pictures=True` of a Loader), the device prepares them.
     """
 
     def __init__(self, device: str):
@@ -51,7 +52,9 @@ class Inputs:
         self.mean: Tensor | None = None  # the mean image, which is the same in all batches: it travels once
 
     def __call__(self, batch: Any) -> Tensor:
-        images, views = Tensor(batch.images, device=self.device), getattr(batch, "views", None)
+        images, views = batch.images, getattr(batch, "views", None)
+        if not isinstance(images, Tensor):
+            images = Tensor(images, device=self.device)
         if views is None:
             return images
         if self.mean is None:
@@ -75,7 +78,7 @@ def train_epoch(
 
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.  A card
-    works while Python goes on: it does the end of a step while the next batch is waited for and sent.
+    works while Python goes on: it does the end of a step while the next batch is waited for.
     `schedule`, where given, sets the learning rate before every step.  TrainingError where the loss or an output is
     not finite.  An interruption in the middle of a step leaves the weights of the step before: an update is done
     whole, with its row of the log, or not at all.

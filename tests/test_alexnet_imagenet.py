@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import minigrad.functional as F
 from minigrad import checkpoint
 from minigrad.cudasim import compiler
 from minigrad.cudasim.runtime import SimRuntime
-from minigrad.data import ImageFolder
+from minigrad.data import ImageFolder, Loader
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -27,6 +28,7 @@ import alexnet_imagenet  # noqa: E402
 import trained  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
 
+CACHE = os.environ.get("XDG_CACHE_HOME", "")
 NARROW = (6, 8, 12, 12, 8, 40, 40)
 PICTURES = ("learning_curves.png", "conv1_kernels.png", "predictions.png", "nearest.png")
 
@@ -140,17 +142,20 @@ class Quadrants(AlexNet):
 def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, capsys, monkeypatch, net):
     """Losses and scores are the same, to the last bit, where the processor prepares them."""
     monkeypatch.setattr(alexnet_imagenet, "AlexNet", functools.partial(net, widths=NARROW))
-    sent, numbers, real = {}, {}, SimRuntime.from_host
+    monkeypatch.setenv("XDG_CACHE_HOME", CACHE)  # where kernels may lie compiled
+    sent, numbers, threads, real = {}, {}, set(), SimRuntime.from_host
 
     def from_host(self, values):
         sent[how].add((values.dtype.name, values.shape))
+        if values.dtype == np.uint8:
+            threads.add(threading.current_thread().name.split("_")[0])
         return real(self, values)
 
     monkeypatch.setattr(SimRuntime, "from_host", from_host)
     for how in ("card", "processor"):
         sent[how] = set()
         if how == "processor":
-            monkeypatch.setattr(trained.Trained, "on_card", False)
+            monkeypatch.setattr(trained.Trained, "loader", lambda self, *rest, **options: Loader(*rest, **options))
         code, _, err = run(
             capsys, "--data", folder, "--devices", "cudasim:0", "--preset", "paper", "--steps", 3, "--batch-size", 2,
             "--val-limit", 1, "--no-figures", "--out", tmp_path, "--name", how,
@@ -162,6 +167,7 @@ def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, c
     assert numbers["card"] == numbers["processor"] and len(set(numbers["card"][0])) == 4
     pictures = {("uint8", (n, 256, 256, 3)) for n in (2, 3)}  # a training batch, and all images of a test
     views = {("float32", (n, 3, 224, 224)) for n in (2, 3)}
+    assert threads == {"minigrad-loader"}, "the next batch is sent while the card works on this one"
     assert pictures <= sent["card"] and not views & sent["card"]
     assert views <= sent["processor"] and not pictures & sent["processor"]
 

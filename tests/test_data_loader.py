@@ -432,3 +432,26 @@ def test_pictures_need_a_transform_that_can_draw_and_bytes():
 
     with pytest.raises(DataError, match="images must be uint8, but image 0 is float64"):
         list(Loader(Floats(), 4, CenterView(9), workers=0, pictures=True))
+
+
+@pytest.mark.parametrize("as_pictures", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_threads_send_what_they_have_made(as_pictures, workers):
+    seen = []
+
+    def send(images):
+        seen.append(threading.current_thread())
+        return "sent", images
+
+    options = {"transform": TrainViews(9), "workers": workers, "pictures": as_pictures}
+    sent, plain = Loader(pictures(10), 4, send=send, **options), Loader(pictures(10), 4, **options)
+    for batch, expected in zip(sent, plain, strict=True):
+        assert type(batch) is type(expected) and batch.images[0] == "sent"
+        assert same([batch.images[1:]], [expected[:1]]) and np.array_equal(batch.indices, expected.indices)
+    assert len(seen) == 3 and all((one is threading.current_thread()) is (workers == 0) for one in seen)
+
+    def full(images):
+        raise MemoryError("the card is full")
+
+    with pytest.raises(MemoryError, match="the card is full"):
+        list(Loader(pictures(10), 4, send=full, **options))

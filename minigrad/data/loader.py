@@ -140,6 +140,8 @@ class Loader:
         pictures: the batches are PictureBatch: pictures as they were decoded, and what the transform has drawn for
             each, for a card that does the rest.  The transform is TrainViews, CenterView with a size, TenViews, or
             has a method `draw` as they do.
+        send: called by the thread that made a batch, with its images; what it returns takes their place.
+            `lambda images: Tensor(images, device="cuda:0")` puts them on their way while the caller still computes.
         cache_bytes: bound for decoded images kept in memory (default 1 GiB; 0: none).
         report: collects unreadable files; None makes a new one.
 
@@ -161,6 +163,7 @@ class Loader:
         prefetch: int | None = None,
         drop_last: bool = False,
         pictures: bool = False,
+        send: Callable[[NDArray[Any]], Any] | None = None,
         cache_bytes: int = 1 << 30,
         report: Report | None = None,
     ) -> None:
@@ -183,7 +186,8 @@ class Loader:
                 f"Loader: pictures=True needs a transform with a method draw and a size, got {self.transform!r}: "
                 "TrainViews(size), CenterView(size) or TenViews(size)"
             )
-        self.workers, self.prefetch, self.drop_last, self.pictures = workers, prefetch, drop_last, pictures
+        self.workers, self.prefetch, self.drop_last = workers, prefetch, drop_last
+        self.pictures, self.send = pictures, send
         self.report = Report() if report is None else report
         self.wait_seconds = 0.0
         self.next_epoch = 0
@@ -304,11 +308,12 @@ class Loader:
         if images is None:
             return None, unreadable
         chosen = np.array(kept, dtype=np.int64)
-        images, labels = images[: len(kept)], self.dataset.labels[chosen]
+        labels, shape = self.dataset.labels[chosen], images.shape[1:]
+        images = images[: len(kept)] if self.pictures else channels_first(images[: len(kept)])
+        made: Any = images if self.send is None else self.send(images)
         if self.pictures:
-            views = views_of(self.transform, drawn, images.shape[1:])
-            return PictureBatch(images, labels, chosen, views), unreadable
-        return Batch(channels_first(images), labels, chosen), unreadable
+            return PictureBatch(made, labels, chosen, views_of(self.transform, drawn, shape)), unreadable
+        return Batch(made, labels, chosen), unreadable
 
 
 def _name(transform: Any) -> str:
