@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -146,14 +147,14 @@ def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, c
     sent, numbers, threads, real = {}, {}, set(), SimRuntime.from_host
 
     def from_host(self, values):
-        sent[how].add((values.dtype.name, values.shape))
+        sent[how][values.dtype.name, values.shape] += 1
         if values.dtype == np.uint8:
             threads.add(threading.current_thread().name.split("_")[0])
         return real(self, values)
 
     monkeypatch.setattr(SimRuntime, "from_host", from_host)
     for how in ("card", "processor"):
-        sent[how] = set()
+        sent[how] = Counter()
         if how == "processor":
             monkeypatch.setattr(trained.Trained, "loader", lambda self, *rest, **options: Loader(*rest, **options))
         code, _, err = run(
@@ -168,8 +169,9 @@ def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, c
     pictures = {("uint8", (n, 256, 256, 3)) for n in (2, 3)}  # a training batch, and all images of a test
     views = {("float32", (n, 3, 224, 224)) for n in (2, 3)}
     assert threads == {"minigrad-loader"}, "the next batch is sent while the card works on this one"
-    assert pictures <= sent["card"] and not views & sent["card"]
-    assert views <= sent["processor"] and not pictures & sent["processor"]
+    assert pictures <= set(sent["card"]) and not views & set(sent["card"])
+    assert views <= set(sent["processor"]) and not pictures & set(sent["processor"])
+    assert sent["card"]["float32", (256, 256, 3)] == 3, "the mean image travels once for the epoch, and for each test"
 
 
 def test_the_same_seed_gives_the_same_run(folder, tmp_path, capsys):

@@ -139,3 +139,5 @@ def test_prepare(last_blocks):
     assert images.size > LARGE and y.size > LARGE
     wanted = F.prepare(minigrad.Tensor(last, device="cpu:0"), windows[-4:], 37, mean, colours[-4:])
     np.testing.assert_array_equal(y.data.host[-4:], wanted.numpy())
+    with pytest.raises(minigrad.ShapeError, match=r"at most 2147483647 numbers, they have \(65536, 32768, 1\)"):
+        F.prepare(wrap(SIM.empty((1, 2**16, 2**15, 1), np.uint8), SIM), [(0, 0, 0)], 37, mean)
