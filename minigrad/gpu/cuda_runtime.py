@@ -45,7 +45,10 @@ TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
 
 class CudaRuntime:
-    """cuda:<index>, on that card.  DeviceError where it cannot be used; cupy_for, called before, says what is missing."""
+    """cuda:<index>, on that card.
+
+    DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing.
+    """
 
     def __init__(self, index: int, card: int):
         import cupy
