@@ -674,8 +674,12 @@ def test_an_array_of_the_other_device_is_refused(one_card):
     theirs, ours = x.device.empty((4, 4), "f"), other.empty((4, 4), "f")
     for i in range(3):
         matrices = [theirs if i == place else ours for place in range(3)]
-        with pytest.raises(KernelError, match=r"gemm .*: all must be arrays of cuda:1 \(card 0\), got array of cuda:0"):
+        with pytest.raises(KernelError, match=r"gemm .*: must be an array of cuda:1 \(card 0\), got array of cuda:0"):
             other.runtime.gemm(*matrices, False)
+    with pytest.raises(KernelError, match=r"copy to host: must be an array of cuda:1 .*, got array of cuda:0 \(3, 4\)"):
+        other.to_host(x.data)
+    with pytest.raises(KernelError, match=r"copy to cuda:0: must be an array of cuda:1 .*, got array of cuda:0"):
+        x.device.received(x.data, other)
     nothing, cupys = x.data[:0], fake_cupy.ndarray
     assert not other.owns(nothing) and x.device.owns(nothing)
     with x.device.runtime._here("a test"):

@@ -170,6 +170,7 @@ class CudaRuntime:
 
     def to_host(self, x: Array) -> np.ndarray:
         """A copy for the host, memory order kept where x has no gaps; waits for the stream."""
+        self._check_owned("copy to host", x)
         x, axes = self._without_gaps(x)
         values = np.empty([x.shape[axis] for axis in axes], x.dtype)
         with self._here("copy to host"):
@@ -181,6 +182,7 @@ class CudaRuntime:
 
     def copy_from(self, other: CudaRuntime, x: Array) -> Array:
         """x, an array of another device, here: after all that `other` was given, before all it is given next."""
+        other._check_owned(f"copy to {self.name}", x)
         x, axes = other._without_gaps(x)
         y = self._empty_in_order(x.shape, x.dtype, axes)
         if x.nbytes == 0:
@@ -259,6 +261,11 @@ class CudaRuntime:
         """Whether it is an array of this device; those of others, also on the same card, and CuPy's own are not."""
         return type(array) is self.array_type
 
+    def _check_owned(self, what: str, *arrays: Any) -> None:
+        for array in arrays:
+            if not self.owns(array):
+                raise KernelError(f"{what}: must be an array of {self.name}, got {type(array).__name__} {array.shape}")
+
     def synchronize(self) -> None:
         """Wait until the stream has done all it was given; KernelError if it could not."""
         with self._here("synchronize"):
@@ -324,9 +331,7 @@ class CudaRuntime:
             raise KernelError(f"{shapes}: shapes do not fit, out is not C-contiguous, or a side is 2^31 or more")
         if a.dtype != b.dtype or a.dtype != out.dtype or a.dtype not in (np.float32, np.float64):
             raise KernelError(f"{shapes}: all must be float32 or all float64")
-        for array in (a, b, out):
-            if not self.owns(array):
-                raise KernelError(f"{shapes}: all must be arrays of {self.name}, got {type(array).__name__}")
+        self._check_owned(shapes, a, b, out)
         if out.size == 0:
             return out
         with self._here(shapes):
