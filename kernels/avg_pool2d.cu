@@ -45,11 +45,13 @@ extern "C" __global__ void avg_pool2d_forward(const REAL* __restrict__ x, REAL* 
 #pragma unroll
             for (int row = top; row < top + 3; row++)
 #pragma unroll
-                for (int col = left; col < left + 3; col++)
-                    sum += row >= 0 && row < row_stop && col >= 0 && col < col_stop ? x[row * cols.size + col] : REAL(0);
+                for (int col = left; col < left + 3; col++) {
+                    bool inside = row >= 0 && row < row_stop && col >= 0 && col < col_stop;
+                    sum += inside ? x[row * cols.size + col] : REAL(0);
+                }
         } else {
             for (int row = start_of(rows, i); row < row_stop; row++) {
-                REAL of_row = 0;  // a sum of its own: all taps of a large window, one after the other, would lose digits
+                REAL of_row = 0;  // a sum of its own: all taps of a large window in a row would lose digits
                 for (int col = start_of(cols, j); col < col_stop; col++) of_row += x[row * cols.size + col];
                 sum += of_row;
             }
@@ -89,8 +91,8 @@ extern "C" __global__ void avg_pool2d_backward(const REAL* __restrict__ dy, REAL
 }
 
 // The same for windows of 3 x 3 pixels, 2 apart.  A thread has a cell: the 2 x 2 pixels where window (i,j) begins, or
-// would begin.  All four are seen by that window; those of the first row also by the one above, of the first column by the
-// one to the left, and the first by the one between these.
+// would begin.  All four are seen by that window; those of the first row also by the one above, of the first column by
+// the one to the left, and the first by the one between these.
 extern "C" __global__ void avg_pool2d_backward_3_by_2(const REAL* __restrict__ dy, REAL* __restrict__ dx,
                                                       long long cells, const __grid_constant__ Layout places,
                                                       const __grid_constant__ Axis rows,
@@ -107,8 +109,8 @@ extern "C" __global__ void avg_pool2d_backward_3_by_2(const REAL* __restrict__ d
 #pragma unroll
             for (int n = 0; n < 2; n++) {
                 bool exists = (unsigned)(i - m) < (unsigned)rows.windows && (unsigned)(j - n) < (unsigned)cols.windows;
-                share[m][n] = REAL(0);
-                if (exists) share[m][n] = dy[-m * cols.windows - n] / divisor(rows, cols, i - m, j - n, count_include_pad);
+                REAL area = exists ? divisor(rows, cols, i - m, j - n, count_include_pad) : REAL(1);
+                share[m][n] = exists ? dy[-m * cols.windows - n] / area : REAL(0);
             }
         int top = 2 * i - rows.before, left = 2 * j - cols.before;
         bool row[2] = {top >= 0 && top < rows.size, top + 1 >= 0 && top + 1 < rows.size};

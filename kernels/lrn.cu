@@ -10,7 +10,8 @@
 // for but memory.  For that the compiler must know n: the host gives it REACH = n//2.
 //
 // So that there are threads enough, a block does `each` channels of a group only, CHANNELS at most.  What its windows
-// see of the channels before and after it loads and computes as well, REACH on either side (in backward twice that of x).
+// see of the channels before and after it loads and computes as well, REACH on either side (in backward twice that of
+// x).
 //
 // Every window is summed afresh, in one order: a running sum along the channels would carry the rounding of all the
 // channels before, and spread NaN and inf to windows that have none.
@@ -83,8 +84,8 @@ __device__ __forceinline__ Window<COUNT> loaded(const REAL* __restrict__ x, cons
     return channels;
 }
 
-// The launch bounds tell the compiler that it may take 128 registers (in float it takes half of them), so that it compiles
-// the pow of float64 without a stack.
+// The launch bounds tell the compiler that it may take 128 registers (in float it takes half of them), so that it
+// compiles the pow of float64 without a stack.
 
 extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_forward(
     const REAL* __restrict__ x, REAL* __restrict__ y, const __grid_constant__ Maps maps, REAL k, REAL alpha,
@@ -143,7 +144,9 @@ extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_backward(
 // One thread for each number, which goes through its window in memory.  s is kept for backward.
 
 // The channel of number e, counted in its group.
-__device__ __forceinline__ int channel_of(long long e, const Maps& maps) { return (int)(e / maps.area % maps.channels); }
+__device__ __forceinline__ int channel_of(long long e, const Maps& maps) {
+    return (int)(e / maps.area % maps.channels);
+}
 
 extern "C" __global__ void lrn_wide_forward(const REAL* __restrict__ x, REAL* __restrict__ y, REAL* __restrict__ s,
                                             const __grid_constant__ Maps maps, int reach, REAL k, REAL alpha,

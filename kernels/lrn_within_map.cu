@@ -5,12 +5,13 @@
 //     dx = dy * s^-beta - 2 alpha beta x * (sum of dy * y / s over the same window)
 //
 // A block has a tile of TILE x TILE pixels of one map, a warp one row of it at a time; a thread stays in its column and
-// has every ROWS-th row.  The terms of all sums, 0 beyond the borders, go to shared memory; then they are added along the
-// rows, and these sums down the columns: 2n additions for a pixel, not n * n.  What the tile's outermost pixels, REACH =
-// n//2 on either side, would need is not in the tile: they are of other tiles, whose inner pixels overlap with no others.
+// has every ROWS-th row.  The terms of all sums, 0 beyond the borders, go to shared memory; then they are added along
+// the rows, and these sums down the columns: 2n additions for a pixel, not n * n.  What the tile's outermost pixels,
+// REACH = n//2 on either side, would need is not in the tile: they are of other tiles, whose inner pixels overlap with
+// no others.
 //
-// Backward takes two kernels, since its sum needs s also at the pixels around the inner ones: the first computes s again.
-// That moves no more memory than keeping s would, and holds it for a shorter time.
+// Backward takes two kernels, since its sum needs s also at the pixels around the inner ones: the first computes s
+// again.  That moves no more memory than keeping s would, and holds it for a shorter time.
 #include "lrn.cuh"
 
 #ifndef REACH

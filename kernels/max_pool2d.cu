@@ -9,12 +9,13 @@
 // Backward: one thread per pixel of x asks the windows that see it, always in the same order, which of them it won.
 // (The other way round, each window would have to add its dy atomically, in an order that changes from run to run.)
 //
-// Windows of 3 x 3 pixels, AlexNet's, are written out, without loops: memory would wait for a thread that has more than
-// some 100 instructions to do for an output, or 50 for a pixel, and the loops' tests and divisions are several times that.
+// Windows of 3 x 3 pixels, AlexNet's, are written out, without loops: memory would wait for threads that have more than
+// some 200 instructions to do for an output, or 50 for a pixel (of float32, on a card with 10 instructions for a byte
+// that it moves), and the loops' tests and divisions are several times that.
 //
-// TAP: an unsigned integer type that can hold the number of any tap.  What a thread must know of the place of its output
-// (pixel, cell) is in a Layout, whose divisions are as fast as the sizes allow (common.cuh); minigrad/ops/max_pool2d.py
-// fills it.
+// TAP: an unsigned integer type that can hold the number of any tap.  What a thread must know of the place of its
+// output (pixel, cell) is in a Layout, whose divisions are as fast as the sizes allow (common.cuh);
+// minigrad/ops/max_pool2d.py fills it.
 
 // Pixels and windows along one axis; in the formula's letters size = H, windows = OH, stride = s, padding = p (that
 // before the first pixel), dilation = d.

@@ -24,8 +24,8 @@ typedef Wrapping<TO>::type Number;
 
 // use(*at, at, i) for elements i = start, start + step, ... below stop of a row, which begins at `row`.
 //
-// A row is made of runs, along axis 0 of `reduced`; axis 1, if there is one, leads from run to run.  So a division finds
-// the first element, and an addition each further one, or two where a run has ended.
+// A row is made of runs, along axis 0 of `reduced`; axis 1, if there is one, leads from run to run.  So a division
+// finds the first element, and an addition each further one, or two where a run has ended.
 template <class Use>
 __device__ __forceinline__ void along_row(const FROM* __restrict__ row, const Layout& reduced, long long start,
                                           long long stop, int step, Use use) {
@@ -107,8 +107,8 @@ __device__ __forceinline__ Candidate larger(Candidate a, Candidate b) {
 }
 
 // The winner of elements start, start + step, ... of a row.  numbers: their numbers in the row that they were chosen
-// from; a null pointer where they are the row itself.  Later elements have higher numbers, so that of equal ones the one
-// that has won stays.  (A value that is not <= best is larger, or one of the two is NaN.)
+// from; a null pointer where they are the row itself.  Later elements have higher numbers, so that of equal ones the
+// one that has won stays.  (A value that is not <= best is larger, or one of the two is NaN.)
 __device__ __forceinline__ Candidate winner_of(const FROM* __restrict__ x, const long long* __restrict__ numbers,
                                                long long row, const Layout& reduced, long long start, long long stop,
                                                int step) {
@@ -173,16 +173,16 @@ extern "C" __global__ void max_columns(
 // The same for pieces: x holds their maxima, numbers who they were.
 
 extern "C" __global__ void max_rows_of_pieces(
-    FROM* __restrict__ y, long long* __restrict__ winner, const FROM* __restrict__ x, const long long* __restrict__ numbers,
-    const __grid_constant__ Layout kept, const __grid_constant__ Layout reduced, long long outputs, long long n,
-    long long piece) {
+    FROM* __restrict__ y, long long* __restrict__ winner, const FROM* __restrict__ x,
+    const long long* __restrict__ numbers, const __grid_constant__ Layout kept,
+    const __grid_constant__ Layout reduced, long long outputs, long long n, long long piece) {
     winners_of_rows(y, winner, x, numbers, kept, reduced, outputs, n, piece);
 }
 
 extern "C" __global__ void max_columns_of_pieces(
-    FROM* __restrict__ y, long long* __restrict__ winner, const FROM* __restrict__ x, const long long* __restrict__ numbers,
-    const __grid_constant__ Layout kept, const __grid_constant__ Layout reduced, long long outputs, long long n,
-    long long piece) {
+    FROM* __restrict__ y, long long* __restrict__ winner, const FROM* __restrict__ x,
+    const long long* __restrict__ numbers, const __grid_constant__ Layout kept,
+    const __grid_constant__ Layout reduced, long long outputs, long long n, long long piece) {
     winners_of_columns(y, winner, x, numbers, kept, reduced, outputs, n, piece);
 }
 

@@ -8,9 +8,9 @@
 // What it costs: shared memory, a barrier that all threads wait at, and a limit on the windows, MOST_REACH.
 //
 // What kernels/lrn.cu does instead: a thread goes through the channels of its pixel, and the window waits in its
-// registers: one number goes, one comes.  No shared memory, no barrier, and a number of x is read as often as here: once,
-// and again for the windows of the next block of channels.  Every loop over a window is written out by the compiler, for
-// n is known to it.  It takes roots, too, where beta is 3/4: they cost much less than a power.
+// registers: one number goes, one comes.  No shared memory, no barrier, and a number of x is read as often as here:
+// once, and again for the windows of the next block of channels.  Every loop over a window is written out by the
+// compiler, for n is known to it.  It takes roots, too, where beta is 3/4: they cost much less than a power.
 
 #define PIXELS 32
 #define CHANNELS 32

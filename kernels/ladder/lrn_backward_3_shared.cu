@@ -12,8 +12,8 @@
 // need are computed by both.
 //
 // What kernels/lrn.cu does instead: as in forward, a thread goes through the channels of its pixel, with two windows in
-// its registers: of x, which gives s, and of the terms; it takes any window, by kernels like those of step 2 where one is
-// too wide for registers; and it takes roots, not powers, where beta is 3/4.
+// its registers: of x, which gives s, and of the terms; it takes any window, by kernels like those of step 2 where one
+// is too wide for registers; and it takes roots, not powers, where beta is 3/4.
 
 #define PIXELS 32
 #define CHANNELS 32
