@@ -115,6 +115,11 @@ def _stream() -> Stream:
     return stream
 
 
+def get_current_stream(device_id=-1):
+    assert 0 <= device_id < len(machine.cards)
+    return next((stream for card, stream in reversed(_stack()) if card == device_id and stream is not None), None)
+
+
 class Device:
     def __init__(self, device=None):
         if not 0 <= device < len(machine.cards):
@@ -402,8 +407,7 @@ def _checked(i: int, text: str, value) -> Parameter:
         assert value.memory.card == _card(), f"{name} is on card {value.memory.card}, the kernel on {_card()}"
         return Parameter(name, value.dtype, True, const)
     if kind.startswith("V"):
-        assert type(value) is np.ndarray and value.size == 1 and value.dtype.fields
-        assert value.nbytes == int(kind[1:])
+        assert type(value) is np.void and value.dtype.fields and value.nbytes == int(kind[1:])
         return Parameter(name, value.dtype, False, False)
     assert isinstance(value, np.generic) and value.dtype == kind, f"{name}: {text}, got {type(value)} {value!r}"
     return Parameter(name, value.dtype, False, False)
@@ -494,12 +498,14 @@ SURFACE = {
     "cuda.Event": Event,
     "cuda.alloc_pinned_memory": alloc_pinned_memory,
     "cuda.get_cublas_handle": get_cublas_handle,
+    "cuda.get_current_stream": get_current_stream,
     "cuda.get_elapsed_time": get_elapsed_time,
     "cuda.compiler.CompileException": CompileException,
     "cuda.driver.CUDADriverError": CUDADriverError,
     "cuda.memory.OutOfMemoryError": OutOfMemoryError,
     "cuda.nvrtc.getVersion": lambda: (12, 9),
     "cuda.runtime.CUDARuntimeError": CUDARuntimeError,
+    "cuda.runtime.getDevice": lambda: _card(),
     "cuda.runtime.getDeviceCount": lambda: len(machine.cards),
     "cuda.runtime.getDeviceProperties": get_device_properties,
     "cuda.runtime.driverGetVersion": lambda: 13000,

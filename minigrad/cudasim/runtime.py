@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,10 @@ class SimRuntime:
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, SimArray) and array.memory.stream is self.stream
+
+    def here(self) -> AbstractContextManager[Any]:
+        """A real card must be made the current one."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         self.stream.synchronize()

@@ -17,6 +17,7 @@ a second card reads an array of this one, this one's stream is made to wait unti
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,6 +39,8 @@ CUBLAS_OUT_OF_MEMORY = 3  # CUBLAS_STATUS_ALLOC_FAILED
 PEER_ALREADY_ENABLED = 704  # cudaErrorPeerAccessAlreadyEnabled
 TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
+_AS_IT_IS = contextlib.nullcontext()
+
 
 class CudaRuntime:
     """One card.  DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing."""
@@ -56,12 +59,23 @@ class CudaRuntime:
         self._in_flight: list[tuple[Any, Any]] = []  # pinned memory that a copy reads, and the event of its end
         self._lock = threading.Lock()
 
+    def here(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, this card and its stream are this thread's current ones: an op enters once for all that it does."""
+        cuda = self.cuda
+        if cuda.runtime.getDevice() == self.index and cuda.get_current_stream(self.index) is self.stream:
+            return _AS_IT_IS
+        return self._entered()
+
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        with self.cuda.Device(self.index), self.stream:
+            yield
+
     @contextlib.contextmanager
     def _here(self, what: str) -> Iterator[None]:
-        """Inside, this card and its stream are this thread's current ones, and CuPy's errors become minigrad's."""
-        cuda = self.cuda
+        """`here`, and CuPy's errors become minigrad's."""
         try:
-            with cuda.Device(self.index), self.stream:
+            with self.here():
                 yield
         except MinigradError:
             raise
@@ -141,9 +155,12 @@ class CudaRuntime:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A new C-contiguous array, contents undefined; OutOfMemoryError."""
-        nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        with self._here(f"{nbytes / 1e6:.1f} MB wanted for {tuple(shape)} {dtype}"):
-            return self.cupy.ndarray(tuple(shape), dtype)
+        try:
+            with self.here():
+                return self.cupy.ndarray(shape, dtype)
+        except Exception as error:
+            nbytes = math.prod(shape) * dtype.itemsize
+            raise self._translated(f"{nbytes / 1e6:.1f} MB wanted for {tuple(shape)} {dtype}", error) from error
 
     def from_host(self, values: np.ndarray) -> Array:
         """A copy in device memory, in the memory order of `values`, which may be changed as soon as this returns."""
@@ -273,14 +290,19 @@ class CudaRuntime:
         args: Sequence[Any],
         shared_mem: int,
     ) -> None:
-        """Run a kernel on the stream.  args: arrays of this card, NumPy scalars and structs (arrays of size 1)."""
+        """Run a kernel on the stream.  args: arrays of this card and NumPy scalars, structs among them."""
         if shared_mem > MOST_SHARED:
             raise KernelError(
                 f"launch of {function.name} on {self.name}: {shared_mem} bytes of dynamic shared memory, at most "
                 f"{MOST_SHARED} can be had: use smaller tiles"
             )
-        with self._here(f"launch of {function.name}, grid {grid}, block {block}"):
-            function(grid, block, tuple(args), shared_mem=shared_mem)
+        try:
+            with self.here():
+                function(grid, block, tuple(args), shared_mem=shared_mem)
+        except MinigradError:
+            raise
+        except Exception as error:
+            raise self._translated(f"launch of {function.name}, grid {grid}, block {block}", error) from error
 
     def timed(self, work: Any, repeats: int = 1) -> float:
         """Seconds that the card takes for one work(), by the stream's own clock; repeats: the mean over so many."""
