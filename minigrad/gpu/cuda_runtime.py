@@ -39,7 +39,7 @@ CUBLAS_OUT_OF_MEMORY = 3  # CUBLAS_STATUS_ALLOC_FAILED
 PEER_ALREADY_ENABLED = 704  # cudaErrorPeerAccessAlreadyEnabled
 TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
-_AS_IT_IS = contextlib.nullcontext()
+_NOTHING = contextlib.nullcontext()
 
 
 class CudaRuntime:
@@ -59,17 +59,26 @@ class CudaRuntime:
         self._in_flight: list[tuple[Any, Any]] = []  # pinned memory that a copy reads, and the event of its end
         self._lock = threading.Lock()
 
-    def here(self) -> contextlib.AbstractContextManager[Any]:
+    def here(self) -> contextlib.AbstractContextManager[None]:
         """Inside, this card and its stream are this thread's current ones: an op enters once for all that it does."""
-        cuda = self.cuda
-        if cuda.runtime.getDevice() == self.index and cuda.get_current_stream(self.index) is self.stream:
-            return _AS_IT_IS
-        return self._entered()
+        try:
+            cuda = self.cuda
+            there = cuda.runtime.getDevice() == self.index and cuda.get_current_stream(self.index) is self.stream
+        except Exception as error:
+            raise self._translated("asking for the current card", error) from error
+        return _NOTHING if there else self._entered()
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
-        with self.cuda.Device(self.index), self.stream:
-            yield
+        entered = False
+        try:
+            with self.cuda.Device(self.index), self.stream:
+                entered = True
+                yield
+        except Exception as error:
+            if entered:
+                raise  # it is not about entering
+            raise self._translated("making it the current card", error) from error
 
     @contextlib.contextmanager
     def _here(self, what: str) -> Iterator[None]:
@@ -158,6 +167,8 @@ class CudaRuntime:
         try:
             with self.here():
                 return self.cupy.ndarray(shape, dtype)
+        except MinigradError:
+            raise
         except Exception as error:
             nbytes = math.prod(shape) * dtype.itemsize
             raise self._translated(f"{nbytes / 1e6:.1f} MB wanted for {tuple(shape)} {dtype}", error) from error
@@ -281,6 +292,10 @@ class CudaRuntime:
                 self._modules[source, options] = module
             return self._functions.setdefault((source, options, name), module.get_function(name))
 
+    def table(self, arrays: Sequence[Array], many: int) -> np.void:
+        """What a parameter `Arrays<...>` takes by value: the addresses of these arrays, with room for so many."""
+        return np.void(np.array([*(x.data.ptr for x in arrays), *(many - len(arrays)) * [0]], np.uint64).tobytes())
+
     def launch(
         self,
         function: Any,
@@ -290,7 +305,7 @@ class CudaRuntime:
         args: Sequence[Any],
         shared_mem: int,
     ) -> None:
-        """Run a kernel on the stream.  args: arrays of this card and NumPy scalars, structs among them."""
+        """Run a kernel on the stream.  args: arrays of this card and NumPy scalars, structs and tables too."""
         if shared_mem > MOST_SHARED:
             raise KernelError(
                 f"launch of {function.name} on {self.name}: {shared_mem} bytes of dynamic shared memory, at most "

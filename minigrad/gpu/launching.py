@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from abc import abstractmethod
@@ -25,6 +24,8 @@ MOST_BLOCKS = 2**31 - 1  # along x; 65535 along y and z
 
 class Strided:
     """Marks an argument of launch whose kernel takes its strides into account: it need not be contiguous."""
+
+    __slots__ = ("array",)
 
     def __init__(self, array: Array):
         self.array = array
@@ -89,8 +90,8 @@ class Launching(Device):
 
         grid, block: numbers of blocks and of threads, int or (x, y, z).  A grid with a 0 has nothing to do: no launch.
         args: one per parameter.  Arrays must be on this device, C-contiguous (or `Strided`) and of the parameter's
-        dtype; numbers are converted to exactly the parameter's type, and must fit it; a struct is what `sources.struct`
-        (for a `Layout`, `layout_of`) returns.
+        dtype, and for a parameter `Arrays<...>` there is a list of them; numbers are converted to exactly the
+        parameter's type, and must fit it; a struct is what `sources.struct` (for a `Layout`, `layout_of`) returns.
         shared_mem: bytes of dynamic shared memory.
         types: what the source leaves open: a dtype (REAL=x.dtype) or an integer (TILE=64).
 
@@ -164,15 +165,13 @@ def c_type(dtype: Any) -> str:
 
 
 def _three(what: str, sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
+    if type(sizes) is int and sizes >= 0:  # nearly always
+        return sizes, 1, 1
     given = sizes if isinstance(sizes, tuple) else (sizes,)
-    for n in given:
-        if not isinstance(n, int) or n < 0:
-            break
-    else:
-        if 1 <= len(given) <= 3:
-            x, y, z = (*given, 1, 1)[:3]
-            return x, y, z
-    raise _Refused(f"{what} must be an int or up to three ints >= 0, got {sizes!r}")
+    if not 1 <= len(given) <= 3 or any([not isinstance(n, int) or n < 0 for n in given]):
+        raise _Refused(f"{what} must be an int or up to three ints >= 0, got {sizes!r}")
+    x, y, z = (*given, 1, 1)[:3]
+    return x, y, z
 
 
 Argument = Callable[[Launching, Any], Any]  # what to pass for a value; it refuses one that does not fit
@@ -180,6 +179,8 @@ Argument = Callable[[Launching, Any], Any]  # what to pass for a value; it refus
 
 def _argument(parameter: Parameter) -> Argument:
     """How launch takes values for this parameter; all that can be known of it beforehand is settled here."""
+    if parameter.many:
+        return _arrays(parameter.name, parameter.dtype, parameter.many)
     if parameter.pointer:
         return _array(parameter.name, parameter.dtype)
     if parameter.dtype.fields:
@@ -189,7 +190,7 @@ def _argument(parameter: Parameter) -> Argument:
 
 def _array(name: str, dtype: np.dtype[Any]) -> Argument:
     def array(device: Launching, value: Any) -> Any:
-        array = value.array if isinstance(value, Strided) else value
+        array = value.array if type(value) is Strided else value
         if not device._runtime.owns(array):
             raise _Refused(f"{name} must be an array on {device}, got {_seen(array)}")
         if array.dtype != dtype:
@@ -201,6 +202,18 @@ def _array(name: str, dtype: np.dtype[Any]) -> Argument:
         return array
 
     return array
+
+
+def _arrays(name: str, dtype: np.dtype[Any], many: int) -> Argument:
+    each = [_array(f"{name}[{k}]", dtype) for k in range(many)]
+
+    def arrays(device: Launching, value: Any) -> Any:
+        if not isinstance(value, list) or not 1 <= len(value) <= many:
+            seen = f"{len(value)} of them" if isinstance(value, list) else _seen(value)
+            raise _Refused(f"{name} must be a list of 1 to {many} arrays, got {seen}")
+        return device._runtime.table([array(device, element) for array, element in zip(each, value)], many)
+
+    return arrays
 
 
 def _struct(name: str, dtype: np.dtype[Any]) -> Argument:
