@@ -205,7 +205,7 @@ def main() -> None:
         environment("numpy"),
         "",
         "Counts of one step, and the processor's time for it, on a stand-in for CuPy that does nothing: no card, no",
-        f"driver, no CuPy.  Milliseconds: the medians of {options.runs} turns, each the least of 10 calls; the trees take turns.",
+        f"driver, no CuPy.  Milliseconds: the medians of {options.runs} turns, each the least of 10 calls; trees take turns.",
         "",
         *header("", "tree", *COUNTED, "Python, ms", "us a launch", "ratio"),
     ]

@@ -102,26 +102,26 @@ class Launching(Device):
             source = full_source(file)
             entry = _entry(source, kernel, tuple(types.items()))
             if entry is None:
-                raise _Refused(f"there is no such entry point in {printable(kernel_file(file))}")
+                raise _RefusedError(f"there is no such entry point in {printable(kernel_file(file))}")
             if len(args) != len(entry.arguments):
                 names = ", ".join(p.name for p in entry.parameters)
-                raise _Refused(f"{len(args)} arguments for {len(entry.parameters)} parameters: {names}")
+                raise _RefusedError(f"{len(args)} arguments for {len(entry.parameters)} parameters: {names}")
             x, y, z = grid_size = _three("grid", grid)
             tx, ty, tz = block_size = _three("block", block)
             if x == 0 or y == 0 or z == 0:
                 return
             if x > MOST_BLOCKS or y > 65535 or z > 65535:
-                raise _Refused(f"grid {grid_size} exceeds (2147483647, 65535, 65535)")
+                raise _RefusedError(f"grid {grid_size} exceeds (2147483647, 65535, 65535)")
             if not 0 < tx * ty * tz <= 1024 or tz > 64:
-                raise _Refused(f"block {block_size} must have 1 to 1024 threads, at most 64 along z")
+                raise _RefusedError(f"block {block_size} must have 1 to 1024 threads, at most 64 along z")
             ready = tuple([argument(self, value) for argument, value in zip(entry.arguments, args)])
-        except _Refused as refused:
+        except _RefusedError as refused:
             raise KernelError(f"launch of {kernel} ({file}.cu) on {self}: {refused}") from None
         function = runtime.function(source, entry.options, kernel)
         runtime.launch(function, entry.parameters, grid_size, block_size, ready, shared_mem)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """What is wrong with a launch."""
 
 
@@ -169,7 +169,7 @@ def _three(what: str, sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
         return sizes, 1, 1
     given = sizes if isinstance(sizes, tuple) else (sizes,)
     if not 1 <= len(given) <= 3 or any([not isinstance(n, int) or n < 0 for n in given]):
-        raise _Refused(f"{what} must be an int or up to three ints >= 0, got {sizes!r}")
+        raise _RefusedError(f"{what} must be an int or up to three ints >= 0, got {sizes!r}")
     x, y, z = (*given, 1, 1)[:3]
     return x, y, z
 
@@ -192,11 +192,11 @@ def _array(name: str, dtype: np.dtype[Any]) -> Argument:
     def array(device: Launching, value: Any) -> Any:
         array = value.array if type(value) is Strided else value
         if not device._runtime.owns(array):
-            raise _Refused(f"{name} must be an array on {device}, got {_seen(array)}")
+            raise _RefusedError(f"{name} must be an array on {device}, got {_seen(array)}")
         if array.dtype != dtype:
-            raise _Refused(f"{name} must be {dtype}, it is {array.dtype}")
+            raise _RefusedError(f"{name} must be {dtype}, it is {array.dtype}")
         if array is value and not array.flags.c_contiguous:
-            raise _Refused(
+            raise _RefusedError(
                 f"{name} must be C-contiguous: shape {array.shape}, strides {array.strides}: call device.contiguous"
             )
         return array
@@ -210,7 +210,7 @@ def _arrays(name: str, dtype: np.dtype[Any], many: int) -> Argument:
     def arrays(device: Launching, value: Any) -> Any:
         if not isinstance(value, list) or not 1 <= len(value) <= many:
             seen = f"{len(value)} of them" if isinstance(value, list) else _seen(value)
-            raise _Refused(f"{name} must be a list of 1 to {many} arrays, got {seen}")
+            raise _RefusedError(f"{name} must be a list of 1 to {many} arrays, got {seen}")
         return device._runtime.table([array(device, element) for array, element in zip(each, value)], many)
 
     return arrays
@@ -219,7 +219,7 @@ def _arrays(name: str, dtype: np.dtype[Any], many: int) -> Argument:
 def _struct(name: str, dtype: np.dtype[Any]) -> Argument:
     def struct(device: Launching, value: Any) -> Any:
         if not isinstance(value, np.ndarray) or value.dtype != dtype or value.size != 1:
-            raise _Refused(f"{name} must be one {dtype}, got {_seen(value)}")
+            raise _RefusedError(f"{name} must be one {dtype}, got {_seen(value)}")
         return value.reshape(())[()]  # a scalar: CuPy would need 5 us to find the address of an array with fields
 
     return struct
@@ -231,7 +231,7 @@ def _number(name: str, dtype: np.dtype[Any]) -> Argument:
 
     def number(device: Launching, value: Any) -> Any:
         if isinstance(value, np.ndarray) or not isinstance(value, (int, float, np.number, np.bool_)):
-            raise _Refused(f"{name} must be a number, got {_seen(value)}")
+            raise _RefusedError(f"{name} must be a number, got {_seen(value)}")
         return convert(value)
 
     if dtype.kind not in "iu":
@@ -240,7 +240,7 @@ def _number(name: str, dtype: np.dtype[Any]) -> Argument:
 
     def integer(value: Any) -> Any:
         if value != int(value) or not least <= value <= most:
-            raise _Refused(f"{name} = {value!r} does not fit {dtype}")
+            raise _RefusedError(f"{name} = {value!r} does not fit {dtype}")
         return dtype.type(value)
 
     convert, known = integer, lru_cache(maxsize=256)(integer)  # the same sizes come again in every step

@@ -175,7 +175,7 @@ _ENTRY = re.compile(
 )
 
 
-# `const __grid_constant__ Arrays<const REAL> g`, of kernels/update.cuh: many arrays in the place of one, `const REAL* g`.
+# `const __grid_constant__ Arrays<const REAL> g` of kernels/update.cuh: many arrays in place of one, `const REAL* g`.
 _ARRAYS = re.compile(
     r"\s*const\s+__grid_constant__\s+Arrays\s*<\s*(?P<const>const\s)?(?P<type>[\w ]+?)\s*>\s*(?P<name>\w+)\s*"
 )

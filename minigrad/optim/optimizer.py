@@ -142,7 +142,7 @@ class Optimizer:
                 self._step_on_card(device, todo)
 
     def _begin(self, i: int, decays: Mapping[str, float]) -> tuple[int, list[Array]]:
-        """The number of this update of parameter i; its array, its gradient, and its state, made where it is not yet."""
+        """The number of this update of parameter i; its array, its gradient, and its state, which is made at first."""
         p, state = self._params[i], self._state[i]
         for name in decays:
             if name not in state:
