@@ -45,7 +45,13 @@ class OnCard1(Array):
 
 
 class Current(threading.local):
-    card, stream = 0, None
+    """What a thread has entered: its card, and its stream on each card."""
+
+    card = 0
+
+    def __init__(self) -> None:
+        self.before: list[int] = []
+        self.streams: list[list[Any]] = [[None], [None]]
 
 
 current = Current()
@@ -58,10 +64,11 @@ class Card:
         self.index = index
 
     def __enter__(self) -> None:
-        self.before, current.card = current.card, self.index
+        current.before.append(current.card)
+        current.card = self.index
 
     def __exit__(self, *exc: object) -> None:
-        current.card = self.before
+        current.card = current.before.pop()
 
 
 class Kernel:
@@ -78,16 +85,16 @@ class Module:
 
 
 class Stream:
-    ptr, device_id = 1, 0
+    ptr = 1
 
     def __init__(self, **settings: Any):
-        pass
+        self.card = current.card
 
     def __enter__(self) -> None:
-        self.before, current.stream = current.stream, self
+        current.streams[self.card].append(self)
 
     def __exit__(self, *exc: object) -> None:
-        current.stream = self.before
+        current.streams[self.card].pop()
 
     def record(self, event: Any) -> Any:
         return event
@@ -142,7 +149,7 @@ def stand_in() -> ModuleType:
     cupy.ndarray, cupy.RawModule = Array, Module
     cupy.cuda = SimpleNamespace(
         **{"Device": Card, "Stream": Stream, "Event": Event, "runtime": runtime, "cublas": cublas},
-        get_current_stream=lambda card: current.stream,
+        get_current_stream=lambda card: current.streams[card][-1],
         get_cublas_handle=lambda: 1,
         alloc_pinned_memory=Pinned,
     )
@@ -205,7 +212,8 @@ def main() -> None:
         environment("numpy"),
         "",
         "Counts of one step, and the processor's time for it, on a stand-in for CuPy that does nothing: no card, no",
-        f"driver, no CuPy.  Milliseconds: the medians of {options.runs} turns, each the least of 10 calls; trees take turns.",
+        f"driver, no CuPy.  Milliseconds: medians of {options.runs} turns, each the least of 10 calls; the trees take",
+        "turns.",
         "",
         *header("", "tree", *COUNTED, "Python, ms", "us a launch", "ratio"),
     ]

@@ -277,6 +277,26 @@ def test_an_op_enters_its_card_once(machine, monkeypatch):
     assert entered == [1]
 
 
+def test_a_step_waits_for_nothing(machine, monkeypatch):
+    """Neither forward nor backward nor the optimiser; only who asks for a number does, once."""
+    waits = []
+    for owner in (fake_cupy.Stream, fake_cupy.Event):
+        real = owner.synchronize
+        monkeypatch.setattr(owner, "synchronize", lambda self, real=real: waits.append(self) or real(self))
+    x = Tensor(np.ones((4, 3, 6, 6), "f"), device="cuda:0")
+    w, v, b = (Tensor(np.full(shape, 0.1, "f"), True, "cuda:0") for shape in ((2, 3, 3, 3), (5, 32), (5,)))
+    optimizer = SGD([w, v, b], 0.1, 0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        hidden = F.dropout(F.relu(F.conv2d(x, w)).flatten(1))
+        loss = F.cross_entropy(F.linear(hidden, v, b), [0, 4, 2, 1])
+        loss.backward()
+        optimizer.step()
+    assert not waits
+    loss.item()
+    assert len(waits) == 1
+
+
 def test_another_card_or_stream_may_be_current(machine):
     """As a program leaves it that uses CuPy by itself; and as it was is it afterwards."""
     x = Tensor(np.arange(6.0), True, "cuda:0")

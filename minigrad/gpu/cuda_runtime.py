@@ -42,6 +42,30 @@ TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 _NOTHING = contextlib.nullcontext()
 
 
+class _Inside:
+    """`with card, stream:`.  CuPy remembers, thread by thread, what was current before: so one object does for all."""
+
+    def __init__(self, runtime: CudaRuntime):
+        self.runtime, self.card, self.stream = runtime, runtime.cuda.Device(runtime.index), runtime.stream
+
+    def __enter__(self) -> None:
+        try:
+            self.card.__enter__()
+            try:
+                self.stream.__enter__()
+            except BaseException:
+                self.card.__exit__(None, None, None)
+                raise
+        except Exception as error:
+            raise self.runtime._translated("making it the current card", error) from error
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.stream.__exit__(*error)
+        finally:
+            self.card.__exit__(*error)
+
+
 class CudaRuntime:
     """One card.  DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing."""
 
@@ -51,8 +75,10 @@ class CudaRuntime:
         self.cupy, self.cuda = cupy, cupy.cuda
         self.index, self.name = index, f"cuda:{index}"
         self.stream: Any = contextlib.nullcontext()
+        self._inside = _Inside(self)
         with self._here("first use"):
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
+        self._inside = _Inside(self)
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._functions: dict[tuple[str, tuple[str, ...], str], Any] = {}
         self._peers: dict[int, bool] = {index: True}
@@ -66,19 +92,7 @@ class CudaRuntime:
             there = cuda.runtime.getDevice() == self.index and cuda.get_current_stream(self.index) is self.stream
         except Exception as error:
             raise self._translated("asking for the current card", error) from error
-        return _NOTHING if there else self._entered()
-
-    @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        entered = False
-        try:
-            with self.cuda.Device(self.index), self.stream:
-                entered = True
-                yield
-        except Exception as error:
-            if entered:
-                raise  # it is not about entering
-            raise self._translated("making it the current card", error) from error
+        return _NOTHING if there else self._inside
 
     @contextlib.contextmanager
     def _here(self, what: str) -> Iterator[None]:
