@@ -37,7 +37,7 @@ class Array(np.ndarray):
 
     def __new__(cls, shape: tuple[int, ...], dtype: Any) -> Array:
         counts["allocations"] += 1
-        return super().__new__(OnCard1 if current.card else Array, shape, dtype, MEMORY)
+        return super().__new__(OnCard1 if current.card and cls is Array else cls, shape, dtype, MEMORY)
 
 
 class OnCard1(Array):
@@ -137,6 +137,7 @@ def stand_in() -> ModuleType:
         memsetAsync=multiplied,
         memcpyHostToDevice=1,
         memcpyDeviceToHost=2,
+        memcpyDeviceToDevice=3,
     )
     cublas = SimpleNamespace(
         **{name: multiplied for name in ("sgemm", "dgemm")},
@@ -144,6 +145,7 @@ def stand_in() -> ModuleType:
         **{f"set{mode}": lambda handle, mode: None for mode in ("MathMode", "PointerMode", "Stream")},
         **dict.fromkeys(("CUBLAS_OP_N", "CUBLAS_DEFAULT_MATH", "CUBLAS_POINTER_MODE_HOST"), 0),
         CUBLAS_OP_T=1,
+        create=lambda: 1,
     )
     cupy: Any = ModuleType("cupy")
     cupy.ndarray, cupy.RawModule = Array, Module
