@@ -31,7 +31,8 @@ from minigrad.gpu.sources import kernel_folder, kernel_names, kernel_source, rep
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_mutants.md"
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
-INCLUDED = {"tile_product.cuh": ("gemm", "conv2d"), "update.cuh": ("sgd", "adam")}  # a file that others include runs their cases
+# A file that others include runs their cases.
+INCLUDED = {"tile_product.cuh": ("gemm", "conv2d"), "update.cuh": ("sgd", "adam")}
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [

@@ -6,8 +6,9 @@
 
 Each card has one stream, and all work on a card goes there, in order; the host waits for none of it but in `to_host`
 and `synchronize`.  CuPy keeps, for each thread, a current card and for each card a current stream: what is done
-within `_here` is done on this card and this stream, whatever the thread.  The stream does not wait for CuPy's null
-stream: programs that call CuPy on an array of minigrad must do so `with runtime.stream`.
+within `here` is done on this card and this stream, whatever the thread; an op enters once for all that it does.  The
+stream does not wait for CuPy's null stream: programs that call CuPy on an array of minigrad must do so `with
+runtime.stream`, and faces of an op are there already.
 
 Memory comes from CuPy's pool.  It hands a freed array's memory out again at once, to the stream that it was allocated
 on: what that stream does next comes after all that it did with it before.  Other streams are not waited for.  So where
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, KernelError, MinigradError, OutOfMemoryError
+from .cuda_current import Current
 
 Array = Any  # cupy.ndarray
 
@@ -39,32 +41,6 @@ CUBLAS_OUT_OF_MEMORY = 3  # CUBLAS_STATUS_ALLOC_FAILED
 PEER_ALREADY_ENABLED = 704  # cudaErrorPeerAccessAlreadyEnabled
 TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
-_NOTHING = contextlib.nullcontext()
-
-
-class _Inside:
-    """`with card, stream:`.  CuPy remembers, thread by thread, what was current before: so one object does for all."""
-
-    def __init__(self, runtime: CudaRuntime):
-        self.runtime, self.card, self.stream = runtime, runtime.cuda.Device(runtime.index), runtime.stream
-
-    def __enter__(self) -> None:
-        try:
-            self.card.__enter__()
-            try:
-                self.stream.__enter__()
-            except BaseException:
-                self.card.__exit__(None, None, None)
-                raise
-        except Exception as error:
-            raise self.runtime._translated("making it the current card", error) from error
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self.stream.__exit__(*error)
-        finally:
-            self.card.__exit__(*error)
-
 
 class CudaRuntime:
     """One card.  DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing."""
@@ -74,25 +50,15 @@ class CudaRuntime:
 
         self.cupy, self.cuda = cupy, cupy.cuda
         self.index, self.name = index, f"cuda:{index}"
-        self.stream: Any = contextlib.nullcontext()
-        self._inside = _Inside(self)
+        self.here = Current(self.cuda, index, contextlib.nullcontext(), self._translated)
         with self._here("first use"):
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
-        self._inside = _Inside(self)
+        self.here = Current(self.cuda, index, self.stream, self._translated)
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._functions: dict[tuple[str, tuple[str, ...], str], Any] = {}
         self._peers: dict[int, bool] = {index: True}
         self._in_flight: list[tuple[Any, Any]] = []  # pinned memory that a copy reads, and the event of its end
         self._lock = threading.Lock()
-
-    def here(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, this card and its stream are this thread's current ones: an op enters once for all that it does."""
-        try:
-            cuda = self.cuda
-            there = cuda.runtime.getDevice() == self.index and cuda.get_current_stream(self.index) is self.stream
-        except Exception as error:
-            raise self._translated("asking for the current card", error) from error
-        return _NOTHING if there else self._inside
 
     @contextlib.contextmanager
     def _here(self, what: str) -> Iterator[None]:
