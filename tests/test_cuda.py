@@ -335,6 +335,8 @@ def test_another_card_or_stream_may_be_current(machine):
             assert (fake_cupy._card(), fake_cupy._stream()) == (1, another)
     with cuda.Device(0), cuda.Stream(non_blocking=True), cuda.Device(1):
         np.testing.assert_array_equal(F.relu(x).numpy(), expected)
+    with cuda.Device(0), x.device.runtime.stream, cuda.Device(1):
+        np.testing.assert_array_equal(F.relu(x).numpy(), expected)
 
 
 def test_what_an_op_raises_comes_through_as_it_is(machine):
