@@ -339,6 +339,18 @@ def test_another_card_or_stream_may_be_current(machine):
         np.testing.assert_array_equal(F.relu(x).numpy(), expected)
 
 
+def test_a_stream_that_cannot_be_entered_leaves_no_card_behind(machine, monkeypatch):
+    x = Tensor([1.0], device="cuda:1")
+
+    def failing(self):
+        raise fake_cupy.CUDARuntimeError(999)
+
+    monkeypatch.setattr(fake_cupy.Stream, "__enter__", failing)
+    with pytest.raises(KernelError, match="making it the current card on cuda:1"):
+        F.relu(x)
+    assert fake_cupy._card() == 0
+
+
 def test_what_an_op_raises_comes_through_as_it_is(machine):
     class Wrong(Function):
         def forward_gpu(self, x):
