@@ -5,7 +5,7 @@
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/gpu/cases) on the emulator in check mode; tile_product.cuh runs those of the files
+cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of the files
 that include it.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
 neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
 not compile do not count.
@@ -31,7 +31,8 @@ from minigrad.gpu.sources import kernel_folder, kernel_names, kernel_source, rep
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_mutants.md"
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
-INCLUDED = {"tile_product.cuh": ("gemm", "conv2d")}  # a file that others include runs their cases
+# A file that others include runs their cases.
+INCLUDED = {"tile_product.cuh": ("gemm", "conv2d"), "update.cuh": ("sgd", "adam")}
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [
