@@ -56,43 +56,50 @@ struct Layout {
     int lanes;  // how many neighbours along axis 0 a thread works on: see `walk`
 };
 
-// Where one element lies in each of the four.  What a kernel does not ask for the compiler leaves out.
+// Where element i, counted in row-major order, lies in array number `which`: for what a block asks once.
+__device__ __forceinline__ long long offset_of(const Layout& layout, int which, long long i) {
+    long long offset = 0;
+#pragma unroll 1  // there are one or two turns as a rule: unrolling by four would gain nothing
+    for (int axis = 0; axis < layout.axes - 1; axis++) {
+        long long rest = i / layout.size[axis];
+        offset += (i - rest * layout.size[axis]) * layout.stride[which][axis];
+        i = rest;
+    }
+    return offset + i * layout.stride[which][layout.axes - 1];
+}
+
+// Where it lies in each of the four; what a kernel does not ask for the compiler leaves out.
 struct Offsets {
     long long of[4];
 };
 
-// Where element i, counted in row-major order, lies.  In a small layout, which is small for all threads, a division is a
-// product and a shift; and with all axes written out, the compiler knows where each size and stride stands.
+// The same for what each thread asks.  In a small layout, which is small for all threads, a division is a product and a
+// shift; and with all axes written out, the compiler knows where each size and stride stands.
 __device__ __forceinline__ Offsets offsets_of(const Layout& layout, long long i) {
-    if (layout.small) {
-        unsigned rest = (unsigned)i;
-        int of[4] = {0, 0, 0, 0};
+    if (!layout.small) {  // as above; one loop for all four takes fewer registers
+        Offsets at = {{0, 0, 0, 0}};
+#pragma unroll 1
+        for (int axis = 0; axis < layout.axes; axis++) {
+            long long rest = axis < layout.axes - 1 ? i / layout.size[axis] : 0, index = i - rest * layout.size[axis];
 #pragma unroll
-        for (int axis = 0; axis < MAX_AXES; axis++) {
-            bool last = axis == MAX_AXES - 1 || axis == layout.axes - 1;
-            unsigned quotient = last ? 0 : __umulhi(rest, layout.magic[axis]) >> layout.shift[axis];
-            int index = (int)(rest - quotient * (unsigned)layout.size[axis]);
-#pragma unroll
-            for (int which = 0; which < 4; which++) of[which] += index * (int)layout.stride[which][axis];
-            rest = quotient;
-            if (last) break;
+            for (int which = 0; which < 4; which++) at.of[which] += index * layout.stride[which][axis];
+            i = rest;
         }
-        return {{of[0], of[1], of[2], of[3]}};
+        return at;
     }
-    Offsets at = {{0, 0, 0, 0}};
-#pragma unroll 1  // rare, and not to be unrolled: there are one or two turns as a rule
-    for (int axis = 0; axis < layout.axes; axis++) {
-        long long rest = axis < layout.axes - 1 ? i / layout.size[axis] : 0, index = i - rest * layout.size[axis];
+    unsigned rest = (unsigned)i;
+    int of[4] = {0, 0, 0, 0};
 #pragma unroll
-        for (int which = 0; which < 4; which++) at.of[which] += index * layout.stride[which][axis];
-        i = rest;
+    for (int axis = 0; axis < MAX_AXES; axis++) {
+        bool last = axis == MAX_AXES - 1 || axis == layout.axes - 1;
+        unsigned quotient = last ? 0 : __umulhi(rest, layout.magic[axis]) >> layout.shift[axis];
+        int index = (int)(rest - quotient * (unsigned)layout.size[axis]);
+#pragma unroll
+        for (int which = 0; which < 4; which++) of[which] += index * (int)layout.stride[which][axis];
+        rest = quotient;
+        if (last) break;
     }
-    return at;
-}
-
-// Where it lies in array number `which`.
-__device__ __forceinline__ long long offset_of(const Layout& layout, int which, long long i) {
-    return offsets_of(layout, i).of[which];
+    return {{of[0], of[1], of[2], of[3]}};
 }
 
 // ---------------------------------------------------------------- element by element, 16 bytes at a time

@@ -5,7 +5,7 @@
 // bits.  Counter, counter + 1, ... give a stream of bits, of which each element takes the next BITS (1, 8, 16 or 32).
 // So an element's bits depend on its place in the stream alone, not on which thread makes them, and are the CPU's.
 //
-// One block of threads does TILE elements at a time: some of its threads make all the bits of the tile, one Philox
+// One block of threads does a tile of TILE elements: BLOCKS of its threads make all the bits of the tile, one Philox
 // block of 256 bits each, and leave them in shared memory; then each thread takes the bits of its 16 bytes of x.
 //
 // Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
@@ -64,6 +64,7 @@ extern "C" __global__ void dropout(const REAL* __restrict__ x, REAL* __restrict_
     if (threadIdx.x < BLOCKS)  // NumPy counts before it draws
         philox(key, counter + (Word)blockIdx.x * BLOCKS + threadIdx.x + 1, words + threadIdx.x);
     __syncthreads();
+    // Only a chunk of a batch has a skip: what lies at a multiple of 16 bytes is then in the middle of a thread's share.
     bool packed = skip == 0 && ((unsigned long long)x | (unsigned long long)y) % sizeof(Reals) == 0;
     // A product: where x is NaN or infinite, 0 times it is NaN, as on the CPU.
     auto masked = [=](REAL x, Word bits) { return x * (bits >= dropped ? scale : REAL(0)); };

@@ -239,6 +239,7 @@ def test_a_product_and_a_shift_divide(n, i):
         ((3, 8), ((12, 1), (8, 1)), 4),
         ((3, 8), ((10, 1), (8, 1)), 1),
         ((3, 6), ((6, 1), (0, 1)), 1),  # rows that end in the middle of one
+        ((3, 6), ((8, 1), (0, 1)), 1),
         ((3, 1, 8), ((8, 99, 1), (0, 99, 1)), 4),
         ((1,), ((1,), (1,)), 1),
     ],
@@ -412,6 +413,14 @@ def test_two_arrays_in_one_order_are_walked_over_as_one_axis(card):
     x = on(card, numbers((4, 5, 6))).transpose(2, 0, 1)
     ((layout, n, _),) = gpu.walks(x.shape, x, x)
     assert axes_of(layout) == ([120], [[1], [1], [0]]) and n == 120
+
+
+def test_rows_that_end_in_the_middle_of_a_pack(card):
+    y, x = on(card, numbers((5, 8), "float32")), numbers((6,), "float32", 1)
+    expected = values_of(card, y).copy()
+    expected[:, :6] = x
+    card.assign(y[:, :6], on(card, x))
+    np.testing.assert_array_equal(values_of(card, y), expected)
 
 
 def test_fill_converts_as_numpy(card):
