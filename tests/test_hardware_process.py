@@ -12,19 +12,20 @@ import planted_parts
 import pytest
 
 import minigrad
+from minigrad import device
 from minigrad.cudasim.compiler import available
 from minigrad.gpu.hardware_check import __main__ as command
-from minigrad.gpu.hardware_check import process
+from minigrad.gpu.hardware_check import machine, process
 from minigrad.gpu.hardware_check.report import Part, cell
 
 pytestmark = pytest.mark.cpu_only("brings its devices along")
 emulated = pytest.mark.skipif(available() is not None, reason=str(available()))
 
 
-def supervised(function, *arguments, seconds=60.0, title="Plants"):
+def supervised(function, *arguments, seconds=60.0, title="Plants", **more):
     """What was told: lines, and failures."""
     told = []
-    process.supervise(title, function, arguments, seconds, lambda kind, text: told.append((kind, text)))
+    process.supervise(title, function, arguments, seconds, lambda kind, text: told.append((kind, text)), **more)
     return [text for kind, text in told if kind == "line"], [text for kind, text in told if kind == "failure"]
 
 
@@ -116,6 +117,77 @@ def test_without_a_listener_a_part_keeps_what_it_says():
     part.work([("well", lambda: [(1, 2)]), ("ill", lambda: 1 / 0)])
     assert part.lines == ["| well | 1 | 2 |", "| ill | **failed**: ZeroDivisionError: division by zero |"]
     assert part.failures == ["Alone: ill: ZeroDivisionError: division by zero"]
+
+
+# ---------------------------------------------------------------- little time
+
+
+def test_no_job_is_begun_when_the_time_is_up():
+    told, part = [], Part("Part", lambda kind, text: told.append((kind, text)), until=time.monotonic() + 0.2)
+    part.work((f"job {n}", lambda: (time.sleep(0.15), [("well",)])[1]) for n in range(9))
+    done = [line for line in part.lines if line.endswith("| well |")]
+    assert 1 <= len(done) <= 2 and part.failures == []
+    left = f"job {len(done)} and {8 - len(done)} more"
+    assert part.lines[-1] == f"| {left} | not done: no time left |" and told[-1] == ("undone", f"Part: {left}")
+    part = Part("Part", until=time.monotonic() - 1)
+    part.work([("the only one", lambda: [("well",)])])
+    assert part.lines == ["| the only one | not done: no time left |"]
+
+
+def test_a_part_s_process_knows_its_time_and_its_environment():
+    before = dict(os.environ)
+    lines, failures = supervised(
+        planted_parts.tells_time, until=time.monotonic() + 1000, environment={"MINIGRAD_CUDA": "3,3", "HOME": "/"}
+    )
+    (line,) = lines
+    assert failures == [] and line.startswith("3,3 / ") and 900 < float(line.split()[2]) <= 1000
+    assert dict(os.environ) == before
+
+
+@emulated
+def test_a_quick_check_ends_in_time_and_says_what_was_not_done(tmp_path, monkeypatch):
+    parts = {
+        "compare": ("Comparison", planted_parts.slow, 60),
+        "steps": ("Steps", planted_parts.hangs_at_once, 60),
+        "kernels": ("Kernels", planted_parts.slow, 60),
+        "logical": ("Logical", planted_parts.slow, 60),
+    }
+    monkeypatch.setattr(command, "PARTS", parts)
+    monkeypatch.setattr(command, "given", lambda *_: dict.fromkeys(parts, ()))
+    monkeypatch.setattr(command, "QUICK_SECONDS", 18.0)
+    monkeypatch.setattr(command, "LOOKING", 5.0)
+    monkeypatch.setattr(command, "GRACE", 4.0)
+    monkeypatch.setattr(command, "QUICK", {"compare": 3.0, "steps": 2.0, "kernels": 0.5, "logical": 3.0})
+    out, begin = tmp_path / "results.md", time.monotonic()
+    assert command.main(["--quick", "--devices", "cudasim:0", "--out", str(out)]) == 1
+    assert time.monotonic() - begin < 21
+    text = out.read_text()
+    comparison, rest = text.split("## Steps")
+    assert "| job 3 | well |" in comparison and " more | not done: no time left |\n" in comparison
+    assert "| endless | **failed**: no end within " in rest
+    assert "## Logical\n\nNot done: no time left.\n" in rest
+    verdict = rest.split("## Verdict")[1]
+    assert "**1 failure:**\n\n- Steps: endless: no end within " in verdict
+    assert "Not done, as there was no time left:\n\n- Comparison: job " in verdict and verdict.endswith("- Logical\n")
+
+
+def test_what_a_quick_check_does():
+    asked = command._arguments(["--quick"])
+    assert asked.parts.split(",") == list(command.QUICK) and list(command.QUICK) == [
+        part for part in command.PARTS if part in command.QUICK
+    ]
+    assert command.LOOKING + sum(command.QUICK.values()) + command.GRACE <= command.QUICK_SECONDS + command.GRACE
+    assert set(command.TELLING) <= set(command.CASES)
+    assert command._arguments([]).parts.split(",") == list(command.PARTS)
+    assert command._arguments(["--parts", "first,speed"]).parts == "first,steps,kernels,logical"
+    assert command._arguments(["--quick", "--parts", "compare"]).parts == "compare"
+
+
+def test_one_card_becomes_two_for_the_columns():
+    card = device("cuda:1")
+    one = machine.Machine((card,), "A card", [])
+    assert command.environment("logical", one) == {"MINIGRAD_CUDA": "1,1"} and command.environment("steps", one) == {}
+    assert command.environment("logical", machine.Machine((device("cudasim:0"),), "EMULATED", [])) == {}
 
 
 # ---------------------------------------------------------------- the command

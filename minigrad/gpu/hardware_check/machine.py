@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from ...device import Device
 from ...device import device as device_named
 from ...errors import DeviceError
 from ..cuda import cupy_for
-from .report import Part, table
+from .report import Part, cell, table
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def look(names: Sequence[str] = ()) -> Machine:
         _ = device.runtime  # or an error
     title, lines = _emulator() if kinds == {"cudasim"} else _cards(devices)
     software = f"Python {platform.python_version()}, NumPy {np.__version__}, minigrad {minigrad.__version__}"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        software += f", PyTorch {importlib.metadata.version('torch')}"
     return Machine(devices, title, [f"{time.strftime('%Y-%m-%d')}, {_processor()}, {software}", "", *lines])
 
 
@@ -72,7 +77,7 @@ def _cards(devices: Sequence[Device]) -> tuple[str, list[str]]:
         rows.append((device, names[-1], f"sm_{is_['major']}{is_['minor']}", is_["multiProcessorCount"], memory))
     versions = (
         f"CuPy {cupy.__version__}, CUDA {_version(runtime.runtimeGetVersion())}, the driver allows "
-        f"{_version(runtime.driverGetVersion())}"
+        f"{_version(runtime.driverGetVersion())}, NVRTC {_nvrtc(cupy)}"
     )
     lines = [versions, "", *table(("device", "card", "architecture", "multiprocessors", "memory"), rows)]
     if len(devices) == 2:
@@ -84,6 +89,13 @@ def _cards(devices: Sequence[Device]) -> tuple[str, list[str]]:
 def _version(number: int) -> str:
     """CUDA writes 12.8 as 12080."""
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _nvrtc(cupy: Any) -> str:
+    try:
+        return "{}.{}".format(*cupy.cuda.nvrtc.getVersion())
+    except Exception as error:  # the library is missing, or of another CUDA: what is compiled will say more
+        return f"does not answer ({cell(error)})"
 
 
 def _processor() -> str:
