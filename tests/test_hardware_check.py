@@ -454,14 +454,19 @@ def stand_ins(monkeypatch, theirs):
 
         return done
 
-    names = ("launch", "forward 1", "forward 3")
+    def of_pytorch(net, where, batch, tf32):
+        asked.append((net, batch, tf32, tf32_allowed()))
+        return theirs or dict.fromkeys(names, work(0.0005))
+
+    names, asked = ("launch", "forward 1", "forward 3"), []
     monkeypatch.setattr(steps.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(steps, "_ours", lambda *_: dict.fromkeys(names, work(0.001)))
-    monkeypatch.setattr(steps, "_theirs", lambda *_: theirs or dict.fromkeys(names, work(0.0005)))
+    monkeypatch.setattr(steps, "_theirs", of_pytorch)
+    return asked
 
 
 def test_steps_are_timed_beside_pytorch_s(monkeypatch):
-    stand_ins(monkeypatch, None)
+    asked = stand_ins(monkeypatch, None)
     found = rows(run(steps.steps, device("cudasim:0"), 3, False))
     targets = {"AlexNet, train step of 3, TF32 off": "1.2", "AlexNet, train step of 3, TF32 on": "1.5"}
     targets |= {"AlexNet, inference of 1": "1.2", "AlexNet, inference of 3": "1.2", "LeNet, train step of 64": "1"}
@@ -469,7 +474,35 @@ def test_steps_are_timed_beside_pytorch_s(monkeypatch):
         assert [label, "1 ms", "0.5 ms, PyTorch", "2.00", f"<= {target}", "**missed**"] in found
     host = "AlexNet, train step of 3, TF32 off, host's time of it"
     assert [host, "1 ms", "1 ms, the step", "1.00", "<= 0.15", "**missed**"] in found and len(found) == 6
+    assert asked[:3] == [("alexnet", 3, False, False), ("alexnet", 3, True, True), ("alexnet", 3, False, False)]
+    assert asked[-1] == ("lenet", 64, False, False) and not tf32_allowed()
     assert len(rows(run(steps.steps, device("cudasim:0"), 3, True))) == 3
+
+
+def test_both_train_the_same_lenet(monkeypatch):
+    """As they are made for the check: the same loss before and after one step, and PyTorch's settings as asked."""
+    torch = pytest.importorskip("torch")
+    assert steps.programs()
+    for tf32 in (True, False):
+        theirs = steps._theirs("lenet", device("cudasim:0"), 2, tf32)
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == tf32
+    ours = steps._ours("lenet", "cudasim:0", 2)
+    losses = []
+    for net in (ours, theirs):
+        first = net["backward"]()
+        net["launch"]()
+        losses.append((first, net["backward"]()))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert losses[0][0] != losses[0][1]
+
+
+def test_our_alexnet_answers_and_learns():
+    assert steps.programs()
+    ours = steps._ours("alexnet", "cudasim:0", 2)
+    y = ours["forward 1"]()
+    assert y.shape == (1, 1000) and np.isfinite(y.numpy()).all()
+    ours["launch"]()
+    assert np.abs(ours["forward 1"]().numpy() - y.numpy()).max() > 0
 
 
 def test_without_pytorch_ours_are_timed_alone(monkeypatch):
@@ -501,7 +534,7 @@ def test_two_columns_that_differ_are_a_failure(monkeypatch):
             net.load_state_dict = lambda state: load({key: array * np.float32(1.1) for key, array in state.items()})
         return net
 
-    names = ["cudasim:0", "cudasim:1"]
+    names = ("cudasim:0", "cudasim:1")
     part = Part("Part")
     assert list(steps._same_numbers(part, names, 1))[0][-1] == "met" and part.failures == []
     monkeypatch.setattr(steps, "alexnet", changed)

@@ -144,7 +144,7 @@ def _ours(net: str, device: str, batch: int) -> dict[str, Work]:
         from nets import minigrad_lenet
 
         return minigrad_lenet(batch, False, device)
-    model = alexnet([device])
+    model = alexnet((device,))
     images, labels = pictures(batch, device)
     step = train_step(model, images, labels)
 
@@ -161,7 +161,8 @@ def _ours(net: str, device: str, batch: int) -> dict[str, Work]:
     return {"launch": step, **{f"forward {n}": partial(forward, n) for n in (1, batch)}}
 
 
-def alexnet(devices: Sequence[str]) -> Any:
+@lru_cache
+def alexnet(devices: tuple[str, ...]) -> Any:
     """In the paper's widths on cards, else narrow."""
     from alexnet import WIDTHS, AlexNet
 
@@ -219,7 +220,7 @@ def two_columns(part: Part, device: Device, batch: int) -> None:
     if not programs():
         part.line(NO_CLONE)
         return
-    names = [f"{device.kind}:{i}" for i in (0, 1)]
+    names = tuple(f"{device.kind}:{i}" for i in (0, 1))
     on_card = device.kind == "cuda"
     part.head(*([] if on_card else [EMULATED, ""]), *table(COLUMNS))
     jobs = [
@@ -229,7 +230,7 @@ def two_columns(part: Part, device: Device, batch: int) -> None:
     part.work(jobs, lambda: all(usable(device_named(name)) for name in names))
 
 
-def _same_numbers(part: Part, names: Sequence[str], batch: int) -> Iterator[tuple[str, ...]]:
+def _same_numbers(part: Part, names: tuple[str, ...], batch: int) -> Iterator[tuple[str, ...]]:
     """Without dropout, whose masks differ."""
     from alexnet import merged
 
@@ -243,6 +244,7 @@ def _same_numbers(part: Part, names: Sequence[str], batch: int) -> Iterator[tupl
         loss.backward()
         columns = [{name: p.grad.numpy() for name, p in column.named_parameters()} for column in model.columns]
         found.append((loss.item(), merged(columns)))
+        model.train()
     (loss, ours), (expected, theirs) = found[::-1]
     far = {name: float(np.linalg.norm(ours[name] - g) / max(np.linalg.norm(g), 1e-30)) for name, g in theirs.items()}
     worst = max(far, key=lambda name: far[name])
@@ -253,7 +255,7 @@ def _same_numbers(part: Part, names: Sequence[str], batch: int) -> Iterator[tupl
     yield f"loss {loss:.6g}", f"{expected:.6g}, one device", f"gradients: {far[worst]:.1e}", "<= 1e-2", verdict_
 
 
-def _two(names: Sequence[str], batch: int, rounds: int) -> Iterator[tuple[str, ...]]:
+def _two(names: tuple[str, ...], batch: int, rounds: int) -> Iterator[tuple[str, ...]]:
     once = []
     for devices in (names[:1], names):
         step = train_step(alexnet(devices), *pictures(batch, devices[0]))
