@@ -11,6 +11,7 @@ import pytest
 
 from minigrad import device, gemm_in_use, tf32_allowed
 from minigrad.cudasim.compiler import available
+from minigrad.cudasim.runtime import SimRuntime
 from minigrad.errors import DeviceError, KernelError
 from minigrad.gpu import sources as kernel
 from minigrad.gpu.cases import CASES
@@ -414,7 +415,20 @@ def rows(part):
 
 def test_kernels_are_measured_against_the_peaks(monkeypatch):
     """A second each: bytes and operations are those of the formula, and shares of what the card does at most."""
-    monkeypatch.setattr(kernels, "measured", lambda where, work, seconds: (work(), 1.0)[1])
+    launched, per_row, launch = [], [], SimRuntime.launch
+
+    def measured(where, work, seconds):
+        launched.clear()
+        work()
+        per_row.append(" ".join(launched))
+        return 1.0
+
+    def noted(self, function, *rest):
+        launched.append(function.name)
+        launch(self, function, *rest)
+
+    monkeypatch.setattr(SimRuntime, "launch", noted)
+    monkeypatch.setattr(kernels, "measured", measured)
     monkeypatch.setattr(kernels, "peaks", lambda where, effort: roofline.Peaks(4e3, 1e6, 1e5))
     part = run(kernels.kernels, device("cudasim:0"), 2, False)
     found = {tuple(cells[:2]): cells[2:] for cells in rows(part)}
@@ -437,6 +451,13 @@ def test_kernels_are_measured_against_the_peaks(monkeypatch):
     assert found["relu, (6, 6)", "forward: 1e+06 us"] == ["1e+06 us, an empty launch", "1.0"]
     flops = 2 * (2 * 4 * 14 * 14) * (2 * 5 * 5)
     assert found["conv2, TF32", f"dx: {flops / 1e12:.3g} TFLOP/s"][1] == f"{flops / 1e6:.2f}"
+    work = dict(zip(((cells[0], cells[1].split(":")[0]) for cells in rows(part)), per_row[1:]))  # the first: nothing
+    for name in ("conv2", "conv3", "conv2, TF32"):
+        for direction in ("forward", "dx", "dw"):
+            kernel_name = "conv2d_" + {"dx": "backward_x", "dw": "backward_w"}.get(direction, direction)
+            assert kernel_name in work[name, direction] and work[name, direction].count("conv2d_backward") <= 1
+    assert work[label, "forward"] == "relu_forward" and work[label, "backward"] == "relu_backward"
+    assert work["bias, (6, 6, 6, 6)", "forward"] == "add" and "sum_" in work["bias, (6, 6, 6, 6)", "backward"]
     names = {cells[0].split(",")[0] for cells in rows(part)}
     assert names == {*kernels.LAYERS, *kernels.MOVERS, "SGD"}
     quick = rows(run(kernels.kernels, device("cudasim:0"), 2, True))
