@@ -141,6 +141,23 @@ def test_failing_tests_are_listed(tmp_path):
     assert part.failures == ["Part: pytest ended with 4: " + part.lines[-1]]
 
 
+def test_a_card_is_tested_by_several_processes_where_that_can_be(monkeypatch):
+    there = []
+    monkeypatch.setattr(tests.importlib.util, "find_spec", lambda name: name in there or None)
+    monkeypatch.setattr(tests.os, "cpu_count", lambda: 16)
+    assert tests.plugins(device("cuda:0")) == []
+    there += ["xdist", "pytest_timeout"]
+    assert tests.plugins(device("cuda:0")) == ["-n", "8", "--timeout", "300"]
+    assert tests.plugins(device("cudasim:0")) == ["--timeout", "300"]
+    for line in (
+        "[gw3] [ 10%] FAILED tests/test_relu.py::test_values[a b] ",
+        "[gw3] FAILED tests/test_relu.py::test_values[a b]",
+        "tests/test_relu.py::test_values[a b] FAILED                  [ 10%]",
+    ):
+        found = tests.DONE_APART.fullmatch(line.strip()) or tests.DONE.fullmatch(line.strip())
+        assert (found["test"], found["outcome"]) == ("tests/test_relu.py::test_values[a b]", "FAILED")
+
+
 def test_an_installation_without_tests_says_so(monkeypatch):
     monkeypatch.setattr(tests, "checkout", lambda: None)
     part = run(tests.run_tests, device("cudasim:0"), [])

@@ -8,7 +8,7 @@ import sys
 import fake_cupy
 import pytest
 
-from minigrad import allow_tf32, device, gemm_in_use, set_gemm
+from minigrad import allow_tf32, device, gemm_in_use, set_gemm, tf32_allowed
 from minigrad.cudasim.compiler import available
 from minigrad.cudasim.settings import options
 from minigrad.gpu import sources as kernel
@@ -139,9 +139,12 @@ def test_one_that_hangs_is_ended(monkeypatch):
     assert "No such file" in sanitizer._ran(["./there-is-no-such-program"], {}).failed
 
 
-def test_another_process_goes_on_where_one_died(plan):
+def test_another_process_goes_on_where_one_died(plan, monkeypatch):
     plan({}, {})
+    asked = []
+    monkeypatch.setattr(sanitizer, "sanitizer_on", lambda where, file, tool: asked.append((file, tool)) or Found())
     part = sanitized("relu", "tanh", first=3)
+    assert asked == [("tanh", "racecheck")], "what is done is not done again"
     assert part.lines == ["| tanh, racecheck | 0 | 0 | yes |"]
 
 
@@ -183,12 +186,15 @@ def as_before():
     kernel.replace_source("relu", None)
 
 
-def test_the_cases_of_a_kernel(capsys):
+def test_the_cases_of_a_kernel(capsys, monkeypatch):
+    rounded, run = [], child.run
+    monkeypatch.setattr(child, "run", lambda *arguments: rounded.append(tf32_allowed()) or run(*arguments))
     assert child.main(["relu", "cudasim:0"]) == 0
     assert capsys.readouterr().out.splitlines() == ["relu, float32: done", "relu, float64: done"]
     assert child.main(["gemm", "cudasim:0"]) == 0 and gemm_in_use() == "minigrad"
     out = capsys.readouterr().out
     assert "linear, few rows, float32, TF32: done" in out and "float64, TF32" not in out
+    assert rounded == [", TF32" in line for line in ("", "", *out.splitlines())]
     with pytest.raises(SystemExit):
         child.main(["nothing", "cudasim:0"])
 

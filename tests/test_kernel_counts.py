@@ -29,6 +29,8 @@ def test_one_tree():
         ("relu: f", "128", "40", "128", "1024", "8", "75%", "25%"),
         ("relu: g TF32=1", "256", "40", "128", "1000", "8", "75%", "25%"),
     ]
+    dynamic = counts.kernel_rows([{**BEFORE, "blocks": {"f": [128, 40000]}}])[0]
+    assert dynamic == ("relu: f", "128", "40", "128", "41000", "8", "25%", "25%")
     assert counts.work_rows([BEFORE], cases=False) == [("relu forward", "2", "2.00", "1.20", "-", "3")]
     assert counts.work_rows([BEFORE], cases=True) == [("relu", ">= 2", ">= 2.00", "1.20", "-", "3")]
 
@@ -58,4 +60,5 @@ def test_what_is_counted_of_a_layer_and_of_a_case():
         found = counts.traffic(prepare, blocks)
         assert found["launches"].items() >= launches.items() and found["moved"] >= least and not found["missed"]
         assert found["sectors"][0] >= found["sectors"][1] > 0
+        assert counts.traffic(prepare, blocks) == found
     assert blocks["relu_forward"] == [256, 0]

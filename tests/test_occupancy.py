@@ -20,11 +20,13 @@ pytestmark = pytest.mark.cpu_only("no device at all")
         ("sm_80", 256, 128, 26368, 2, "registers"),
         ("sm_80", 256, 33, 0, 6, "registers"),  # rounded up to 40 a thread
         ("sm_80", 32, 16, 0, 32, "blocks"),
+        ("sm_80", 128, 40, 32768, 4, "shared memory"),  # five, but for the 1024 bytes more of each block
         ("sm_86", 256, 128, 26368, 2, "registers"),
         ("sm_86", 128, 40, 49152, 2, "shared memory"),
         ("sm_89", 32, 16, 0, 24, "blocks"),
         ("sm_90", 256, 102, 22272, 2, "registers"),
-        ("sm_90", 128, 40, 49152, 4, "shared memory"),  # 1024 bytes more for each block
+        ("sm_90", 96, 104, 0, 5, "registers"),  # four warps in each quarter: 16, where all registers would do for 19
+        ("sm_90", 128, 40, 49152, 4, "shared memory"),
         ("sm_90", 1024, 64, 0, 1, "registers"),
         ("sm_100", 96, 255, 0, 2, "registers"),  # registers for 8 warps, of which a block has 3
     ],
@@ -44,8 +46,8 @@ def test_the_threads_of_a_block_are_those_of_its_launch_bounds():
     assert nvrtc.block_of("relu", "relu_forward") == 256  # it has none
     text = """
 #define SIDE 16
-extern "C" __global__ __launch_bounds__(SIDE * 8, 3) void a(REAL* y) {}
 extern "C" __global__ __launch_bounds__(512) void ab(REAL* y) {}
+extern "C" __global__ __launch_bounds__(SIDE * 8, 3) void a(REAL* y) {}
 extern "C" __global__ __launch_bounds__(OTHER) void c(REAL* y) {}
 """
     kernel.replace_source("relu", text)
