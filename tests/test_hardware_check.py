@@ -167,7 +167,7 @@ def test_an_installation_without_tests_says_so(monkeypatch):
 def test_without_a_card(tmp_path, capsys):
     assert check(tmp_path) == (2, "")
     err = capsys.readouterr().err
-    assert "There is nothing to check here." in err and "cuda:0: " in err and "--devices cudasim:0" in err
+    assert "There is nothing to check here." in err and "cuda: CuPy " in err and "--devices cudasim:0" in err
     for wrong in ("cpu:0", "cudasim:0,cudasim:0", "cudasim:0,cuda:0", "cudasim:0,cudasim:1,cudasim:2", "gpu"):
         assert check(tmp_path, "--devices", wrong) == (2, "")
 
@@ -176,7 +176,7 @@ def test_without_a_card(tmp_path, capsys):
 def test_wrong_arguments(wrong, capsys):
     with pytest.raises(SystemExit):
         command.main(["--devices", "cudasim:0", *wrong])
-    assert "there are" in capsys.readouterr().err or "no op is called so" in capsys.readouterr().err
+    assert "there are" in capsys.readouterr().err or "no op, and no kernel, is called so" in capsys.readouterr().err
 
 
 def test_as_a_command(tmp_path):
@@ -578,3 +578,22 @@ def test_two_columns_that_differ_are_a_failure(monkeypatch):
     monkeypatch.setattr(steps, "alexnet", changed)
     assert list(steps._same_numbers(part, names, 1))[0][-1] == "**missed**"
     assert part.failures[0].startswith("Part: two columns: loss ")
+
+
+def test_two_devices_on_one_card(monkeypatch):
+    """The whole part, on the stand-in for CuPy, as MINIGRAD_CUDA=0,0 has it."""
+    assert steps.programs()
+    monkeypatch.setattr("alexnet.WIDTHS", steps.NARROW)
+    with fake_cupy.installed(cards=1, devices="0,0"):
+        found = machine.look(["cuda:0", "cuda:1"])
+        assert found.lines[-1] == "Both devices are on one card."
+        steps.alexnet.cache_clear()
+        part = run(steps.two_columns, device("cuda:0"), 1)
+        steps.alexnet.cache_clear()
+        assert part.failures == [] and [cells[-1] for cells in rows(part)][0] == "met"
+        assert rows(part)[1][2].endswith(" ms, one device") and "EMULATED" not in part.lines[0]
+        gc.collect()
+    with fake_cupy.installed(cards=3, devices="2,0"):
+        assert steps.where_torch_is(device("cuda:0")) == "cuda:2" and steps.where_torch_is(device("cudasim:0")) == "cpu"
+        assert machine.look().devices == (device("cuda:0"), device("cuda:1"))
+        assert machine.look().lines[-1] == "The cards reach each other's memory directly."

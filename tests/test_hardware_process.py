@@ -183,11 +183,14 @@ def test_what_a_quick_check_does():
     assert command._arguments(["--quick", "--parts", "compare"]).parts == "compare"
 
 
-def test_one_card_becomes_two_for_the_columns():
+def test_one_card_becomes_two_for_the_columns(monkeypatch):
+    monkeypatch.delenv("MINIGRAD_CUDA", raising=False)
     card = device("cuda:1")
     one = machine.Machine((card,), "A card", [])
     assert command.environment("logical", one) == {"MINIGRAD_CUDA": "1,1"} and command.environment("steps", one) == {}
     assert command.environment("logical", machine.Machine((device("cudasim:0"),), "EMULATED", [])) == {}
+    monkeypatch.setenv("MINIGRAD_CUDA", "7, 3")
+    assert command.environment("logical", one) == {"MINIGRAD_CUDA": "3,3"}
 
 
 # ---------------------------------------------------------------- the command

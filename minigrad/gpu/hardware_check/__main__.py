@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..cases import CASES
+from ..sources import kernel_names
 from . import __doc__ as package_doc
 from .compare import compare
 from .first import first_light
@@ -166,8 +168,11 @@ def given(machine: Machine, asked: argparse.Namespace) -> dict[str, tuple[Any, .
 
 def environment(name: str, machine: Machine) -> dict[str, str]:
     """What a part's process finds in its environment besides."""
-    card = machine.devices[0]
-    return {"MINIGRAD_CUDA": f"{card.index},{card.index}"} if name == "logical" and not machine.emulated else {}
+    if name != "logical" or machine.emulated:
+        return {}
+    first, listed = machine.devices[0].index, os.environ.get("MINIGRAD_CUDA")
+    card = listed.split(",")[first].strip() if listed else first
+    return {"MINIGRAD_CUDA": f"{card},{card}"}
 
 
 def _run(asked: argparse.Namespace, machine: Machine, results: Results, out: Path) -> int:
@@ -211,7 +216,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--parts",
         help=f"what to do, of {','.join(PARTS)}; speed: {SPEED} (default: all; with --quick {','.join(QUICK)})",
     )
-    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only ops whose names contain one of these")
+    parser.add_argument(
+        "--cases", nargs="+", metavar="NAME", help="only ops (sanitizer: kernel files) named so, in part"
+    )
     parser.add_argument("--tests", nargs="+", default=[], metavar="FILE", help="test files (default: all of tests/)")
     parser.add_argument("--batch", type=int, help="images of a train step (default: 128; on the emulator 2)")
     parser.add_argument(
@@ -226,9 +233,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = set(asked.parts.split(",")) - set(PARTS)
     if unknown:
         parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    known = TELLING if asked.quick else CASES
+    known = [*(TELLING if asked.quick else CASES), *kernel_names()]
     if asked.cases and not any(part in name for part in asked.cases for name in known):
-        parser.error(f"--cases: no op is called so; there are {', '.join(known)}")
+        parser.error(f"--cases: no op, and no kernel, is called so; there are {', '.join(known)}")
     for name in ("batch", "limit", "epochs"):
         value = getattr(asked, name)
         if value is not None and not 0 < value < float("inf"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...device import Device
 from ..cases import CASES, Case, differences, run
-from ..cuda import cupy_for
+from ..cuda import Cuda
 from ..cuda_runtime import OPTIONS
 from ..nvrtc import variants
 from ..sources import MACROS, entry_points, full_source, kernel_names
@@ -31,7 +31,7 @@ def first_light(part: Part, device: Device) -> None:
     """A row for each op of FIRST, forward and backward against NumPy, and one for all kernels."""
     part.head(*table(("", "", "s")))
     jobs = [(f"{name}, small, float32", partial(_op, part, device, CASES[name])) for name in FIRST]
-    if device.kind == "cuda":
+    if isinstance(device, Cuda):
         jobs.append(("all kernels compiled", partial(_compiled, part, device)))
     part.work(jobs, partial(usable, device))
 
@@ -47,8 +47,8 @@ def _op(part: Part, device: Device, case: Case) -> Iterator[tuple[str, str]]:
     yield f"**{'; '.join(wrong)}**" if wrong else "as NumPy's", f"{seconds:.2f}"
 
 
-def _compiled(part: Part, device: Device) -> Iterator[tuple[str, str]]:
-    cupy, begin = cupy_for(device.index), time.perf_counter()
+def _compiled(part: Part, device: Cuda) -> Iterator[tuple[str, str]]:
+    cupy, begin = device.xp, time.perf_counter()
     modules = [(name, types) for name in kernel_names() for types in variants(name)]
 
     def compiled(module: tuple[str, dict[str, str]]) -> str:
@@ -57,7 +57,7 @@ def _compiled(part: Part, device: Device) -> Iterator[tuple[str, str]]:
         source = full_source(name)
         options = tuple(f"-D{MACROS.get(key, key)}={value}" for key, value in sorted(types.items()))
         try:
-            with cupy.cuda.Device(device.index):
+            with cupy.cuda.Device(device.card), device.runtime.stream:
                 code = cupy.RawModule(code=source, options=(*OPTIONS, *options), backend="nvrtc")
                 code.get_function(next(iter(entry_points(source, types))))
         except Exception as error:

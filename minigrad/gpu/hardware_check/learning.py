@@ -28,7 +28,7 @@ from ...device import Device
 from ...errors import MinigradError
 from .compare import usable
 from .report import EMULATED, Part, table
-from .steps import NO_CLONE, programs
+from .steps import NO_CLONE, programs, where_torch_is
 
 POINTS = 8  # of a loss curve
 WORKERS = min(8, os.cpu_count() or 1)  # threads that load pictures
@@ -75,7 +75,7 @@ def learn(part: Part, devices: Sequence[Device], data: Path | None, epochs: int)
         command += ["--data", str(data.resolve())] if data else []
         jobs = [
             ("minigrad", partial(_main_job, root, command)),
-            ("PyTorch eager", partial(_torch, "cpu" if emulated else f"cuda:{devices[0].index}", command)),
+            ("PyTorch eager", partial(_torch, where_torch_is(devices[0]), command)),
         ]
         part.work(jobs, lambda: all(map(usable, devices)))
 

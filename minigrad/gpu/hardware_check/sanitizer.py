@@ -50,7 +50,7 @@ class Found:
 
 
 def sanitize(part: Part, device: Device, names: Sequence[str] | None) -> None:
-    """A row for each tool and kernel file (whose name contains one of `names`)."""
+    """A row for each tool and kernel file; names: only for files that are called so, or have a case that is."""
     if shutil.which(PROGRAM) is None:
         part.line(f"Not run: there is no {PROGRAM} on the PATH.  It comes with the CUDA toolkit.")
         return
@@ -60,7 +60,7 @@ def sanitize(part: Part, device: Device, names: Sequence[str] | None) -> None:
         "",
         *table(("kernel, tool", PROGRAM, "emulator, check mode", "agree")),
     )
-    files = [name for name in kernel_names() if cases_of(name) and (not names or any(n in name for n in names))]
+    files = [file for file in kernel_names() if _is_asked_for(file, names or ())]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         emulated: dict[str, Future[Found]] = {}
         jobs: list[tuple[str, Job]] = []
@@ -77,6 +77,11 @@ def sanitize(part: Part, device: Device, names: Sequence[str] | None) -> None:
             part.work(jobs)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _is_asked_for(file: str, names: Sequence[str]) -> bool:
+    known = [case.name for case in cases_of(file)]
+    return bool(known) and (not names or any(name in of for name in names for of in (file, *known)))
 
 
 def _row(part: Part, file: str, tool: str, theirs: Future[Found], ours: Future[Found]) -> Iterator[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from ...device import device as device_named
 from ...errors import MinigradError
 from ...optim import SGD
 from ...tensor import Tensor
+from ..cuda import Cuda
 from .compare import TF32, usable, using
 from .machine import checkout
 from .report import COLUMNS, EMULATED, Part, table, verdict
@@ -198,7 +199,12 @@ def _theirs(net: str, device: Device, batch: int, tf32: bool) -> dict[str, Work]
         return "PyTorch has no CUDA here"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True
-    return _torch(net, f"cuda:{device.index}" if device.kind == "cuda" else "cpu", batch)
+    return _torch(net, where_torch_is(device), batch)
+
+
+def where_torch_is(device: Device) -> str:
+    """On the same card; beside the emulator, on the processor."""
+    return f"cuda:{device.card}" if isinstance(device, Cuda) else "cpu"
 
 
 @lru_cache
@@ -239,6 +245,7 @@ def _same_numbers(part: Part, names: tuple[str, ...], batch: int) -> Iterator[tu
         model = alexnet(devices).eval()
         state = state or model.state_dict()
         model.load_state_dict(state)
+        model.zero_grad()
         images, labels = pictures(batch, devices[0])
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
