@@ -103,10 +103,6 @@ def card_lost(part):
     )
 
 
-def hangs_at_once(part):
-    part.work([("endless", lambda: time.sleep(600))])
-
-
 def tells_time(part):
     part.line(f"{os.environ['MINIGRAD_CUDA']} {os.environ['HOME']} {part.until - time.monotonic()}")
 

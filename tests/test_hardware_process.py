@@ -1,6 +1,7 @@
 """What becomes of the hardware check where a part raises, hangs, crashes or is killed, and where it is itself."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -144,31 +145,65 @@ def test_a_part_s_process_knows_its_time_and_its_environment():
     assert dict(os.environ) == before
 
 
-@emulated
-def test_a_quick_check_ends_in_time_and_says_what_was_not_done(tmp_path, monkeypatch):
-    parts = {
-        "compare": ("Comparison", planted_parts.slow, 60),
-        "steps": ("Steps", planted_parts.hangs_at_once, 60),
-        "kernels": ("Kernels", planted_parts.slow, 60),
-        "logical": ("Logical", planted_parts.slow, 60),
-    }
-    monkeypatch.setattr(command, "PARTS", parts)
-    monkeypatch.setattr(command, "given", lambda *_: dict.fromkeys(parts, ()))
-    monkeypatch.setattr(command, "QUICK_SECONDS", 18.0)
+def quick(tmp_path, monkeypatch, takes):
+    """The results of a quick check whose parts take so long, and (part, seconds it may take, seconds until no job)."""
+    clock, asked = [1000.0], []
+
+    def supervise(title, function, arguments, seconds, tell, until=None, environment=None):
+        if function is machine.look_at:
+            tell("machine", machine.Machine((device("cudasim:0"),), "EMULATED", []))
+            clock[0] += takes["look"]
+            return
+        asked.append((title, seconds, until - clock[0]))
+        clock[0] += min(takes[title], seconds)  # as it is ended then
+
+    monkeypatch.setattr(command.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(command, "supervise", supervise)
     monkeypatch.setattr(command, "LOOKING", 5.0)
     monkeypatch.setattr(command, "GRACE", 4.0)
-    monkeypatch.setattr(command, "QUICK", {"compare": 3.0, "steps": 2.0, "kernels": 0.5, "logical": 3.0})
-    out, begin = tmp_path / "results.md", time.monotonic()
-    assert command.main(["--quick", "--devices", "cudasim:0", "--out", str(out)]) == 1
-    assert time.monotonic() - begin < 21
-    text = out.read_text()
-    comparison, rest = text.split("## Steps")
-    assert "| job 3 | well |" in comparison and " more | not done: no time left |\n" in comparison
-    assert "| endless | **failed**: no end within " in rest
-    assert "## Logical\n\nNot done: no time left.\n" in rest
-    verdict = rest.split("## Verdict")[1]
-    assert "**1 failure:**\n\n- Steps: endless: no end within " in verdict
-    assert "Not done, as there was no time left:\n\n- Comparison: job " in verdict and verdict.endswith("- Logical\n")
+    monkeypatch.setattr(command, "QUICK_SECONDS", 40.0)
+    monkeypatch.setattr(command, "QUICK", {"first": 6.0, "compare": 10.0, "steps": 5.0, "kernels": 8.0, "logical": 9.0})
+    out = tmp_path / "results.md"
+    assert command.main(["--quick", "--devices", "cudasim:0", "--out", str(out)]) == 0
+    assert clock[0] <= 1040
+    return out.read_text(), asked
+
+
+def test_what_a_part_leaves_is_for_those_after_it(tmp_path, monkeypatch):
+    titles = [command.PARTS[name][0] for name in command.QUICK]
+    text, asked = quick(tmp_path, monkeypatch, dict.fromkeys(["look", *titles], 2.0))
+    assert asked == [
+        (titles[0], 13.0, 9.0),  # until 11 s, 2 of which are over
+        (titles[1], 21.0, 17.0),
+        (titles[2], 24.0, 20.0),
+        (titles[3], 30.0, 26.0),
+        (titles[4], 30.0, 26.0),  # never beyond the end, less what a job may take then
+    ]
+    assert text.endswith("## Verdict\n\nAll that was checked is right.\n")
+
+
+def test_a_quick_check_ends_in_time_and_says_what_was_not_done(tmp_path, monkeypatch):
+    titles = [command.PARTS[name][0] for name in command.QUICK]
+    takes = dict(zip(["look", *titles], (7.0, 3.0, 99.0, 99.0, 99.0, 1.0)))
+    text, asked = quick(tmp_path, monkeypatch, takes)
+    assert asked == [
+        (titles[0], 8.0, 4.0),
+        (titles[1], 15.0, 11.0),  # and is ended at 25 s
+        (titles[2], 5.0, 1.0),  # at 30 s
+        (titles[3], 8.0, 4.0),  # at 38 s: after what is left for the last
+    ]
+    assert f"## {titles[4]}\n\nNot done: no time left.\n" in text
+    assert text.endswith(f"Not done, as there was no time left:\n\n- {titles[4]}\n")
+
+
+def test_jobs_for_which_there_was_no_time_are_in_the_verdict():
+    results = command.Results(io.StringIO())
+    part = Part("Part", results.hear, until=time.monotonic() - 1)
+    part.work((name, list) for name in ("a", "b"))
+    results.verdict()
+    lines = results.file.getvalue().splitlines()
+    assert lines[0] == "| a and 1 more | not done: no time left |"
+    assert lines[-4:] == ["", "Not done, as there was no time left:", "", "- Part: a and 1 more"]
 
 
 def test_what_a_quick_check_does():
