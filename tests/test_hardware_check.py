@@ -380,7 +380,7 @@ def test_first_light_compiles_all_kernels_on_a_card(cards, monkeypatch):
 def test_a_kernel_that_does_not_compile_is_named(cards, monkeypatch, broken):
     monkeypatch.setattr(first, "kernel_names", lambda: ["relu", "tanh"])
     monkeypatch.setattr(first, "FIRST", ("tanh",))
-    broken("REAL value = x[i];", "REAL value = nonsense[i];")
+    broken("REAL(0) : x; }, x)", "REAL(0) : x; }, nonsense)")
     part = run(first.first_light, device("cuda:0"))
     assert len(part.failures) == 2 and "kernels/relu.cu --std" not in part.failures[0]
     assert all("kernels/relu.cu -DREAL=" in failure and "nonsense" in failure for failure in part.failures)

@@ -200,7 +200,7 @@ def test_the_cases_of_a_kernel(capsys, monkeypatch):
 
 
 def test_its_reports_are_lines(capsys):
-    kernel.replace_source("relu", kernel.kernel_source("relu").replace("REAL value = x[i];", "REAL value = x[i + 1];"))
+    kernel.replace_source("relu", kernel.kernel_source("relu").replace("REAL(0) : x; }, x)", "REAL(0) : x; }, x + 1)"))
     with options(mode="check"):
         assert child.main(["relu", "cudasim:0"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -208,7 +208,7 @@ def test_its_reports_are_lines(capsys):
 
 
 def test_a_kernel_that_cannot_run_is_a_failure(capsys):
-    kernel.replace_source("relu", kernel.kernel_source("relu").replace("REAL value", "NONSENSE value"))
+    kernel.replace_source("relu", kernel.kernel_source("relu").replace("REAL(0)", "NONSENSE(0)"))
     assert child.main(["relu", "cudasim:0"]) == 1
     assert "NONSENSE" in capsys.readouterr().err
 
