@@ -302,6 +302,10 @@ def get_default_memory_pool():
     return Pool()
 
 
+def set_allocator(allocator=None):
+    machine.calls.append(("allocator", allocator))
+
+
 def mem_get_info():
     return machine.total - Pool().total_bytes(), machine.total
 
@@ -515,6 +519,7 @@ SURFACE = {
     "cuda.alloc_pinned_memory": alloc_pinned_memory,
     "cuda.get_current_stream": get_current_stream,
     "cuda.get_elapsed_time": get_elapsed_time,
+    "cuda.set_allocator": set_allocator,
     "cuda.compiler.CompileException": CompileException,
     "cuda.driver.CUDADriverError": CUDADriverError,
     "cuda.memory.OutOfMemoryError": OutOfMemoryError,

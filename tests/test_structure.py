@@ -38,12 +38,13 @@ ALLOWED = {
     "checkpoint": "errors files device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
-    "nvrtc": "errors files sources",
+    "occupancy": "",
+    "nvrtc": "errors files sources occupancy",
     "cases": "errors sources device gpu grad_mode engine tensor functional optim",
 }
 # Folders that group modules: each module in them has a place of its own in the order.
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
-WINGS["gpu"] = {"sources", "cuda_current", "cuda_runtime", "cases", "nvrtc", "hardware_check"}
+WINGS["gpu"] = {"sources", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
