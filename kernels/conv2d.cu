@@ -96,13 +96,13 @@ struct Factors {
     const P& p;
     const REAL* first_left;  // of this thread's rows
     int rows;                // that are there, from the first on
-    long long begin;         // of the steps that the table will have next
+    long long end;           // of the depth
     Table& table;
     int done = SPAN;  // of the steps that it has
 
-    __device__ Factors(const P& p, int first_row, long long first_column, long long begin, Table& table)
+    __device__ Factors(const P& p, int first_row, long long first_column, long long end, Table& table)
         : p(p), first_left(p.left + (first_row + Left::at(0)) * p.left_row), rows(p.rows - first_row - Left::at(0)),
-          begin(begin), table(table) {
+          end(end), table(table) {
         long long column = first_column + threadIdx.x;
         if (threadIdx.x < TILE_COLUMNS)
             table.origins[threadIdx.x] = column < p.columns ? p.origin(column) : Origin{p.right, OUTSIDE, OUTSIDE};
@@ -111,20 +111,22 @@ struct Factors {
     template <class LEFTS, class RIGHTS>
     __device__ void fetch(LEFTS& lefts, RIGHTS& rights, long long depth) {
         if (done == SPAN) {
-            Steps steps = threadIdx.x < depth ? p.steps(begin + threadIdx.x) : Steps{{0, OUTSIDE, OUTSIDE}, -1};
-            table.steps[threadIdx.x] = steps.right;
-            table.lefts[threadIdx.x] = steps.left;
+            int t = threadIdx.x;
+            Steps steps = t < depth ? p.steps(end - depth + t) : Steps{{0, OUTSIDE, OUTSIDE}, -1};
+            table.steps[t] = steps.right;
+            table.lefts[t] = steps.left;
             __syncthreads();
-            begin += SPAN;
             done = 0;
         }
 
         long long along = table.lefts[done + Left::k(0)];
+        const long long apart = Left::APART * p.left_row;
         const REAL* row = first_left + along;
 #pragma unroll
-        for (int i = 0; i < Left::COUNT; i++, row += Left::APART * p.left_row)
+        for (int i = 0; i < Left::COUNT; i++, row += apart)
             copy_async<sizeof(REAL)>(&lefts[Left::k(i)][Left::at(i)], row, along >= 0 && i * Left::APART < rows);
 
+        const unsigned height = p.height, width = p.width;
         const REAL* from[Right::COUNT];
         bool inside[Right::COUNT];
 #pragma unroll
@@ -133,8 +135,7 @@ struct Factors {
             Step step = whole(table.steps[done + Right::k(i)]);
             from[i] = origin.right + step.right;
             // One comparison tests both borders: as an unsigned number, a negative one is large.
-            inside[i] = (unsigned)(origin.row + step.row) < (unsigned)p.height &
-                        (unsigned)(origin.col + step.col) < (unsigned)p.width;
+            inside[i] = (unsigned)(origin.row + step.row) < height & (unsigned)(origin.col + step.col) < width;
         }
 #pragma unroll
         for (int i = 0; i < Right::COUNT; i++)
@@ -148,13 +149,14 @@ struct Factors {
 template <bool ALONG_K, class P>
 __device__ __forceinline__ void multiply_tile(const P& p, long long tile, int part, long long part_depth,
                                               long long out_size) {
-    long long first_column = tile * TILE_COLUMNS, column = first_column + threadIdx.x % TILE_COLUMNS;
+    long long first_column = tile * TILE_COLUMNS;
     if (first_column >= p.columns) return;  // the same for the whole block: it meets all barriers, or none
     int first_row = blockIdx.y * TILE_ROWS;
     long long begin = part * part_depth, end = min(begin + part_depth, p.depth);
     __shared__ Table table;
-    Factors<ALONG_K, P> factors(p, first_row, first_column, begin, table);
+    Factors<ALONG_K, P> factors(p, first_row, first_column, end, table);
     tile_product<REAL, Sums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
+        long long column = first_column + threadIdx.x % TILE_COLUMNS;
         row += first_row;
         if (row >= p.rows || column >= p.columns) return;
         if (p.bias && part == 0) sum += p.bias[row];
@@ -251,25 +253,28 @@ __device__ __forceinline__ void backward_x(const REAL* dy, const REAL* w, REAL* 
     const int group = blockIdx.z % c.groups, taps = c.kh * c.kw;
     const int phases = c.sh * c.sw, phase = blockIdx.x % phases;
     const long long image = (long long)c.oh * c.ow, out_image = (long long)c.height * c.width;
-    Pixels p;
-    p.down = backward_axis(c.height, c.kh, c.sh, c.dh, c.top, phase / c.sw);
-    p.across = backward_axis(c.width, c.kw, c.sw, c.dw, c.left, phase % c.sw);
-    p.rows = c.cg;
-    p.columns = (long long)c.n * p.down.pixels * p.across.pixels;
-    p.depth = (long long)c.og * p.down.taps * p.across.taps;
-    p.left = w + group * c.og * (long long)c.cg * taps;
-    p.left_row = taps;
-    p.left_channel = (long long)c.cg * taps;
-    p.kernel_width = c.kw;
-    p.right = dy + group * c.og * image;
-    p.right_image = c.groups * c.og * image;
-    p.height = c.oh;
-    p.width = c.ow;
-    p.out = dx + group * c.cg * out_image;
-    p.out_row = out_image;
-    p.out_image = c.groups * c.cg * out_image;
-    p.out_width = c.width;
-    p.bias = nullptr;
+    __shared__ Pixels p;  // so many numbers would fill the registers that sums need: one thread works them out for all
+    if (threadIdx.x == 0) {
+        p.down = backward_axis(c.height, c.kh, c.sh, c.dh, c.top, phase / c.sw);
+        p.across = backward_axis(c.width, c.kw, c.sw, c.dw, c.left, phase % c.sw);
+        p.rows = c.cg;
+        p.columns = (long long)c.n * p.down.pixels * p.across.pixels;
+        p.depth = (long long)c.og * p.down.taps * p.across.taps;
+        p.left = w + group * c.og * (long long)c.cg * taps;
+        p.left_row = taps;
+        p.left_channel = (long long)c.cg * taps;
+        p.kernel_width = c.kw;
+        p.right = dy + group * c.og * image;
+        p.right_image = c.groups * c.og * image;
+        p.height = c.oh;
+        p.width = c.ow;
+        p.out = dx + group * c.cg * out_image;
+        p.out_row = out_image;
+        p.out_image = c.groups * c.cg * out_image;
+        p.out_width = c.width;
+        p.bias = nullptr;
+    }
+    __syncthreads();
     multiply_tile<false>(p, blockIdx.x / phases, blockIdx.z / c.groups, part_depth, c.n * p.out_image);
 }
 
