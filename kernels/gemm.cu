@@ -9,8 +9,8 @@
 //
 // a_m is the step in memory, in elements, from one m to the next; so are a_k, b_k, b_n, c_m, c_n.  A transposed matrix
 // is one with its steps exchanged.  `batch` has the steps of a (array 0) and b (array 1) along the batch axes, 0 where
-// one is repeated; the matrices of c follow one another without gaps.  blockIdx.x counts the blocks of the first matrix,
-// then those of the second, and so on: z is the number in the batch.
+// one is repeated; the matrices of c follow one another without gaps.  blockIdx.x counts the blocks of the first
+// matrix, then those of the second, and so on: z is the number in the batch.
 //
 // A long sum over k may be cut into parts: blockIdx.y is the number of a part, each has `part` of the k, and a c of its
 // own; column_sums adds them.  All sums are made in an order that depends on nothing but the sizes.
@@ -120,8 +120,8 @@ extern "C" __global__ __launch_bounds__(THREADS, RESIDENT<T>) void gemm_tiles(
 
 // ---------------------------------------------------------------- few rows
 
-// Both kernels read every element of b once, which is what such a product costs; the few rows of a are in shared memory,
-// SPAN of the k at a time.
+// Both kernels read every element of b once, which is what such a product costs; the few rows of a are in shared
+// memory, SPAN of the k at a time.
 #define ROWS 8  // most rows of c, and warps of a block; loops over rows are unrolled, to keep the sums in registers
 #define SPAN 256
 
@@ -133,8 +133,8 @@ __device__ __forceinline__ void load_rows(T (*span)[SPAN], const T* a, long long
 
 // sums_m += sum_k span[m][k] b_k over k = first, first + STEP, ... below count
 template <int STEP>
-__device__ __forceinline__ void multiply_rows(SUM (&sums)[ROWS], const T (*span)[SPAN], const T* b, long long b_k, int M,
-                                              int first, int count) {
+__device__ __forceinline__ void multiply_rows(SUM (&sums)[ROWS], const T (*span)[SPAN], const T* b, long long b_k,
+                                              int M, int first, int count) {
 #pragma unroll 4
     for (int k = first; k < count; k += STEP) {
         SUM b_kn = b[k * b_k];
