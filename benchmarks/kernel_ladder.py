@@ -69,8 +69,8 @@ CLIMBS = {
         MULTIPLICATION,
         150 * 300 * 200,
         150 * 300 + 300 * 200 + 150 * 200,
-        "A thread of gemm has 8 x 4 numbers in registers: 12 shared loads for 32 multiplications, where step 3 has 8\n"
-        "for 16.  NVIDIA's compiler fetches the 8, which are neighbours, in two loads; the emulator counts 8.",
+        "A thread of gemm has up to 8 x 8 numbers in registers.  A c as small as this one is cut into tiles of 32\n"
+        "rows, 2 x 8 numbers a thread, and sums into parts: more blocks share the work, and read more than step 3.",
     ),
     "conv2d": Climb(
         "Convolution",
@@ -80,7 +80,8 @@ CLIMBS = {
         MULTIPLICATION,
         CONV_PRODUCTS,
         CONV_NUMBERS,
-        "conv2d cuts sums into parts where there are as few tiles as here; writing and adding the parts is counted.",
+        "conv2d takes tiles of 32 rows and cuts sums into parts where there are as few as here; writing and adding\n"
+        "the parts is counted.",
     ),
     "conv2d_backward_x": Climb(
         "Convolution's gradient for x",

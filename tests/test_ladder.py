@@ -339,7 +339,7 @@ def test_no_bank_conflicts(name, counts):
 @pytest.mark.parametrize("name", ["gemm", "conv2d"])
 def test_each_step_of_a_product_reads_less(name, counts):
     naive, tiled, blocked, top = loads(name, counts(name))
-    assert naive > 8 * tiled > 16 * blocked >= 16 * top * 0.9
+    assert naive > 8 * tiled > 16 * blocked > 16 * top * 0.75  # of so small a c, the top takes tiles of 32 rows
     _, tiled, blocked, top = loads(name, counts(name), "shared")
     assert tiled > 2.5 * blocked > 2.5 * top > 0
 

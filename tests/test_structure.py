@@ -273,7 +273,7 @@ def test_constants_are_written_once():
     for file in files:
         for name, number in re.findall(r"^#define (\w+)[ \t]+(\d+)\b", file.read_text(encoding="utf-8"), re.MULTILINE):
             defined.setdefault(name, {})[file.stem] = int(number)
-    assert {"WARP", "ROWS", "COLUMNS", "THREADS"} <= set(defined)
+    assert {"WARP", "ROWS", "TILE_COLUMNS", "THREADS"} <= set(defined)
     twice = []
     for path in sorted((PACKAGE / "ops").glob("*.py")):
         text = path.read_text(encoding="utf-8")
