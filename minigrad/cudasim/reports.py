@@ -28,6 +28,8 @@ KINDS = {
     "SHIFT": "a shift by more bits than there are, or by a negative number",
     "DIVISION": "a division by zero, or one whose result does not fit",
     "DIVERGENT-BARRIER": "a __syncthreads that not all threads of the block reach",
+    "COPY-PENDING": "an asynchronous copy that its thread has not waited for when it ends",
+    "UNROUNDED": "a factor of multiply_add_tf32 with more bits than a TF32 number has",
     "WARP-MASK": "a mask that does not name the calling lane, or names lanes that do not exist",
     "WARP-SOURCE": "a shuffle from a lane that is not in its mask",
     "WARP-DIVERGENT": "lanes that wait for each other in different intrinsics, or with different masks",
@@ -40,6 +42,7 @@ KINDS = {
     "EMULATOR": "something that the emulator cannot do",
 }
 
+INSTRUCTIONS = "kernels/instructions.cuh"
 Triple = tuple[int, int, int]
 Line = tuple[str, int]
 _PLACE = re.compile(r"(?:.*/)?" + numbered_file(r"(\d+)") + r":(\d+)")
@@ -71,24 +74,29 @@ class Report:
 
 
 class Lines:
-    """File and line of the instructions of one library.  files: the names of the kernel's files, by their numbers."""
+    """File and line of the instructions of one library.  files: the names of the kernel's files, by their numbers.
+
+    What kernels/instructions.cuh does is one instruction: its line is that of the kernel that calls it.
+    """
 
     def __init__(self, library: Path, base: int, files: Sequence[str]):
         self.library, self.base, self.files = str(library), base, files
+        self.passed_over = files.index(INSTRUCTIONS) if INSTRUCTIONS in files else -1
 
     def find(self, addresses: Iterable[int]) -> dict[int, Line]:
         """The source line of each return address (the address behind a call); those that are not known are left out."""
         wanted = sorted({address for address in addresses if address > self.base})
         offsets = [address - self.base - 1 for address in wanted]
-        found = _lookup(self.library, tuple(offsets)) if offsets else []
+        found = _lookup(self.library, tuple(offsets), self.passed_over) if offsets else []
         return {address: (self.files[place[0]], place[1]) for address, place in zip(wanted, found) if place}
 
 
 @lru_cache(maxsize=256)
-def _lookup(library: str, offsets: tuple[int, ...]) -> list[tuple[int, int] | None]:
+def _lookup(library: str, offsets: tuple[int, ...], passed_over: int) -> list[tuple[int, int] | None]:
     """addr2line: for each offset the innermost line of the kernel's files, with the file's number.
 
-    The other lines are the emulator's, and those of the C++ library that it uses.
+    passed_over: the number of a file whose lines do not count.  The other lines are the emulator's, and those of the
+    C++ library that it uses.
     """
     command = ["addr2line", "-i", "-a", "-e", library, *map(hex, offsets)]
     output = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
@@ -98,6 +106,6 @@ def _lookup(library: str, offsets: tuple[int, ...]) -> list[tuple[int, int] | No
             found.append(None)
             continue
         place = _PLACE.match(text)
-        if found and found[-1] is None and place and int(place[2]):
+        if found and found[-1] is None and place and int(place[1]) != passed_over and int(place[2]):
             found[-1] = int(place[1]), int(place[2])
     return found + [None] * (len(offsets) - len(found))
