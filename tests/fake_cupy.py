@@ -116,6 +116,8 @@ def _stream() -> Stream:
 
 
 class Device:
+    compute_capability = "90"
+
     def __init__(self, device=None):
         if not 0 <= device < len(machine.cards):
             raise CUDARuntimeError(101)

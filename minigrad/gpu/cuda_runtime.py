@@ -49,6 +49,7 @@ class CudaRuntime:
         self.index, self.name = index, f"cuda:{index}"
         self.stream: Any = contextlib.nullcontext()
         with self._here("first use"):
+            self.has_matrix_units = int(self.cuda.Device(index).compute_capability) >= 80
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._functions: dict[tuple[str, tuple[str, ...], str], Any] = {}

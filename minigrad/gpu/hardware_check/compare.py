@@ -33,7 +33,8 @@ def compare(part: Part, device: Device, names: Sequence[str]) -> None:
         *table(("case", *(f"{device} - {other}" for other in others), "same bits")),
     )
     cases = [CASES[name] for name in names]
-    sizes = [(case, "small", dtype) for case in cases for dtype in ("float32", "float64")]
+    cases = [case for case in cases if device.has_matrix_units or not case.matrix_units]
+    sizes = [(case, "small", dtype) for case in cases for dtype in case.dtypes]
     sizes += [(case, "real", "float32") for case in cases if on_card]
     jobs = [
         (label, partial(_row, gemm, part, label, case, size, dtype, device, others))
