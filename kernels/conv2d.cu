@@ -142,7 +142,7 @@ __device__ __forceinline__ void multiply_tile(const P& p, long long tile, int pa
     long long begin = part * part_depth, end = min(begin + part_depth, p.depth);
     __shared__ Table table;
     Factors<ALONG_K, P> factors(p, first_row, first_column, begin, end, table);
-    tile_product<REAL, Sums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
+    tile_product<REAL, TileSums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
         row += first_row;
         if (row >= p.rows || column >= p.columns) return;
         p.out[part * out_size + p.out_at(column) + row * p.out_row] = sum + (p.bias && part == 0 ? p.bias[row] : REAL(0));

@@ -111,7 +111,7 @@ extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gemm_tiles(
     b += offset_of(batch, 1, z) + n0 * p.b_n + k_begin * p.b_k;
     c += (blockIdx.y * p.batches + z) * p.M * p.N;
     Factors factors = {{a, p.a_m, p.a_k, p.M - m0}, {b, p.b_n, p.b_k, p.N - n0}, k_end - k_begin};
-    tile_product<T, Sums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
+    tile_product<T, TileSums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
         long long m = m0 + row, n = n0 + threadIdx.x % TILE_COLUMNS;
         // p.c_n is 1: it is the other kernels that may make c^T
         if (m < p.M && n < p.N) c[m * p.c_m + n] = (T)(sum + bias_of(bias, bias_along, m, n));

@@ -38,7 +38,7 @@ ALLOWED = {
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
     "nvrtc": "errors files sources",
-    "cases": "errors sources device gpu grad_mode engine tensor functional optim",
+    "cases": "errors sources device gpu grad_mode engine tensor ops functional optim",
 }
 # Folders that group modules: each module in them has a place of its own in the order.
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
@@ -271,11 +271,16 @@ def test_constants_are_written_once():
     for file in files:
         for name, number in re.findall(r"^#define (\w+)[ \t]+(\d+)\b", file.read_text(encoding="utf-8"), re.MULTILINE):
             defined.setdefault(name, {})[file.stem] = int(number)
-    assert {"WARP", "ROWS", "COLUMNS", "THREADS"} <= set(defined)
+    assert {"WARP", "ROWS", "TILE_COLUMNS", "THREADS"} <= set(defined)
     twice = []
     for path in sorted((PACKAGE / "ops").glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        launched = {file.stem for file in files if f'"{file.stem}"' in text} | {"common", "tile_product"}
+        launched = {file.stem for file in files if f'"{file.stem}"' in text} | {
+            "common",
+            "instructions",
+            "tile_product",
+            "tile_product_tf32",
+        }
         for name, value in _upper_case_integers(ast.parse(text)):
             for kernel, number in defined.get(name.lstrip("_"), {}).items():
                 if kernel in launched or value == number:

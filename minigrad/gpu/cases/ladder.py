@@ -72,7 +72,7 @@ class Ladder:
 
         more: dict[str, Any] = {"flops": self.flops, "tolerance": 3e-5, "prepare": prepare}
         if is_tf32(step):
-            more |= {"dtypes": ("float32",), "matrix_units": True}
+            more |= {"dtypes": ("float32",), "matrix_units": True, "tolerance": 2e-4}  # as in tf32.py
         name, file = step.replace("_", " ") + more_name, f"ladder/{step}"
         return Case(name, (file,), function, self.small, self.real, self.moves, "", **more)
 
