@@ -5,10 +5,10 @@
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/gpu/cases) on the emulator in check mode; tile_product.cuh and tile_product_tf32.cuh
-run those of the files that include them.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
-neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
-not compile do not count.
+cases of its file (minigrad/gpu/cases) on the emulator in check mode; tile_product.cuh and tile_product_tf32.cuh run
+those of the files that include them.  A mutant is caught if the emulator reports a fault or if a result differs from
+NumPy's; it survives if neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the
+cases.  Mutants that do not compile do not count.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def verdict(name: str, source: str) -> str:
     replace_source(name, source)
     cases = [case for file in INCLUDED.get(name, (name,)) for case in cases_of(file)]
     with cudasim.options(mode="check", time_limit=SECONDS):
-        for case, dtype in ((case, np.dtype(dtype)) for case in cases for dtype in case.dtypes):
+        for case, dtype in ((one, np.dtype(name)) for one in cases for name in one.dtypes):
             expected = run(case, "cpu:0", "small", dtype)
             try:
                 got = run(case, "cudasim:0", "small", dtype)
