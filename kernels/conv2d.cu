@@ -19,7 +19,7 @@
 // tile_product.cuh multiplies, tile by tile; this file says where the factors lie.  Where there are few tiles, the sums
 // are cut into parts by depth, each for a block of its own; conv2d_add_parts adds them, always in the same order.
 //
-// kernels/ladder/ leads here in three steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
+// kernels/ladder/ leads here in four steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
 // what each of them saves (benchmarks/results/kernel_ladder.md).
 
 #include "instructions.cuh"

@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import runpy
 
 import numpy as np
 import pytest
@@ -110,6 +111,34 @@ def test_a_matrix_unit_multiplies_rounded_factors(mode, order):
     exact = rounded(a).astype(np.float64) @ rounded(b) + d
     np.testing.assert_allclose(result, exact, rtol=0, atol=2e-6)
     assert np.abs(result - (a.astype(np.float64) @ b + d)).max() > 1e-4  # so the factors are rounded
+
+
+FRAGMENTS = """extern "C" __global__ void fragments(
+    const float* __restrict__ as, const float* __restrict__ bs, float* __restrict__ ds) {
+    float a[4], b[2], d[4] = {};
+    for (int i = 0; i < 4; i++) a[i] = as[threadIdx.x * 4 + i];
+    for (int i = 0; i < 2; i++) b[i] = bs[threadIdx.x * 2 + i];
+    multiply_add_tf32(d, a, b);
+    for (int i = 0; i < 4; i++) ds[threadIdx.x * 4 + i] = d[i];
+}"""
+DRAWING = sources.kernel_folder().parent / "docs" / "images" / "fragments.py"
+
+
+@needs_emulator
+@pytest.mark.skipif(not DRAWING.is_file(), reason="no documentation here")
+def test_the_picture_of_the_fragments_is_the_emulator_s():
+    drawn = runpy.run_path(str(DRAWING))
+    assert drawn["PICTURE"].read_text(encoding="utf-8") == drawn["picture"](), f"python {DRAWING.name} draws it anew"
+    a, b, d = (rounded(x[0]) for x in matrices(1))
+
+    def places(name):
+        elements, place = drawn["LAYOUT"][name]
+        return tuple(np.array([place(lane, i) for lane in range(32) for i in range(elements)]).T)
+
+    result = fresh(128)
+    launch(module(FRAGMENTS, "check"), "fragments", 1, 32, array(a[places("a")]), array(b[places("b")]), result)
+    d[places("d")] = result
+    np.testing.assert_allclose(d, a.astype(np.float64) @ b, atol=2e-6)
 
 
 @needs_emulator
