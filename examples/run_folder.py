@@ -97,6 +97,13 @@ class Log:
     def column(self, split: str, name: str) -> np.ndarray:
         return np.array([row[name] for row in self.rows if row["split"] == split], dtype=float)
 
+    def speed(self) -> dict[str, Any]:
+        """Images and seconds of all training steps, images/s, and the share of the time spent waiting for data."""
+        images, data, compute = (float(self.column("train", name).sum()) for name in ("images", "data_s", "compute_s"))
+        seconds = data + compute
+        share = data / seconds
+        return {"images": int(images), "seconds": seconds, "images_per_s": images / seconds, "waiting_for_data": share}
+
     def steps(self) -> int:
         """How many training steps there were."""
         return sum(row["split"] == "train" for row in self.rows)
@@ -123,7 +130,7 @@ class Run:
         self.save: Callable[[Path], None] | None = None
         self.missing: dict[str, str] = {}  # what could not be written: name -> why
         self._texts: dict[str, str] = {}
-        self._scores: dict[str, dict[str, Any]] = {}
+        self._metrics: dict[str, dict[str, Any]] = {}
         self._kept_at = 0  # steps after which the net was last saved
         self.planned = 0  # steps in all
 
@@ -141,9 +148,12 @@ class Run:
 
     def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
         """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
-        facts = {**scores._asdict(), "views": views, "epoch": epoch, "step": step}
-        self._scores[test] = {k: v if math.isfinite(v) else None for k, v in facts.items()}  # JSON knows no NaN
-        self.write("metrics.json", json.dumps(self._scores, indent=2) + "\n")
+        self.enter(test, {**scores._asdict(), "views": views, "epoch": epoch, "step": step})
+
+    def enter(self, name: str, numbers: dict[str, Any]) -> None:
+        """Enter numbers under that name in metrics.json."""
+        self._metrics[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}  # JSON knows no NaN
+        self.write("metrics.json", json.dumps(self._metrics, indent=2) + "\n")
 
     # ---------------------------------------------------------------- the net
 
