@@ -215,11 +215,29 @@ def test_a_copy_is_done_as_late_as_may_be():
 
 
 @needs_emulator
+@pytest.mark.parametrize("word", range(4))
+def test_no_word_may_be_read_before_the_wait(word):
+    code = COPY.replace("s[(63 - t) * WORDS + i]", f"s[(63 - t) * WORDS + {word}]").replace("WORDS", "4")
+    code = code.replace("WAIT", "").replace("REST", "__syncthreads(); copy_async_wait<0>();")
+    found = faults(launch, module(code, "check"), "copy", 1, 64, array(np.zeros((1, 64, 4), f32)), fresh((1, 64, 4)))
+    assert [report.kind for report in found if "copies asynchronously" in report.text] == ["RACE"]
+
+
+@needs_emulator
+def test_a_copy_from_nowhere_is_a_fault_of_its_own_line():
+    code = COPY.replace("t % 3 == 2 ? nullptr : from", "from + (1ll << 44)").replace("WORDS", "1")
+    code = code.replace("WAIT", "copy_async_wait<0>();").replace("REST", "")
+    (found,) = faults(launch, module(code), "copy", 1, 64, array(np.zeros(64, f32)), fresh(64))
+    assert (found.kind, found.line) == ("FAULT", line_of(code, "COPY"))
+
+
+@needs_emulator
 @pytest.mark.parametrize("mode", ["fast", "check"])
 def test_a_copy_that_nobody_waits_for_is_reported(mode):
-    x = np.zeros((1, 64, 1), f32)
+    x = np.zeros((2, 64, 1), f32)
     code = COPY.replace("WORDS", "1").replace("WAIT", "").replace("REST", "")
-    found = faults(launch, module(code, mode), "copy", 1, 64, array(x), fresh(x.shape))
+    found = faults(launch, module(code, mode), "copy", 2, 64, array(x), fresh(x.shape))
+    assert {report.kind for report in found} <= {"COPY-PENDING", "RACE"}  # and the second block begins anew
     (pending,) = (report for report in found if report.kind == "COPY-PENDING")
     assert pending.line == line_of(code, "COPY") and pending.thread == (0, 0, 0)
     assert pending.text.endswith("has not waited for its copy of 4 bytes")
