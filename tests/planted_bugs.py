@@ -579,6 +579,36 @@ BUGS = [
         **STAGES,
     ),
     Bug(
+        "another thread's copy, which has arrived",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t], &x[i], true);
+    copy_async_commit();
+    __syncthreads();
+    copy_async_wait<0>();
+    @@__syncthreads();@
+    y[i] = t == 63 ? s[0] : 0.0f;""",
+    ),
+    Bug(
+        "one thread copies into what others have read",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    s[t] = x[i];
+    __syncthreads();
+    float v = s[63 - t];
+    @@__syncthreads();@
+    if (t == 63) copy_async<4>(&s[5], &x[i], true);
+    copy_async_commit();
+    __syncthreads();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[i] = v + s[5];""",
+    ),
+    Bug(
         "zeros stored into what is being copied",
         "copy",
         "RACE",
