@@ -111,7 +111,7 @@ CLIMBS = {
         NUMBER,
         math.prod(MAPS),
         2 * math.prod(MAPS),
-        "lrn has the blocks of step 2, but leaves it to the L1 cache, which is not counted here, to read x once.",
+        "A thread of lrn keeps its window in registers: it reads what step 2 reads, and has nothing in shared memory.",
     ),
     "lrn_backward": Climb(
         "Local response normalisation's gradient",
@@ -121,19 +121,20 @@ CLIMBS = {
         NUMBER,
         math.prod(MAPS),
         3 * math.prod(MAPS),
-        "Powers for each number: n + 1, n + 1, and (32 + 2 * (n//2)) / 32, at most; lrn takes as many roots instead,\n"
-        "and reads x through the L1 cache, as in forward.",
+        "Powers for each number: n + 1, n + 1, and (32 + 2 * (n//2)) / 32, at most; lrn takes two roots instead of a\n"
+        "power, and keeps its windows in registers, as in forward.",
     ),
     "max_pool2d_backward": Climb(
         "Max-pooling's gradient",
         {"x": (1, 96, 55, 55), "dy": MAPS},
         {"kernel": (3, 3), "stride": 2, "padding": 0},
-        "max_pool2d_backward",
+        "max_pool2d_backward_3_by_2",
         NUMBER,
         96 * 55 * 55,
         96 * 55 * 55 + 1.25 * math.prod(MAPS),  # a winner has one byte
         "Step 1 fills dx with zeros first, which is counted.  Step 2 moves no less: it is taken for the same bits\n"
-        "every time; and many of its reads are of bytes that other threads have just read, which a card has in caches.",
+        "every time; and many of its reads are of bytes that others have just read, which a card has in caches.\n"
+        "A thread of max_pool2d has 2 x 2 pixels: neighbours' stores have gaps, which their other stores fill.",
     ),
 }
 

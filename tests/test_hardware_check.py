@@ -83,14 +83,14 @@ def test_the_whole_check_on_the_emulator(tmp_path):
 
 
 def test_a_wrong_kernel_fails_the_check(broken):
-    broken("value < 0 ? REAL(0) : value", "value < -1 ? REAL(0) : value")
+    broken("x < 0 ? REAL(0) : x", "x < -1 ? REAL(0) : x")
     part = run(compare.compare, device("cudasim:0"), ["relu", "tanh"])
     assert len(part.failures) == 2 and part.failures[1].startswith("Part: relu, small, float64: y is ")
     assert part.lines[-4].startswith("| relu, small, float32 | **") and part.lines[-1].startswith("| tanh, small, ")
 
 
 def test_a_fault_fails_the_check_and_the_rest_goes_on(broken):
-    broken("REAL value = x[i];", "REAL value = x[i + 1000000000000];")
+    broken("REAL(0) : x; }, x)", "REAL(0) : x; }, x + 1000000000000)")
     part = run(compare.compare, device("cudasim:0"), ["relu", "tanh"])
     assert part.failures[0].startswith("Part: relu, small, float32: relu_forward: grid") and len(part.failures) == 2
     assert part.lines[-4].startswith("| relu, small, float32 | **failed**: relu_forward: grid")

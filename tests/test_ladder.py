@@ -389,9 +389,9 @@ def test_parts_have_more_threads_and_read_the_same(counts):
 def test_windows_are_read_once(counts):
     naive, shared, top = loads("lrn", counts("lrn"))
     assert 5 < naive <= 6 and shared == pytest.approx((64 + 4) / 64)  # 2 blocks, which need 2 channels of each other
-    assert top == naive  # the emulator has no cache
+    assert top == pytest.approx((64 + 5) / 64)  # and one more, to begin with, that nobody looks at
     naive, kept, shared, top = loads("lrn_backward", counts("lrn_backward"))
-    assert naive > 1.5 * kept > 10 * shared and shared < top < kept
+    assert naive > 1.5 * kept > 10 * shared and top == pytest.approx(shared, rel=0.02)
 
 
 def test_pooling_with_and_without_atomics(counts):

@@ -42,7 +42,6 @@ KINDS = {
     "EMULATOR": "something that the emulator cannot do",
 }
 
-INSTRUCTIONS = "kernels/instructions.cuh"
 Triple = tuple[int, int, int]
 Line = tuple[str, int]
 _PLACE = re.compile(r"(?:.*/)?" + numbered_file(r"(\d+)") + r":(\d+)")
@@ -74,38 +73,41 @@ class Report:
 
 
 class Lines:
-    """File and line of the instructions of one library.  files: the names of the kernel's files, by their numbers.
-
-    What kernels/instructions.cuh does is one instruction: its line is that of the kernel that calls it.
-    """
+    """File and line of the instructions of one library.  files: the names of the kernel's files, by their numbers."""
 
     def __init__(self, library: Path, base: int, files: Sequence[str]):
         self.library, self.base, self.files = str(library), base, files
-        self.passed_over = files.index(INSTRUCTIONS) if INSTRUCTIONS in files else -1
 
     def find(self, addresses: Iterable[int]) -> dict[int, Line]:
         """The source line of each return address (the address behind a call); those that are not known are left out."""
         wanted = sorted({address for address in addresses if address > self.base})
         offsets = [address - self.base - 1 for address in wanted]
-        found = _lookup(self.library, tuple(offsets), self.passed_over) if offsets else []
-        return {address: (self.files[place[0]], place[1]) for address, place in zip(wanted, found) if place}
+        found = _lookup(self.library, tuple(offsets)) if offsets else []
+        return {address: self._own(places) for address, places in zip(wanted, found) if places}
+
+    def _own(self, places: list[tuple[int, int]]) -> Line:
+        """The innermost line of a kernel's own file: what SERVANTS do is named by the line that asked them to."""
+        lines = [(self.files[number], line) for number, line in places]
+        return next((line for line in lines if line[0] not in SERVANTS), lines[0])
+
+
+SERVANTS = ("kernels/common.cuh", "kernels/instructions.cuh")
 
 
 @lru_cache(maxsize=256)
-def _lookup(library: str, offsets: tuple[int, ...], passed_over: int) -> list[tuple[int, int] | None]:
-    """addr2line: for each offset the innermost line of the kernel's files, with the file's number.
+def _lookup(library: str, offsets: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    """addr2line: for each offset its line in the kernel's files, with the file's number, and those that called it.
 
-    passed_over: the number of a file whose lines do not count.  The other lines are the emulator's, and those of the
-    C++ library that it uses.
+    The other lines are the emulator's, and those of the C++ library that it uses.
     """
     command = ["addr2line", "-i", "-a", "-e", library, *map(hex, offsets)]
     output = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
-    found: list[tuple[int, int] | None] = []
+    found: list[list[tuple[int, int]]] = []
     for text in output.splitlines():
         if text.startswith("0x"):
-            found.append(None)
+            found.append([])
             continue
         place = _PLACE.match(text)
-        if found and found[-1] is None and place and int(place[1]) != passed_over and int(place[2]):
-            found[-1] = int(place[1]), int(place[2])
-    return found + [None] * (len(offsets) - len(found))
+        if found and place and int(place[2]):
+            found[-1].append((int(place[1]), int(place[2])))
+    return found + [[] for _ in range(len(offsets) - len(found))]

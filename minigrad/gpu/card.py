@@ -15,7 +15,7 @@ from ..base.casting import cast
 from ..base.indexing import plain_index, rows_of, view
 from .arrays import CardArrays
 from .launching import THREADS, Array, blocks
-from .layout import Shape
+from .layout import Shape, layout_of
 
 
 class Card(CardArrays):
@@ -37,7 +37,8 @@ class Card(CardArrays):
     def take_rows(self, x: Array, rows: np.ndarray, row_shape: Shape) -> Array:
         """The rows of x with these numbers (see rows_of), as one array."""
         y = self.empty((*rows.shape, *row_shape), x.dtype)
-        args = y, self.contiguous(x), self.upload(rows), math.prod(row_shape), y.size
+        length = math.prod(row_shape)
+        args = y, self.contiguous(x), self.upload(rows), _rows(rows.size, length), length, y.size
         self.launch("shape", "take_rows", blocks(y.size), THREADS, *args, T=x.dtype)
         return y
 
@@ -53,7 +54,7 @@ class Card(CardArrays):
         lists = [self.upload(numbers, np.int64) for numbers in (touched, np.append(first, rows.size), picks)]
         length = math.prod(row_shape)
         n = touched.size * length
-        args = dx, self.contiguous(dy), *lists, length, n
+        args = dx, self.contiguous(dy), *lists, _rows(touched.size, length), length, n
         self.launch("shape", "sum_rows", blocks(n), THREADS, *args, T=dy.dtype)
         return dx
 
@@ -77,7 +78,8 @@ class Card(CardArrays):
         length = math.prod(row_shape)
         n = to.size * length
         dense = self.contiguous(x)
-        args = dense, y, self.upload(to), self.upload(source, np.int64), length, n
+        lists = self.upload(to), self.upload(source, np.int64)
+        args = dense, y, *lists, _rows(to.size, length), length, n
         self.launch("shape", "put_rows", blocks(n), THREADS, *args, T=x.dtype)
         if dense is not x:
             self.assign(x, dense)
@@ -129,6 +131,13 @@ class Card(CardArrays):
         self.arithmetic(ufunc.__name__, a, b, a)
         if a is not x:
             self.assign(x, a)
+
+
+def _rows(count: int, length: int) -> np.ndarray:
+    """The Layout by which the kernels of shape.cu know an element's place in its row, and the row's number."""
+    layout = layout_of((count, length), ((length, 1), (0, 1), (1, 0)))
+    assert layout is not None  # two axes always fit
+    return layout
 
 
 def _broadcast(a: Shape, b: Shape) -> Shape | None:

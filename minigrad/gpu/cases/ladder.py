@@ -21,7 +21,6 @@ from ... import gpu
 from ...device import Device
 from ...errors import ArgumentError
 from ...tensor import Tensor
-from ..sources import struct
 from .bare import tensor_of
 from .case import Case, Shape, Shapes, as_tf32, no_flops
 
@@ -271,14 +270,9 @@ def max_pool2d_backward(step: str, x: Tensor, dy: Tensor, kernel: Pair, stride: 
         leaf = Tensor(x, True)
         return _gradient(F.max_pool2d(leaf, kernel, stride, padding), dy, leaf)
     (n, c, *size), windows, (kh, kw) = x.shape, dy.shape[2:], kernel
-    types: dict[str, Any] = {"REAL": x.dtype, "TAP": np.min_scalar_type(kh * kw)}
-    y, winner = x.device.empty_like(dy.data), x.device.empty_like(dy.data, types["TAP"])
-    axes = (
-        struct("max_pool2d", "Axis", size=n, windows=count, taps=k, stride=stride, padding=padding, dilation=1)
-        for n, count, k in zip(size, windows, kernel)
-    )
-    arrays = x.data, y, winner, y.size
-    x.device.launch("max_pool2d", "max_pool2d_forward", gpu.blocks(y.size), gpu.THREADS, *arrays, *axes, **types)
+    pooling: Any = F.max_pool2d(Tensor(x, True), kernel, stride, padding).node
+    winner = pooling.winner
+    types: dict[str, Any] = {"REAL": x.dtype, "TAP": winner.dtype}
     scatters = step == "max_pool2d_backward_1_scatter"
 
     def compute() -> Tensor:

@@ -205,8 +205,10 @@ _ALL = [
     *ladder.CASES,
     *tf32.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
+    _rooms("max_pool2d", "max_pool2d, 4 x 3", lambda x: F.max_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
+    _rooms("avg_pool2d", "avg_pool2d, 4 x 3", lambda x: F.avg_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 22, 18), "dy dx"),
     _rooms(
         "avg_pool2d",
         "avg_pool2d, over the edge",
@@ -226,6 +228,9 @@ _ALL = [
     _rooms("lrn", "lrn", lambda x: F.lrn(x, 5, 2.0, 0.1, 0.75), (2, 13, 9, 17)),
     _rooms("lrn", "lrn, beta 0.6", lambda x: F.lrn(x, 3, 1.0, 0.1, 0.6, groups=2), (2, 10, 5, 7)),
     _rooms("lrn_within_map", "lrn_within_map", lambda x: F.lrn_within_map(x, 5, 1.0, 0.1, 0.75), (2, 3, 37, 35)),
+    _rooms(
+        "lrn_within_map", "lrn_within_map, wide windows", lambda x: F.lrn_within_map(x, 19, 1.0, 0.1), (1, 2, 11, 13)
+    ),
     _rooms(
         "lrn_within_map", "lrn_within_map, beta 0.6", lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6), (1, 2, 33, 65)
     ),
@@ -279,6 +284,9 @@ _ALL = [
     _reduction("sum of columns", lambda x: F.sum(x, 0), (71, 67)),
     _reduction("sum", lambda x: F.sum(x), (71, 1067)),
     Case("mean", ("reduce",), lambda x: F.mean(x, (0, 2)), {"x": (3, 5, 307)}, {"x": (128, 96, 3025)}, backward="dx"),
+    Case("sum of maps", ("reduce",), lambda x: F.sum(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dx"),
+    Case("max of maps", ("reduce",), lambda x: F.max(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dy dx"),
+    Case("sum of short runs", ("reduce",), lambda x: F.sum(x, (0, 2)), {"x": (99, 3, 5, 35)}, MAPS, backward="dx"),
     _reduction("max of rows", lambda x: F.max(x, 1), (7, 301), "dy dx"),
     _reduction("max of equals", lambda x: F.max(x - x.detach() + (x > 1) * 1.0, 1), (7, 301), "dy dx"),
     _reduction("sum of whole pieces", lambda x: F.sum(x, 1), (3, 2048)),
