@@ -244,38 +244,3 @@ __device__ __forceinline__ T block_max(T value, T* warps) {
     __syncthreads();
     return value;
 }
-
-// ---------------------------------------------------------------- updates of many arrays in place
-
-// rule(value, g[i]) for every i, where value[k] is changed[k][i]: how the optimisers (sgd.cu, adam.cu) walk over a
-// weight, its gradient and its state.  All are read and written once.  By packs if all arrays begin at a multiple of 16
-// bytes; what then remains at the end, or else everything, one by one.
-template <int COUNT, class Rule>
-__device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL* g, long long n, const Rule& rule) {
-    constexpr int lanes = lanes_of<REAL>();
-    typedef Pack<REAL, lanes> Reals;
-    unsigned long long address = (unsigned long long)g;
-#pragma unroll
-    for (int k = 0; k < COUNT; k++) address |= (unsigned long long)changed[k];
-    long long packs = address % 16 == 0 ? n / lanes : 0, i = global_thread();
-    if (i < packs) {
-        Reals pack[COUNT], gradient = ((const Reals*)g)[i];
-#pragma unroll
-        for (int k = 0; k < COUNT; k++) pack[k] = ((const Reals*)changed[k])[i];
-#pragma unroll
-        for (int lane = 0; lane < lanes; lane++) {
-            REAL value[COUNT];
-            for (int k = 0; k < COUNT; k++) value[k] = pack[k].lane[lane];
-            rule(value, gradient.lane[lane]);
-            for (int k = 0; k < COUNT; k++) pack[k].lane[lane] = value[k];
-        }
-#pragma unroll
-        for (int k = 0; k < COUNT; k++) ((Reals*)changed[k])[i] = pack[k];
-    }
-    for (i += packs * lanes; i < n; i += global_threads()) {
-        REAL value[COUNT];
-        for (int k = 0; k < COUNT; k++) value[k] = changed[k][i];
-        rule(value, g[i]);
-        for (int k = 0; k < COUNT; k++) changed[k][i] = value[k];
-    }
-}

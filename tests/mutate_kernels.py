@@ -5,10 +5,10 @@
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/gpu/cases) on the emulator in check mode; tile_product.cuh and tile_product_tf32.cuh run
-those of the files that include them.  A mutant is caught if the emulator reports a fault or if a result differs from
-NumPy's; it survives if neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the
-cases.  Mutants that do not compile do not count.
+cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of the files
+that include it.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
+neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
+not compile do not count.
 """
 
 import argparse
@@ -31,7 +31,9 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_muta
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
 # A file that others include runs their cases.
-INCLUDED = {"tile_product.cuh": ("gemm", "conv2d"), "tile_product_tf32.cuh": ("gemm", "conv2d")}
+INCLUDED = {"update.cuh": ("sgd", "adam")} | dict.fromkeys(
+    ("tile_product.cuh", "tile_product_tf32.cuh"), ("gemm", "conv2d")
+)
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [

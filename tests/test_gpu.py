@@ -15,7 +15,7 @@ from minigrad.cudasim.settings import options
 from minigrad.errors import KernelError
 from minigrad.gpu import Card, Strided, layout_of
 from minigrad.gpu.layout import SMALL, _layout, reciprocal, turn_of
-from minigrad.gpu.sources import LAYOUT
+from minigrad.gpu.sources import LAYOUT, constants, kernel_source, replace_source, struct
 from minigrad.optim import SGD
 from minigrad.tensor import wrap
 
@@ -76,6 +76,8 @@ def test_launch_refuses_arguments(card):
         (1, np.zeros(2, LAYOUT), "layout must be one"),
         (1, np.zeros(1, np.int64), "layout must be one"),
         (2, 2**63, "n = 9223372036854775808 does not fit int64"),
+        (2, -(2**63) - 1, "n = -9223372036854775809 does not fit int64"),
+        (2, np.uint64(2**63), r"n = .*9223372036854775808.* does not fit int64"),
         (2, 1.5, "n = 1.5 does not fit int64"),
         (2, "24", "n must be a number, got '24'"),
         (2, np.zeros(1, np.int64), r"n must be a number, got ndarray \(1,\)"),
@@ -114,6 +116,55 @@ def test_launch_refuses_geometry_and_names(card):
         card.launch("nothing", "fill", 1, 32)
     with pytest.raises(KernelError, match="kernels have no element type complex64"):
         fill(card, *args, FROM=np.complex64, TO=np.float32)
+
+
+def plain_sgd(card, w, g, n, grid=1, kernel="sgd", **types):
+    (many,) = constants("sgd", "MANY")
+    ends = [2 * k + 2 for k in range(len(n))]
+    rest = (many - len(n)) * [0]
+    lengths = struct("sgd", "Lengths", n=[*n, *rest], end=[*ends, *rest])
+    card.launch("sgd", kernel, grid, 32, w, g, lengths, 0.5, 0.0, REAL=np.float32)
+
+
+def test_launch_takes_lists_of_arrays(card):
+    w, g = ([on(card, np.full(n, value, np.float32)) for n in (200, 33, 1)] for value in (1, 4))
+    plain_sgd(card, w, g, [200, 33, 1], grid=6)
+    for array in w:
+        np.testing.assert_array_equal(values_of(card, array), np.full(array.shape, -1))
+    plain_sgd(card, w[1:], g[1:], [33, 0], grid=2)  # the first of two, and an array of which nothing is to be done
+    assert [values_of(card, array)[0] for array in w] == [-1, -3, -1]
+
+
+def test_launch_refuses_lists_with_a_wrong_array(card):
+    w, g = ([on(card, np.zeros((6, 4), np.float32)) for _ in range(2)] for _ in range(2))
+    (many,) = constants("sgd", "MANY")
+    here = f"launch of sgd \\(sgd.cu\\) on {card}: "
+    for weights, gradients, message in [
+        (w[0], g, rf"w must be a list of 1 to {many} arrays, got \w+ \(6, 4\)"),
+        ([], g, f"w must be a list of 1 to {many} arrays, got 0 of them"),
+        (w, g * many, f"g must be a list of 1 to {many} arrays, got {2 * many} of them"),
+        (w, 1, f"g must be a list of 1 to {many} arrays, got 1"),
+        (w, [g[0], on(card, np.zeros(24))], r"g\[1\] must be float32, it is float64"),
+        ([w[0], w[1].transpose(1, 0)], g, r"w\[1\] must be C-contiguous: shape \(4, 6\)"),
+        (w, [np.zeros(24, np.float32), g[1]], rf"g\[0\] must be an array on {card}, got ndarray"),
+    ]:
+        with pytest.raises(KernelError, match=here + message):
+            plain_sgd(card, weights, gradients, [24, 24], grid=4)
+
+
+def test_what_a_kernel_does_beyond_one_array_of_a_list_is_reported(card):
+    if card.kind != "cudasim":
+        pytest.skip("the emulator's reports")
+    with options(mode="check"):
+        w, g = ([on(card, np.zeros(n, np.float32)) for n in (64, 40)] for _ in range(2))
+        with pytest.raises(KernelError, match=r"update.cuh:\d+: OOB-GLOBAL: .*byte 160 of w\[1\] \(argument 0, float"):
+            plain_sgd(card, w, g, [64, 41], grid=4)
+        replace_source("sgd", kernel_source("sgd").replace("w.of[share.which]", "(REAL*)g.of[share.which]"))
+        try:
+            with pytest.raises(KernelError, match=r"WRITE-CONST: .*g\[0\] \(argument 1"):
+                plain_sgd(card, w, g, [64, 40], grid=4)
+        finally:
+            replace_source("sgd", None)
 
 
 # ---------------------------------------------------------------- layouts

@@ -147,6 +147,26 @@ def _optimizer(name: str, file: str, rule: Callable[[Tensor], Any], moved: str) 
     return Case(name, (file,), function, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, moved, "", prepare=prepare)
 
 
+def _of_a_net(name: str, file: str, rule: Callable[[list[Tensor]], Any]) -> Case:
+    """Three weights in one launch, of several blocks and of less than one; the largest comes last.
+
+    The second does not begin at a multiple of 16 bytes.
+    """
+
+    def function(w: Tensor, g: Tensor) -> Tensor:
+        weights, gradients = (np.split(x.numpy(), [x.size // 500, x.size // 3]) for x in (w, g))
+        net = [Tensor(weight, True, w.device) for weight in weights]
+        net[1].data = Tensor(np.append(0, weights[1]).astype(w.dtype), device=w.device).data[1:]
+        for p, gradient in zip(net, gradients):
+            p.grad = Tensor(gradient, device=w.device)
+        optimizer = rule(net)
+        optimizer.step()
+        optimizer.step()
+        return Tensor(np.concatenate([p.numpy() for p in net]), device=w.device)
+
+    return Case(name, (file,), function, {"w": (3301,), "g": (3301,)}, {"w": (40961,), "g": (40961,)}, "w", "")
+
+
 def _at_step_64(name: str, file: str, rule: Callable[[Tensor], Any]) -> Case:
     """The signs of the state after an update that sets tiny numbers to 0, for gradients near that limit."""
 
@@ -349,6 +369,9 @@ _ALL = [
     _at_step_64("SGD, alexnet rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9, update_rule="alexnet")),
     _at_step_64("SGD, pytorch rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9)),
     _at_step_64("Adam, step 64", "adam", lambda w: Adam([w], lr=1.0)),
+    _of_a_net("SGD of a net", "sgd", lambda net: SGD(net, lr=0.01, weight_decay=5e-4)),
+    _of_a_net("SGD of a net, velocity", "sgd", lambda net: SGD(net, lr=0.01, momentum=0.9)),
+    _of_a_net("Adam of a net", "adam", lambda net: Adam(net, lr=0.01)),
     Case("Adam, eps", ("adam",), _from_zero, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, "w g w w w", ""),
 ]
 
