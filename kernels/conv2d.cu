@@ -19,7 +19,7 @@
 // tile_product.cuh multiplies, tile by tile; this file says where the factors lie.  Where there are few tiles, the sums
 // are cut into parts by depth, each for a block of its own; conv2d_add_parts adds them, always in the same order.
 //
-// kernels/ladder/ leads here in three steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
+// kernels/ladder/ leads here in four steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
 // what each of them saves (benchmarks/results/kernel_ladder.md).
 
 #include "instructions.cuh"
@@ -155,7 +155,7 @@ __device__ __forceinline__ void multiply_tile(const P& p, long long tile, int pa
     long long begin = part * part_depth, end = min(begin + part_depth, p.depth);
     __shared__ Table table;
     Factors<ALONG_K, P> factors(p, first_row, first_column, end, table);
-    tile_product<REAL, Sums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
+    tile_product<REAL, TileSums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
         long long column = first_column + threadIdx.x % TILE_COLUMNS;
         row += first_row;
         if (row >= p.rows || column >= p.columns) return;

@@ -111,7 +111,7 @@ extern "C" __global__ __launch_bounds__(THREADS, RESIDENT<T>) void gemm_tiles(
     b += offset_of(batch, 1, z) + n0 * p.b_n + k_begin * p.b_k;
     c += (blockIdx.y * p.batches + z) * p.M * p.N + m0 * p.c_m + n0;  // p.c_n is 1: it is others that may make c^T
     Factors factors = {{a, p.a_m, p.a_k, p.M - m0}, {b, p.b_n, p.b_k, p.N - n0}};
-    tile_product<T, Sums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
+    tile_product<T, TileSums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
         int column = threadIdx.x % TILE_COLUMNS;
         if (m0 + row < p.M && n0 + column < p.N)
             c[row * p.c_m + column] = (T)(sum + bias_of(bias, bias_along, m0 + row, n0 + column));

@@ -113,6 +113,16 @@ struct Sums {
     }
 };
 
+// What sums a tile: matrix units, where the host asks for them (-DTF32=1; T and SUM are float), else Sums.
+#ifdef TF32
+#include "tile_product_tf32.cuh"
+template <class T, class SUM>
+using TileSums = MatrixUnits;
+#else
+template <class T, class SUM>
+using TileSums = Sums<T, SUM>;
+#endif
+
 // The sums of a tile over `depth` of the k.  Each is handed to some thread's `put(row, sum)`; its column in the tile is
 // threadIdx.x % TILE_COLUMNS.  SUMS: Sums, or what has R, PAD, row, put and add_product as that has.
 //

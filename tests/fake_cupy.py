@@ -136,6 +136,8 @@ def get_current_stream(device_id=-1):
 
 
 class Device:
+    compute_capability = "90"
+
     def __init__(self, device=None):
         if not 0 <= device < len(machine.cards):
             raise CUDARuntimeError(101)

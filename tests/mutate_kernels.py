@@ -18,7 +18,6 @@ import random
 import re
 import sys
 from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,9 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_muta
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
 # A file that others include runs their cases.
-INCLUDED = {"tile_product.cuh": ("gemm", "conv2d"), "update.cuh": ("sgd", "adam")}
+INCLUDED = {"update.cuh": ("sgd", "adam")} | dict.fromkeys(
+    ("tile_product.cuh", "tile_product_tf32.cuh"), ("gemm", "conv2d")
+)
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [
@@ -77,7 +78,7 @@ def verdict(name: str, source: str) -> str:
     replace_source(name, source)
     cases = [case for file in INCLUDED.get(name, (name,)) for case in cases_of(file)]
     with cudasim.options(mode="check", time_limit=SECONDS):
-        for case, dtype in product(cases, (np.float32, np.float64)):
+        for case, dtype in ((one, np.dtype(name)) for one in cases for name in one.dtypes):
             expected = run(case, "cpu:0", "small", dtype)
             try:
                 got = run(case, "cudasim:0", "small", dtype)

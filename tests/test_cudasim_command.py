@@ -89,7 +89,7 @@ def test_a_step_of_the_ladder_by_its_file_name(tmp_path, capsys):
 
 def test_what_cannot_be_tried(capsys, monkeypatch):
     assert main(["kernels/relu.cu", "--case", "nothing"]) == 2
-    assert "has no case 'nothing'; it has: 'relu'" in capsys.readouterr().err
+    assert "has no case 'nothing' in float32; it has: 'relu' (float32, float64)" in capsys.readouterr().err
     assert main(["kernels/relu.cu", "--source", "/nowhere/x.cu"]) == 2
     with pytest.raises(SystemExit):
         main(["kernels/relu.cu", "--mode", "slow"])

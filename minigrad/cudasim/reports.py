@@ -28,6 +28,8 @@ KINDS = {
     "SHIFT": "a shift by more bits than there are, or by a negative number",
     "DIVISION": "a division by zero, or one whose result does not fit",
     "DIVERGENT-BARRIER": "a __syncthreads that not all threads of the block reach",
+    "COPY-PENDING": "an asynchronous copy that its thread has not waited for when it ends",
+    "UNROUNDED": "a factor of multiply_add_tf32 with more bits than a TF32 number has",
     "WARP-MASK": "a mask that does not name the calling lane, or names lanes that do not exist",
     "WARP-SOURCE": "a shuffle from a lane that is not in its mask",
     "WARP-DIVERGENT": "lanes that wait for each other in different intrinsics, or with different masks",
@@ -84,12 +86,12 @@ class Lines:
         return {address: self._own(places) for address, places in zip(wanted, found) if places}
 
     def _own(self, places: list[tuple[int, int]]) -> Line:
-        """The innermost line of a kernel's own file: what common.cuh does is named by the line that asked it to."""
+        """The innermost line of a kernel's own file: what SERVANTS do is named by the line that asked them to."""
         lines = [(self.files[number], line) for number, line in places]
-        return next((line for line in lines if line[0] != COMMON), lines[0])
+        return next((line for line in lines if line[0] not in SERVANTS), lines[0])
 
 
-COMMON = "kernels/common.cuh"
+SERVANTS = ("kernels/common.cuh", "kernels/instructions.cuh")
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,8 @@ from .streams import Access, Stream, bytes_in_use
 class SimRuntime:
     """One emulated card.  It has as much memory as the host, unless settings say otherwise."""
 
+    has_matrix_units = True
+
     def __init__(self, index: int):
         reason = available()
         if reason is not None:

@@ -24,6 +24,11 @@ from .sources import constants, struct
 class Card(CardArrays):
     """Everything a card does.  Each kind of card is a subclass that makes its runtime."""
 
+    @property
+    def has_matrix_units(self) -> bool:
+        """Whether multiply_add_tf32 of kernels/instructions.cuh works: on cards since sm_80, and on the emulator."""
+        return bool(self.runtime.has_matrix_units)
+
     # ---------------------------------------------------------------- taking rows, and their gradient
 
     def take(self, x: Array, index: Any) -> Array:

@@ -220,6 +220,7 @@ def variants(name: str) -> list[dict[str, str]]:
     if name in TILE_ROWS:
         sizes = [(types, DTYPES[next(iter(types.values()))].itemsize) for types in chosen]
         chosen = [types | {"TILE_ROWS": str(rows)} for types, size in sizes for rows in TILE_ROWS[name][size]]
+        chosen += [types | {"TF32": "1"} for types in chosen if "float" in types.values()]  # by matrix units
     return chosen
 
 

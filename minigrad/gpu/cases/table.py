@@ -12,7 +12,7 @@ from ... import functional as F
 from ...base.grad_mode import no_grad
 from ...optim import SGD, Adam
 from ...tensor import Tensor
-from . import bare, ladder
+from . import bare, ladder, tf32
 from .case import Case, Shape, Shapes
 
 MAPS = {"x": (128, 96, 55, 55)}  # what conv1 of AlexNet makes of 128 images
@@ -223,6 +223,7 @@ _ALL = [
         dilation=(1, 2),
     ),
     *ladder.CASES,
+    *tf32.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, 4 x 3", lambda x: F.max_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),

@@ -37,11 +37,13 @@ def compare(part: Part, device: Device, names: Sequence[str], emulator: bool = T
         *table(("case", *(f"{device} - {other}" for other in others), "same bits")),
     )
     cases = [CASES[name] for name in names]
+    cases = [case for case in cases if device.has_matrix_units or not case.matrix_units]
     sizes = ["small, float32", *(["real, float32"] if on_card else []), "small, float64"]  # the most telling first
     jobs = [
         (label, partial(_row, part, label, case, way, *kind.split(", "), device, others))
         for kind in sizes
         for case in cases
+        if kind.endswith(case.dtypes)
         for way in ways(device, case, kind)
         for label in [f"{case.name}{way}, {kind}"]
     ]
@@ -92,7 +94,7 @@ def ways(device: Device, case: Case, kind: str) -> Iterator[str]:
     """The same; where products are summed in float32, once more with factors that may be rounded to TF32."""
     for gemm in gemms(device, case):
         yield gemm
-        if "float32" in kind and {"gemm", "conv2d"} & set(case.kernels):
+        if "float32" in kind and {"gemm", "conv2d"} & set(case.kernels) and not case.matrix_units:
             yield gemm + TF32
 
 
