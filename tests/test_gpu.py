@@ -159,7 +159,7 @@ def test_what_a_kernel_does_beyond_one_array_of_a_list_is_reported(card):
         w, g = ([on(card, np.zeros(n, np.float32)) for n in (64, 40)] for _ in range(2))
         with pytest.raises(KernelError, match=r"update.cuh:\d+: OOB-GLOBAL: .*byte 160 of w\[1\] \(argument 0, float"):
             plain_sgd(card, w, g, [64, 41], grid=4)
-        replace_source("sgd", kernel_source("sgd").replace("w.of[share.which]", "(REAL*)g.of[share.which]"))
+        replace_source("sgd", kernel_source("sgd").replace("w.of[work.which]", "(REAL*)g.of[work.which]"))
         try:
             with pytest.raises(KernelError, match=r"WRITE-CONST: .*g\[0\] \(argument 1"):
                 plain_sgd(card, w, g, [64, 40], grid=4)

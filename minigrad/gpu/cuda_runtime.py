@@ -62,7 +62,7 @@ class CudaRuntime:
         self.array_type = type(f"array of {self.name}", (cupy.ndarray,), {})
         self.here = Current(self.cuda, card, contextlib.nullcontext(), self._translated)
         with self._here("first use"):
-            self.has_matrix_units = int(self.cuda.Device(index).compute_capability) >= 80
+            self.has_matrix_units = int(self.cuda.Device(card).compute_capability) >= 80
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
         self.here = Current(self.cuda, card, self.stream, self._translated)
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
