@@ -4,13 +4,13 @@
     python tests/mutate_kernels.py lrn --all       every mutant of one file
     python tests/mutate_kernels.py lrn.cuh --all   every mutant of what kernels include
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
-    python tests/mutate_kernels.py --judged FILE   do not run again what was caught before, by FILE; note there what is
+    python tests/mutate_kernels.py --judged FILE   take the verdicts that FILE has, and add the others to it
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
 cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of all files that include
-it, and common.cuh, which is put before every file, runs all.  A mutant is caught if the emulator reports a fault or if
-a result differs from NumPy's; it survives if neither happens.  A survivor is either equivalent (the change does not
-matter) or a hole in the cases.  Mutants that do not compile do not count.
+it, and common.cuh, which is put before every file, runs all but the ladder's.  A mutant is caught if the emulator
+reports a fault or if a result differs from NumPy's; it survives if neither happens.  A survivor is either equivalent
+(the change does not matter) or a hole in the cases.  Mutants that do not compile do not count.
 """
 
 import argparse
@@ -102,7 +102,9 @@ def cases_that_run(name: str) -> list[tuple[Case, str]]:
     """
     files = [name]
     if name in HEADERS:
-        files = [file for file in kernel_names() if name == "common.cuh" or name in included(file)]
+        files = [file for file in kernel_names() if name in included(file)]
+        if name == "common.cuh":
+            files = [file for file in kernel_names() if not file.startswith("ladder/")]
     cases = {case.name: case for file in files for case in cases_of(file)}.values()
 
     def order(one: tuple[Case, str]) -> tuple[bool, str, int]:
@@ -174,29 +176,27 @@ def main() -> None:
     args = parser.parse_args()
 
     names = args.names or [*kernel_names(), *HEADERS]
+    before = dict(map(json.loads, args.judged.open())) if args.judged and args.judged.exists() else {}
     jobs, made = [], Counter()
     for name in names:
-        found = mutants(text_of(name))
+        found = [(name, *mutant) for mutant in mutants(text_of(name))]
         made[name] = len(found)
-        removed = [m for m in found if m[0].endswith("removed")]
-        others = [m for m in found if m not in removed]
-        if not args.all and len(others) > SAMPLE:
-            others = random.Random(name).sample(others, SAMPLE)
-        jobs += [(name, *mutant) for mutant in removed + others]
+        sample = [job for job in found if not job[1].endswith("removed")]
+        if not args.all and len(sample) > SAMPLE:
+            sample = random.Random(name).sample(sample, SAMPLE)
+        jobs += [job for job in found if job in sample or job[1].endswith("removed") or key_of(job) in before]
 
-    before = dict(map(json.loads, args.judged.open())) if args.judged and args.judged.exists() else {}
     rows, survivors, kinds = {}, [], {}
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        caught_before = [before.get(key_of(job), "survives") for job in jobs]
-        to_run = [job for job, answer in zip(jobs, caught_before) if answer == "survives"]
-        answers = pool.imap(judged, to_run)
-        for i, (job, answer) in enumerate(zip(jobs, caught_before), 1):
+        answers = pool.imap(judged, [job for job in jobs if key_of(job) not in before])
+        for i, job in enumerate(jobs, 1):
             name, kind, line, text, _ = job
-            if answer == "survives":
-                answer = next(answers)
+            if key_of(job) not in before:
+                before[key_of(job)] = next(answers)
                 if args.judged:
                     with args.judged.open("a") as file:
-                        print(json.dumps([key_of(job), answer]), file=file)
+                        print(json.dumps([key_of(job), before[key_of(job)]]), file=file)
+            answer = before[key_of(job)]
             if answer == "does not compile":
                 continue
             caught = answer != "survives"

@@ -244,7 +244,9 @@ _ALL = [
     ),
     _rooms("max_pool2d", "max_pool2d, 3 x 4", lambda x: F.max_pool2d(x, (3, 4), 2), (2, 2, 9, 12), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, dilated down", lambda x: F.max_pool2d(x, 3, 2, 1, (2, 1)), (1, 2, 9, 7), "dy dx"),
-    _rooms("max_pool2d", "max_pool2d, dilated across", lambda x: F.max_pool2d(x, 3, 2, 1, (1, 2)), (1, 2, 7, 9), "dy dx"),
+    _rooms(
+        "max_pool2d", "max_pool2d, dilated across", lambda x: F.max_pool2d(x, 3, 2, 1, (1, 2)), (1, 2, 7, 9), "dy dx"
+    ),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
     _rooms("avg_pool2d", "avg_pool2d, 4 x 3", lambda x: F.avg_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 22, 18), "dy dx"),
