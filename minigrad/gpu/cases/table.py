@@ -249,6 +249,7 @@ _ALL = [
     ),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
+    _rooms("avg_pool2d", "avg_pool2d, 3 x 4", lambda x: F.avg_pool2d(x, (3, 4), 2), (2, 2, 9, 12), "dy dx"),
     _rooms("avg_pool2d", "avg_pool2d, 4 x 3", lambda x: F.avg_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 22, 18), "dy dx"),
     _rooms(
         "avg_pool2d",
@@ -273,7 +274,10 @@ _ALL = [
         "lrn_within_map", "lrn_within_map, wide windows", lambda x: F.lrn_within_map(x, 19, 1.0, 0.1), (1, 2, 11, 13)
     ),
     _rooms(
-        "lrn_within_map", "lrn_within_map, beta 0.6", lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6), (1, 2, 33, 65)
+        "lrn_within_map",
+        "lrn_within_map, beta 0.6, whole tiles",
+        lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6),
+        (1, 2, 30, 60),
     ),
     _elementwise("relu", F.relu, "relu"),
     _elementwise("tanh", F.tanh, "tanh"),
