@@ -287,6 +287,7 @@ _ALL = [
     _elementwise("sqrt", F.sqrt, "pointwise", positive=True),
     Case("dropout, p 0.5", ("dropout",), lambda x: F.dropout(x, 0.5), {"x": (23, 991)}, FEATURES, backward="dy dx"),
     Case("dropout, p 0.3", ("dropout",), lambda x: F.dropout(x, 0.3), {"x": (3, 991)}, FEATURES, backward="dy dx"),
+    Case("dropout, not at 16 bytes", ("dropout",), lambda x: F.dropout(x[1:], 0.5), {"x": (1100,)}, FEATURES),
     Case("softmax", ("softmax",), lambda x: F.softmax(x), {"x": (5, 301)}, LOGITS),
     Case("softmax, axis 1", ("softmax",), lambda x: F.softmax(x, 1), {"x": (3, 11, 37)}, {"x": (128, 21, 3025)}),
     Case("log_softmax", ("softmax",), lambda x: F.log_softmax(x), {"x": (5, 301)}, LOGITS),
