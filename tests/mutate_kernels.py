@@ -8,9 +8,9 @@
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
 cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of all files that include
-it, and common.cuh, which is put before every file, runs all but the ladder's.  A mutant is caught if the emulator
-reports a fault or if a result differs from NumPy's; it survives if neither happens.  A survivor is either equivalent
-(the change does not matter) or a hole in the cases.  Mutants that do not compile do not count.
+it, and common.cuh, which is put before every file, those of USERS.  A mutant is caught if the emulator reports a fault
+or if a result differs from NumPy's; it survives if neither happens.  A survivor is either equivalent (the change does
+not matter) or a hole in the cases.  Mutants that do not compile do not count.
 """
 
 import argparse
@@ -36,6 +36,8 @@ from minigrad.gpu.sources import kernel_folder, kernel_names, kernel_source, rep
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_mutants.md"
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
+# Every function of common.cuh is used by one of these.
+USERS = ("relu", "arithmetic", "max_pool2d", "reduce", "softmax", "lrn_within_map", "dropout")
 HEADERS = sorted(path.name for path in kernel_folder().glob("*.cuh"))
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
@@ -100,11 +102,8 @@ def cases_that_run(name: str) -> list[tuple[Case, str]]:
 
     Those come first that need the fewest libraries and are the smallest: most mutants are caught by the first.
     """
-    files = [name]
-    if name in HEADERS:
-        files = [file for file in kernel_names() if name in included(file)]
-        if name == "common.cuh":
-            files = [file for file in kernel_names() if not file.startswith("ladder/")]
+    users = USERS if name == "common.cuh" else [file for file in kernel_names() if name in included(file)]
+    files = users if name in HEADERS else [name]
     cases = {case.name: case for file in files for case in cases_of(file)}.values()
 
     def order(one: tuple[Case, str]) -> tuple[bool, str, int]:
