@@ -341,6 +341,8 @@ _ALL = [
     _reduction("mean of long columns", lambda x: F.mean(x, 0), (20011, 2)),
     _reduction("max of columns", lambda x: F.max(x, 0), (71, 67), "dy dx"),
     _reduction("max", lambda x: F.max(x), (71, 1067), "dx"),
+    _reduction("sum of whole tiles of columns", lambda x: F.sum(x, 0), (300, 64)),
+    _reduction("max of whole tiles of columns", lambda x: F.max(x, 0), (300, 64), "dy dx"),
     Case("max of few columns", ("reduce",), lambda x: F.max(x, 0), {"x": (9001, 3)}, {"x": (10**7, 3)}, backward="dx"),
     Case(
         "compare",
