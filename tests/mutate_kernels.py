@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_muta
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
 # Every function of common.cuh is used by one of these.
-USERS = ("relu", "arithmetic", "max_pool2d", "reduce", "softmax", "lrn_within_map", "dropout")
+USERS = ("relu", "tanh", "arithmetic", "max_pool2d", "reduce", "softmax", "lrn_within_map", "dropout")
 HEADERS = sorted(path.name for path in kernel_folder().glob("*.cuh"))
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
