@@ -85,6 +85,23 @@ def move(source: PathLike, place: PathLike) -> None:
     _rename(source, place)
 
 
+def link(source: PathLike, place: PathLike, refuse: Callable[[str], Exception] | None = None) -> None:
+    """Make `place` another name of a file, at once, in place of what was there; a copy where there are no hard links.
+
+    refuse: as in `writing`.
+    """
+    name = f"{os.fspath(place)}.{secrets.token_hex(6)}.tmp"
+    with hold():
+        try:
+            os.link(source, name)
+            _rename(name, place)
+            return
+        except OSError:
+            _remove(name)
+    with writing(place, refuse) as file, open_regular(source) as content:
+        shutil.copyfileobj(content, file)
+
+
 def _rename(source: PathLike, place: PathLike) -> None:
     os.replace(source, place)
     with suppress(OSError):  # the new name too; some systems cannot do that for a folder
