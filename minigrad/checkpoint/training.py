@@ -68,9 +68,9 @@ def load_training(
 ) -> dict[str, Any]:
     """Go on from a file of `save_training`: bring the objects to what they were, and return the values by name.
 
-    Give every object that was saved, under its name; what was saved and is not given, or is given and
-    was not saved, is an error: a forgotten optimiser would start afresh, and nobody would see it.  The generators of all
-    devices go on, too.  `training_values` returns the values alone, without any object.
+    Give every object that was saved, under its name; what was saved and is not given, or is given and was not saved, is
+    an error: a forgotten optimiser would start afresh, and nobody would see it.  The generators of all devices go on,
+    too.  `training_values` returns the values alone, without any object.
 
     CheckpointError where the file is missing, damaged, of a newer format or no training, and where an object does not
     fit: then all of them, and the generators, are as they were.
