@@ -23,7 +23,7 @@ TEST_DEVICE = os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")
 
 # What is tested on any device: the files tests/test_<name>.py.  The others bring their devices along, or have none.
 ANY_DEVICE = frozenset(
-    "arithmetic astype avg_pool2d compare concat conv2d copy cross_entropy dropout gemm gpu init linear lrn "
+    "arithmetic astype avg_pool2d clipping compare concat conv2d copy cross_entropy dropout gemm gpu init linear lrn "
     "lrn_within_map matmul max_pool2d nn optim pad pointwise reduce relu shape sigmoid softmax tanh tensor".split()
 )
 
