@@ -29,8 +29,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
     before, as torch.nn.utils.clip_grad_norm_ does; on a card it waits for it.  Summed in float64, in an order that does
     not depend on the number of threads.
 
-    ArgumentError for a max_norm that is not above 0.  NotFiniteError, which names the parameter, where a gradient holds nan
-    or inf: scaling would hide it; the gradients are as they were then.
+    ArgumentError for a max_norm that is not above 0.  NotFiniteError, which names the parameter, where a gradient holds
+    nan or inf: scaling would hide it; the gradients are as they were then.
     """
     if isinstance(parameters, Tensor):
         raise ArgumentError("clip_grad_norm_: parameters must be a list of tensors, got one tensor: put it in a list")
