@@ -2,6 +2,7 @@
 
 python examples/alexnet_imagenet.py                    ten classes of rendered pictures, a few minutes on two cores
 python examples/alexnet_imagenet.py --data DIR         DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
+python examples/alexnet_imagenet.py --resume runs/NAME go on with a run that was stopped, as if it had not been
 python examples/alexnet_imagenet.py --evaluate WEIGHTS [--data DIR]
 python examples/alexnet_imagenet.py --predict WEIGHTS IMAGE...
 """
@@ -30,6 +31,20 @@ import numpy as np
 from alexnet import AlexNet
 from alexnet_options import WARM_UP, Recipe, parse, recipe_for
 from command_line import command, new_run, run_job, word
+from going_on import (
+    CHECKPOINTS,
+    CONFIG,
+    Course,
+    as_before,
+    check_data,
+    config_before,
+    facts_of_data,
+    options_for_config,
+    run_and_checkpoint,
+    scale_rates,
+    stats_as_values,
+    stats_of_values,
+)
 from progress import progress
 from run_folder import Log, Run
 from trained import PREPARATION, WEIGHTS, Trained, readable
@@ -38,17 +53,16 @@ from training import Scores, train_epoch
 import minigrad
 from minigrad import optim
 from minigrad.base import files
+from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.demo_set import make_demo_set
 from minigrad.errors import ArgumentError, DataError, printable
-
-CONFIG = "config.json"  # of a run: its recipe, its classes, and where its images are
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     minigrad.manual_seed(options.seed)
-    job = predict if options.predict else evaluate_weights if options.evaluate else train
+    job = predict if options.predict else evaluate_weights if options.evaluate else resume if options.resume else train
     return run_job("alexnet_imagenet.py", job, options)
 
 
@@ -63,15 +77,35 @@ def train(options: argparse.Namespace) -> None:
         train_net(run, options, root, train_set, val_set, begin)
 
 
+def resume(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    folder, path = run_and_checkpoint(options.resume)
+    with Run(folder, new=False) as run:
+        config, saved = config_before(folder, Checkpoints(folder / CHECKPOINTS), path)
+        options = as_before(options, config["options"])
+        minigrad.manual_seed(options.seed)
+        root = options.data or Path(config["data"])
+        if options.data is None and not root.is_dir():
+            root = demo_set(options.tiny) if config["demo"] else root
+        train_set, val_set = ImageFolder(root, "train"), ImageFolder(root, "val", limit=options.val_limit)
+        check_data(config, root, train_set, val_set)
+        train_net(run, options, root, train_set, val_set, begin, config, saved, path)
+
+
 def train_net(
-    run: Run, options: argparse.Namespace, root: Path, train_set: ImageFolder, val_set: ImageFolder, begin: float
-) -> None:
+    run: Run, options: argparse.Namespace, root: Path, train_set: ImageFolder, val_set: ImageFolder, begin: float,
+    before: dict[str, Any] | None = None, saved: dict[str, Any] | None = None, path: Path | None = None,
+) -> None:  # fmt: skip
+    """Train in the run's folder; before, saved, path: its configuration, its checkpoint's values, and where that is."""
     recipe, report = recipe_for(options), Report()
     print(
         f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes "
         f"from {printable(root)}"
     )
-    stats = compute_stats(train_set, max_images=options.stats_images, workers=options.workers, report=report)
+    if saved is None:
+        stats = compute_stats(train_set, max_images=options.stats_images, workers=options.workers, report=report)
+    else:
+        stats = stats_of_values(saved["stats"])
     model = AlexNet(len(train_set.classes), options.preset, options.devices, dropout=recipe.dropout)
     net = Trained(model, options.preset, train_set.classes, stats)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
@@ -80,9 +114,9 @@ def train_net(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
-    if recipe.fit_images:
+    if recipe.fit_images and saved is None:
         fit_to_data(net, loader, recipe.fit_images)
-    first_kernels = model.state_dict()["conv1.weight"]
+    first_kernels = model.state_dict()["conv1.weight"] if saved is None else saved["first_kernels"]
     steps = recipe.epochs * len(loader) if options.steps is None else options.steps
     recipe = replace(recipe, epochs=math.ceil(steps / len(loader)))
     optimizer = optim.SGD(
@@ -90,15 +124,34 @@ def train_net(
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",
     )  # fmt: skip
     each_step, each_epoch = schedules(optimizer, recipe, steps)
-    run.write(CONFIG, config_of(options, recipe, root, train_set, val_set, str(stats)))
+    config = config_of(options, recipe, root, train_set, val_set, str(stats), before)
+    course = Course(
+        run, loader, Checkpoints(run.path / CHECKPOINTS, options.keep_checkpoints), options.checkpoint_minutes,
+        {"model": model, "optimizer": optimizer, "schedule": each_step or each_epoch},
+        {"config": config, "stats": stats_as_values(stats), "first_kernels": first_kernels},
+    )  # fmt: skip
+    if saved is not None:
+        course.go_on(path)
+        if recipe.lr != before["recipe"]["lr"]:
+            scale_rates(optimizer, each_step or each_epoch, recipe.lr / before["recipe"]["lr"])
+        if course.epoch > recipe.epochs and tested_to_the_end(run.path, course.step):
+            print(
+                f"the run is complete: it has done its {steps} steps; --resume {word(run.path)} --epochs "
+                f"{2 * recipe.epochs} trains on"
+            )
+            return
+        print(f"going on after step {course.step} of {steps}, in epoch {course.epoch}")
+    elif before is not None:
+        print("no checkpoint yet: the run begins anew")
+    run.write(CONFIG, json.dumps(config, indent=2) + "\n")
 
-    log, step, run.save, run.planned = run.log, 0, net.save, steps
-    for epoch in range(1, recipe.epochs + 1):
-        left = min(len(loader), steps - step)
+    log, step, run.save, run.checkpoint, run.planned = run.log, course.step, net.save, course.save, steps
+    for epoch in range(course.epoch, recipe.epochs + 1):
+        left = min(len(loader) - course.batch, steps - step)
         with progress(left, f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
             step = train_epoch(
-                model, first(loader.epoch(epoch - 1), left), optimizer, net.device,
-                epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step,
+                model, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
+                epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step, after_step=course.after_step,
             )  # fmt: skip
         one = net.test(val_set, options.workers, report, ten=False, step=step)
         log.add(split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5)
@@ -106,6 +159,7 @@ def train_net(
         print(f"epoch {epoch}: {describe(one)}, one view")
         if each_epoch is not None and each_epoch.step(1 - one.top1):
             print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
+        course.after_epoch(one.top1)
         run.keep(last=epoch == recipe.epochs)
         warn_of_plateau(log, len(net.classes), step)
     trained = time.perf_counter()
@@ -118,6 +172,14 @@ def train_net(
     tell(run, report, drawn, trained - begin, time.perf_counter() - begin)
     suggest(run.path, options, recipe.epochs)
     run.check()
+
+
+def tested_to_the_end(run: Path, step: int) -> bool:
+    """Whether metrics.json has the scores with ten views, after that step."""
+    try:
+        return bool(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["ten_views"]["step"] == step)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def evaluate_weights(options: argparse.Namespace) -> None:
@@ -229,15 +291,21 @@ def warn_of_plateau(log: Log, num_classes: int, step: int) -> None:
         )
 
 
-def config_of(options: Any, recipe: Recipe, root: Path, train_set: Any, val_set: Any, stats: str) -> str:
-    config = {
+def config_of(
+    options: Any, recipe: Recipe, root: Path, train_set: Any, val_set: Any, stats: str, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What is in config.json; of a run that goes on, when it was begun and by which command is told too."""
+    began = {"command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    if before is not None:
+        again = [*before.get("resumed", []), began]
+        began = {"command": before["command"], "started": before["started"], "resumed": again}
+    return {
         "preset": options.preset, "devices": options.devices, "seed": options.seed, "recipe": asdict(recipe),
-        "data": str(root.resolve()), "classes": list(train_set.classes),
-        "train_images": len(train_set), "val_images": len(val_set), "statistics": stats,
-        "command": sys.argv[1:], "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "options": options_for_config(options),
+        "data": str(root.resolve()), "demo": options.data is None, **facts_of_data(train_set, val_set),
+        "statistics": stats, **began,
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    return json.dumps(config, indent=2) + "\n"
 
 
 # ---------------------------------------------------------------- the end of a run

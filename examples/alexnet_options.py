@@ -65,6 +65,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"), help="print the five likeliest classes of each image"
     )
+    what.add_argument(
+        "--resume", type=any_path, metavar="RUN",
+        help="go on with a run that was stopped: its folder, or one of its checkpoints; its options hold, but for "
+        "those given here",
+    )  # fmt: skip
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", type=any_path, metavar="DIR",
@@ -107,6 +112,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
     )
     out.add_argument("--name", type=folder_name, help="name of this run (default: numbered)")
+    out.add_argument(
+        "--checkpoint-minutes", type=number, default=10.0, metavar="M",
+        help="minutes between two checkpoints within an epoch (default: %(default)g)",
+    )  # fmt: skip
+    out.add_argument(
+        "--keep-checkpoints", type=whole, default=2, metavar="N",
+        help="checkpoints that stay, besides the best (default: %(default)s; one takes 0.5 GB)",
+    )  # fmt: skip
     out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
     out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")
     options = parser.parse(arguments)

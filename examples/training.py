@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,14 +51,16 @@ def train_epoch(
     log: Log,
     bar: Any,
     schedule: Any = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> int:
     """One pass over the batches (.images, .labels); returns the number of the next step.
 
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.
-    `schedule`, where given, sets the learning rate before every step.  TrainingError where the loss or an output is
-    not finite.  An interruption in the middle of a step leaves the weights of the step before: an update is done
-    whole, with its row of the log, or not at all.
+    `schedule`, where given, sets the learning rate before every step.  after_step is called after each with the number
+    of steps done, before anything can interrupt.  TrainingError where the loss or an output is not finite.  An
+    interruption in the middle of a step leaves the weights of the step before: an update is done whole, with its row of
+    the log, or not at all.
     """
     model.train()
     step, mean_loss, mean_top1 = first_step, math.nan, math.nan
@@ -84,6 +86,8 @@ def train_epoch(
             speed = n / (data_s + compute_s)
             log.add(split="train", epoch=epoch, step=step, images=n, lr=lr, loss=value, top1=top1,
                     images_per_s=speed, data_s=data_s, compute_s=compute_s)  # fmt: skip
+            if after_step is not None:
+                after_step(step)
         keep = 1 - 1 / min(step - first_step, 20)  # a mean of all steps at first, of about the last 20 later
         mean_loss = value if step == first_step + 1 else keep * mean_loss + (1 - keep) * value
         mean_top1 = top1 if step == first_step + 1 else keep * mean_top1 + (1 - keep) * top1

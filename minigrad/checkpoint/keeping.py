@@ -19,7 +19,7 @@ from typing import Any
 from ..base import files
 from ..base.arguments import integer, number
 from ..errors import CheckpointError, printable
-from .training import go_on_from, read_training, save_training
+from .training import Training, go_on_from, read_training, save_training, values_of
 from .weights import PathLike
 
 _STEP = re.compile(r"step-([0-9]{8,})\.safetensors")
@@ -84,18 +84,26 @@ class Checkpoints:
 
         CheckpointError where it cannot be read; the message names the newest of those before it that can.
         """
-        chosen = Path(path) if path is not None else self.latest()
-        if chosen is None:
-            raise CheckpointError(f"Checkpoints: there is none in {printable(self.folder)}: save one first")
-        try:
-            training = read_training(chosen)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}.  {self._instead_of(chosen)}") from error
-        values = go_on_from(training, objects)
+        values = go_on_from(self._read(path), objects)
         best = values.pop("best", None)
         self.best = None if best is None else (float(best[0]), int(best[1]))
         self._name_best()  # the process that saved it may have ended before it could
         return values
+
+    def values(self, path: PathLike | None = None) -> dict[str, Any]:
+        """The values alone, as load returns them: say, those that tell which objects to make."""
+        values = values_of(self._read(path))
+        values.pop("best", None)
+        return values
+
+    def _read(self, path: PathLike | None) -> Training:
+        chosen = Path(path) if path is not None else self.latest()
+        if chosen is None:
+            raise CheckpointError(f"Checkpoints: there is none in {printable(self.folder)}: save one first")
+        try:
+            return read_training(chosen)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}.  {self._instead_of(chosen)}") from error
 
     def _name_best(self) -> None:
         if self.best is not None and self.path(self.best[1]).exists():

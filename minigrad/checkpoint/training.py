@@ -80,7 +80,7 @@ def load_training(
 
 def training_values(path: PathLike) -> dict[str, Any]:
     """The plain values of a file of `save_training`, by name, as load_training returns them; no object is needed."""
-    return _values(read_training(path))
+    return values_of(read_training(path))
 
 
 # ---------------------------------------------------------------- reading
@@ -148,7 +148,7 @@ def go_on_from(training: Training, given: Mapping[str, Any]) -> dict[str, Any]:
         set_rng_state(facts["rng"])
         for name, value in stateful.items():
             _load_into(value, _restored(saved[name], arrays))
-        return _values(training)
+        return values_of(training)
     except BaseException as error:
         set_rng_state(rng_before)
         for name_before, state in before.items():
@@ -158,7 +158,8 @@ def go_on_from(training: Training, given: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"load_training: {where}: {name}: {error}") from error
 
 
-def _values(training: Training) -> dict[str, Any]:
+def values_of(training: Training) -> dict[str, Any]:
+    """The plain values, by name."""
     return {name: _restored(value, training.arrays) for name, value in training.facts["values"].items()}
 
 
