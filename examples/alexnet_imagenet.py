@@ -44,15 +44,17 @@ from going_on import (
     scale_rates,
     stats_as_values,
     stats_of_values,
+    where_it_began,
 )
-from progress import progress
-from run_folder import Log, Run
+from progress import progress, warn
+from run_folder import Log, Run, TrainingError
 from trained import PREPARATION, WEIGHTS, Trained, readable
 from training import Scores, train_epoch
 
 import minigrad
 from minigrad import optim
 from minigrad.base import files
+from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.demo_set import make_demo_set
@@ -144,24 +146,14 @@ def train_net(
     elif before is not None:
         print("no checkpoint yet: the run begins anew")
     run.write(CONFIG, json.dumps(config, indent=2) + "\n")
+    course.begin()
 
-    log, step, run.save, run.checkpoint, run.planned = run.log, course.step, net.save, course.save, steps
-    for epoch in range(course.epoch, recipe.epochs + 1):
-        left = min(len(loader) - course.batch, steps - step)
-        with progress(left, f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
-            step = train_epoch(
-                model, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
-                epoch=epoch, first_step=step, log=log, bar=bar, schedule=each_step, after_step=course.after_step,
-            )  # fmt: skip
-        one = net.test(val_set, options.workers, report, ten=False, step=step)
-        log.add(split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5)
-        run.score("one_view", one, views=1, epoch=epoch, step=step)
-        print(f"epoch {epoch}: {describe(one)}, one view")
-        if each_epoch is not None and each_epoch.step(1 - one.top1):
-            print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
-        course.after_epoch(one.top1)
-        run.keep(last=epoch == recipe.epochs)
-        warn_of_plateau(log, len(net.classes), step)
+    run.save, run.checkpoint, run.planned = net.save, course.save, steps
+    try:
+        learn(course, net, recipe, (each_step, each_epoch), val_set, options.workers, report)
+    except TrainingError as error:
+        raise TrainingError(f"{error}.  {where_it_began(course, net, train_set.paths)}") from error
+    step = course.step
     trained = time.perf_counter()
     scores = net.test(val_set, options.workers, report, ten=True, step=step)
     run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step)
@@ -172,6 +164,40 @@ def train_net(
     tell(run, report, drawn, trained - begin, time.perf_counter() - begin)
     suggest(run.path, options, recipe.epochs)
     run.check()
+
+
+def learn(
+    course: Course, net: Trained, recipe: Recipe, schedules: tuple[Any, Any], val_set: ImageFolder, workers: int,
+    report: Report,
+) -> None:  # fmt: skip
+    """Train from where the course is, epoch by epoch, with a test at the end of each."""
+    plateau = Plateau(course.run.log, len(net.classes))
+
+    def after_step(step: int) -> None:
+        course.after_step(step)
+        plateau.look(step)
+
+    run, loader, optimizer, (each_step, each_epoch) = course.run, course.loader, course.objects["optimizer"], schedules
+    for epoch in range(course.epoch, recipe.epochs + 1):
+        left = min(len(loader) - course.batch, run.planned - course.step)
+        with progress(left, f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
+            step = train_epoch(
+                net.model, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
+                epoch=epoch, first_step=course.step, log=run.log, bar=bar, schedule=each_step,
+                after_step=after_step,
+            )  # fmt: skip
+        one = net.test(val_set, workers, report, ten=False, step=step)
+        with hold(finish=True):  # or a checkpoint could have one half of it
+            run.log.add(
+                split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5
+            )
+            run.score("one_view", one, views=1, epoch=epoch, step=step)
+            reduced = each_epoch is not None and each_epoch.step(1 - one.top1)
+            course.after_epoch(one.top1)
+        print(f"epoch {epoch}: {describe(one)}, one view")
+        if reduced:
+            print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
+        run.keep(last=epoch == recipe.epochs)
 
 
 def tested_to_the_end(run: Path, step: int) -> bool:
@@ -281,14 +307,23 @@ def first(batches: Any, count: int) -> Iterator[Any]:
         batches.close()
 
 
-def warn_of_plateau(log: Log, num_classes: int, step: int) -> None:
-    """AlexNet may sit at the loss of guessing for long: say so while something can be done about it."""
-    recent, chance = log.column("train", "loss")[-50:], math.log(num_classes)
-    if step >= 100 and abs(float(recent.mean()) - chance) < 0.02 * chance:
-        print(
-            f"warning: after {step} steps the loss is still {recent.mean():.3f}, that of guessing (ln {num_classes} = "
-            f"{chance:.3f}): a known plateau of AlexNet; --preset trainable leaves it early, or try another --lr"
-        )
+class Plateau:
+    """AlexNet may sit at the loss of guessing for long: say so while it does, at step 100, 200, 400, ..."""
+
+    def __init__(self, log: Log, num_classes: int):
+        self.log, self.num_classes, self.next = log, num_classes, 100
+
+    def look(self, step: int) -> None:
+        if step < self.next:
+            return
+        self.next = 2 * step
+        losses = [row["loss"] for row in self.log.rows[-60:] if row["split"] == "train"][-50:]
+        recent, chance = sum(losses) / len(losses), math.log(self.num_classes)
+        if abs(recent - chance) < 0.02 * chance:
+            warn(
+                f"after {step} steps the loss is still {recent:.3f}, that of guessing (ln {self.num_classes} = "
+                f"{chance:.3f}): a known plateau of AlexNet; --preset trainable leaves it early, or try another --lr"
+            )
 
 
 def config_of(
@@ -374,23 +409,23 @@ def tell(run: Run, report: Report, drawn: list[str], trained: float, total: floa
     print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
     if report.skipped:
         print(report)
-    names = [CONFIG, "log.csv", "metrics.json", WEIGHTS, PREPARATION, *drawn]
+    names = [CONFIG, "log.csv", "metrics.json", WEIGHTS, PREPARATION, CHECKPOINTS, *drawn]
     print(f"In {printable(run.path)}: {', '.join(name for name in names if (run.path / name).exists())}")
 
 
 def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
     """What to do next, as commands that work in the folder where this one was given."""
     weights, testing = word(run / WEIGHTS), ("devices", "workers", "val_limit")
-    anew = ("epochs", "steps", "name")
+    longer = command(options, "--resume", word(run), "--epochs", str(4 * epochs), keep=())
     print("Try next:")
-    print(f"  {command(options, '--epochs', str(4 * epochs), drop=anew)}    # anew, and for longer: longer is better")
+    print(f"  {longer}    # go on: longer is better")
     print(f"  {command(options, '--evaluate', weights, keep=testing)}")
     print(f"  {command(options, '--predict', weights, keep=['devices'])} IMAGE...")
     if len(options.devices) > 1:
         one = command(options, "--devices", options.devices[0], drop=("devices", "name"))
         print(f"  {one}    # the same net on one device")
     if not options.data:
-        yours = command(options, "--data", drop=(*anew, "tiny"))
+        yours = command(options, "--data", drop=("epochs", "steps", "name", "tiny"))
         print(f"  {yours} DIR    # your own pictures: DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg")
 
 

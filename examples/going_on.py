@@ -11,19 +11,23 @@ import argparse
 import json
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from command_line import word
 from interruption import asked_to_keep
 from progress import warn
-from run_folder import Run, cause
+from run_folder import Run, TrainingError, cause
+from training import not_finite
 
 import minigrad
+import minigrad.functional as F
+from minigrad import Tensor
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, ImageStats, Loader, RgbPCA
-from minigrad.errors import ArgumentError, CheckpointError, DataError, printable
+from minigrad.errors import ArgumentError, CheckpointError, DataError, NotFiniteError, printable, some
+from minigrad.optim import Schedule
 
 CHECKPOINTS = "checkpoints"  # the folder of them, in a run's folder
 CONFIG = "config.json"
@@ -51,7 +55,7 @@ class Course:
         self.epoch, self.batch, self.step = 1, 0, 0
         self.score: float | None = None  # of the last test, until it is saved
         self.rng = minigrad.get_rng_state()
-        self._saved = (0, 0)
+        self._saved = (0, -1)
         self._last = time.monotonic()
 
     def go_on(self, path: Path | None) -> None:
@@ -62,25 +66,42 @@ class Course:
         self.run.scores.update(values["scores"])
         self.rng, self._saved = minigrad.get_rng_state(), (self.epoch, self.step)
 
+    def begin(self) -> None:
+        """Write the first checkpoint of a new run; where that cannot be, it is said."""
+        if self.step == 0:
+            self._try_to_save()
+
     def after_step(self, step: int) -> None:
         """To be called inside hold(), when a step is whole; writes a checkpoint where it is time."""
         self.step, self.batch = step, self.loader.position[1]
         self.rng = minigrad.get_rng_state()
         if asked_to_keep() or time.monotonic() - self._last >= 60 * self.minutes:
-            self._last = time.monotonic()
-            try:
-                self.save()
-            except (OSError, CheckpointError) as error:
-                warn(f"no checkpoint could be written ({cause(error)}): training goes on, and the next one is tried")
+            self._try_to_save()
 
     def after_epoch(self, score: float) -> None:
         """To be called when the epoch's test is done: score is the higher, the better."""
         self.epoch, self.batch, self.score = self.epoch + 1, 0, score
 
+    def _try_to_save(self) -> None:
+        self._last = time.monotonic()
+        try:
+            self.save()
+        except (OSError, CheckpointError) as error:
+            warn(f"no checkpoint could be written ({cause(error)}): training goes on, and the next one is tried")
+
     def save(self) -> None:
-        """Write a checkpoint, where there is none of this place; CheckpointError where that cannot be."""
+        """Write a checkpoint, where there is none of this place; CheckpointError where that cannot be.
+
+        TrainingError where the net has diverged: the checkpoints from before are the ones to go on from.
+        """
         if self._saved == (self.epoch, self.step):
             return
+        spoilt = not_finite(self.objects["model"].state_dict())
+        if spoilt:
+            raise TrainingError(
+                f"after step {self.step} there are nan or inf in {some(spoilt, 3)}: the net has diverged, it is not "
+                "kept; weights saved earlier are kept; start again with a lower --lr"
+            )
         minigrad.set_rng_state(self.rng)  # a step that was cut off has drawn from them
         place = {"epoch": self.epoch, "batch": self.batch}
         known = {"rows": len(self.run.log.rows), "scores": self.run.scores}
@@ -99,6 +120,49 @@ def stats_as_values(stats: ImageStats) -> dict[str, Any]:
 def stats_of_values(values: Mapping[str, Any]) -> ImageStats:
     pca = RgbPCA(values["eigenvectors"], values["sd"])
     return ImageStats(values["mean_image"], values["mean_rgb"], pca, *values["counts"])
+
+
+# ---------------------------------------------------------------- a net that has diverged
+
+
+def where_it_began(course: Course, net: Any, names: Sequence[str]) -> str:
+    """Which op, in which direction, first made nan or inf, and of which pictures: said in a sentence.
+
+    Goes back to the last checkpoint and does its steps again, the same bits, with every result looked at.  The objects
+    of the course are left wherever that ends.
+    """
+    try:
+        values = course.kept.load(None, **course.objects)
+    except CheckpointError:
+        return "There is no checkpoint to look for the cause from"
+    optimizer, schedule, step = (*(course.objects[name] for name in ("optimizer", "schedule")), values["step"])
+    warn(f"looking for the cause: the steps after {step} are done again, and every result of them is looked at")
+    net.model.train()
+    epoch, batch_number = values["epoch"], values["batch"]
+    while step <= course.step:
+        batches = course.loader.epoch(epoch - 1, batch_number)
+        for batch in batches:
+            step += 1
+            pictures = f"step {step}, of {some([printable(names[i]) for i in batch.indices], 3)}"
+            try:
+                with minigrad.debug(check_finite=True):
+                    optimizer.zero_grad()
+                    F.cross_entropy(net.model(Tensor(batch.images, device=net.device)), batch.labels).backward()
+            except NotFiniteError as error:
+                batches.close()
+                return f"It began in {pictures}: {error}"
+            optimizer.step()
+            if isinstance(schedule, Schedule):
+                schedule.step()
+            spoilt = not_finite(net.model.state_dict())
+            if spoilt:
+                batches.close()
+                return f"It began in {pictures}: all gradients were finite, the update made nan or inf in {spoilt[0]}"
+            if step > course.step:
+                break
+        batches.close()
+        epoch, batch_number = epoch + 1, 0
+    return "Done again, its steps gave finite numbers: was something outside at fault, memory say?"
 
 
 # ---------------------------------------------------------------- a run of before

@@ -273,4 +273,5 @@ class Run:
         with suppress(OSError):
             for name in (*self._texts, LOCK):
                 (self.path / name).unlink(missing_ok=True)  # the signal may have come before it was written
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
             self.path.rmdir()

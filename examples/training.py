@@ -71,10 +71,13 @@ def train_epoch(
         logits = model(Tensor(batch.images, device=device))
         loss = F.cross_entropy(logits, batch.labels)
         value, answer = loss.item(), logits.numpy()
+        advice = f"start again with a lower --lr than {lr:g}"
         if not math.isfinite(value):
-            raise TrainingError(f"the loss is {value} at step {step}: start again with a lower --lr than {lr:g}")
+            raise TrainingError(f"the loss is {value} at step {step + 1}: {advice}")
         if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
-            raise TrainingError(f"an output is not finite at step {step}: start again with a lower --lr than {lr:g}")
+            raise TrainingError(
+                f"an output is not finite at step {step + 1}: start again with a lower --lr than {lr:g}"
+            )
         top1 = float(np.mean(rivals(answer, batch.labels) == 0))
         loss.backward()
         with hold(finish=True):
@@ -110,12 +113,17 @@ def logits_of(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
     return logits.reshape(-1, views, logits.shape[1])
 
 
+def not_finite(state: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of the arrays that hold nan or inf."""
+    return [name for name, array in state.items() if not np.isfinite(array).all()]
+
+
 def check_before_saving(model: nn.Module, state: Mapping[str, np.ndarray], image: np.ndarray, device: str) -> None:
     """TrainingError where a net has diverged: where its weights, or its answers to an image (C, H, W), are not finite.
 
     Weights of 1e20 are finite, yet their products are not: hence the image.
     """
-    spoilt = [name for name, array in state.items() if not np.isfinite(array).all()]
+    spoilt = not_finite(state)
     if not spoilt and not np.isfinite(logits_of(model, image[None], device)).all():
         spoilt = ["the outputs"]
     if spoilt:

@@ -387,3 +387,45 @@ def test_a_folder_that_is_removed_is_made_again(folder, tmp_path, capsys, monkey
     code, out, err = main(capsys, *RUN, *where)
     assert code == 0, err
     assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_net_that_diverges_is_traced_to_its_layer_and_its_pictures(folder, tmp_path, capsys, monkeypatch):
+    """A picture is spoilt in step 7; the last checkpoint is after step 4."""
+
+    def train_epoch(model, batches, *args, real=alexnet_imagenet.train_epoch, **options):
+        def spoilt():
+            for i, batch in enumerate(batches):
+                if options["epoch"] == 2 and i == 2:
+                    batch.images[1, 2, 100, 100] = np.inf
+                yield batch
+
+        return real(model, spoilt(), *args, **options)
+
+    monkeypatch.setattr(alexnet_imagenet, "train_epoch", train_epoch)
+    where = ["--data", folder, "--devices", "cpu:0,cpu:1", "--out", tmp_path, "--name", "r"]
+    code, out, err = main(capsys, *RUN, *where)
+    assert code == 1 and "the loss is nan at step 7: start again with a lower --lr" in err
+    assert "looking for the cause: the steps after 4 are done again" in err
+    assert "Done again, its steps gave finite numbers" in err  # the loader's pictures were in order
+    assert "The net after 4 of 12 steps is in" in out
+
+    monkeypatch.undo()
+    for module in (alexnet_imagenet, trained):
+        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+    code, out, err = main(capsys, *RUN, *where[:-1], "s", "--lr", "1e6")
+    assert code == 1
+    found = err.split("It began in step ")[1]
+    assert ".png" in found and "conv2d at alexnet.py:" in found and "self.conv" in found and "nan or inf" in found, err
+
+
+def test_a_plateau_is_said_while_it_lasts(capsys):
+    log = run_folder.Log(Path("nowhere"))
+    log.whole = False
+    plateau, told = alexnet_imagenet.Plateau(log, 3), []
+    for step in range(1, 901):
+        log.add(split="train", step=step, loss=1.1 if step < 500 else 0.3)
+        plateau.look(step)
+        if "that of guessing (ln 3 = 1.099)" in capsys.readouterr().err:
+            told.append(step)
+    assert told == [100, 200, 400]

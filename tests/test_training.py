@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path):
     model, (batch,) = Linear(), batches(1)
     batch.images[0] = np.nan
     before = model.state_dict()
-    with tqdm(disable=True) as bar, pytest.raises(TrainingError, match="loss is nan at step 0.*lower --lr than 0.1"):
+    with tqdm(disable=True) as bar, pytest.raises(TrainingError, match="loss is nan at step 1.*lower --lr than 0.1"):
         train_epoch(
             model, [batch], optim.SGD(model.parameters(), 0.1), "cpu:0",
             epoch=1, first_step=0, log=Log(tmp_path / "log.csv"), bar=bar,
@@ -250,7 +250,7 @@ def test_top1_of_a_step_does_not_count_ties(tmp_path):
 def test_an_output_of_minus_infinity_stops_the_training_though_the_loss_is_finite(tmp_path):
     (batch,) = batches(1)
     batch.labels[:], batch.bias = 0, np.float32([0, 0, 0, -np.inf, 0, 0, 0])
-    with pytest.raises(TrainingError, match="an output is not finite at step 0.*lower --lr than 0.1"):
+    with pytest.raises(TrainingError, match="an output is not finite at step 1.*lower --lr than 0.1"):
         train_on(batch, tmp_path)
 
 
