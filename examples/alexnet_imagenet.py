@@ -49,7 +49,7 @@ from going_on import (
 from progress import progress, warn
 from run_folder import Log, Run, TrainingError
 from trained import PREPARATION, WEIGHTS, Trained, readable
-from training import Scores, train_epoch
+from training import Inputs, Scores, train_epoch
 
 import minigrad
 from minigrad import optim
@@ -112,7 +112,7 @@ def train_net(
     net = Trained(model, options.preset, train_set.classes, stats)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
 
-    loader = Loader(
+    loader = net.loader(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
@@ -191,6 +191,7 @@ def learn(
             run.log.add(
                 split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5
             )
+            run.enter("training", run.log.speed())
             run.score("one_view", one, views=1, epoch=epoch, step=step)
             reduced = each_epoch is not None and each_epoch.step(1 - one.top1)
             course.after_epoch(one.top1)
@@ -280,9 +281,9 @@ def demo_set(tiny: bool) -> Path:
 
 def fit_to_data(net: Trained, loader: Loader, count: int) -> None:
     """Scale the first weights to `count` training views, drawn as the training will draw them."""
-    views: list[np.ndarray] = []
+    views, inputs = list[np.ndarray](), Inputs(net.device)
     for batch in loader.epoch(0):
-        views.extend(batch.images)
+        views.extend(inputs(batch).numpy())
         if len(views) >= count:
             break
     net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device))
@@ -398,13 +399,11 @@ def draw(
 
 def tell(run: Run, report: Report, drawn: list[str], trained: float, total: float) -> None:
     """How the time was spent, what was skipped, and what lies in the run's folder."""
-    log = run.log
-    data, compute = log.column("train", "data_s").sum(), log.column("train", "compute_s").sum()
-    images = int(log.column("train", "images").sum())
-    if images:
+    if run.log.steps():
+        speed = run.log.speed()
         print(
-            f"Trained on {images} images in {data + compute:.0f} s: {images / (data + compute):.1f} images/s, "
-            f"{data:.0f} s waiting for data, {compute:.0f} s computing."
+            f"Trained on {speed['images']} images in {speed['seconds']:.0f} s: {speed['images_per_s']:.1f} images/s, "
+            f"{speed['waiting_for_data']:.1%} of the time waiting for data."
         )
     print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
     if report.skipped:

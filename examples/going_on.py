@@ -19,11 +19,10 @@ from command_line import word
 from interruption import asked_to_keep
 from progress import warn
 from run_folder import Run, TrainingError, cause
-from training import not_finite
+from training import Inputs, not_finite
 
 import minigrad
 import minigrad.functional as F
-from minigrad import Tensor
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, ImageStats, Loader, RgbPCA
 from minigrad.errors import ArgumentError, CheckpointError, DataError, NotFiniteError, printable, some
@@ -63,7 +62,7 @@ class Course:
         values = self.kept.load(path, **self.objects)
         self.epoch, self.batch, self.step = values["epoch"], values["batch"], values["step"]
         self.run.log.go_on(values["rows"])
-        self.run.scores.update(values["scores"])
+        self.run.metrics.update(values["metrics"])
         self.rng, self._saved = minigrad.get_rng_state(), (self.epoch, self.step)
 
     def begin(self) -> None:
@@ -104,7 +103,7 @@ class Course:
             )
         minigrad.set_rng_state(self.rng)  # a step that was cut off has drawn from them
         place = {"epoch": self.epoch, "batch": self.batch}
-        known = {"rows": len(self.run.log.rows), "scores": self.run.scores}
+        known = {"rows": len(self.run.log.rows), "metrics": self.run.metrics}
         self.kept.save(self.step, score=self.score, **self.objects, **self.facts, **place, **known)
         self._saved, self.score, self._last = (self.epoch, self.step), None, time.monotonic()
 
@@ -138,6 +137,7 @@ def where_it_began(course: Course, net: Any, names: Sequence[str]) -> str:
     optimizer, schedule, step = (*(course.objects[name] for name in ("optimizer", "schedule")), values["step"])
     warn(f"looking for the cause: the steps after {step} are done again, and every result of them is looked at")
     net.model.train()
+    inputs = Inputs(net.device)
     epoch, batch_number = values["epoch"], values["batch"]
     while step <= course.step:
         batches = course.loader.epoch(epoch - 1, batch_number)
@@ -147,7 +147,7 @@ def where_it_began(course: Course, net: Any, names: Sequence[str]) -> str:
             try:
                 with minigrad.debug(check_finite=True):
                     optimizer.zero_grad()
-                    F.cross_entropy(net.model(Tensor(batch.images, device=net.device)), batch.labels).backward()
+                    F.cross_entropy(net.model(inputs(batch)), batch.labels).backward()
             except NotFiniteError as error:
                 batches.close()
                 return f"It began in {pictures}: {error}"

@@ -113,6 +113,13 @@ class Log:
     def column(self, split: str, name: str) -> np.ndarray:
         return np.array([row[name] for row in self.rows if row["split"] == split], dtype=float)
 
+    def speed(self) -> dict[str, Any]:
+        """Images and seconds of all training steps, images/s, and the share of the time spent waiting for data."""
+        images, data, compute = (float(self.column("train", name).sum()) for name in ("images", "data_s", "compute_s"))
+        seconds = data + compute
+        speed, share = (images / seconds, data / seconds) if seconds else (math.nan, math.nan)  # no row was saved
+        return {"images": int(images), "seconds": seconds, "images_per_s": speed, "waiting_for_data": share}
+
     def steps(self) -> int:
         """How many training steps there were."""
         return sum(row["split"] == "train" for row in self.rows)
@@ -147,7 +154,7 @@ class Run:
         self.checkpoint: Callable[[], None] | None = None  # keeps the training, so that it can go on
         self.missing: dict[str, str] = {}  # what could not be written: name -> why
         self._texts: dict[str, str] = {}
-        self.scores: dict[str, dict[str, Any]] = {}  # metrics.json
+        self.metrics: dict[str, dict[str, Any]] = {}  # what metrics.json holds
         self._lock = ExitStack()
         self._kept_at = 0  # steps after which the net was last saved
         self.planned = 0  # steps in all
@@ -166,9 +173,12 @@ class Run:
 
     def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
         """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
-        facts = {**scores._asdict(), "views": views, "epoch": epoch, "step": step}
-        self.scores[test] = {k: v if math.isfinite(v) else None for k, v in facts.items()}  # JSON knows no NaN
-        self.write("metrics.json", json.dumps(self.scores, indent=2) + "\n")
+        self.enter(test, {**scores._asdict(), "views": views, "epoch": epoch, "step": step})
+
+    def enter(self, name: str, numbers: dict[str, Any]) -> None:
+        """Enter numbers under that name in metrics.json."""
+        self.metrics[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}  # JSON knows no NaN
+        self.write("metrics.json", json.dumps(self.metrics, indent=2) + "\n")
 
     # ---------------------------------------------------------------- the net
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ class Trained:
     def ten_view(self) -> TenViews:
         return TenViews(self.model.input_size, self.stats.mean_image, PRESETS[self.preset].pixel_scale)
 
+    def loader(self, images: ImageFolder, batch_size: int, view: Any, **options: Any) -> Loader:
+        """Batches of views for the network (training.Inputs takes them).
+
+        A card is sent the pictures as bytes, a third as many or less, by the threads that load, and makes the views.
+        """
+        if not minigrad.device(self.device).on_host:
+            options |= {"pictures": True, "send": functools.partial(minigrad.Tensor, device=self.device)}
+        return Loader(images, batch_size, view, **options)
+
     # ---------------------------------------------------------------- what it says of images
 
     def test(self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
@@ -66,7 +76,7 @@ class Trained:
         TrainingError where the net answers nan or inf; it names the files, and the `step` of training, where given.
         """
         view = self.ten_view() if ten else self.center_view()
-        loader = Loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
+        loader = self.loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
         title = f"testing with {'ten views' if ten else 'one view'}"
         with progress(len(loader), title, "batches") as bar:
             return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)

@@ -40,6 +40,28 @@ def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
         yield time.perf_counter() - begin, batch
 
 
+class Inputs:
+    """Brings the images of batches to a device, for the model: float32 (N, C, H, W), or (N, V, C, H, W) with V views.
+
+    Those of some loaders are there already, sent by the threads that load.  Where a batch holds pictures as they were
+    decoded (`pictures=True` of a Loader), the device prepares them.
+    """
+
+    def __init__(self, device: str):
+        self.device = device
+        self.mean: Tensor | None = None  # the mean image, which is the same in all batches: it travels once
+
+    def __call__(self, batch: Any) -> Tensor:
+        images, views = batch.images, getattr(batch, "views", None)
+        if not isinstance(images, Tensor):
+            images = Tensor(images, device=self.device)
+        if views is None:
+            return images
+        if self.mean is None:
+            self.mean = Tensor(views.mean, device=self.device)
+        return F.prepare(images, *views._replace(mean=self.mean))
+
+
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Any],
@@ -56,28 +78,27 @@ def train_epoch(
     """One pass over the batches (.images, .labels); returns the number of the next step.
 
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
-    milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.
+    milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.  A card
+    works while Python goes on: it does the end of a step while the next batch is waited for.
     `schedule`, where given, sets the learning rate before every step.  after_step is called after each with the number
     of steps done, before anything can interrupt.  TrainingError where the loss or an output is not finite.  An
     interruption in the middle of a step leaves the weights of the step before: an update is done whole, with its row of
     the log, or not at all.
     """
     model.train()
-    step, mean_loss, mean_top1 = first_step, math.nan, math.nan
+    step, mean_loss, mean_top1, inputs = first_step, math.nan, math.nan, Inputs(device)
     for data_s, batch in timed(batches):
         begin = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
         optimizer.zero_grad()
-        logits = model(Tensor(batch.images, device=device))
+        logits = model(inputs(batch))
         loss = F.cross_entropy(logits, batch.labels)
         value, answer = loss.item(), logits.numpy()
         advice = f"start again with a lower --lr than {lr:g}"
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {step + 1}: {advice}")
         if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
-            raise TrainingError(
-                f"an output is not finite at step {step + 1}: start again with a lower --lr than {lr:g}"
-            )
+            raise TrainingError(f"an output is not finite at step {step + 1}: {advice}")
         top1 = float(np.mean(rivals(answer, batch.labels) == 0))
         loss.backward()
         with hold(finish=True):
@@ -103,13 +124,13 @@ def train_epoch(
     return step
 
 
-def logits_of(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+def logits_of(model: nn.Module, images: np.ndarray | Tensor, device: str) -> np.ndarray:
     """Logits (N, V, classes) of images (N, C, H, W), V = 1, or of V views of each, (N, V, C, H, W)."""
     model.eval()
     views = images.shape[1] if images.ndim == 5 else 1
     flat = images.reshape(-1, *images.shape[-3:])
     with minigrad.no_grad():
-        logits = model(Tensor(flat, device=device)).numpy()
+        logits = model(flat if isinstance(flat, Tensor) else Tensor(flat, device=device)).numpy()
     return logits.reshape(-1, views, logits.shape[1])
 
 
@@ -134,7 +155,7 @@ def check_before_saving(model: nn.Module, state: Mapping[str, np.ndarray], image
 
 
 def answers(
-    model: nn.Module, images: np.ndarray, device: str, names: Sequence[Any], step: int | None = None
+    model: nn.Module, images: np.ndarray | Tensor, device: str, names: Sequence[Any], step: int | None = None
 ) -> np.ndarray:
     """Like logits_of.  TrainingError where a logit is not finite: it says for which images, by `names`, and after which
     step of training.
@@ -197,10 +218,10 @@ def evaluate(
     after which `step` of training.  DataError where there is no image.
     """
     right1 = right5 = n = 0
-    total = 0.0
+    total, inputs = 0.0, Inputs(device)
     for batch in batches:
         called = [f"image {i}" if names is None else names[i] for i in batch.indices]
-        logits, target = answers(model, batch.images, device, called, step), batch.labels
+        logits, target = answers(model, inputs(batch), device, called, step), batch.labels
         log_p = log_mean_softmax(logits)
         ahead = rivals(logits[:, 0] if logits.shape[1] == 1 else log_p, target)
         right1 += int((ahead < 1).sum())

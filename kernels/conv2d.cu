@@ -22,9 +22,10 @@
 // kernels/ladder/ leads here in three steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
 // what each of them saves (benchmarks/results/kernel_ladder.md).
 
+#include "instructions.cuh"
 #include "tile_product.cuh"
 
-#define COLUMNS 128           // of a tile
+#define SPAN THREADS          // so many steps are looked up at a time, one by each thread
 #define OUTSIDE (-(1 << 30))  // a row in no image, also with a row or another OUTSIDE added: two just fit an int
 
 // The sizes in the formulas.
@@ -37,17 +38,19 @@ struct Convolution {
 
 // ---------------------------------------------------------------- the product
 
-// Where a column of `right` begins: an offset (64 bits, for it counts whole images), and the row and column of an
-// image, which may be in the padding.
-struct Origin {
-    long long right;
+// Where a column of `right` begins: in memory, and at which row and column of an image, which may be in the padding.
+struct __align__(16) Origin {
+    const REAL* right;
     int row, col;
 };
 
-// How far a depth index leads from there; and along a row of `left`.
-struct Step {
+// How far a depth index leads from there (64 bits, for it may count whole images); and along a row of `left`.
+struct __align__(16) Step {
     long long right;
     int row, col;
+};
+struct Steps {
+    Step right;
     long long left;
 };
 
@@ -63,78 +66,87 @@ struct Product {
     const REAL* bias;  // a number for each row, or null
 };
 
+// What the threads of a block look up for each other, for it takes divisions.
+struct Table {
+    Origin origins[TILE_COLUMNS];
+    Step steps[SPAN];
+    long long lefts[SPAN];
+};
+
 // The factors of a product, as tile_product.cuh asks for them, in the tile at (first_row, first_column).  P is a
-// Product that has origin(column), step(k), and out_at(column): where that column of the result lies.  ALONG_K: what
+// Product that has origin(column), steps(k), and out_at(column): where that column of the result lies.  ALONG_K: what
 // lies side by side in `right` are neighbours in depth, and not neighbouring columns.
-template <int ROWS, bool ALONG_K, class P>
+template <bool ALONG_K, class P>
 struct Factors {
-    static constexpr int DEPTH = DEPTH_BYTES / sizeof(REAL);
-    static constexpr int ORIGINS = ALONG_K ? Share<COLUMNS>::STEPS : 1;  // columns a thread fetches from
-    static constexpr Share<ROWS> left = {true};
-    static constexpr Share<COLUMNS> right = {ALONG_K};
+    typedef Share<REAL, TILE_ROWS, true> Left;
+    typedef Share<REAL, TILE_COLUMNS, ALONG_K> Right;
     const P& p;
-    int first_row;
-    long long end;
-    Step (&steps)[2][DEPTH];
-    Origin origins[ORIGINS];
+    const REAL* first_left;  // of this thread's rows
+    int rows;                // that are there, from the first on
+    long long begin, end;    // of the depth: where the table begins, or will begin next
+    Table& table;
+    int done = SPAN;  // of the steps in the table
 
-    __device__ Factors(const P& p, int first_row, long long first_column, long long end, Step (&steps)[2][DEPTH])
-        : p(p), first_row(first_row), end(end), steps(steps) {
-#pragma unroll
-        for (int i = 0; i < ORIGINS; i++) {
-            long long column = first_column + right.at(i);
-            origins[i] = column < p.columns ? p.origin(column) : Origin{0, OUTSIDE, OUTSIDE};
-        }
-    }
-
-    // A step takes divisions: a few threads make those of a tile, for all.
-    __device__ void prepare(int buffer, long long first) {
+    __device__ Factors(const P& p, int first_row, long long first_column, long long begin, long long end, Table& table)
+        : p(p), first_left(p.left + (first_row + Left::at(0)) * p.left_row), rows(p.rows - first_row - Left::at(0)),
+          begin(begin), end(end), table(table) {
         int t = threadIdx.x;
-        if (t < DEPTH) steps[buffer][t] = first + t < end ? p.step(first + t) : Step{0, OUTSIDE, OUTSIDE, -1};
+        if (t < TILE_COLUMNS)
+            table.origins[t] = first_column + t < p.columns ? p.origin(first_column + t) : Origin{p.right, OUTSIDE, OUTSIDE};
     }
 
-    template <int LEFTS, int RIGHTS>
-    __device__ void fetch(REAL (&l)[LEFTS], REAL (&r)[RIGHTS], int buffer, long long) const {
-#pragma unroll
-        for (int i = 0; i < LEFTS; i++) {
-            const Step& step = steps[buffer][left.k(i)];
-            int row = first_row + left.at(i);
-            l[i] = row < p.rows && step.left >= 0 ? p.left[row * p.left_row + step.left] : REAL(0);
+    template <class LEFTS, class RIGHTS>
+    __device__ void fetch(LEFTS& lefts, RIGHTS& rights) {
+        if (done == SPAN) {
+            long long k = begin + threadIdx.x;
+            Steps steps = k < end ? p.steps(k) : Steps{{0, OUTSIDE, OUTSIDE}, -1};
+            table.steps[threadIdx.x] = steps.right;
+            table.lefts[threadIdx.x] = steps.left;
+            __syncthreads();
+            begin += SPAN;
+            done = 0;
         }
+
+        long long along = table.lefts[done + Left::k(0)];
+        const REAL* row = first_left + along;
 #pragma unroll
-        for (int i = 0; i < RIGHTS; i++) {
-            const Step& step = steps[buffer][right.k(i)];
-            const Origin& origin = origins[i % ORIGINS];
+        for (int i = 0; i < Left::COUNT; i++, row += Left::APART * p.left_row)
+            copy_async<sizeof(REAL)>(&lefts[Left::k(i)][Left::at(i)], row, along >= 0 && i * Left::APART < rows);
+
+        const REAL* from[Right::COUNT];
+        bool inside[Right::COUNT];
+#pragma unroll
+        for (int i = 0; i < Right::COUNT; i++) {
+            const Origin& origin = table.origins[Right::at(i)];
+            const Step& step = table.steps[done + Right::k(i)];
+            from[i] = origin.right + step.right;
             // One comparison tests both borders: as an unsigned number, a negative one is large.
-            bool inside = (unsigned)(origin.row + step.row) < (unsigned)p.height &
-                          (unsigned)(origin.col + step.col) < (unsigned)p.width;
-            r[i] = inside ? p.right[origin.right + step.right] : REAL(0);
+            inside[i] = (unsigned)(origin.row + step.row) < (unsigned)p.height &
+                        (unsigned)(origin.col + step.col) < (unsigned)p.width;
         }
+#pragma unroll
+        for (int i = 0; i < Right::COUNT; i++)
+            copy_async<sizeof(REAL)>(&rights[Right::k(i)][Right::at(i)], from[i], inside[i]);
+        done += Left::DEPTH;
     }
 };
 
 // This block's share of a product, out = left @ right + bias: a tile, and a part of its sums.  blockIdx.y counts tiles
 // along rows; .z counts groups, and for each part anew.
-template <int ROWS, bool ALONG_K, class P>
+template <bool ALONG_K, class P>
 __device__ __forceinline__ void multiply_tile(const P& p, long long tile, int part, long long part_depth,
                                               long long out_size) {
-    if (tile * COLUMNS >= p.columns) return;  // the same for the whole block: it meets all barriers, or none
-    int first_row = blockIdx.y * ROWS;
+    long long first_column = tile * TILE_COLUMNS, column = first_column + threadIdx.x % TILE_COLUMNS;
+    if (first_column >= p.columns) return;  // the same for the whole block: it meets all barriers, or none
+    int first_row = blockIdx.y * TILE_ROWS;
     long long begin = part * part_depth, end = min(begin + part_depth, p.depth);
-    __shared__ Step steps[2][DEPTH_BYTES / sizeof(REAL)];
-    Factors<ROWS, ALONG_K, P> factors(p, first_row, tile * COLUMNS, end, steps);
-    auto sum = tile_product<REAL, REAL, ROWS, COLUMNS>(factors, begin, end);
-#pragma unroll
-    for (int j = 0; j < sum.C; j++) {
-        long long column = tile * COLUMNS + sum.column(j);
-        if (column >= p.columns) continue;
-        REAL* out = p.out + part * out_size + p.out_at(column);
-#pragma unroll
-        for (int i = 0; i < sum.R; i++) {
-            int row = first_row + sum.row(i);
-            if (row < p.rows) out[row * p.out_row] = sum.of[i][j] + (p.bias && part == 0 ? p.bias[row] : REAL(0));
-        }
-    }
+    __shared__ Table table;
+    Factors<ALONG_K, P> factors(p, first_row, first_column, begin, end, table);
+    tile_product<REAL, Sums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
+        row += first_row;
+        if (row >= p.rows || column >= p.columns) return;
+        p.out[part * out_size + p.out_at(column) + row * p.out_row] = sum + (p.bias && part == 0 ? p.bias[row] : REAL(0));
+    });
 }
 
 // ---------------------------------------------------------------- y and dx: rows are channels, columns are pixels
@@ -175,14 +187,14 @@ struct Pixels : Product {
         int pixel = column - image * down.pixels * across.pixels;
         int row = down.start + down.stride * (pixel / across.pixels),
             col = across.start + across.stride * (pixel % across.pixels);
-        return {image * right_image + (long long)row * width + col, row, col};
+        return {right + image * right_image + (long long)row * width + col, row, col};
     }
-    __device__ Step step(long long k) const {
+    __device__ Steps steps(long long k) const {
         int channel = (int)k / (down.taps * across.taps), tap = (int)k % (down.taps * across.taps);
         int t_u = tap / across.taps, t_v = tap % across.taps;
         int u = down.first_tap + down.tap_stride * t_u, row = down.move * t_u;
         int v = across.first_tap + across.tap_stride * t_v, col = across.move * t_v;
-        return {((long long)channel * height + row) * width + col, row, col,
+        return {{((long long)channel * height + row) * width + col, row, col},
                 channel * left_channel + u * kernel_width + v};
     }
     __device__ long long out_at(long long column) const {
@@ -194,7 +206,6 @@ struct Pixels : Product {
     }
 };
 
-template <int ROWS>
 __device__ __forceinline__ void forward(const REAL* x, const REAL* w, const REAL* b, REAL* y, const Convolution& c,
                                         long long part_depth) {
     const int group = blockIdx.z % c.groups, taps = c.kh * c.kw;
@@ -218,11 +229,10 @@ __device__ __forceinline__ void forward(const REAL* x, const REAL* w, const REAL
     p.out_image = c.groups * c.og * out_image;
     p.out_width = c.ow;
     p.bias = b == nullptr ? b : b + group * c.og;
-    multiply_tile<ROWS, false>(p, blockIdx.x, blockIdx.z / c.groups, part_depth, c.n * p.out_image);
+    multiply_tile<false>(p, blockIdx.x, blockIdx.z / c.groups, part_depth, c.n * p.out_image);
 }
 
 // Where w is inf or NaN, dx is NaN also at the border: taps that lead beyond y count as w * 0, not as nothing.
-template <int ROWS>
 __device__ __forceinline__ void backward_x(const REAL* dy, const REAL* w, REAL* dx, const Convolution& c,
                                            long long part_depth) {
     const int group = blockIdx.z % c.groups, taps = c.kh * c.kw;
@@ -247,7 +257,7 @@ __device__ __forceinline__ void backward_x(const REAL* dy, const REAL* w, REAL* 
     p.out_image = c.groups * c.cg * out_image;
     p.out_width = c.width;
     p.bias = nullptr;
-    multiply_tile<ROWS, false>(p, blockIdx.x / phases, blockIdx.z / c.groups, part_depth, c.n * p.out_image);
+    multiply_tile<false>(p, blockIdx.x / phases, blockIdx.z / c.groups, part_depth, c.n * p.out_image);
 }
 
 // ---------------------------------------------------------------- dw: rows are output channels, columns are c,u,v
@@ -258,19 +268,18 @@ struct Weights : Product {
     __device__ Origin origin(long long column) const {
         int channel = (int)column / (c.kh * c.kw), tap = (int)column % (c.kh * c.kw);
         int row = c.dh * (tap / c.kw), col = c.dw * (tap % c.kw);
-        return {((long long)channel * height + row) * width + col, row, col};
+        return {right + ((long long)channel * height + row) * width + col, row, col};
     }
-    __device__ Step step(long long k) const {
+    __device__ Steps steps(long long k) const {
         long long image = k / (c.oh * c.ow);
         int pixel = k - image * c.oh * c.ow;
         int row = c.sh * (pixel / c.ow) - c.top, col = c.sw * (pixel % c.ow) - c.left;
-        return {(image * c.groups * c.cg * height + row) * width + col, row, col,
+        return {{(image * c.groups * c.cg * height + row) * width + col, row, col},
                 image * c.groups * c.og * left_row + pixel};
     }
     __device__ long long out_at(long long column) const { return column; }
 };
 
-template <int ROWS>
 __device__ __forceinline__ void backward_w(const REAL* dy, const REAL* x, REAL* dw, const Convolution& c,
                                            long long part_depth) {
     const int group = blockIdx.z % c.groups;
@@ -288,42 +297,27 @@ __device__ __forceinline__ void backward_w(const REAL* dy, const REAL* x, REAL* 
     p.out = dw + group * c.og * p.columns;
     p.out_row = p.columns;
     p.bias = nullptr;
-    multiply_tile<ROWS, true>(p, blockIdx.x, blockIdx.z / c.groups, part_depth, c.groups * c.og * p.columns);
+    multiply_tile<true>(p, blockIdx.x, blockIdx.z / c.groups, part_depth, c.groups * c.og * p.columns);
 }
 
 // ---------------------------------------------------------------- entry points
 
-extern "C" __global__ __launch_bounds__(THREADS) void conv2d_forward_32(
+constexpr int RESIDENT = sizeof(REAL) == 4 ? 2 : 1;  // blocks at a time on a multiprocessor: 128 registers a thread
+
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void conv2d_forward(
     const REAL* __restrict__ x, const REAL* __restrict__ w, const REAL* __restrict__ b, int has_bias,
     REAL* __restrict__ y, Convolution c, long long part_depth) {
-    forward<32>(x, w, has_bias ? b : nullptr, y, c, part_depth);
+    forward(x, w, has_bias ? b : nullptr, y, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(THREADS) void conv2d_forward_64(
-    const REAL* __restrict__ x, const REAL* __restrict__ w, const REAL* __restrict__ b, int has_bias,
-    REAL* __restrict__ y, Convolution c, long long part_depth) {
-    forward<64>(x, w, has_bias ? b : nullptr, y, c, part_depth);
-}
-
-extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_x_32(
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void conv2d_backward_x(
     const REAL* __restrict__ dy, const REAL* __restrict__ w, REAL* __restrict__ dx, Convolution c,
     long long part_depth) {
-    backward_x<32>(dy, w, dx, c, part_depth);
+    backward_x(dy, w, dx, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_x_64(
-    const REAL* __restrict__ dy, const REAL* __restrict__ w, REAL* __restrict__ dx, Convolution c,
-    long long part_depth) {
-    backward_x<64>(dy, w, dx, c, part_depth);
-}
-
-extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_w_32(
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void conv2d_backward_w(
     const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ dw, Convolution c,
     long long part_depth) {
-    backward_w<32>(dy, x, dw, c, part_depth);
-}
-extern "C" __global__ __launch_bounds__(THREADS) void conv2d_backward_w_64(
-    const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ dw, Convolution c,
-    long long part_depth) {
-    backward_w<64>(dy, x, dw, c, part_depth);
+    backward_w(dy, x, dw, c, part_depth);
 }
 
 // y = the sum of `count` arrays of n numbers each, one after the other in `parts`.

@@ -2,7 +2,7 @@
 //
 // For linear and matmul.  minigrad/ops/_gemm.py chooses among the three that multiply: which sizes are small, and which
 // way does b lie in memory?
-//     gemm_tiles      a block makes a tile of 64 x 128, from tiles of a and b in shared memory: tile_product.cuh
+//     gemm_tiles      a block makes a tile of up to 128 x 128, from tiles of a and b in shared memory: tile_product.cuh
 //     gemm_skinny_k   c has at most 8 rows, b lies along k (w of y = x w^T): a warp makes one column of c
 //     gemm_skinny_n   c has at most 8 rows, b lies along n (w of dx = dy w): a block makes 32 columns of c
 //     column_sums     y_n = sum_m x_mn: a bias's gradient, and the sum of the parts of a split product
@@ -19,6 +19,7 @@
 //
 // T: the element type, of 4 or 8 bytes.
 
+#include "instructions.cuh"
 #include "tile_product.cuh"
 
 // Sizes, and steps in memory.
@@ -49,58 +50,72 @@ __device__ __forceinline__ SUM bias_of(const T* bias, int bias_along, long long 
 
 // ---------------------------------------------------------------- tiles
 
-#define TILE_M 64  // rows and columns of c that a block makes
-#define TILE_N 128
+// One factor of a tile, as this thread copies it.  A matrix that lies along k is copied along k.
+template <int LENGTH>
+struct Factor {
+    typedef Share<T, LENGTH, true> Along;
+    typedef Share<T, LENGTH, false> Across;
+    long long step, step_k;  // from one row (or column), and from one k, to the next
+    int count;               // rows (or columns) that are there
+    const T* next;           // the first element that this thread copies, of the next tile
 
-// The factors of a tile, as tile_product.cuh asks for them: a and b begin at its first row and its first column, of
-// which there are `rows` and `columns`.  A matrix that lies along k is fetched along k.
-struct Factors {
-    const Product& p;
-    const T *a, *b;
-    long long rows, columns, end;
-    Share<TILE_M> left;
-    Share<TILE_N> right;
+    // `matrix` begins at the tile's first row (or column), and at the first k.
+    __device__ Factor(const T* matrix, long long step, long long step_k, long long count)
+        : step(step), step_k(step_k), count((int)min(count, (long long)LENGTH)) {
+        next = matrix + (step_k == 1 ? Along::at(0) * step + Along::k(0) : Across::at(0) * step + Across::k(0) * step_k);
+    }
 
-    __device__ void prepare(int, long long) {}
-
-    template <int LEFTS, int RIGHTS>
-    __device__ void fetch(T (&l)[LEFTS], T (&r)[RIGHTS], int, long long first) const {
+    template <class SHARE, class TILE>
+    __device__ void copy(TILE& tile, int depth, long long apart) const {
+        const T* from = next;
 #pragma unroll
-        for (int i = 0; i < LEFTS; i++) {
-            long long m = left.at(i), k = first + left.k(i);
-            l[i] = m < rows && k < end ? a[m * p.a_m + k * p.a_k] : T(0);
-        }
-#pragma unroll
-        for (int i = 0; i < RIGHTS; i++) {
-            long long n = right.at(i), k = first + right.k(i);
-            r[i] = n < columns && k < end ? b[k * p.b_k + n * p.b_n] : T(0);
-        }
+        for (int i = 0; i < SHARE::COUNT; i++, from += apart)
+            copy_async<sizeof(T)>(&tile[SHARE::k(i)][SHARE::at(i)], from, SHARE::at(i) < count && SHARE::k(i) < depth);
+    }
+
+    template <class TILE>
+    __device__ void fetch(TILE& tile, int depth) {
+        if (step_k == 1)
+            copy<Along>(tile, depth, Along::APART * step);
+        else
+            copy<Across>(tile, depth, Across::APART * step_k);
+        next += Along::DEPTH * step_k;
     }
 };
 
-extern "C" __global__ __launch_bounds__(THREADS) void gemm_tiles(
+// Both of them, as tile_product.cuh asks for them.
+struct Factors {
+    Factor<TILE_ROWS> a;
+    Factor<TILE_COLUMNS> b;
+    long long depth;  // k that are left
+
+    template <class LEFT, class RIGHT>
+    __device__ void fetch(LEFT& left, RIGHT& right) {
+        int here = (int)min(depth, (long long)DEPTH_BYTES);  // where there are more than a tile has, any such number
+        a.fetch(left, here);
+        b.fetch(right, here);
+        depth -= DEPTH_BYTES / sizeof(T);
+    }
+};
+
+constexpr int RESIDENT = sizeof(T) == 4 ? 2 : 1;  // blocks at a time on a multiprocessor: 128 registers a thread
+
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gemm_tiles(
     T* __restrict__ c, const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, int bias_along,
     const __grid_constant__ Product p, Layout batch) {
-    long long tiles_m = (p.M + TILE_M - 1) / TILE_M, tiles = tiles_m * ((p.N + TILE_N - 1) / TILE_N);
+    long long tiles_m = (p.M + TILE_ROWS - 1) / TILE_ROWS, tiles = tiles_m * ((p.N + TILE_COLUMNS - 1) / TILE_COLUMNS);
     long long z = blockIdx.x / tiles, tile = blockIdx.x % tiles;
-    long long m0 = tile % tiles_m * TILE_M, n0 = tile / tiles_m * TILE_N;
+    long long m0 = tile % tiles_m * TILE_ROWS, n0 = tile / tiles_m * TILE_COLUMNS;
     long long k_begin = blockIdx.y * p.part, k_end = p.K - k_begin < p.part ? p.K : k_begin + p.part;
-    a += offset_of(batch, 0, z) + m0 * p.a_m;
-    b += offset_of(batch, 1, z) + n0 * p.b_n;
+    a += offset_of(batch, 0, z) + m0 * p.a_m + k_begin * p.a_k;
+    b += offset_of(batch, 1, z) + n0 * p.b_n + k_begin * p.b_k;
     c += (blockIdx.y * p.batches + z) * p.M * p.N;
-    Factors factors = {p, a, b, p.M - m0, p.N - n0, k_end, {p.a_k == 1}, {p.b_k == 1}};
-    auto sums = tile_product<T, SUM, TILE_M, TILE_N>(factors, k_begin, k_end);
-#pragma unroll
-    for (int i = 0; i < sums.R; i++) {
-        long long m = m0 + sums.row(i);
-        if (m >= p.M) break;
-#pragma unroll
-        for (int j = 0; j < sums.C; j++) {
-            long long n = n0 + sums.column(j);
-            // p.c_n is 1: it is the other kernels that may make c^T
-            if (n < p.N) c[m * p.c_m + n] = (T)(sums.of[i][j] + bias_of(bias, bias_along, m, n));
-        }
-    }
+    Factors factors = {{a, p.a_m, p.a_k, p.M - m0}, {b, p.b_n, p.b_k, p.N - n0}, k_end - k_begin};
+    tile_product<T, Sums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
+        long long m = m0 + row, n = n0 + threadIdx.x % TILE_COLUMNS;
+        // p.c_n is 1: it is the other kernels that may make c^T
+        if (m < p.M && n < p.N) c[m * p.c_m + n] = (T)(sum + bias_of(bias, bias_along, m, n));
+    });
 }
 
 // ---------------------------------------------------------------- few rows

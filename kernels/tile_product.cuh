@@ -2,94 +2,147 @@
 //
 //     sum_ij = sum over k of  left_ik * right_kj
 //
-// A block of threads computes a tile of ROWS x COLUMNS sums.  Tiles of both factors, with DEPTH of the k each, go
-// through shared memory, with two buffers for each: while one is multiplied, the other is filled.  A warp has
-// ROWS / WARPS rows of the sums; each of its lanes has every 32nd column of these, in registers.
+// A block of 16 x 16 threads computes a tile of TILE_ROWS x TILE_COLUMNS sums, up to 8 x 8 in the registers of each
+// thread.  Tiles of both factors, with DEPTH of the k each, go through shared memory, which has room for two pairs:
+// while one is multiplied, the other is copied there, without a register in between (copy_async).
 //
-// Where the factors lie is their own affair: FACTORS, below.
+// A thread that has read 8 numbers of either factor makes 64 products of them.  That is what the large tile is for:
+// reading takes turns with multiplying, and here it has few.  What a tile costs is where rows are few, so the host may
+// choose TILE_ROWS of 32, 48, 64, 96 or 128.
+//
+// Where the factors lie is their own affair: FACTORS, below.  How the sums of a tile are shared out among the threads,
+// and how these multiply, is that of SUMS.
 
-#define THREADS 256  // of a block
-#define WARPS (THREADS / WARP)
-#define DEPTH_BYTES 64  // DEPTH of the k are so many bytes: two pairs of tiles fit 48 KB of shared memory
-#define NEAR 8          // so many threads side by side fetch numbers that lie side by side along k
+#ifndef TILE_ROWS
+#define TILE_ROWS 64  // a multiple of 16; -D says another, or of 32 where elements have 8 bytes
+#endif
+#define TILE_COLUMNS 128
 
-// Which elements of a tile with LENGTH rows (or columns) one thread fetches: number i is at(i), with k(i).  along_k:
-// neighbours in memory are neighbours along k, and not along the rows (or columns).  Either way a warp reads whole
-// sectors of 32 bytes.
-template <int LENGTH>
+#define SIDE 16               // threads along each side of a block
+#define THREADS 256           // of a block
+#define DEPTH_BYTES 64        // DEPTH of the k are so many bytes
+#define NEAR 8                // so many threads side by side copy numbers that lie side by side along k
+
+// Which elements of a tile with LENGTH rows (or columns) a thread copies: number i of COUNT is at(i), with k(i).
+// ALONG_K: neighbours in memory are neighbours along k, and not along the rows (or columns).  Then all that a thread
+// copies has the same k; else all of it lies in the same row (or column).  Either way a warp reads whole sectors of 32
+// bytes, and writes to 32 banks.
+template <class T, int LENGTH, bool ALONG_K>
 struct Share {
-    static constexpr int STEPS = LENGTH * NEAR / THREADS;  // after so many the next k begins, if along_k
-    bool along_k;
-    __device__ int at(int i) const {
-        return along_k ? threadIdx.x / NEAR + i % STEPS * (THREADS / NEAR) : threadIdx.x % LENGTH;
+    static constexpr int DEPTH = DEPTH_BYTES / sizeof(T), COUNT = LENGTH * DEPTH / THREADS;
+    static constexpr int APART = ALONG_K ? THREADS / DEPTH : THREADS / LENGTH;  // from one to the next
+    static_assert(COUNT * THREADS == LENGTH * DEPTH && (ALONG_K || APART * LENGTH == THREADS), "equal shares");
+    static __device__ int at(int i) {
+        return ALONG_K ? threadIdx.x / NEAR % APART + i * APART : threadIdx.x % LENGTH;
     }
-    __device__ int k(int i) const {
-        return along_k ? threadIdx.x % NEAR + i / STEPS * NEAR : threadIdx.x / LENGTH + i * (THREADS / LENGTH);
+    static __device__ int k(int i) {
+        return ALONG_K ? threadIdx.x % NEAR + threadIdx.x / (NEAR * APART) * NEAR : threadIdx.x / LENGTH + i * APART;
     }
 };
 
-// A thread's sums: ROWS x COLUMNS of the tile's, by all of its threads.
-template <class SUM, int ROWS, int COLUMNS>
-struct Sums {
-    static constexpr int R = ROWS / WARPS, C = COLUMNS / WARP;
-    SUM of[R][C];
-    // Where in the tile of[i][j] lies.
-    static __device__ int row(int i) { return threadIdx.x / WARP * R + i; }
-    static __device__ int column(int j) { return threadIdx.x % WARP + j * WARP; }
-};
-
-// The sums of a tile over k = begin to end.  T: the type of the factors' elements, SUM: what they are summed in.
-//
-// FACTORS has
-//     left, right          which elements each thread fetches: a Share of each factor
-//     prepare(buffer, k)   called before the tiles that begin at k are fetched, with a barrier between the two
-//     fetch(l, r, buffer, k)   l[i], r[i] = this thread's elements of the tiles that begin at k; 0 beyond the end
-template <class T, class SUM, int ROWS, int COLUMNS, class FACTORS>
-__device__ __forceinline__ Sums<SUM, ROWS, COLUMNS> tile_product(FACTORS& factors, long long begin, long long end) {
-    constexpr int DEPTH = DEPTH_BYTES / sizeof(T), R = ROWS / WARPS, C = COLUMNS / WARP;
-    constexpr int LEFTS = ROWS * DEPTH / THREADS, RIGHTS = COLUMNS * DEPTH / THREADS;  // what a thread fetches
-    // Rows are 16 bytes longer than they need be: what NEAR threads write to as many rows, and a few neighbours in each
-    // of these, then lies in different banks.
-    constexpr int PAD = 16 / sizeof(T);
-    __shared__ __align__(16) T lefts[2][DEPTH][ROWS + PAD];
-    __shared__ __align__(16) T rights[2][DEPTH][COLUMNS + PAD];
-
-    T l[LEFTS], r[RIGHTS];
-    auto put = [&](int buffer) {
-#pragma unroll
-        for (int i = 0; i < LEFTS; i++) lefts[buffer][factors.left.k(i)][factors.left.at(i)] = l[i];
-#pragma unroll
-        for (int i = 0; i < RIGHTS; i++) rights[buffer][factors.right.k(i)][factors.right.at(i)] = r[i];
+// The N rows (or columns) of one of SIDE threads: in runs of neighbours, each of which is one access of up to 16 bytes.
+// Runs of all threads lie side by side, then come their next ones.
+template <class T, int N>
+struct Runs {
+    static constexpr int LENGTH = N % 4 == 0 && sizeof(T) == 4 ? 4 : N % 2 == 0 ? 2 : 1;
+    struct __align__(LENGTH * sizeof(T)) Run {
+        T of[LENGTH];
     };
+    static __device__ int at(int i, int thread) { return (i / LENGTH * SIDE + thread) * LENGTH + i % LENGTH; }
+    static __device__ void load(T (&values)[N], const T* line, int thread) {
+#pragma unroll
+        for (int i = 0; i < N; i += LENGTH) {
+            Run run = *(const Run*)&line[at(i, thread)];
+#pragma unroll
+            for (int e = 0; e < LENGTH; e++) values[i + e] = run.of[e];
+        }
+    }
+    template <class SUM>
+    static __device__ void store(T* line, const SUM (&values)[N], int thread) {
+#pragma unroll
+        for (int i = 0; i < N; i += LENGTH) {
+            Run run;
+#pragma unroll
+            for (int e = 0; e < LENGTH; e++) run.of[e] = (T)values[i + e];
+            *(Run*)&line[at(i, thread)] = run;
+        }
+    }
+};
 
-    Sums<SUM, ROWS, COLUMNS> sum = {};
-    factors.prepare(0, begin);
-    factors.prepare(1, begin + DEPTH);
-    __syncthreads();
-    factors.fetch(l, r, 0, begin);
-    put(0);
-    __syncthreads();
-    int now = 0;
-    for (long long first = begin; first < end; first += DEPTH, now ^= 1) {
-        bool more = first + DEPTH < end;
-        if (more) factors.fetch(l, r, now ^ 1, first + DEPTH);
+// A thread's sums, R rows x C columns of the tile's.  T: the type of the factors' elements, SUM: what they are summed in.
+template <class T, class SUM>
+struct Sums {
+    static constexpr int R = TILE_ROWS / SIDE, C = TILE_COLUMNS / SIDE;
+    // Lines of a tile in shared memory are so much longer than they need be: what NEAR threads write to as many lines,
+    // and a few neighbours in each of these, then lies in different banks; and lines still begin at 16 bytes.
+    static constexpr int PAD = 16 / sizeof(T);
+    SUM of[R][C];
+
+    // The thread's place in the block.  A warp is 4 x 8 threads, not 2 x 16: it reads fewer numbers for as many
+    // products.
+    static __device__ int down() {
+        return threadIdx.x / (2 * WARP) * 4 + threadIdx.x % WARP / 16 * 2 + threadIdx.x % 2;
+    }
+    static __device__ int across() { return threadIdx.x / WARP % 2 * 8 + threadIdx.x / 2 % 8; }
+
+    // Where in the tile of[i] lies, and how it is written to a line of numbers for each column.
+    static __device__ int row(int i) { return Runs<T, R>::at(i, down()); }
+    __device__ void put(T* line, int i) const { Runs<T, C>::store(line, of[i], across()); }
+
+    // Adds the product of a pair of tiles, [k][row] and [k][column].
+    template <class LEFT, class RIGHT>
+    __device__ void add_product(const LEFT& left, const RIGHT& right) {
 #pragma unroll
-        for (int k = 0; k < DEPTH; k++) {
+        for (int k = 0; k < DEPTH_BYTES / (int)sizeof(T); k++) {
             T a[R], b[C];
-#pragma unroll
-            for (int i = 0; i < R; i++) a[i] = lefts[now][k][sum.row(i)];
-#pragma unroll
-            for (int j = 0; j < C; j++) b[j] = rights[now][k][sum.column(j)];
+            Runs<T, R>::load(a, left[k], down());
+            Runs<T, C>::load(b, right[k], across());
 #pragma unroll
             for (int i = 0; i < R; i++)
 #pragma unroll
-                for (int j = 0; j < C; j++) sum.of[i][j] += (SUM)a[i] * (SUM)b[j];
+                for (int j = 0; j < C; j++) of[i][j] += (SUM)a[i] * (SUM)b[j];
         }
-        if (more) {
-            put(now ^ 1);
-            factors.prepare(now, first + 2 * DEPTH);  // nobody reads the old ones since the last barrier
+    }
+};
+
+// The sums of a tile over `depth` of the k, handed to `put(row, sum)`: of all those in the tile's column number
+// threadIdx.x % TILE_COLUMNS some to each thread.  SUMS: Sums, or what has R, PAD, row, put and add_product as that has.
+//
+// FACTORS has
+//     fetch(left, right)   copies this thread's elements of the first tiles, then of the next, and so on, to
+//                          left[k][row] and right[k][column], by copy_async; 0 beyond the end.  All threads call it
+//                          together, and between two calls lies a barrier.
+template <class T, class SUMS, class FACTORS, class PUT>
+__device__ __forceinline__ void tile_product(FACTORS& factors, long long depth, const PUT& put) {
+    constexpr int DEPTH = DEPTH_BYTES / sizeof(T);
+    __shared__ __align__(16) T lefts[2][DEPTH][TILE_ROWS + SUMS::PAD];
+    __shared__ __align__(16) T rights[2][DEPTH][TILE_COLUMNS + SUMS::PAD];
+
+    SUMS sums = {};
+    int now = 0;
+    if (depth > 0) factors.fetch(lefts[now], rights[now]);
+    for (; depth > 0; depth -= DEPTH, now ^= 1) {
+        copy_async_commit();
+        copy_async_wait<0>();
+        __syncthreads();  // the tiles have arrived, of all threads; and all have multiplied those before
+        if (depth > DEPTH) factors.fetch(lefts[now ^ 1], rights[now ^ 1]);
+        sums.add_product(lefts[now], rights[now]);
+    }
+
+    // A thread's sums lie in many columns.  So that a warp writes neighbours, and a thread looks up where one column
+    // lies and not eight, they change threads by way of shared memory, DEPTH rows at a time.  The first go where the
+    // tiles were that all have multiplied before the last barrier; the next, where those were that all have multiplied
+    // before the barrier below.
+    int column = threadIdx.x % TILE_COLUMNS;
+    for (int first = 0; first < TILE_ROWS; first += DEPTH, now ^= 1) {
+#pragma unroll
+        for (int i = 0; i < SUMS::R; i++) {
+            int line = sums.row(i) - first;
+            if (0 <= line && line < DEPTH) sums.put(rights[now][line], i);
         }
         __syncthreads();
+#pragma unroll
+        for (int line = threadIdx.x / TILE_COLUMNS; line < DEPTH; line += THREADS / TILE_COLUMNS)
+            put(first + line, rights[now][line][column]);
     }
-    return sum;
 }

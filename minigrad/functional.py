@@ -18,6 +18,7 @@ from .ops.matmul import matmul
 from .ops.max_pool2d import max_pool2d
 from .ops.pad import pad
 from .ops.pointwise import exp, log, sqrt
+from .ops.prepare import prepare
 from .ops.reduce import max, mean, sum
 from .ops.relu import relu
 from .ops.shape import flatten, getitem, reshape, transpose
@@ -57,6 +58,7 @@ __all__ = [
     "not_equal",
     "pad",
     "power",
+    "prepare",
     "relu",
     "reshape",
     "sigmoid",

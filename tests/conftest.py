@@ -1,5 +1,6 @@
 """What all tests share: the device under test, the same seeds before each test, and hypothesis profiles."""
 
+import contextlib
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minigrad
+from minigrad.gpu import cuda
 
 # dev looks for new counterexamples on every run; ci tries the same examples every time.
 _health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -21,10 +23,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEST_DEVICE = os.environ.get("MINIGRAD_TEST_DEVICE", "cpu:0")
 
+# Some tests need two devices.  On a machine with one card both are on it.
+if minigrad.device(TEST_DEVICE).kind == "cuda" and "MINIGRAD_CUDA" not in os.environ:
+    with contextlib.suppress(minigrad.DeviceError):  # without a card, every test says what is missing
+        if cuda.cards() == (0,):
+            os.environ["MINIGRAD_CUDA"] = "0,0"
+    cuda._listed.cache_clear()
+
 # What is tested on any device: the files tests/test_<name>.py.  The others bring their devices along, or have none.
 ANY_DEVICE = frozenset(
-    "arithmetic astype avg_pool2d clipping compare concat conv2d copy cross_entropy dropout gemm gpu init linear lrn "
-    "lrn_within_map matmul max_pool2d nn optim pad pointwise reduce relu shape sigmoid softmax tanh tensor".split()
+    "alexnet_cudasim arithmetic astype avg_pool2d clipping compare concat conv2d copy cross_entropy dropout gemm gpu "
+    "init linear lrn lrn_within_map matmul max_pool2d nn optim pad pointwise prepare reduce relu shape sigmoid softmax "
+    "tanh tensor".split()
 )
 
 

@@ -3,10 +3,13 @@
     with fake_cupy.installed(cards=2, peers=True) as machine:
         x = minigrad.Tensor([1.0], device="cuda:0")
 
+    with fake_cupy.installed(cards=1, devices="0,0"):  # MINIGRAD_CUDA: cuda:0 and cuda:1 on one card
+
 It is strict.  Work on a card that is not the current one, on the null stream, or with a pointer to another card's
 memory is an error, and so are arguments that CuPy would pass in another way than meant.  Streams are checked by the
 emulator's clocks (minigrad/cudasim/streams.py), pinned host memory too: no event is ever done before the host has
-waited for it.
+waited for it.  Memory belongs to the stream that was current when it was made: where it is freed while another stream
+may be using it, of the same card or not, that is an error.  A cuBLAS handle serves one stream.
 
 What it proves is that the calls of cuda_runtime.py fit each other.  That CuPy, CUDA and a card behave like this, it
 cannot prove; tests/test_cuda.py compares the signatures with CuPy's where CuPy is installed, and that is all that is
@@ -18,10 +21,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import os
 import sys
 import threading
 import weakref
 from types import ModuleType, SimpleNamespace
+from unittest import mock
 
 import numpy as np
 
@@ -32,9 +37,10 @@ from minigrad.cudasim.runtime import SimRuntime
 from minigrad.cudasim.streams import HOST, Access, bytes_in_use
 from minigrad.cudasim.streams import Stream as Clocked
 from minigrad.errors import KernelError
+from minigrad.gpu import cuda
 from minigrad.gpu.sources import Parameter
 
-HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 _sessions = itertools.count(1)
 _numbers = itertools.count(0x5000)  # handles
 
@@ -43,10 +49,9 @@ class Machine:
     """The cards; `calls` lists what was copied and multiplied, `fault` is raised at the next synchronize."""
 
     def __init__(self, cards: int, peers: bool, memory: int):
-        session = next(_sessions)
         self.peers, self.total = peers, memory
-        self.cards = [SimpleNamespace(sim=SimRuntime(i), memories=weakref.WeakSet()) for i in range(cards)]
-        self.names = [f"fake cuda:{i} ({session})" for i in range(cards)]
+        self.cards = [SimpleNamespace(memories=weakref.WeakSet()) for i in range(cards)]
+        self.session = next(_sessions)
         self.streams: dict[int, Stream] = {}
         self.enabled: set[tuple[int, int]] = set()
         self.handles: dict[int, SimpleNamespace] = {}
@@ -56,15 +61,18 @@ class Machine:
         self.local = threading.local()
 
     def in_use(self, card: int) -> int:
-        return bytes_in_use(self.names[card])
+        return sum(bytes_in_use(s.clock.name) for s in self.streams.values() if s.device_id == card)
 
 
 machine: Machine = None  # type: ignore[assignment]  # while installed
 
 
 @contextlib.contextmanager
-def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34):
-    """`import cupy` gives the stand-in: a machine of so many cards, with so many bytes on each."""
+def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34, devices: str | None = None):
+    """`import cupy` gives the stand-in: a machine of so many cards, with so many bytes on each.
+
+    devices: MINIGRAD_CUDA meanwhile; None: not set.
+    """
     global machine
     known = [device_named(f"cuda:{i}") for i in range(8)]
     saved = sys.modules.get("cupy")
@@ -72,18 +80,24 @@ def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34):
     HOST.faults.clear()
     for device in known:
         device._runtime = None
-    try:
-        yield machine
-        _end()
-        HOST.raise_faults("pinned memory")
-    finally:
-        _end()
-        for device in known:
-            device._runtime = None
-        machine = None  # type: ignore[assignment]
-        del sys.modules["cupy"]
-        if saved is not None:
-            sys.modules["cupy"] = saved
+    with mock.patch.dict(os.environ):
+        os.environ.pop("MINIGRAD_CUDA", None)
+        if devices is not None:
+            os.environ["MINIGRAD_CUDA"] = devices
+        cuda._listed.cache_clear()
+        try:
+            yield machine
+            _end()
+            HOST.raise_faults("pinned memory")
+        finally:
+            _end()
+            for device in known:
+                device._runtime = None
+            machine = None  # type: ignore[assignment]
+            cuda._listed.cache_clear()
+            del sys.modules["cupy"]
+            if saved is not None:
+                sys.modules["cupy"] = saved
 
 
 def _end() -> None:
@@ -133,7 +147,9 @@ class Stream:
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         assert non_blocking and not null and not ptds
         self.device_id, self.ptr = _card(), next(_numbers)
-        self.clock = Clocked(machine.names[self.device_id])
+        self.clock = Clocked(f"fake card {self.device_id}, stream {len(machine.streams)} ({machine.session})")
+        self.sim = SimRuntime(self.device_id)
+        self.sim.stream = self.clock
         machine.streams[self.ptr] = self
 
     def __enter__(self):
@@ -228,7 +244,7 @@ class ndarray(SimArray):  # noqa: N801 (CuPy's name)
         super().__init__(memory.bytes.view(dtype).reshape(shape), memory)
 
     def _view(self, host):
-        view = object.__new__(ndarray)
+        view = object.__new__(type(self))  # a subclass keeps its class
         SimArray.__init__(view, host, self.memory)
         return view
 
@@ -311,7 +327,12 @@ def _ours(stream: int) -> Stream:
 
 def memcpy_async(dst, src, size, kind, stream):
     here = _ours(stream)
-    assert kind in (HOST_TO_DEVICE, DEVICE_TO_HOST) and size > 0
+    assert size > 0
+    if kind == DEVICE_TO_DEVICE:
+        _copy(here, "memcpyAsync", _memory_at(_card(), dst, size), dst, _memory_at(_card(), src, size), src, size)
+        machine.calls.append(("on card", _card(), size))
+        return
+    assert kind in (HOST_TO_DEVICE, DEVICE_TO_HOST)
     host, card = (src, dst) if kind == HOST_TO_DEVICE else (dst, src)
     memory = _memory_at(_card(), card, size)
     pinned = [p for p in (ref() for ref in _pinned) if p is not None and p.ptr == host]
@@ -327,12 +348,16 @@ def memcpy_async(dst, src, size, kind, stream):
 
 def memcpy_peer_async(dst, dst_device, src, src_device, size, stream):
     here = _ours(stream)
-    assert dst_device == src_device or {(dst_device, src_device), (src_device, dst_device)} <= machine.enabled
+    assert {(dst_device, src_device), (src_device, dst_device)} <= machine.enabled
     to, source = _memory_at(dst_device, dst, size), _memory_at(src_device, src, size)
-    here.clock.touch("memcpyPeerAsync", [source.access], [to.access])
+    _copy(here, "memcpyPeerAsync", to, dst, source, src, size)
+    machine.calls.append(("peer", src_device, dst_device, size))
+
+
+def _copy(stream: Stream, what: str, to: Memory, dst: int, source: Memory, src: int, size: int) -> None:
+    stream.clock.touch(what, [source.access], [to.access])
     ctypes.memmove(dst, src, size)
     _mark(to, dst, size)
-    machine.calls.append(("peer", src_device, dst_device, size))
 
 
 def memset_async(ptr, value, size, stream):
@@ -373,7 +398,7 @@ class RawModule:
         defines = tuple(option for option in self.options if option.startswith("-D"))
         assert len(defines) == len(self.options) - 1
         try:
-            function = machine.cards[_card()].sim.function(self.code, defines, name)
+            function = _stream().sim.function(self.code, defines, name)
         except KernelError as error:
             raise CompileException(str(error), self.code, name, self.options) from None
         return RawKernel(function, _card())
@@ -388,9 +413,7 @@ class RawKernel:
         assert _card() == self.card, "a function that was compiled for another card"
         assert isinstance(args, tuple) and len(args) == len(self.function.parameters)
         parameters = [_checked(i, text, value) for i, (text, value) in enumerate(zip(self.function.parameters, args))]
-        sim = machine.cards[self.card].sim
-        sim.stream = stream.clock
-        sim.launch(self.function, parameters, grid, block, args, shared_mem)
+        stream.sim.launch(self.function, parameters, grid, block, args, shared_mem)
 
 
 def _checked(i: int, text: str, value) -> Parameter:
@@ -398,7 +421,7 @@ def _checked(i: int, text: str, value) -> Parameter:
     const, name = text.startswith("const "), f"argument{i}"
     kind = text.removeprefix("const ")
     if kind.endswith("*"):
-        assert type(value) is ndarray and value.dtype == kind[:-1], f"{name}: {text}, got {value!r}"
+        assert isinstance(value, ndarray) and value.dtype == kind[:-1], f"{name}: {text}, got {value!r}"
         assert value.memory.card == _card(), f"{name} is on card {value.memory.card}, the kernel on {_card()}"
         return Parameter(name, value.dtype, True, const)
     if kind.startswith("V"):
@@ -412,13 +435,9 @@ def _checked(i: int, text: str, value) -> Parameter:
 # ---------------------------------------------------------------- cuBLAS
 
 
-def get_cublas_handle():
-    key = threading.get_ident(), _card()
-    for number, handle in machine.handles.items():
-        if handle.key == key:
-            return number
+def create():
     number = next(_numbers)
-    machine.handles[number] = SimpleNamespace(key=key, math=1, pointers=1, stream=0)  # as another program left them
+    machine.handles[number] = SimpleNamespace(card=_card(), math=0, stream=None)
     return number
 
 
@@ -430,7 +449,8 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def _gemm(dtype):
     def gemm(handle, transa, transb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc):  # noqa: N803 (CuPy's names)
         state = machine.handles[handle]
-        assert state.key == (threading.get_ident(), _card()) and state.stream == _stream().ptr and state.pointers == 0
+        assert state.card == _card() and state.stream in (None, _stream()), "a handle serves one stream of its card"
+        state.stream = _stream()  # CuPy gives it the current one at every call
         sizes = [
             (A, lda, (k, m) if transa else (m, k)),
             (B, ldb, (n, k) if transb else (k, n)),
@@ -461,24 +481,8 @@ _POINTERS = {"f": ctypes.POINTER(ctypes.c_float), "d": ctypes.POINTER(ctypes.c_d
 sgemm, dgemm = _gemm(np.dtype(np.float32)), _gemm(np.dtype(np.float64))
 
 
-def get_math_mode(handle):
-    return machine.handles[handle].math
-
-
 def set_math_mode(handle, mode):
     machine.handles[handle].math = mode
-
-
-def get_pointer_mode(handle):
-    return machine.handles[handle].pointers
-
-
-def set_pointer_mode(handle, mode):
-    machine.handles[handle].pointers = mode
-
-
-def set_stream(handle, stream):
-    machine.handles[handle].stream = stream
 
 
 # ---------------------------------------------------------------- put together
@@ -493,7 +497,6 @@ SURFACE = {
     "cuda.Stream": Stream,
     "cuda.Event": Event,
     "cuda.alloc_pinned_memory": alloc_pinned_memory,
-    "cuda.get_cublas_handle": get_cublas_handle,
     "cuda.get_elapsed_time": get_elapsed_time,
     "cuda.compiler.CompileException": CompileException,
     "cuda.driver.CUDADriverError": CUDADriverError,
@@ -512,17 +515,14 @@ SURFACE = {
     "cuda.runtime.deviceEnablePeerAccess": device_enable_peer_access,
     "cuda.runtime.memcpyHostToDevice": HOST_TO_DEVICE,
     "cuda.runtime.memcpyDeviceToHost": DEVICE_TO_HOST,
+    "cuda.runtime.memcpyDeviceToDevice": DEVICE_TO_DEVICE,
+    "cuda.cublas.create": create,
     "cuda.cublas.sgemm": sgemm,
     "cuda.cublas.dgemm": dgemm,
-    "cuda.cublas.getMathMode": get_math_mode,
     "cuda.cublas.setMathMode": set_math_mode,
-    "cuda.cublas.getPointerMode": get_pointer_mode,
-    "cuda.cublas.setPointerMode": set_pointer_mode,
-    "cuda.cublas.setStream": set_stream,
     "cuda.cublas.CUBLAS_OP_N": 0,
     "cuda.cublas.CUBLAS_OP_T": 1,
     "cuda.cublas.CUBLAS_DEFAULT_MATH": 0,
-    "cuda.cublas.CUBLAS_POINTER_MODE_HOST": 0,
 }
 
 

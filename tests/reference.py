@@ -178,3 +178,17 @@ def cross_entropy_reference(x, t):
     """-log of the softmax of x (N, C) at the true class, for each row."""
     p = softmax_reference(x)
     return np.array([-np.log(p[i, c]) for i, c in enumerate(t)])
+
+
+def prepare_reference(x, windows, size, mean, colours, scale):
+    """y[n,v,c,i,j] = (x[n, top+i, left+k, c] - mean[top+i, left+k, c] + colours[n,c]) * scale, each step in float32.
+
+    k = j, or size-1-j in a mirrored view; windows (N, 3) or (N, V, 3): top, left, mirrored.
+    """
+    f = np.float32
+    y = np.zeros((*windows.shape[:-1], x.shape[-1], size, size), f)
+    for *nv, c, i, j in np.ndindex(y.shape):
+        n, (top, left, mirrored) = nv[0], windows[tuple(nv)]
+        row, col = top + i, left + (size - 1 - j if mirrored else j)
+        y[(*nv, c, i, j)] = ((f(x[n, row, col, c]) - f(mean[row, col, c])) + f(colours[n, c])) * f(scale)
+    return y

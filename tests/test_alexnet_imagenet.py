@@ -9,15 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import minigrad.functional as F
 from minigrad import checkpoint
 from minigrad.cudasim import compiler
-from minigrad.data import ImageFolder
+from minigrad.cudasim.runtime import SimRuntime
+from minigrad.data import ImageFolder, Loader
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -25,6 +29,7 @@ import alexnet_imagenet  # noqa: E402
 import trained  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
 
+CACHE = os.environ.get("XDG_CACHE_HOME", "")
 NARROW = (6, 8, 12, 12, 8, 40, 40)
 PICTURES = ("learning_curves.png", "conv1_kernels.png", "predictions.png", "nearest.png")
 
@@ -95,6 +100,14 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert [row["split"] for row in rows] == (["train"] * 5 + ["val"]) * 3
     assert all(float(row["loss"]) > 0 for row in rows)
     scores = json.loads((result / "metrics.json").read_text())
+    training = scores.pop("training")
+    images, waited, computed = (
+        sum(float(row[name]) for row in rows if row["split"] == "train") for name in ("images", "data_s", "compute_s")
+    )
+    assert training["images"] == images and training["seconds"] == pytest.approx(waited + computed, rel=1e-4)
+    assert training["images_per_s"] == pytest.approx(images / (waited + computed), rel=1e-4)
+    assert training["waiting_for_data"] == pytest.approx(waited / (waited + computed), rel=1e-3)
+    assert f"{training['images_per_s']:.1f} images/s, {training['waiting_for_data']:.1%} of the time waiting" in out
     assert {name: (s["views"], s["epoch"], s["step"], s["images"]) for name, s in scores.items()} == {
         "one_view": (1, 3, 15, 9), "ten_views": (10, 3, 15, 9)
     }  # fmt: skip
@@ -114,6 +127,51 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert code == 2 and "no.jpg" in err and err.endswith("--predict: 1 of 2 image(s) could not be read\n")
     shares = [float(part.split()[-1].rstrip("%")) for part in predicted.strip().split(": ")[1].split(", ")]
     assert len(shares) == 3 and sum(shares) == pytest.approx(100, abs=0.3) and shares == sorted(shares, reverse=True)
+
+
+class Quadrants(AlexNet):
+    """AlexNet's last layer on the mean colours of an image's quadrants: fast, and other views give other answers."""
+
+    def forward(self, images):
+        x = F.avg_pool2d(images, 112, 112).flatten(1)
+        return F.linear(x, self.columns[0].fc8.weight[:, : x.shape[1]], self.columns[0].fc8.bias)
+
+
+@pytest.mark.parametrize(
+    "net", [pytest.param(Quadrants, marks=emulated[1:]), pytest.param(AlexNet, marks=emulated)], ids=["tiny", "narrow"]
+)
+def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, capsys, monkeypatch, net):
+    """Losses and scores are the same, to the last bit, where the processor prepares them."""
+    monkeypatch.setattr(alexnet_imagenet, "AlexNet", functools.partial(net, widths=NARROW))
+    monkeypatch.setenv("XDG_CACHE_HOME", CACHE)  # where kernels may lie compiled
+    sent, numbers, threads, real = {}, {}, set(), SimRuntime.from_host
+
+    def from_host(self, values):
+        sent[how][values.dtype.name, values.shape] += 1
+        if values.dtype == np.uint8:
+            threads.add(threading.current_thread().name.split("_")[0])
+        return real(self, values)
+
+    monkeypatch.setattr(SimRuntime, "from_host", from_host)
+    for how in ("card", "processor"):
+        sent[how] = Counter()
+        if how == "processor":
+            monkeypatch.setattr(trained.Trained, "loader", lambda self, *rest, **options: Loader(*rest, **options))
+        code, _, err = run(
+            capsys, "--data", folder, "--devices", "cudasim:0", "--preset", "paper", "--steps", 3, "--batch-size", 2,
+            "--val-limit", 1, "--no-figures", "--out", tmp_path, "--name", how,
+        )  # fmt: skip
+        assert code == 0, err
+        rows = list(csv.DictReader((tmp_path / how / "log.csv").open()))
+        scores = json.loads((tmp_path / how / "metrics.json").read_text())
+        numbers[how] = [row["loss"] for row in rows], scores["one_view"], scores["ten_views"]
+    assert numbers["card"] == numbers["processor"] and len(set(numbers["card"][0])) == 4
+    pictures = {("uint8", (n, 256, 256, 3)) for n in (2, 3)}  # a training batch, and all images of a test
+    views = {("float32", (n, 3, 224, 224)) for n in (2, 3)}
+    assert threads == {"minigrad-loader"}, "the next batch is sent while the card works on this one"
+    assert pictures <= set(sent["card"]) and not views & set(sent["card"])
+    assert views <= set(sent["processor"]) and not pictures & set(sent["processor"])
+    assert sent["card"]["float32", (256, 256, 3)] == 3, "the mean image travels once for the epoch, and for each test"
 
 
 def test_the_same_seed_gives_the_same_run(folder, tmp_path, capsys):

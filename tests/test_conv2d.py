@@ -2,6 +2,7 @@
 against each other.
 """
 
+import math
 from itertools import product
 
 import numpy as np
@@ -17,6 +18,7 @@ import minigrad.functional as F
 from minigrad import Tensor, from_numpy, gradcheck
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from minigrad.ops import _conv2d_fast as fast
+from minigrad.ops._tile_product import TILE_ROWS, cut
 from minigrad.ops._windows import output_shape
 from minigrad.ops.conv2d import Conv2d
 
@@ -572,8 +574,8 @@ def test_numpy_keeps_its_buffer_size(device):
 
 # ---------------------------------------------------------------- tiles of the CUDA kernels
 
-# More than one tile (64 rows, 128 columns, sums by 16) along every dimension of all three products, and a remainder;
-# then tiles of 32 rows, which are for few channels; then strides: phases of the input gradient, of unequal sizes.
+# More than one tile (of 64 rows, 128 columns, sums by 16) along every dimension of all three products, and a remainder;
+# then few channels, in groups; then strides: phases of the input gradient, of unequal sizes.
 LARGE = {
     "many channels": ((3, 70, 9, 7), (67, 70, 3, 2), 1, ((1, 0), (0, 1)), 1, 1),
     "few channels": ((5, 42, 9, 7), (46, 21, 2, 3), 1, ((0, 1), (2, 0)), 1, 2),
@@ -602,17 +604,29 @@ def by_windows(x, w, b, stride, padding, dilation, groups):
     return np.concatenate([np.einsum("ncijuv,ocuv->noij", *p, optimize=True) for p in parts], 1) + b[:, None, None]
 
 
-def cut_sums(monkeypatch, parts):
-    """Let the GPU's sums be cut into one part, as few as it would, or as many as there are tiles of 16 terms."""
-    if parts != "some":
-        monkeypatch.setattr("minigrad.ops.conv2d._ENOUGH_BLOCKS", {"one": 1, "all": 10**9}[parts])
-        monkeypatch.setattr("minigrad.ops.conv2d._LEAST_DEPTH", 1)
+def tiles_of(dtype):
+    return TILE_ROWS[np.dtype(dtype).itemsize]
+
+
+TIGHT = {"float32": 1e-5, "float64": 1e-13}
+
+
+def cut_into(monkeypatch, tile, parts):
+    """Let a card's products be cut into tiles of so many rows, and their sums into so many parts (None: as chosen)."""
+
+    def cut_so(rows, columns, depth, products, tiles, itemsize):
+        chosen = cut(rows, columns, depth, products, tiles, itemsize)
+        step = 64 // itemsize
+        part = chosen[2] if parts is None else max(1, math.ceil(depth / (parts * step))) * step
+        return tile or chosen[0], max(1, math.ceil(depth / part)), part
+
+    monkeypatch.setattr("minigrad.ops.conv2d.cut", cut_so)
 
 
 @large
-@pytest.mark.parametrize("parts", ["one", "some", "all"])
+@pytest.mark.parametrize("parts", [1, None, 10**9])
 def test_tiles_and_their_remainders(case, parts, device, monkeypatch):
-    cut_sums(monkeypatch, parts)
+    cut_into(monkeypatch, None, parts)
     x, w, b = tensors(case, device)
     np.testing.assert_allclose(
         F.conv2d(x, w, b, *case[2:]).numpy(), by_windows(x.numpy(), w.numpy(), b.numpy(), *case[2:]), atol=1e-11
@@ -620,6 +634,18 @@ def test_tiles_and_their_remainders(case, parts, device, monkeypatch):
     gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), [x, w, b], direction=True)
     for single, exact in zip(results(case, device, "float32"), results(case, "cpu:0", "float64")):
         np.testing.assert_allclose(single, exact, atol=1e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("dtype, tile", [(dtype, n) for dtype in ("float32", "float64") for n in tiles_of(dtype)])
+def test_every_height_of_a_tile(dtype, tile, parts, device, monkeypatch):
+    """More than one tile and a remainder in rows, columns and depth of y, dx and dw; groups, strides, padding."""
+    og, cg = tile + 3, tile // 2 + 5
+    case = ((2, 2 * cg, 13, 12), (2 * og, cg, 2, 3), (1, 2), ((1, 0), (0, 2)), (2, 1), 2)
+    exact = results(case, "cpu:0", "float64")
+    cut_into(monkeypatch, tile, parts)
+    for found, expected in zip(results(case, device, dtype), exact):
+        np.testing.assert_allclose(found, expected, atol=TIGHT[dtype] * np.abs(expected).max())
 
 
 @large
@@ -721,7 +747,7 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
         parts = -(-n * size**2 // part)
         assert n * size**2 - (parts - 1) * part == size
         monkeypatch.setattr(
-            "minigrad.ops.conv2d._parts_of", lambda blocks, depth: (parts, part) if depth > 1 else (1, 1)
+            "minigrad.ops.conv2d.cut", lambda r, c, depth, *_: (32, *((parts, part) if depth > 1 else (1, 16)))
         )
     try:
         with options(poison=False, mode="fast"):
@@ -734,7 +760,7 @@ def test_offsets_past_31_bits(n, c, o, size, device, monkeypatch):
     except OSError as error:  # of mmap
         pytest.skip(f"the system has no address space for {4 * n * max(c, o) * size**2 / 1e9:.0f} GB: {error}")
     assert max(x.size, y.size) > 2**31
-    rows, pixels = slice(-64, None), slice(-128, None)  # the last tile
+    rows, pixels = slice(-32, None), slice(-128, None)  # the last tile
     w = w[:, :, 0, 0]
     np.testing.assert_allclose(y.host[-1, rows, -1, pixels], (w @ x1[:, -1] + b[:, None])[rows, pixels], atol=2e-3)
     np.testing.assert_allclose(dx.host[-1, rows, -1, pixels], (w.T @ dy1[:, -1])[rows, pixels], atol=2e-3)

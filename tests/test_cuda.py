@@ -3,11 +3,13 @@
 No card has run any of this: what is shown is that the calls fit each other, and CuPy's parameters.
 """
 
+import argparse
 import gc
 import inspect
 import re
 import sys
 import threading
+from pathlib import Path
 
 import fake_cupy
 import numpy as np
@@ -18,7 +20,11 @@ import minigrad.functional as F
 from minigrad import Tensor
 from minigrad.cudasim.compiler import available
 from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
-from minigrad.gpu import cuda_runtime
+from minigrad.gpu import Strided, cuda_runtime
+from minigrad.gpu.cuda import cards
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from command_line import device_list  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(available() is not None, reason=str(available())),
@@ -26,9 +32,19 @@ pytestmark = [
 ]
 
 
+ONE_CARD = {"cards": 1, "devices": "0,0"}  # MINIGRAD_CUDA=0,0: cuda:0 and cuda:1 are both on it
+
+
 @pytest.fixture
 def machine():
     with fake_cupy.installed() as machine:
+        yield machine
+        gc.collect()
+
+
+@pytest.fixture
+def one_card():
+    with fake_cupy.installed(**ONE_CARD) as machine:
         yield machine
         gc.collect()
 
@@ -101,13 +117,20 @@ def loss_and_gradients(device, second=None):
     return [loss.numpy(), *(t.grad.numpy() for t in (x, w1, b1, w2, b2))]
 
 
-@pytest.mark.parametrize("second", [None, "cuda:1"])
-@pytest.mark.parametrize("peers", [True, False])
-def test_a_net_on_one_card_and_on_two(peers, second):
-    with fake_cupy.installed(peers=peers) as machine:
+@pytest.mark.parametrize(
+    "machine, second, copies",
+    [
+        ({}, None, set()),
+        ({"peers": True}, "cuda:1", {"peer"}),
+        ({"peers": False}, "cuda:1", set()),
+        (ONE_CARD, "cuda:1", {"on card"}),
+    ],
+    ids=["one", "two that reach each other", "two", "one card twice"],
+)
+def test_a_net_on_one_device_and_on_two(machine, second, copies):
+    with fake_cupy.installed(**machine) as machine:
         ours = loss_and_gradients("cuda:0", second)
-        kinds = [call[0] for call in machine.calls]
-        assert ("peer" in kinds) == (peers and second is not None)
+        assert {call[0] for call in machine.calls} & {"peer", "on card"} == copies
         gc.collect()
     for a, b in zip(ours, loss_and_gradients("cpu:0"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
@@ -139,8 +162,11 @@ def test_peer_access_may_be_on_already(machine):
     assert one.to_host(one.copy_from(zero, zero.from_host(np.ones(3)))).sum() == 3
 
 
-@pytest.mark.parametrize("peers, forgotten", [(True, 1), (True, 2), (False, 1)])
-def test_the_stand_in_notices_a_forgotten_event(monkeypatch, peers, forgotten):
+@pytest.mark.parametrize("forgotten", [1, 2])
+@pytest.mark.parametrize("machine", [{"peers": True}, {"peers": False}, ONE_CARD], ids=str)
+def test_the_stand_in_notices_a_forgotten_event(monkeypatch, machine, forgotten):
+    if machine.get("peers") is False and forgotten == 2:
+        pytest.skip("by way of the host only one device waits for the other")
     waits = []
     real = fake_cupy.Stream.wait_event
 
@@ -150,7 +176,7 @@ def test_the_stand_in_notices_a_forgotten_event(monkeypatch, peers, forgotten):
             real(self, event)
 
     monkeypatch.setattr(fake_cupy.Stream, "wait_event", forgetful)
-    with pytest.raises(KernelError, match="STREAM-ORDER"), fake_cupy.installed(peers=peers):
+    with pytest.raises(KernelError, match="STREAM-ORDER"), fake_cupy.installed(**machine):
         zero, one = runtimes()
         x = zero.from_host(np.ones(5))
         one.copy_from(zero, x)
@@ -252,7 +278,7 @@ def work_on_cards():
 
 PLACES = [
     *("Stream", "ndarray", "alloc_pinned_memory", "memcpy_async", "memcpy_peer_async", "device_can_access_peer"),
-    *("RawModule", "RawModule.get_function", "RawKernel.__call__", "get_cublas_handle", "sgemm", "set_math_mode"),
+    *("RawModule", "RawModule.get_function", "RawKernel.__call__", "create", "sgemm", "set_math_mode"),
     *("Stream.record", "Stream.wait_event", "Stream.synchronize", "Event.synchronize", "ascontiguousarray"),
     *("device_enable_peer_access", "get_elapsed_time"),
 ]
@@ -350,15 +376,23 @@ def test_a_fault_on_the_card(machine, error):
     runtime.synchronize()
 
 
-def test_threads_have_their_own_current_card(machine):
+@pytest.mark.parametrize("machine", [{}, ONE_CARD], ids=["two cards", "one card twice"])
+def test_threads_have_their_own_current_card_and_stream(machine):
+    with fake_cupy.installed(**machine):
+        work_in_two_threads()
+        gc.collect()
+
+
+def work_in_two_threads():
     errors, barrier = [], threading.Barrier(2)
 
     def work(name):
         try:
             barrier.wait()
             for i in range(20):
-                x = Tensor(np.full(1000, i, "f"), device=name)
+                x = Tensor(np.full((100, 10), i, "f"), device=name)
                 assert F.relu(x).numpy().sum() == 1000 * i
+                assert (x @ x.T).numpy().sum() == 1e5 * i * i
         except BaseException as error:
             errors.append(error)
 
@@ -395,15 +429,13 @@ def test_gemm(machine, dtype, flip_a, flip_b, m, n, k):
     np.testing.assert_allclose(runtime.to_host(out), expected, rtol=1e-5 if dtype == "f" else 1e-12, atol=1e-6)
 
 
-def test_tf32_is_as_asked_and_the_handle_as_it_was(machine, monkeypatch):
+def test_tf32_is_as_asked(machine, monkeypatch):
     monkeypatch.setenv("CUPY_TF32", "1")
     runtime, _ = runtimes()
     x, out = runtime.from_host(np.full((1, 1), 1 + 2**-12, "f")), runtime.empty((1, 1), np.dtype("f"))
     assert runtime.to_host(runtime.gemm(x, x, out, tf32=False)) == np.float32(1 + 2**-12) * np.float32(1 + 2**-12)
     assert runtime.to_host(runtime.gemm(x, x, out, tf32=True)) == 1
     assert [call[-1] for call in machine.calls if call[0] == "gemm"] == [0, 3]
-    (handle,) = machine.handles.values()
-    assert (handle.math, handle.pointers) == (1, 1)  # what other users of CuPy had set
 
 
 def test_gemm_of_nothing(machine):
@@ -424,6 +456,26 @@ def test_gemm_refuses_what_does_not_fit(machine):
     for a, b, c in wrong:
         with pytest.raises(KernelError, match=r"gemm on cuda:0: \("):
             runtime.gemm(a, b, c, False)
+
+
+@pytest.mark.parametrize("machine", [{}, ONE_CARD], ids=["two cards", "one card twice"])
+def test_each_device_has_a_handle_of_its_own(machine):
+    """Fed by one thread or by several: a handle that serves two streams need not give the same bits every time."""
+    with fake_cupy.installed(**machine) as machine:
+        both = runtimes()
+        for _ in range(2):
+            for runtime in both:
+                x = runtime.from_host(np.ones((4, 4)))
+                thread = threading.Thread(target=runtime.gemm, args=(x, x, runtime.empty((4, 4), x.dtype), False))
+                thread.start()
+                thread.join()
+                runtime.gemm(x, x, runtime.empty((4, 4), x.dtype), False)
+        assert sorted(machine.handles) == sorted(runtime._blas for runtime in both)
+        assert [handle.stream for handle in machine.handles.values()] == [runtime.stream for runtime in both]
+        both[1]._blas = both[0]._blas
+        with pytest.raises(KernelError, match="a handle serves one stream"):
+            both[1].gemm(x, x, x, False)
+        del x
 
 
 # ---------------------------------------------------------------- CuPy itself
@@ -504,6 +556,13 @@ def test_cublas_numbers():
     assert {name: getattr(cublas, name) for name in names} == {n: fake_cupy.SURFACE[f"cuda.cublas.{n}"] for n in names}
 
 
+def array_of_a_device():
+    """As cuda_runtime.py makes them, but over memory that nobody owns."""
+    memory = real("cuda.memory")
+    pointer = memory.MemoryPointer(memory.UnownedMemory(1 << 20, 32, None, 0), 0)
+    return type("array of cuda:1", (real("ndarray"),), {})((2, 4), "f", pointer)
+
+
 def test_cupy_takes_the_arguments_that_launch_passes():
     """CuPy packs a kernel's arguments before it calls the driver: so it can be asked without one."""
     error = real("cuda.runtime.CUDARuntimeError")
@@ -512,12 +571,139 @@ def test_cupy_takes_the_arguments_that_launch_passes():
     layout = minigrad.gpu.layout_of((2, 3), ((3, 1), (0, 1)))
     scalars = [np.dtype(name).type(1) for name in minigrad.gpu.sources.C_TYPES]
     with pytest.raises(error, match="cuda"):  # no driver: but it came that far
-        function((1, 1, 1), (1, 1, 1), (*scalars, layout), 0, stream)
+        function((1, 1, 1), (1, 1, 1), (array_of_a_device(), *scalars, layout), 0, stream)
     with pytest.raises(TypeError, match="size one"):
         function((1, 1, 1), (1, 1, 1), (np.zeros(2),), 0, stream)
 
 
+@pytest.mark.parametrize("view", ["[1:]", "[0]", "[None]", ".T", ".transpose(1, 0)", ".swapaxes(0, 1)", ".reshape(8)"])
+def test_a_view_keeps_its_class(view):
+    """That of the device, by which a runtime knows its arrays.  No driver is asked."""
+    x = array_of_a_device()
+    y = eval(f"x{view}")
+    assert type(y) is type(x) is not real("ndarray") and y.data.mem is x.data.mem
+
+
+# ---------------------------------------------------------------- which devices there are, and on which cards
+
+
 def test_a_machine_with_fewer_cards():
     with fake_cupy.installed(cards=1):
-        with pytest.raises(DeviceError, match="cuda:1: the driver sees 1 device"):
+        assert cards() == (0,)
+        with pytest.raises(DeviceError, match="cuda:1: the driver sees 1 card.*MINIGRAD_CUDA=0,0 makes cuda:0 and"):
             Tensor([1.0], device="cuda:1")
+        with pytest.raises(argparse.ArgumentTypeError, match="cuda:1: .*MINIGRAD_CUDA=0,0 makes cuda:0 and cuda:1"):
+            device_list("cuda:0,cuda:1")  # what --devices of the examples calls
+    with fake_cupy.installed(**ONE_CARD):
+        assert device_list("cuda:0,cuda:1") == ("cuda:0", "cuda:1")
+
+
+def test_two_devices_of_one_card(one_card):
+    one, other = runtimes()
+    assert cards() == (0, 0) and (one.card, other.card) == (0, 0) and minigrad.device("cuda:1").card == 0
+    assert one.stream is not other.stream and one.array_type is not other.array_type
+    assert (one.name, other.name) == ("cuda:0", "cuda:1 (card 0)")
+    x = Tensor(np.ones(2, "f"), device="cuda:1")
+    assert str(x.device) == "cuda:1" and "device='cuda:1'" in repr(x)
+    with pytest.raises(KernelError, match=r"kernel wrong .* on cuda:1 \(card 0\)"):
+        other.function('extern "C" __global__ void wrong(int n) { nonsense; }', (), "wrong")
+    draws = [F.dropout(Tensor(np.ones(1000, "f"), device=f"cuda:{i}"), 0.5, True).numpy() for i in (0, 1)]
+    assert (draws[0] != draws[1]).any()
+
+
+def test_any_card_may_be_listed():
+    with fake_cupy.installed(cards=3, devices=" 2, 0,2 ") as machine:
+        assert cards() == (2, 0, 2)
+        zero, one, two = (minigrad.device(f"cuda:{i}").runtime for i in range(3))
+        assert [runtime.name for runtime in (zero, one, two)] == ["cuda:0 (card 2)", "cuda:1 (card 0)", "cuda:2"]
+        x = zero.from_host(np.ones(3))
+        assert x.data.device_id == 2
+        machine.calls.clear()
+        one.copy_from(zero, x), two.copy_from(zero, x)
+        assert machine.calls == [("peer", 2, 0, 24), ("on card", 2, 24)] and machine.enabled == {(0, 2), (2, 0)}
+        del x
+
+
+@pytest.mark.parametrize(
+    "listed, message",
+    [
+        ("", "MINIGRAD_CUDA='': the card of cuda:0 must be a number, got '': list the card of each device, as in"),
+        ("0,", "MINIGRAD_CUDA='0,': the card of cuda:1 must be a number, got ''"),
+        ("0,x", "the card of cuda:1 must be a number, got 'x'"),
+        ("-1", "the card of cuda:0 must be a number, got '-1'"),
+        ("0,1.0", "the card of cuda:1 must be a number, got '1.0'"),
+        ("0,2,5", r"cuda:2: MINIGRAD_CUDA=0,2,5: there is no card 2 for cuda:1: the driver sees 2 card\(s\).*unset it"),
+        ("1,1", r"cuda:2: MINIGRAD_CUDA=1,1 has the cards of 2 device\(s\).*list a card for each device that is used"),
+    ],
+)
+def test_a_list_of_cards_that_is_wrong(listed, message):
+    with fake_cupy.installed(devices=listed), pytest.raises(DeviceError, match=message):
+        Tensor([1.0], device="cuda:2")
+
+
+def test_the_list_is_read_once(one_card, monkeypatch):
+    assert cards() == (0, 0)
+    monkeypatch.setenv("MINIGRAD_CUDA", "0")
+    assert cards() == (0, 0) and minigrad.device("cuda:1").runtime.card == 0
+
+
+def test_a_copy_on_one_card(one_card):
+    values = np.arange(24, dtype="f").reshape(2, 3, 4).transpose(2, 0, 1)
+    zero, one = runtimes()
+    x = zero.from_host(values)
+    one_card.calls.clear()
+    y = one.copy_from(zero, x)
+    assert one_card.calls == [("on card", 0, 96)] and one_card.enabled == set()
+    assert y.strides == x.strides and one.owns(y) and not one.owns(x) and not zero.owns(y)
+    del x  # its memory may be handed out again, once the copy has read it
+    again = zero.from_host(np.zeros_like(values))
+    np.testing.assert_array_equal(one.to_host(y), values)
+    np.testing.assert_array_equal(zero.to_host(zero.copy_from(one, y)), values)
+    del y, again
+
+
+def test_an_array_of_the_other_device_is_refused(one_card):
+    """Nothing would fail on a card: the memory is within reach.  But nothing says which stream comes first."""
+    x, other = Tensor(np.ones((3, 4), "f"), device="cuda:0"), minigrad.device("cuda:1")
+    wrong = r"must be an array on cuda:1, got array of cuda:0 \(3, 4\)"
+    for array in (x.data, x.data[:], x.data.reshape(4, 3).T, x.data[None][0]):
+        with pytest.raises(KernelError, match=wrong):
+            other.launch("relu", "relu_forward", 1, 32, Strided(array), other.empty((3, 4), "f"), 12, REAL="f")
+        with pytest.raises(KernelError, match=wrong):
+            other.copied(array)
+    theirs, ours = x.device.empty((4, 4), "f"), other.empty((4, 4), "f")
+    for i in range(3):
+        matrices = [theirs if i == place else ours for place in range(3)]
+        with pytest.raises(KernelError, match=r"gemm .*: must be an array of cuda:1 \(card 0\), got array of cuda:0"):
+            other.runtime.gemm(*matrices, False)
+    with pytest.raises(KernelError, match=r"copy to host: must be an array of cuda:1 .*, got array of cuda:0 \(3, 4\)"):
+        other.to_host(x.data)
+    with pytest.raises(KernelError, match=r"copy to cuda:0: must be an array of cuda:1 .*, got array of cuda:0"):
+        x.device.received(x.data, other)
+    nothing, cupys = x.data[:0], fake_cupy.ndarray
+    assert not other.owns(nothing) and x.device.owns(nothing)
+    with x.device.runtime._here("a test"):
+        plain = cupys((3, 4), "f")
+    assert not other.owns(plain) and not x.device.owns(plain)  # CuPy's own: on whose stream, nobody knows
+    x.device.runtime.synchronize()
+    del plain
+
+
+def test_the_stand_in_notices_the_wrong_stream(one_card):
+    """If the check above were not there."""
+    zero, one = runtimes()
+    x, one.array_type = zero.from_host(np.ones((3, 4), "f")), zero.array_type
+    with pytest.raises(KernelError, match="STREAM-ORDER: uses memory .*, which stream fake card 0, stream 0 .* wrote"):
+        minigrad.device("cuda:1").copied(x)
+    with pytest.raises(KernelError, match="STREAM-ORDER"):
+        one.to_host(x)
+
+
+def test_two_devices_share_the_memory_of_their_card():
+    with fake_cupy.installed(**ONE_CARD, memory=1 << 20):
+        x, y = (Tensor(np.ones((100, 1000), "f"), device=f"cuda:{i}") for i in (0, 1))
+        with pytest.raises(OutOfMemoryError, match=r"cuda:1 \(card 0\): out of memory: .*; 0.8 MB in use"):
+            y + 1
+        del x  # there is room again
+        assert (y + 1).numpy().sum() == 2e5
+        del y

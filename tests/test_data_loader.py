@@ -11,6 +11,7 @@ from PIL import Image
 from minigrad.data import (
     IMAGENET_PCA,
     CachedImages,
+    CenterView,
     ImageArray,
     ImageFolder,
     Loader,
@@ -384,3 +385,73 @@ def test_an_epoch_without_images_names_a_few_in_one_line():
         list(Loader(Jittery(9, broken=tuple(range(9))), 2))
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("image-3.jpg: broken on purpose; image-4.jpg: broken on purpose and 4 more")
+
+
+def test_pictures_are_handed_over_as_they_are_with_what_was_drawn_for_them():
+    """The draws are those of the views: tests/test_prepare.py makes these of them, to the last bit."""
+    data, transform = pictures(10), TrainViews(9, np.float32([1, 2, 3]), IMAGENET_PCA, 0.2, 0.5)
+    runs = [
+        list(Loader(data, 4, transform, shuffle=True, seed=2, workers=workers, pictures=True)) for workers in (0, 3)
+    ]
+    for one, again in zip(*runs, strict=True):
+        assert np.array_equal(one.images, again.images) and np.array_equal(one.indices, again.indices)
+        assert all(np.array_equal(a, b) for a, b in zip(one.views, again.views, strict=True))
+        assert one.images.dtype == np.uint8 and one.images.flags.c_contiguous
+        assert np.array_equal(one.images, data.images[one.indices]) and np.array_equal(one.labels, one.indices % 5)
+        windows, size, mean, colours, scale = one.views
+        assert windows.dtype == np.int32 and windows.shape == (len(one.indices), 3)
+        assert (size, scale) == (9, 0.5) and colours.dtype == np.float32 and colours.shape == windows.shape
+        assert mean.shape == (12, 12, 3) and (mean == [1, 2, 3]).all() and mean.dtype == np.float32
+    windows, colours = (np.concatenate([getattr(b.views, name) for b in runs[0]]) for name in ("windows", "colours"))
+    assert (windows.min(0) == 0).all() and (windows.max(0) == (3, 3, 1)).all()
+    assert len(np.unique(colours, axis=0)) == 10
+    (ten,) = Loader(data, 10, TenViews(9), workers=0, pictures=True)
+    assert (ten.views.windows == ten.views.windows[0]).all() and not ten.views.colours.any()
+    corners = [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]
+    assert ten.views.windows[0].tolist() == [[*corner, flip] for flip in (0, 1) for corner in corners]
+    assert not ten.views.mean.any() and ten.views.mean.shape == (12, 12, 3)
+
+
+@pytest.mark.filterwarnings("ignore:skipped image")
+def test_pictures_of_files_that_cannot_be_read():
+    (batch,) = Loader(Jittery(5, broken=(0, 3)), 5, TrainViews(9), workers=2, pictures=True)
+    assert batch.indices.tolist() == [1, 2, 4] and len(batch.images) == len(batch.views.windows) == 3
+    assert np.array_equal(batch.images, pictures(23).images[[1, 2, 4]])
+
+
+def test_pictures_need_a_transform_that_can_draw_and_bytes():
+    for transform in (None, CenterView(), lambda image, rng: image):
+        with pytest.raises(ArgumentError, match="pictures=True needs a transform with a method draw and a size"):
+            Loader(pictures(), 4, transform, pictures=True)
+    with pytest.raises(ArgumentError, match="CenterView.draw: only squares can be cut on a card: give a size"):
+        CenterView().draw(pictures().images[0])
+
+    class Floats(Jittery):
+        def image(self, index):
+            return super().image(index) / 255
+
+    with pytest.raises(DataError, match="images must be uint8, but image 0 is float64"):
+        list(Loader(Floats(), 4, CenterView(9), workers=0, pictures=True))
+
+
+@pytest.mark.parametrize("as_pictures", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_threads_send_what_they_have_made(as_pictures, workers):
+    seen = []
+
+    def send(images):
+        seen.append(threading.current_thread())
+        return "sent", images
+
+    options = {"transform": TrainViews(9), "workers": workers, "pictures": as_pictures}
+    sent, plain = Loader(pictures(10), 4, send=send, **options), Loader(pictures(10), 4, **options)
+    for batch, expected in zip(sent, plain, strict=True):
+        assert type(batch) is type(expected) and batch.images[0] == "sent"
+        assert same([batch.images[1:]], [expected[:1]]) and np.array_equal(batch.indices, expected.indices)
+    assert len(seen) == 3 and all((one is threading.current_thread()) is (workers == 0) for one in seen)
+
+    def full(images):
+        raise MemoryError("the card is full")
+
+    with pytest.raises(MemoryError, match="the card is full"):
+        list(Loader(pictures(10), 4, send=full, **options))

@@ -163,7 +163,7 @@ def test_without_a_driver(monkeypatch):
 
 def test_without_that_card(monkeypatch):
     fake_cupy(monkeypatch, 1)
-    with pytest.raises(DeviceError, match=r"cuda:3: the driver sees 1 device\(s\), numbered from 0"):
+    with pytest.raises(DeviceError, match=r"cuda:3: the driver sees 1 card\(s\), numbered from 0"):
         Tensor([1.0], device="cuda:3")
     assert minigrad.device("cuda:0").xp is sys.modules["cupy"]
 

@@ -208,12 +208,12 @@ def test_a_nan_stays_in_its_column(card):
 
 @pytest.fixture
 def launches(monkeypatch):
-    """(kernel, grid) of every launch of gemm.cu; nothing is run."""
+    """(kernel, grid) of every launch of gemm.cu, that of tiles with their rows; nothing is run."""
     seen = []
 
     def launch(device, file, kernel, grid, *args, **types):
         if file == "gemm":
-            seen.append((kernel, grid))
+            seen.append((" ".join(map(str, (kernel, *([types["TILE_ROWS"]] if "TILE_ROWS" in types else [])))), grid))
 
     monkeypatch.setattr(gpu.Card, "launch", launch)
     return seen
@@ -222,20 +222,21 @@ def launches(monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "orders", "expected"),
     [
-        ((128, 9216, 4096), "nt", [("gemm_tiles", (64, 4)), ("column_sums", (16384, 1))]),  # y of fc6, batch 128
-        ((128, 4096, 9216), "nn", [("gemm_tiles", (144, 1))]),  # its dx
-        ((4096, 128, 9216), "tn", [("gemm_tiles", (4608, 1))]),  # its dw
+        ((128, 9216, 4096), "nt", [("gemm_tiles 128", (32, 8)), ("column_sums", (16384, 1))]),  # y of fc6
+        ((128, 4096, 9216), "nn", [("gemm_tiles 128", (72, 7)), ("column_sums", (36864, 1))]),  # its dx
+        ((4096, 128, 9216), "tn", [("gemm_tiles 128", (2304, 1))]),  # its dw
         ((1, 9216, 4096), "nt", [("gemm_skinny_k", (512, 1))]),  # y of fc6, batch 1
         ((1, 4096, 9216), "nn", [("gemm_skinny_n", (288, 1))]),  # its dx
-        ((4096, 1, 9216), "tn", [("gemm_tiles", (4608, 1))]),  # its dw
+        ((4096, 1, 9216), "tn", [("gemm_tiles 128", (2304, 1))]),  # its dw
         ((4096, 9216, 1), "nn", [("gemm_skinny_k", (512, 1))]),  # a matrix and a vector: w x
         ((9216, 4096, 1), "tn", [("gemm_skinny_n", (288, 1))]),  # w^T dy
         ((8, 100, 9), "nn", [("gemm_skinny_n", (1, 1))]),
-        ((9, 100, 9), "nn", [("gemm_tiles", (1, 1))]),
+        ((9, 100, 9), "nn", [("gemm_tiles 32", (1, 1))]),
         ((8, 100, 8), "nn", [("gemm_skinny_k", (1, 1))]),  # 8 columns fill no warp
         ((1, 1000000, 1), "nn", [("gemm_skinny_k", (1, 256)), ("column_sums", (1, 1))]),
-        ((70, 1023, 70), "nn", [("gemm_tiles", (2, 1))]),
-        ((70, 1024, 70), "nn", [("gemm_tiles", (2, 2)), ("column_sums", (154, 1))]),
+        ((70, 255, 70), "nn", [("gemm_tiles 32", (3, 1))]),
+        ((70, 1023, 70), "nn", [("gemm_tiles 32", (3, 7)), ("column_sums", (154, 1))]),
+        ((1000, 128, 4096), "nn", [("gemm_tiles 128", (256, 1))]),
     ],
     ids=str,
 )
@@ -251,7 +252,7 @@ def test_the_choice_of_kernel(card, launches, shape, orders, expected):
 def test_a_batch_times_one_matrix_is_one_product(card, launches):
     a, b = card.empty((5, 7, 20), "float32"), card.empty((20, 30), "float32")
     assert _gemm.product(card, a, b).shape == (5, 7, 30)
-    assert launches == [("gemm_tiles", (1, 1))]
+    assert launches == [("gemm_tiles 32", (2, 1))]
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 100, 255, 256, 257, 10**6])

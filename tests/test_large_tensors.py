@@ -122,3 +122,22 @@ def test_dropout(last_blocks):
     image = x.size // 1000 - 4  # 1000 elements are an image to the CPU's mask
     mask = _random_mask(random_key(SIM)[0], image, 1, 1000, 1, 1)
     np.testing.assert_array_equal(y.data.host[image * 1000 : (image + 1) * 1000] != 0, mask)
+
+
+def test_prepare(last_blocks):
+    """More than 2^31 bytes of pictures, and floats of views."""
+    random = np.random.default_rng(0)
+    last, mean = (
+        random.integers(0, 256, (4, 45, 43, 3), dtype=np.uint8),
+        random.uniform(0, 255, (45, 43, 3)).astype("f"),
+    )
+    n = LARGE // (2 * 3 * 37 * 37) + 5
+    images = sparse((4 * n, *last[0].shape), last)
+    windows, colours = np.zeros((4 * n, 2, 3), np.int32), np.zeros((4 * n, 3), np.float32)
+    windows[-4:], colours[-4:] = random.integers(0, (9, 7, 2), (4, 2, 3)), random.standard_normal((4, 3))
+    y = F.prepare(images, windows, 37, mean, colours)
+    assert images.size > LARGE and y.size > LARGE
+    wanted = F.prepare(minigrad.Tensor(last, device="cpu:0"), windows[-4:], 37, mean, colours[-4:])
+    np.testing.assert_array_equal(y.data.host[-4:], wanted.numpy())
+    with pytest.raises(minigrad.ShapeError, match=r"at most 2147483647 numbers, they have \(65536, 32768, 1\)"):
+        F.prepare(wrap(SIM.empty((1, 2**16, 2**15, 1), np.uint8), SIM), [(0, 0, 0)], 37, mean)

@@ -188,7 +188,8 @@ def test_in_place_and_counted(device, kind, settings):
 @EVERY
 def test_parameters_on_several_devices(device, kind, settings):
     expected = run(kind(params := parameters(device), **settings), params, 4)
-    other = f"{minigrad.device(device).kind}:1"
+    where = minigrad.device(device)
+    other = f"{where.kind}:{int(where.index == 0)}"
     mixed = [Tensor(p.numpy(), True, (device, other)[i % 2]) for i, p in enumerate(parameters(device))]
     for a, b in zip(run(kind(mixed, **settings), mixed, 4), expected):
         np.testing.assert_array_equal(a, b)

@@ -83,7 +83,7 @@ def end_of(run):
         "weights": {name: array.tobytes() for name, array in weights.items()},
         "rng": {name: training["rng"]["devices"][name] for name in training["values"]["config"]["devices"]},
         "objects": training["objects"],
-        "scores": json.loads((run / "metrics.json").read_text()),
+        "scores": {k: v for k, v in json.loads((run / "metrics.json").read_text()).items() if k != "training"},
         "log": [line.split(",")[:8] for line in lines],
         "best": training["values"]["best"],
     }

@@ -29,7 +29,7 @@ from . import source as kernel_source
 
 CPP = Path(__file__).resolve().parent / "cpp"
 HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.hpp", "shadow.hpp")
-_ALWAYS = ("scheduler", "fibers", "waiting", "shared_memory", "output")
+_ALWAYS = ("scheduler", "fibers", "waiting", "matrix_units", "shared_memory", "output")
 RUNTIME = {
     "fast": (*_ALWAYS, "no_checks"),
     "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters"),
@@ -84,6 +84,7 @@ def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast"
     process can load the same kernels twice, each with shared memory of its own.
     Raises KernelError with the messages of g++ for a kernel that does not compile, DeviceError where g++ is missing.
     """
+    source = kernel_source.without_ptx(source)
     kernel_source.check_rules(source)
     _require_compiler()
     text, files = _complete(source, options)

@@ -22,20 +22,23 @@ _ENTRY = re.compile(
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?P<align>__align__\s*\(\s*\d+\s*\)\s*)?(?P<type>[\w ]+?)\s+(?P<name>\w+)\s*\[\s*\]\s*;"
 )
-_FUNCTION = re.compile(r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>\w+)\s*\((?P<parameters>[^()]*)\)\s*\{")
+_FUNCTION = re.compile(  # parameters may have brackets of their own: float (&sums)[4]
+    r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>\w+)\s*\((?P<parameters>(?:[^()]|\([^()]*\))*)\)\s*(?:const\s*)?\{"
+)
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(?P<name>\w+)(?P<body>(?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 
 # Names whose use makes a thread wait for others.
 _WAITS = re.compile(
     r"__syncthreads(_count|_or|_and)?|__syncwarp|__activemask|__(shfl|shfl_up|shfl_down|shfl_xor|ballot|any|all)_sync"
+    r"|multiply_add_tf32|copy_async(_commit|_wait)?"
 )
 
 # What kernels must not use, and what to do instead.
 _RULES = [
     (r"#[ \t]*include\b", "#include: NVRTC has no header files; what kernels share is in kernels/common.cuh"),
     (r"\b__constant__\b", "__constant__: pass the values as parameters"),
-    (r"\b(?:asm|__asm__|__asm)\b", "inline assembly: write it in C++"),
+    (r"\b(?:asm|__asm__|__asm)\b", "inline assembly: write it in C++, or use what kernels/instructions.cuh has"),
     (r"\b(?:texture|surface|tex1D\w*|tex2D\w*|tex3D\w*|cudaTextureObject_t)\b", "textures: read from an array"),
     (
         r"\b__(?:shfl|shfl_up|shfl_down|shfl_xor|ballot|any|all)\b",
@@ -112,6 +115,30 @@ def with_numbered_files(text: str) -> tuple[str, list[str]]:
 
 def numbered_file(number: int | str) -> str:
     return f"minigrad-file-{number}"
+
+
+_CONDITION = re.compile(r"[ \t]*#[ \t]*(?P<word>if|ifdef|ifndef|elif|else|endif)\b[ \t]*(?P<about>.*?)[ \t]*$")
+
+
+def without_ptx(text: str) -> str:
+    """The text without what `#ifdef CUDASIM` keeps from the emulator; every line keeps its number.
+
+    Only lines between the conditions go: the compiler, for which CUDASIM is defined, reads the conditions again.
+    """
+    lines: list[str] = []
+    branches: list[tuple[str, bool]] = []  # of each open condition: its line, and whether to leave the branch out
+    for line, code in zip(text.split("\n"), without_comments(text).split("\n")):
+        match = _CONDITION.match(code)
+        if match and match["word"].startswith("if"):
+            condition = f"{match['word']} {match['about']}"
+            branches.append((condition, condition == "ifndef CUDASIM"))
+        elif match and branches:
+            condition, _ = branches.pop()
+            if match["word"] != "endif":
+                branches.append((condition, condition in ("ifdef CUDASIM", "if defined(CUDASIM)")))
+        left_out = not match and any(out for _, out in branches)
+        lines.append("" if left_out else line)
+    return "\n".join(lines)
 
 
 def check_rules(text: str) -> None:

@@ -1,7 +1,8 @@
 """Reading images: folders and idx files, preparation to 256 x 256, augmentation, and the batch loader.
 
 The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.
-base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  The synthetic set is in
+base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
+the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
 """
 
@@ -9,6 +10,7 @@ from .augment import (
     CenterView,
     TenViews,
     TrainViews,
+    Views,
     Window,
     center_crop,
     center_window,
@@ -20,7 +22,7 @@ from .augment import (
 )
 from .folder import ImageFolder
 from .idx import Mnist, load_mnist, read_idx
-from .loader import Batch, CachedImages, ImageArray, Loader
+from .loader import Batch, CachedImages, ImageArray, Loader, PictureBatch
 from .prepare import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
@@ -45,11 +47,13 @@ __all__ = [
     "ImageStats",
     "Loader",
     "Mnist",
+    "PictureBatch",
     "Report",
     "RgbPCA",
     "TenViews",
     "TrainViews",
     "UnreadableImageError",
+    "Views",
     "Window",
     "center_crop",
     "center_window",

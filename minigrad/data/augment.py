@@ -12,6 +12,7 @@ Every random choice takes a numpy.random.Generator: nothing here has hidden stat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,10 +75,15 @@ def random_crop_flip(image: Image, size: int, rng: np.random.Generator, mean: Me
     All positions are equally likely: 33 x 33 for 224 in 256, as in the original code (2178 views with the
     flips; the paper's 2048 counts 32 x 32).  Raises ArgumentError where size exceeds the image.
     """
+    return cut(image, random_window(image, size, rng), mean)
+
+
+def random_window(image: Image, size: int, rng: np.random.Generator) -> Window:
+    """The window of a random crop, mirrored half of the time: three draws, top, left and flip."""
     _check_size(image, size)
     top = int(rng.integers(image.shape[0] - size + 1))
     left = int(rng.integers(image.shape[1] - size + 1))
-    return cut(image, Window(top, left, size, bool(rng.integers(2))), mean)
+    return Window(top, left, size, bool(rng.integers(2)))
 
 
 def center_window(image: Image, size: int) -> Window:
@@ -101,12 +107,15 @@ def ten_views(image: Image, size: int, mean: Mean = None) -> View:
 
 
 def _ten_views(image: Image, size: int, mean: Mean) -> View:
+    return np.stack([cut(image, window, mean) for window in ten_windows(image, size)])
+
+
+def ten_windows(image: Image, size: int) -> list[Window]:
+    """The windows of the ten test views, in their order."""
     center = center_window(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (center.top, center.left)]
-    return np.stack(
-        [cut(image, Window(top, left, size, flip), mean) for flip in (False, True) for top, left in corners]
-    )
+    return [Window(top, left, size, flip) for flip in (False, True) for top, left in corners]
 
 
 def pca_noise(view: View, pca: RgbPCA, rng: np.random.Generator, std: float = 0.1) -> View:
@@ -115,13 +124,18 @@ def pca_noise(view: View, pca: RgbPCA, rng: np.random.Generator, std: float = 0.
     Args: view float32 (H, W, 3), left unchanged; std, the paper's 0.1 (0 turns the noise off).
     Returns a new float32 (H, W, 3).  Raises ArgumentError for a negative std or another number of channels.
     """
-    if std < 0 or view.shape[-1] != len(pca.sd):
+    return _add_colour(view, random_colour(view, pca, rng, std))
+
+
+def random_colour(image: Image | View, pca: RgbPCA, rng: np.random.Generator, std: float) -> NDArray[np.float32]:
+    """The shift of pca_noise, float32 (3,): three draws."""
+    if std < 0 or image.shape[-1] != len(pca.sd):
         raise ArgumentError(
             f"pca_noise: need std >= 0 and a view (H, W, {len(pca.sd)}) like the components, "
-            f"got std {std} and {view.shape}; leave pca out for images without colour"
+            f"got std {std} and {image.shape}; leave pca out for images without colour"
         )
-    shift = pca.eigenvectors @ (rng.normal(0.0, std, len(pca.sd)) * pca.sd)
-    return _add_colour(view, shift.astype(np.float32))
+    shift: NDArray[np.float64] = pca.eigenvectors @ (rng.normal(0.0, std, len(pca.sd)) * pca.sd)
+    return shift.astype(np.float32)
 
 
 def _add_colour(view: View, colour: View) -> View:
@@ -140,6 +154,10 @@ def _check_size(image: Image, size: int) -> None:
 
 # What a Loader applies to each image: called with (image, rng), they return float32 (..., H, W, C), scaled.
 # `scale` multiplies after the subtraction: 1 in the paper; the original code divided by 1.1 (scale=1/1.1).
+#
+# Where a card is to do that (the op `prepare`), `draw` only says what, by the same random numbers: (top, left, flip) of
+# the window, or of several, and what is added to the colours.
+Drawn = tuple[Any, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,12 @@ class TrainViews:
             view = pca_noise(view, self.pca, rng, self.pca_std)
         return _scaled(view, self.scale)
 
+    def draw(self, image: Image, rng: np.random.Generator) -> Drawn:
+        window = random_window(image, self.size, rng)
+        if self.pca is None:
+            return _place(window), _no_colour(image)
+        return _place(window), random_colour(image, self.pca, rng, self.pca_std)
+
 
 @dataclass(frozen=True)
 class CenterView:
@@ -173,6 +197,11 @@ class CenterView:
             return _scaled(whole if self.mean is None else whole - self.mean, self.scale)
         return _scaled(center_crop(image, self.size, self.mean), self.scale)
 
+    def draw(self, image: Image, rng: Any = None) -> Drawn:
+        if self.size is None:
+            raise ArgumentError("CenterView.draw: only squares can be cut on a card: give a size")
+        return _place(center_window(image, self.size)), _no_colour(image)
+
 
 @dataclass(frozen=True)
 class TenViews:
@@ -185,6 +214,36 @@ class TenViews:
     def __call__(self, image: Image, rng: Any = None) -> View:
         return _scaled(_ten_views(image, self.size, self.mean), self.scale)
 
+    def draw(self, image: Image, rng: Any = None) -> Drawn:
+        return [_place(window) for window in ten_windows(image, self.size)], _no_colour(image)
+
 
 def _scaled(view: View, scale: float) -> View:
     return view if scale == 1.0 else view * np.float32(scale)
+
+
+def _place(window: Window) -> tuple[int, int, int]:
+    return window.top, window.left, int(window.flip)
+
+
+def _no_colour(image: Image) -> NDArray[np.float32]:
+    return np.zeros(image.shape[-1], np.float32)
+
+
+class Views(NamedTuple):
+    """What the op `prepare` is to make of the pictures of a batch: its arguments, in their order."""
+
+    windows: NDArray[np.int32]  # (N, 3), or (N, V, 3) for V views of each: top, left, flip
+    size: int
+    mean: View  # a mean image (H, W, C)
+    colours: NDArray[np.float32]  # (N, C): added to every pixel of a picture
+    scale: float
+
+
+def views_of(transform: Any, drawn: Sequence[Drawn], shape: tuple[int, ...]) -> Views:
+    """What `transform` has drawn for the pictures of a batch, all of this shape (H, W, C)."""
+    windows, colours = zip(*drawn)
+    mean = transform.mean
+    if mean is None or mean.ndim == 1:  # nothing or one colour to subtract, everywhere
+        mean = np.full(shape, 0 if mean is None else mean, np.float32)
+    return Views(np.array(windows, np.int32), transform.size, mean, np.array(colours), transform.scale)

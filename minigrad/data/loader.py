@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from minigrad.base.arguments import integer
 from minigrad.errors import ArgumentError, DataError
 
-from .augment import CenterView, Image, View, channels_first
+from .augment import CenterView, Drawn, Image, View, Views, channels_first, views_of
 from .prepare import ImageSource, Report, UnreadableImageError, check_channels_last
 
 # First word of every seed, because SeedSequence takes [s, e] and [s, e, 0] for the same: without it, image 0
@@ -38,8 +38,20 @@ class Batch(NamedTuple):
     indices: NDArray[np.int64]
 
 
+class PictureBatch(NamedTuple):
+    """What a Loader with pictures=True makes: images uint8 (N, H, W, C), as they were decoded, labels and indices.
+
+    `F.prepare(Tensor(images), *views)` makes of them what Batch.images would be.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    views: Views
+
+
 # What a thread hands over: the batch (None if none of its files could be read), and those that could not.
-_Made = tuple[Batch | None, list[UnreadableImageError]]
+_Made = tuple[Batch | PictureBatch | None, list[UnreadableImageError]]
 
 
 class ImageArray:
@@ -124,7 +136,12 @@ class Loader:
         shuffle: a new order each epoch, from (seed, epoch).
         workers: threads that prepare batches ahead; 0 prepares each in the caller when it is asked for.
         prefetch: batches in preparation or ready while the caller works on another; None: workers + 1.
-            A batch of 128 at 224 x 224 takes 77 MB.
+            A batch of 128 at 224 x 224 takes 77 MB; as pictures of 256 x 256, 25 MB.
+        pictures: the batches are PictureBatch: pictures as they were decoded, and what the transform has drawn for
+            each, for a card that does the rest.  The transform is TrainViews, CenterView with a size, TenViews, or
+            has a method `draw` as they do.
+        send: called by the thread that made a batch, with its images; what it returns takes their place.
+            `lambda images: Tensor(images, device="cuda:0")` puts them on their way while the caller still computes.
         cache_bytes: bound for decoded images kept in memory (default 1 GiB; 0: none).
         report: collects unreadable files; None makes a new one.
 
@@ -145,6 +162,8 @@ class Loader:
         workers: int = 2,
         prefetch: int | None = None,
         drop_last: bool = False,
+        pictures: bool = False,
+        send: Callable[[NDArray[Any]], Any] | None = None,
         cache_bytes: int = 1 << 30,
         report: Report | None = None,
     ) -> None:
@@ -161,8 +180,14 @@ class Loader:
         if cache_bytes and not isinstance(dataset, ImageArray | CachedImages):  # those are in memory already
             self.dataset = CachedImages(dataset, cache_bytes)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.transform: Transform = CenterView() if transform is None else transform
+        self.transform: Any = CenterView() if transform is None else transform
+        if pictures and (not hasattr(self.transform, "draw") or getattr(self.transform, "size", None) is None):
+            raise ArgumentError(
+                f"Loader: pictures=True needs a transform with a method draw and a size, got {self.transform!r}: "
+                "TrainViews(size), CenterView(size) or TenViews(size)"
+            )
         self.workers, self.prefetch, self.drop_last = workers, prefetch, drop_last
+        self.pictures, self.send = pictures, send
         self.report = Report() if report is None else report
         self.wait_seconds = 0.0
         self.next_epoch = 0
@@ -173,7 +198,7 @@ class Loader:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | PictureBatch]:
         self.next_epoch += 1
         return self.epoch(self.next_epoch - 1)
 
@@ -183,7 +208,7 @@ class Loader:
             return np.arange(len(self.dataset))
         return np.random.default_rng([_SHUFFLE, self.seed, epoch]).permutation(len(self.dataset))
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch | PictureBatch]:
         """The batches of an epoch from number `start_batch` on, the same for any number of workers.
 
         An exception in a worker is raised here, with the worker's traceback.  Leaving the loop early, with
@@ -196,7 +221,7 @@ class Loader:
             )
         return self._deliver(epoch, start_batch)
 
-    def _deliver(self, epoch: int, start_batch: int) -> Iterator[Batch]:
+    def _deliver(self, epoch: int, start_batch: int) -> Iterator[Batch | PictureBatch]:
         self.wait_seconds, self.position = 0.0, (epoch, start_batch)
         readable = False
         batches = self._prepared(epoch, start_batch)
@@ -244,8 +269,9 @@ class Loader:
 
     def _make_batch(self, epoch: int, indices: NDArray[np.int64], stop: threading.Event) -> _Made:
         """Decode and augment the images at `indices`: the batch, and the files that could not be read."""
-        images: NDArray[np.float32] | None = None
+        images: NDArray[Any] | None = None
         kept: list[int] = []
+        drawn: list[Drawn] = []
         unreadable: list[UnreadableImageError] = []
         for index in indices.tolist():
             if stop.is_set():
@@ -258,11 +284,20 @@ class Loader:
             if images is None:
                 source = self.dataset.source if isinstance(self.dataset, CachedImages) else self.dataset
                 check_channels_last(np.shape(image), f"Loader: an image of {type(source).__name__}")
-            view = np.asarray(self.transform(image, np.random.default_rng([_AUGMENT, self.seed, epoch, index])))
+            random = np.random.default_rng([_AUGMENT, self.seed, epoch, index])
+            if self.pictures:
+                if image.dtype != np.uint8:
+                    raise DataError(
+                        f"Loader: with pictures=True images must be uint8, but image {index} is {image.dtype}: bring "
+                        "pixels to 0..255 and convert with astype"
+                    )
+                view = image
+                drawn.append(self.transform.draw(image, random))
+            else:
+                view = np.asarray(self.transform(image, random))
             if images is None:
-                name = getattr(self.transform, "__name__", type(self.transform).__name__)
-                check_channels_last(view.shape, f"Loader: what the transform {name} returns")
-                images = np.empty((len(indices), *view.shape), dtype=np.float32)
+                check_channels_last(view.shape, f"Loader: what the transform {_name(self.transform)} returns")
+                images = np.empty((len(indices), *view.shape), dtype=np.uint8 if self.pictures else np.float32)
             if view.shape != images.shape[1:]:
                 raise DataError(
                     f"Loader: the images of a batch must share one shape, but image {index} gave "
@@ -273,4 +308,13 @@ class Loader:
         if images is None:
             return None, unreadable
         chosen = np.array(kept, dtype=np.int64)
-        return Batch(channels_first(images[: len(kept)]), self.dataset.labels[chosen], chosen), unreadable
+        labels, shape = self.dataset.labels[chosen], images.shape[1:]
+        images = images[: len(kept)] if self.pictures else channels_first(images[: len(kept)])
+        made: Any = images if self.send is None else self.send(images)
+        if self.pictures:
+            return PictureBatch(made, labels, chosen, views_of(self.transform, drawn, shape)), unreadable
+        return Batch(made, labels, chosen), unreadable
+
+
+def _name(transform: Any) -> str:
+    return getattr(transform, "__name__", type(transform).__name__)

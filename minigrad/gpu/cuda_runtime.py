@@ -1,17 +1,22 @@
 """What manages a graphics card: memory, streams, copies and launches, through CuPy (14 or newer).
 
-    runtime = CudaRuntime(0)
+    runtime = CudaRuntime(0, card=0)
     x = runtime.from_host(values)
     runtime.launch(runtime.function(source, options, "relu_forward"), ..., args, 0)
 
-Each card has one stream, and all work on a card goes there, in order; the host waits for none of it but in `to_host`
-and `synchronize`.  CuPy keeps, for each thread, a current card and for each card a current stream: what is done
-within `_here` is done on this card and this stream, whatever the thread.  The stream does not wait for CuPy's null
-stream: programs that call CuPy on an array of minigrad must do so `with runtime.stream`.
+Each device has one stream, and all its work goes there, in order; the host waits for none of it but in `to_host` and
+`synchronize`.  CuPy keeps, for each thread, a current card and for each card a current stream: what is done within
+`_here` is done on this card and this stream, whatever the thread.  The stream does not wait for CuPy's null stream:
+programs that call CuPy on an array of minigrad must do so `with runtime.stream`.
 
 Memory comes from CuPy's pool.  It hands a freed array's memory out again at once, to the stream that it was allocated
 on: what that stream does next comes after all that it did with it before.  Other streams are not waited for.  So where
-a second card reads an array of this one, this one's stream is made to wait until that is done (`copy_from`).
+a second device reads an array of this one, this one's stream is made to wait until that is done (`copy_from`).
+
+Two devices may be on one card (MINIGRAD_CUDA, cuda.py).  They share its memory and its multiprocessors, and CuPy's
+modules, which are loaded once per card.  Streams, arrays and cuBLAS handles are their own, and no kernel of one may
+use an array of the other: on one card nothing would fail, but no event says which of the two comes first.  So each
+runtime has a class of its own for its arrays, by which it knows them; views and what CuPy computes keep it.
 """
 
 from __future__ import annotations
@@ -40,19 +45,25 @@ TF32_MATH = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 
 
 class CudaRuntime:
-    """One card.  DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing."""
+    """cuda:<index>, on that card.
 
-    def __init__(self, index: int):
+    DeviceError where CuPy or the driver cannot use it; cupy_for, called before, says what is missing.
+    """
+
+    def __init__(self, index: int, card: int):
         import cupy
 
         self.cupy, self.cuda = cupy, cupy.cuda
-        self.index, self.name = index, f"cuda:{index}"
+        self.index, self.card = index, card
+        self.name = f"cuda:{index}" if index == card else f"cuda:{index} (card {card})"
+        self.array_type = type(f"array of {self.name}", (cupy.ndarray,), {})
         self.stream: Any = contextlib.nullcontext()
         with self._here("first use"):
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._functions: dict[tuple[str, tuple[str, ...], str], Any] = {}
-        self._peers: dict[int, bool] = {index: True}
+        self._blas: Any = None  # the handle of cuBLAS, once there was a product
+        self._peers: dict[int, bool] = {card: True}
         self._in_flight: list[tuple[Any, Any]] = []  # pinned memory that a copy reads, and the event of its end
         self._lock = threading.Lock()
 
@@ -61,7 +72,7 @@ class CudaRuntime:
         """Inside, this card and its stream are this thread's current ones, and CuPy's errors become minigrad's."""
         cuda = self.cuda
         try:
-            with cuda.Device(self.index), self.stream:
+            with cuda.Device(self.card), self.stream:
                 yield
         except MinigradError:
             raise
@@ -107,7 +118,7 @@ class CudaRuntime:
 
     def _out_of_memory(self, what: str) -> OutOfMemoryError:
         def numbers() -> str:
-            with self.cuda.Device(self.index):
+            with self.cuda.Device(self.card):
                 free, total = self.cuda.runtime.memGetInfo()
                 pool = self.cupy.get_default_memory_pool()
                 used, held = pool.used_bytes(), pool.total_bytes()
@@ -143,7 +154,7 @@ class CudaRuntime:
         """A new C-contiguous array, contents undefined; OutOfMemoryError."""
         nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
         with self._here(f"{nbytes / 1e6:.1f} MB wanted for {tuple(shape)} {dtype}"):
-            return self.cupy.ndarray(tuple(shape), dtype)
+            return self.array_type(tuple(shape), dtype)
 
     def from_host(self, values: np.ndarray) -> Array:
         """A copy in device memory, in the memory order of `values`, which may be changed as soon as this returns."""
@@ -159,6 +170,7 @@ class CudaRuntime:
 
     def to_host(self, x: Array) -> np.ndarray:
         """A copy for the host, memory order kept where x has no gaps; waits for the stream."""
+        self._check_owned("copy to host", x)
         x, axes = self._without_gaps(x)
         values = np.empty([x.shape[axis] for axis in axes], x.dtype)
         with self._here("copy to host"):
@@ -169,7 +181,8 @@ class CudaRuntime:
         return values.transpose(_inverse(axes))
 
     def copy_from(self, other: CudaRuntime, x: Array) -> Array:
-        """x, an array of another card, here: after all that `other` was given, before all it is given next."""
+        """x, an array of another device, here: after all that `other` was given, before all it is given next."""
+        other._check_owned(f"copy to {self.name}", x)
         x, axes = other._without_gaps(x)
         y = self._empty_in_order(x.shape, x.dtype, axes)
         if x.nbytes == 0:
@@ -177,20 +190,22 @@ class CudaRuntime:
         if not self._reaches(other):
             self._copy_by_host(other, x, y)
             return y
-        with other._here("copy to another card"):
+        with other._here(f"copy to {self.name}"):
             written = other._event()
         with self._here(f"copy from {other.name}"):
             self.stream.wait_event(written)
-            self.cuda.runtime.memcpyPeerAsync(
-                y.data.ptr, self.index, x.data.ptr, other.index, x.nbytes, self.stream.ptr
-            )
+            runtime, (to, source) = self.cuda.runtime, (y.data.ptr, x.data.ptr)
+            if self.card == other.card:
+                runtime.memcpyAsync(to, source, x.nbytes, runtime.memcpyDeviceToDevice, self.stream.ptr)
+            else:
+                runtime.memcpyPeerAsync(to, self.card, source, other.card, x.nbytes, self.stream.ptr)
             read = self._event()
-        with other._here("copy to another card"):
+        with other._here(f"copy to {self.name}"):
             other.stream.wait_event(read)  # or x's memory might be handed out again while it is being read
         return y
 
     def _copy_by_host(self, other: CudaRuntime, x: Array, y: Array) -> None:
-        with other._here("copy to another card"):
+        with other._here(f"copy to {self.name}"):
             pinned = self.cuda.alloc_pinned_memory(x.nbytes)
             kind = self.cuda.runtime.memcpyDeviceToHost
             self.cuda.runtime.memcpyAsync(pinned.ptr, x.data.ptr, x.nbytes, kind, other.stream.ptr)
@@ -226,14 +241,14 @@ class CudaRuntime:
     def _reaches(self, other: CudaRuntime) -> bool:
         """Whether the two cards copy to each other without the host; that is set up at the first call."""
         with self._lock, self._here(f"first copy from {other.name}"):
-            if other.index not in self._peers:
-                pairs = (self.index, other.index), (other.index, self.index)
+            if other.card not in self._peers:
+                pairs = (self.card, other.card), (other.card, self.card)
                 reaches = all(self.cuda.runtime.deviceCanAccessPeer(*pair) for pair in pairs)
                 for here, there in pairs if reaches else ():
                     with self.cuda.Device(here):
                         self._enable_peer(there)
-                self._peers[other.index] = reaches
-            return self._peers[other.index]
+                self._peers[other.card] = reaches
+            return self._peers[other.card]
 
     def _enable_peer(self, there: int) -> None:
         try:
@@ -243,7 +258,13 @@ class CudaRuntime:
                 raise
 
     def owns(self, array: Any) -> bool:
-        return isinstance(array, self.cupy.ndarray) and array.data.device_id == self.index
+        """Whether it is an array of this device; those of others, also on the same card, and CuPy's own are not."""
+        return type(array) is self.array_type
+
+    def _check_owned(self, what: str, *arrays: Any) -> None:
+        for array in arrays:
+            if not self.owns(array):
+                raise KernelError(f"{what}: must be an array of {self.name}, got {type(array).__name__} {array.shape}")
 
     def synchronize(self) -> None:
         """Wait until the stream has done all it was given; KernelError if it could not."""
@@ -300,6 +321,9 @@ class CudaRuntime:
 
         a and b are C-contiguous or transposed C-contiguous, out is C-contiguous.  tf32: float32 factors may be rounded
         to 10 bits of mantissa, for speed; False: they are not, whatever the environment says.
+
+        The handle is this device's own.  CuPy's belong to a thread and a card: a thread that feeds two devices of one
+        card would have one for both, and a handle that serves two streams need not give the same bits every time.
         """
         (m, k), n = a.shape, b.shape[1]
         shapes = f"gemm on {self.name}: {a.shape} {a.dtype} @ {b.shape} {b.dtype} into {out.shape} {out.dtype}"
@@ -307,30 +331,25 @@ class CudaRuntime:
             raise KernelError(f"{shapes}: shapes do not fit, out is not C-contiguous, or a side is 2^31 or more")
         if a.dtype != b.dtype or a.dtype != out.dtype or a.dtype not in (np.float32, np.float64):
             raise KernelError(f"{shapes}: all must be float32 or all float64")
+        self._check_owned(shapes, a, b, out)
         if out.size == 0:
             return out
         with self._here(shapes):
             if k == 0:
                 self.cuda.runtime.memsetAsync(out.data.ptr, 0, out.nbytes, self.stream.ptr)
                 return out
-            cublas, handle = self.cuda.cublas, self.cuda.get_cublas_handle()
+            cublas = self.cuda.cublas
             multiply = cublas.sgemm if a.dtype == np.float32 else cublas.dgemm
             one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
-            modes = cublas.getMathMode(handle), cublas.getPointerMode(handle)
-            try:
-                cublas.setStream(handle, self.stream.ptr)
-                cublas.setMathMode(handle, TF32_MATH if tf32 else cublas.CUBLAS_DEFAULT_MATH)
-                cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_HOST)
-                # cuBLAS counts columns first.  So read, our memory holds the transposes: out^T = b^T a^T.
-                op_b, ld_b = _as_columns(shapes, b, cublas)
-                op_a, ld_a = _as_columns(shapes, a, cublas)
-                first, second = (b.data.ptr, ld_b), (a.data.ptr, ld_a)
-                multiply(
-                    handle, op_b, op_a, n, m, k, one.ctypes.data, *first, *second, zero.ctypes.data, out.data.ptr, n
-                )
-            finally:
-                cublas.setMathMode(handle, modes[0])
-                cublas.setPointerMode(handle, modes[1])
+            # cuBLAS counts columns first.  So read, our memory holds the transposes: out^T = b^T a^T.
+            op_b, ld_b = _as_columns(shapes, b, cublas)
+            op_a, ld_a = _as_columns(shapes, a, cublas)
+            factors = one.ctypes.data, b.data.ptr, ld_b, a.data.ptr, ld_a, zero.ctypes.data
+            with self._lock:  # another thread's product must not come between the mode and the product it is for
+                if self._blas is None:
+                    self._blas = cublas.create()
+                cublas.setMathMode(self._blas, TF32_MATH if tf32 else cublas.CUBLAS_DEFAULT_MATH)
+                multiply(self._blas, op_b, op_a, n, m, k, *factors, out.data.ptr, n)  # on the current stream
         return out
 
 

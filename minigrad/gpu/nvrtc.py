@@ -31,7 +31,7 @@ from typing import Any
 
 from ..base import files
 from ..errors import KernelError, MinigradError, MissingDependencyError
-from .sources import MACROS, full_source, kernel_folder, kernel_names, open_types
+from .sources import DTYPES, MACROS, full_source, kernel_folder, kernel_names, open_types
 
 CUDAS = (13, 12)
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
@@ -43,6 +43,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     "TAP": ("unsigned char",),
 }
 CONVERSIONS = (("float", "float"), ("double", "double"), ("bool", "long long"))  # FROM, TO
+# Rows of a tile that the host chooses among, by bytes of an element: TILE_ROWS of minigrad/ops/_tile_product.py.
+TILE_ROWS = {"conv2d": {4: (128, 96, 64, 48, 32), 8: (64, 32)}, "gemm": {4: (128, 64, 32), 8: (64, 32)}}
 TO_INTEGERS = (("float", "unsigned char"), ("double", "long long"))  # for copy.cu alone, which has a rule for these
 
 
@@ -201,7 +203,7 @@ def _sum(pattern: str, text: str) -> int:
 
 
 def variants(name: str) -> list[dict[str, str]]:
-    """The element types with which kernels/<name>.cu is compiled: [{"REAL": "float"}, {"REAL": "double"}]."""
+    """The -D options with which kernels/<name>.cu is compiled: [{"REAL": "float"}, {"REAL": "double"}]."""
     names = open_types(name)
     pairs: list[dict[str, str]] = [{}]
     if "FROM" in names or "TO" in names:
@@ -212,7 +214,11 @@ def variants(name: str) -> list[dict[str, str]]:
     if unknown:
         raise KernelError(f"nvrtc: kernels/{name}.cu leaves {', '.join(unknown)} open: enter it in nvrtc.TYPES")
     rest = [dict(zip(names, types)) for types in itertools.product(*(TYPES[name] for name in names))]
-    return [first | second for first in pairs for second in rest]
+    chosen = [first | second for first in pairs for second in rest]
+    if name in TILE_ROWS:
+        sizes = [(types, DTYPES[next(iter(types.values()))].itemsize) for types in chosen]
+        chosen = [types | {"TILE_ROWS": str(rows)} for types, size in sizes for rows in TILE_ROWS[name][size]]
+    return chosen
 
 
 def measure(names: Sequence[str], architectures: Sequence[str] = ARCHITECTURES) -> Budget:

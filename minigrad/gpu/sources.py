@@ -83,17 +83,25 @@ def full_source(name: str) -> str:
 
     Markers between them let messages name file and line.
     """
+    common = f"{line_marker('kernels/common.cuh')}\n{_header('common.cuh')}"
     file, source = kernel_file(name), kernel_source(name)
+    return f"{common}\n{line_marker(file)}\n{_with_headers(file, source, set())}\n"
+
+
+def _with_headers(file: str, source: str, known: set[str]) -> str:
+    """The source with the files of kernels/ that it includes, and those that they include; each once."""
 
     def included(match: re.Match[str]) -> str:
-        header = _header(match["header"])
+        name = match["header"]
+        header = "" if name in known else _header(name)
         if header is None:
             return match[0]
+        known.add(name)
+        header = _with_headers(f"kernels/{name}", header, known)
         back = line_marker(file, source.count("\n", 0, match.start()) + 2)
-        return f"{line_marker('kernels/' + match['header'])}\n{header}\n{back}"
+        return f"{line_marker(f'kernels/{name}')}\n{header}\n{back}"
 
-    common = f"{line_marker('kernels/common.cuh')}\n{_header('common.cuh')}"
-    return f"{common}\n{line_marker(file)}\n{_INCLUDE.sub(included, source)}\n"
+    return _INCLUDE.sub(included, source)
 
 
 _INCLUDE = re.compile(r'^#include "(?P<header>\w+\.cuh)"[^\n]*$', re.MULTILINE)

@@ -5,7 +5,8 @@
 The kernels take matrices by their steps in memory: a transposed one needs no copy, and one that is repeated along the
 batch has step 0 there.
 
-- Both sides of c longer than ROWS: gemm_tiles.  Every element of a is read N / 128 times, of b M / 64 times.
+- Both sides of c longer than ROWS: gemm_tiles.  Every element of a is read N / 128 times, of b M / 128 times where
+  that fits (_tile_product.py).
 - A short side (few images in a fully connected layer): a tile would be empty for the most part, and reading b is all
   that such a product costs.  gemm_skinny_k and gemm_skinny_n read it once, the first if b's elements are neighbours
   along k, the second if they are along n.  They make few rows; few columns are the rows of c^T = b^T a^T.
@@ -21,6 +22,7 @@ int32, which gives the same bits in the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,9 +32,11 @@ from ..engine import Array
 from ..errors import ArgumentError
 from ..gpu import Strided
 from ..gpu.sources import constants, struct
+from ._tile_product import cut
 
 ENOUGH_BLOCKS = 256  # two for every multiprocessor of a large card
 LEAST_PART = 512  # terms of a sum for which another part pays
+TILES = {4: (128, 64, 32), 8: (64, 32)}  # TILE_ROWS: as in _tile_product.py, but a power of two, for a may lie along m
 
 GEMMS = ("cublas", "minigrad")
 _gemm = "cublas"
@@ -100,9 +104,11 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
         device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)  # type: ignore[union-attr]
         return c if bias is None else device.arithmetic("add", c, bias, c)
     bias = bias if bias is None else device.contiguous(bias)
-    rows, tile_m, tile_n = constants("gemm", "ROWS", "TILE_M", "TILE_N")
+    rows, tile_columns = constants("gemm", "ROWS", "TILE_COLUMNS")
     if min(m, n) > rows:
-        c = _launch(device, "gemm_tiles", gpu.blocks(m, tile_m) * gpu.blocks(n, tile_n), a, b, bias)
+        tile, *parts = cut(m, n, k, math.prod(shape[:-2]), TILES[dtype.itemsize], dtype.itemsize)
+        tiles = gpu.blocks(m, tile) * gpu.blocks(n, tile_columns)
+        c = _launch(device, "gemm_tiles", tiles, a, b, bias, parts=parts, TILE_ROWS=tile)
     elif m <= rows:
         c = _few_rows(device, a, b, bias)
     else:
@@ -133,11 +139,20 @@ def _few_rows(device: Device, a: Array, b: Array, bias: Array | None, transposed
 
 
 def _launch(
-    device: Device, kernel: str, blocks: int, a: Array, b: Array, bias: Array | None, transposed: bool = False
+    device: Device,
+    kernel: str,
+    blocks: int,
+    a: Array,
+    b: Array,
+    bias: Array | None,
+    transposed: bool = False,
+    parts: Sequence[int] = (),
+    **options: int,
 ) -> Array:
     """Run a kernel; the elements of c in row-major order, or, where it is c^T that is made, in column-major order.
 
-    blocks: of one matrix of the batch.
+    blocks: of one matrix of the batch.  parts: into how many sums are cut, and terms of each; else as `_parts` says.
+    options: for the compiler.
     """
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     layout = _batch_layout(batch, a, b)
@@ -145,16 +160,16 @@ def _launch(
         a, b = (device.assign(device.empty((*batch, *x.shape[-2:]), x.dtype), x) for x in (a, b))
         layout = _batch_layout(batch, a, b)
     (m, k), n, batches = a.shape[-2:], b.shape[-1], math.prod(batch)
-    parts, part = _parts(blocks * batches, k)
-    c = device.empty((parts, batches * m * n), a.dtype)
+    count, part = parts or _parts(blocks * batches, k)
+    c = device.empty((count, batches * m * n), a.dtype)
     along = "NO_BIAS" if bias is None else "BIAS_ALONG_M" if transposed else "BIAS_ALONG_N"
     arrays = c, Strided(a), Strided(b), Strided(a if bias is None else bias)  # a kernel wants some array there
     (c_m, c_n), (a_m, a_k), (b_k, b_n) = (1, m) if transposed else (n, 1), _steps(a), _steps(b)
     steps = {"c_m": c_m, "c_n": c_n, "a_m": a_m, "a_k": a_k, "b_k": b_k, "b_n": b_n}
     sizes = struct("gemm", "Product", M=m, N=n, K=k, part=part, batches=batches, **steps)
-    grid, (bias_along, threads) = (blocks * batches, parts), constants("gemm", along, "THREADS")
-    device.launch("gemm", kernel, grid, threads, *arrays, bias_along, sizes, layout, T=c.dtype)
-    return c if parts == 1 else column_sums(device, c)
+    grid, (bias_along, threads) = (blocks * batches, count), constants("gemm", along, "THREADS")
+    device.launch("gemm", kernel, grid, threads, *arrays, bias_along, sizes, layout, T=c.dtype, **options)
+    return c if count == 1 else column_sums(device, c)
 
 
 def _batch_layout(batch: tuple[int, ...], a: Array, b: Array) -> np.ndarray | None:
@@ -165,9 +180,7 @@ def _batch_layout(batch: tuple[int, ...], a: Array, b: Array) -> np.ndarray | No
 def _parts(blocks: int, terms: int) -> tuple[int, int]:
     """Into how many parts a sum is cut, and how many of its terms are in each but the last."""
     parts = max(1, min(ENOUGH_BLOCKS // blocks, terms // LEAST_PART))
-    (depth_bytes,) = constants("gemm", "DEPTH_BYTES")
-    tile = depth_bytes // 4  # of terms: a part is made of whole tiles; those of 8-byte elements are half as deep
-    part = -(-terms // (parts * tile)) * tile
+    part = gpu.blocks(terms, parts)
     return -(-terms // part), part
 
 

@@ -49,6 +49,7 @@ from ..tensor import Tensor, apply, op
 from . import _conv2d_fast as fast
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
 from ._reduction import summed
+from ._tile_product import TILE_ROWS, cut
 from ._windows import output_shape, padded, taps
 
 
@@ -189,7 +190,7 @@ class Conv2d(Function):
     def multiply(
         self, kernel: str, out: Array, rows: int, columns: int, depth: int, *factors: Any, phases: int = 1
     ) -> None:
-        """Fill `out` with a product rows x depth x columns per group (and phase), by kernel conv2d_<kernel>_<tile>.
+        """Fill `out` with a product rows x depth x columns per group (and phase), by the kernel conv2d_<kernel>.
 
         factors: the kernel's other arguments.  phases: products per group, see backward_gpu.
         """
@@ -199,32 +200,16 @@ class Conv2d(Function):
         maps = {"n": n, "height": h, "width": l, "oh": oh, "ow": ow, "top": top, "left": left}
         window = {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw}
         sizes = struct("conv2d", "Convolution", **channels, **maps, **window)
-        tile = 32 if rows <= 32 else 64
-        columns_each, threads = constants("conv2d", "COLUMNS", "THREADS")
-        grid = gpu.blocks(columns, columns_each) * phases, gpu.blocks(rows, tile)
-        parts, part_depth = _parts_of(grid[0] * grid[1] * self.groups, depth)
+        size = out.dtype.itemsize
+        tile, parts, part_depth = cut(rows, columns, depth, self.groups * phases, TILE_ROWS[size], size)
+        tile_columns, threads = constants("conv2d", "TILE_COLUMNS", "THREADS")
+        blocks = gpu.blocks(columns, tile_columns) * phases, gpu.blocks(rows, tile), self.groups * parts
         y = out if parts == 1 else self.device.empty((parts, *out.shape), out.dtype)
-        args = (*factors, y, sizes, part_depth)
-        blocks, types = (*grid, self.groups * parts), {"REAL": out.dtype}
-        self.device.launch("conv2d", f"conv2d_{kernel}_{tile}", blocks, threads, *args, **types)
+        args, types = (*factors, y, sizes, part_depth), {"REAL": out.dtype, "TILE_ROWS": tile}
+        self.device.launch("conv2d", f"conv2d_{kernel}", blocks, threads, *args, **types)
         if parts > 1:
             args = (y, out, parts, out.size)
             self.device.launch("conv2d", "conv2d_add_parts", gpu.blocks(out.size), THREADS, *args, **types)
 
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         return 2 * len(x) * math.prod(self.outputs) * w.size
-
-
-# On a card: where there are fewer tiles than would keep one busy, say two for each of 80 multiprocessors, their sums
-# are cut into parts.  No card is asked, so that the same bits come out on all.
-_ENOUGH_BLOCKS = 160
-_LEAST_DEPTH = 128  # of a part: enough for its writing and adding to be little work beside it
-
-
-def _parts_of(blocks: int, depth: int) -> Pair:
-    """Into how many parts to cut sums of `depth` terms, where `blocks` tiles are to be summed, and terms of a part."""
-    wanted = max(1, min(gpu.blocks(_ENOUGH_BLOCKS, max(1, blocks)), depth // _LEAST_DEPTH))
-    part = -(-depth // wanted)
-    (depth_bytes,) = constants("conv2d", "DEPTH_BYTES")
-    part += -part % (depth_bytes // 4)  # whole tiles, but for the last part; those of float64 are half as deep
-    return max(1, -(-depth // max(1, part))), part

@@ -4,6 +4,7 @@
 #include "interface.hpp"
 
 #define __CUDACC_EMULATED__ 1
+#define CUDASIM 1  // kernels/instructions.cuh then asks for what is emulated here, and not for PTX
 #ifdef CUDASIM_CHECK
 #define __global__
 #else
@@ -156,6 +157,32 @@ template <class T>
 static __forceinline__ T __shfl_xor_sync(unsigned mask, T value, int flip, int width = 32) {
     unsigned lane = cs_lane(), source = lane ^ (unsigned)flip, last = lane | (width - 1u);
     return cs_shuffle(mask, value, source <= last ? source : lane);
+}
+
+// ---------------------------------------------------------------- kernels/instructions.cuh
+
+static __forceinline__ CS_UNCHECKED void cs_copy_async(void* shared, const void* global, int bytes, bool inside) {
+    for (int i = 0; i < bytes; i++) ((char*)shared)[i] = inside ? ((const char*)global)[i] : 0;
+}
+static __forceinline__ void cs_copy_async_commit() {}
+static __forceinline__ void cs_copy_async_wait(unsigned newest) {}
+
+// Half of the last place that stays is added, then the rest is cut off.
+static __forceinline__ CS_UNCHECKED float cs_tf32(float x) {
+    unsigned bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) < 0x7f800000u) bits = (bits + 0x1000u) & 0xffffe000u;  // neither infinite nor NaN
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// The lanes hand over where their fragments lie; the last to arrive multiplies for all.
+static __forceinline__ CS_UNCHECKED void cs_multiply_add_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+    CsFragments mine;
+    for (int i = 0; i < 4; i++) mine.d[i] = d[i], mine.a[i] = a[i];
+    for (int i = 0; i < 2; i++) mine.b[i] = b[i];
+    cs_exchange(CS_MULTIPLY_ADD, 0xffffffffu, (unsigned long long)&mine, 0);
+    for (int i = 0; i < 4; i++) d[i] = mine.d[i];
 }
 
 // ---------------------------------------------------------------- atomics

@@ -51,7 +51,12 @@ struct CsReport {
     char text[388];
 };
 
-enum CsWarpOp { CS_SYNCWARP, CS_SHUFFLE, CS_BALLOT };
+enum CsWarpOp { CS_SYNCWARP, CS_SHUFFLE, CS_BALLOT, CS_MULTIPLY_ADD };
+
+// What one lane has of the matrices in d += a b: kernels/instructions.cuh tells which elements.
+struct CsFragments {
+    float d[4], a[4], b[2];
+};
 
 enum CsOrder { CS_FORWARD, CS_REVERSED, CS_RANDOM };
 

@@ -73,6 +73,9 @@ extern Warp warps[CS_MAX_THREADS / 32];  // waiting.cpp
 void reset_barrier();
 void report_deadlock();  // about threads that wait for ever
 
+// d += a b of a warp whose lanes all wait for it; `lanes` are its threads.  matrix_units.cpp
+void multiply_add(Warp& warp, Fiber* lanes);
+
 // ---------------------------------------------------------------- reports: output.cpp
 
 extern "C" CsControl cs_control;

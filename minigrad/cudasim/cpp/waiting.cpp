@@ -53,7 +53,7 @@ extern "C" unsigned cs_barrier(unsigned site, int predicate) {
 
 // ---------------------------------------------------------------- warp intrinsics
 
-static const char* const OP_NAMES[] = {"__syncwarp", "a shuffle", "a vote"};
+static const char* const OP_NAMES[] = {"__syncwarp", "a shuffle", "a vote", "multiply_add_tf32"};
 
 // The last of the lanes in the mask to arrive works out what each of them gets, and wakes them.
 static bool complete(cs_u32 number, int op, cs_u32 mask) {
@@ -69,6 +69,7 @@ static bool complete(cs_u32 number, int op, cs_u32 mask) {
     for (cs_u32 lane = 0; lane < 32; lane++)
         if (mask >> lane & 1) warp.result[lane] = op == CS_SHUFFLE ? warp.value[warp.source[lane]] : votes;
     if (op == CS_SYNCWARP) checks_syncwarp(number, mask);  // shuffles and votes do not order memory
+    if (op == CS_MULTIPLY_ADD) multiply_add(warp, &fibers[number * 32]);
     warp.waiting &= ~mask;
     for (cs_u32 i = 0; i < 32; i++) {
         cs_u32 lane = run.launch->order == CS_REVERSED ? 31 - i : i;

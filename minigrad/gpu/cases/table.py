@@ -113,6 +113,23 @@ def _assigned(x: Tensor) -> Tensor:
     return y
 
 
+def _pictures(x: Tensor) -> Tensor:
+    """Pictures (N, H, W, 3) of numbers (N, H, W * 3 / 4), whose bytes they have: each gives four."""
+    with no_grad():
+        numbers = F.concat([x * 40 + middle for middle in (60, 100, 140, 180)], 2)
+        return F.reshape(F.astype(numbers, "uint8"), (*x.shape[:2], -1, 3))
+
+
+def _prepared(x: Tensor, mean: Tensor) -> Callable[[], Tensor]:
+    """Two views of each picture, 7/8 of its height: anywhere in it, and the lower right one, mirrored."""
+    images, mean = _pictures(x), F.astype(mean, "float32")
+    n, height, width, _ = images.shape
+    size = height * 7 // 8
+    windows = [[(3 * i % (height - size), i % (width - size), 0), (height - size, width - size, 1)] for i in range(n)]
+    colours = [(i, 0.5, -i) for i in range(n)]
+    return lambda: F.prepare(images, windows, size, mean, colours, 1 / 58)
+
+
 def _optimizer(name: str, file: str, rule: Callable[[Tensor], Any], moved: str) -> Case:
     """Two steps with the same gradient g: the second one meets a velocity.  It alone is timed, and moves `moved`."""
 
@@ -296,6 +313,16 @@ _ALL = [
     Case("integers of floats", ("copy", "arithmetic"), _integers, {"x": (7, 301)}, {"x": (1000, 4096)}, "x y", ""),
     Case("getitem", ("shape",), lambda x: x[[5, 0, 5, 2]], {"x": (7, 301)}, {"x": (1000, 4096)}, "y y", "dy dx"),
     Case("assignment", ("shape", "copy"), _assigned, {"x": (7, 301)}, {"x": (1000, 4096)}, "x y", ""),
+    Case(
+        "prepare",
+        ("prepare",),
+        lambda x, mean: _prepared(x, mean)(),
+        {"x": (2, 45, 36), "mean": (45, 48, 3)},
+        {"x": (128, 256, 192), "mean": (256, 256, 3)},
+        "x mean y",
+        "",
+        prepare=_prepared,
+    ),
     _optimizer("SGD", "sgd", lambda w: SGD([w], lr=0.01, weight_decay=5e-4), "w g w"),
     _optimizer(
         "SGD, alexnet rule",
