@@ -18,10 +18,11 @@ import argparse
 import functools
 import json
 import math
+import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,12 @@ from going_on import (
     stats_of_values,
     where_it_began,
 )
+from inputs import Inputs
 from progress import progress, warn
 from run_folder import Log, Run, TrainingError
+from scoring import Scores, ensemble
 from trained import PREPARATION, WEIGHTS, Trained, readable
-from training import Inputs, Scores, train_epoch
+from training import train_epoch
 
 import minigrad
 from minigrad import optim
@@ -57,6 +60,7 @@ from minigrad.base import files
 from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
+from minigrad.data.decode import EXTENSIONS
 from minigrad.data.demo_set import make_demo_set
 from minigrad.errors import ArgumentError, DataError, printable
 
@@ -156,7 +160,7 @@ def train_net(
     step = course.step
     trained = time.perf_counter()
     scores = net.test(val_set, options.workers, report, ten=True, step=step)
-    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step)
+    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes)
     print(f"Ten views: {describe(scores)} (guessing: {1 / len(net.classes):.1%}).")
 
     drawn = [] if options.no_figures else draw(run, net, first_kernels, train_set, val_set, scores, options.seed)
@@ -210,16 +214,32 @@ def tested_to_the_end(run: Path, step: int) -> bool:
 
 
 def evaluate_weights(options: argparse.Namespace) -> None:
-    net = Trained.restore(options.evaluate, options.preset, options.devices)
-    root, report = options.data or trained_on(options.evaluate), Report()
-    val_set = ImageFolder(root, "val", classes=net.classes, limit=options.val_limit)
-    scores = net.test(val_set, options.workers, report, ten=True)
-    print(f"{printable(options.evaluate)} on {printable(val_set.folder)}: {describe(scores)}, ten views")
+    tell = (lambda text: None) if options.json else print
+    nets = [Trained.restore(path, options.preset, options.devices, tell) for path in options.evaluate]
+    for path, net in zip(options.evaluate, nets):
+        if list(net.classes) != list(nets[0].classes):
+            raise ArgumentError(
+                f"--evaluate: {printable(path)} has other classes than {printable(options.evaluate[0])}: only nets of the "
+                "same classes can be averaged"
+            )
+    root, report = options.data or trained_on(options.evaluate[0], tell), Report()
+    val_set = ImageFolder(root, "val", classes=nets[0].classes, limit=options.val_limit)
+    found: dict[str, Any] = {"images": str(val_set.folder)}
+    for views, name in ((1, "one view"), (10, "ten views")):
+        each, average = ensemble([net.answers(val_set, options.workers, report, ten=views == 10) for net in nets])
+        for path, scores in zip(options.evaluate, each):
+            found.setdefault(str(path), {})[name] = scores.facts(nets[0].classes)
+            tell(f"{printable(path)} on {printable(val_set.folder)}: {describe(scores)}, {name}")
+        if len(nets) > 1:
+            found.setdefault("average", {})[name] = average.facts(nets[0].classes)
+            tell(f"the average of {len(nets)} nets: {describe(average)}, {name}")
+    if options.json:
+        print(json.dumps(found, indent=2))
     if report.skipped:
-        print(report)
+        tell(report)
 
 
-def trained_on(weights: Path) -> Path:
+def trained_on(weights: Path, tell: Callable[[str], Any] = print) -> Path:
     """The folder of images that weights were trained on, as config.json beside them has it."""
     config = weights.parent / CONFIG
     try:
@@ -233,16 +253,17 @@ def trained_on(weights: Path) -> Path:
             f"--evaluate: {printable(config)} says that the weights were trained on {printable(root)}, "
             "which is not there: give --data DIR"
         )
-    print(f"no --data: the images are those that the weights were trained for, in {printable(root)}")
+    tell(f"no --data: the images are those that the weights were trained for, in {printable(root)}")
     return root
 
 
 def predict(options: argparse.Namespace) -> None:
-    weights, *paths = options.predict
-    if not paths:
+    weights, *given = options.predict
+    if not given:
         raise ArgumentError("--predict: give the weights and at least one image: --predict WEIGHTS IMAGE...")
-    net = Trained.restore(Path(weights), options.preset, options.devices)
-    failed = 0
+    tell = (lambda text: None) if options.json else print
+    net = Trained.restore(Path(weights), options.preset, options.devices, tell)
+    paths, failed, found, shown = images_of(given), 0, [], []
     for path in paths:
         try:
             image = prepare_image(path)
@@ -250,11 +271,40 @@ def predict(options: argparse.Namespace) -> None:
             failed += 1
             print(printable(error), file=sys.stderr)
             continue
-        log_p = net.log_probabilities(image, path)
-        best = np.argsort(-log_p, kind="stable")[:5]  # of equals, the first class
-        print(f"{printable(path)}: " + ", ".join(f"{printable(net.classes[k])} {np.exp(log_p[k]):.1%}" for k in best))
+        p = np.exp(net.log_probabilities(image, path))
+        best = np.argsort(-p, kind="stable")[:5]  # of equals, the first class
+        found.append({"image": str(path), "classes": {net.classes[k]: float(p[k]) for k in best}})
+        if len(shown) < SHOWN:
+            shown.append((image, p))
+        tell(f"{printable(path)}: " + ", ".join(f"{printable(net.classes[k])} {p[k]:.1%}" for k in best))
+    if options.json:
+        print(json.dumps(found, indent=2))
+    if options.picture and shown:
+        images, shares = zip(*shown)
+        figures.predictions(images, np.stack(shares), None, net.classes, options.picture)
+        tell(f"{printable(options.picture)}: {len(shown)} of {len(found)} images with their likeliest classes")
     if failed:
         raise DataError(f"--predict: {failed} of {len(paths)} image(s) could not be read")
+
+
+SHOWN = 24  # images in a picture of --predict, at most
+
+
+def images_of(given: Sequence[str]) -> list[str]:
+    """The files that are named, and those in the folders that are; DataError for a folder without one."""
+    paths = []
+    for name in given:
+        if not os.path.isdir(name):
+            paths.append(name)
+            continue
+        inside = [
+            os.path.join(folder, file) for folder, _, files in os.walk(name) for file in files
+            if file.lower().endswith(EXTENSIONS)
+        ]  # fmt: skip
+        if not inside:
+            raise DataError(f"--predict: the folder {printable(name)} holds no image ({', '.join(EXTENSIONS)})")
+        paths += sorted(inside)
+    return paths
 
 
 # ---------------------------------------------------------------- pieces of a training run

@@ -61,10 +61,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     number, whole = positive(float), positive(int)
     what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
-    what.add_argument("--evaluate", type=any_path, metavar="WEIGHTS", help="test saved weights with ten views")
     what.add_argument(
-        "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"), help="print the five likeliest classes of each image"
-    )
+        "--evaluate", type=any_path, nargs="+", metavar="WEIGHTS",
+        help="test saved weights with one view and with ten; those of several nets: each, and their average (Table 2)",
+    )  # fmt: skip
+    what.add_argument(
+        "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"),
+        help="print the five likeliest classes of each image; a folder stands for all images in it",
+    )  # fmt: skip
     what.add_argument(
         "--resume", type=any_path, metavar="RUN",
         help="go on with a run that was stopped: its folder, or one of its checkpoints; its options hold, but for "
@@ -120,10 +124,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--keep-checkpoints", type=whole, default=2, metavar="N",
         help="checkpoints that stay, besides the best (default: %(default)s; one takes 0.5 GB)",
     )  # fmt: skip
+    out.add_argument(
+        "--json", action="store_true", help="print what --evaluate and --predict found as JSON, and nothing else"
+    )
+    out.add_argument(
+        "--picture", type=any_path, metavar="FILE.png", help="draw the images of --predict with their likeliest classes"
+    )
     out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
     out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")
     options = parser.parse(arguments)
-    if not (options.no_figures or options.evaluate or options.predict):
+    for name, needed in (("json", options.evaluate or options.predict), ("picture", options.predict)):
+        if getattr(options, name) and not needed:
+            parser.error(f"--{name}: goes with {'--evaluate or --predict' if name == 'json' else '--predict'}")
+    if not (options.no_figures or options.evaluate or options.predict) or options.picture:
         try:
             figures.pyplot()
         except MinigradError as error:

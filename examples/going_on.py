@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from command_line import word
+from inputs import Inputs
 from interruption import asked_to_keep
 from progress import warn
 from run_folder import Run, TrainingError, cause
-from training import Inputs, not_finite
+from training import not_finite
 
 import minigrad
 import minigrad.functional as F

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,11 @@ class Log:
         return sum(row["split"] == "train" for row in self.rows)
 
 
+def _finite(value: Any) -> Any:
+    """None for nan and inf, which JSON does not know."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _value(text: str) -> Any:
     for kind in (int, float):
         with suppress(ValueError):
@@ -171,13 +176,13 @@ class Run:
             self.missing[name] = cause(error)
             warn(f"{self.path / name} cannot be written ({cause(error)}): going on, to try again later")
 
-    def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
-        """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
-        self.enter(test, {**scores._asdict(), "views": views, "epoch": epoch, "step": step})
+    def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int, classes: Sequence[str] = ()) -> None:
+        """Enter the scores of a test in metrics.json, in place of that test's earlier ones; classes: their names."""
+        self.enter(test, {**scores.facts(classes), "views": views, "epoch": epoch, "step": step})
 
     def enter(self, name: str, numbers: dict[str, Any]) -> None:
         """Enter numbers under that name in metrics.json."""
-        self.metrics[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}  # JSON knows no NaN
+        self.metrics[name] = {k: _finite(v) for k, v in numbers.items()}
         self.write("metrics.json", json.dumps(self.metrics, indent=2) + "\n")
 
     # ---------------------------------------------------------------- the net

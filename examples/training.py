@@ -1,32 +1,21 @@
-"""The training loop and the tests of the examples: plain code around a model, an optimizer and batches."""
+"""The training loop of the examples: plain code around a model, an optimizer and batches."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from inputs import Inputs
 from run_folder import Log, TrainingError
+from scoring import logits_of, rivals
 
-import minigrad
 import minigrad.functional as F
-from minigrad import Tensor, nn
+from minigrad import nn
 from minigrad.base.interrupts import hold
-from minigrad.errors import DataError, some
-
-
-class Scores(NamedTuple):
-    """How a model did on some images: mean cross-entropy, share of right answers, share with the right one in five.
-
-    A tie counts against the model: the right class must be strictly ahead of all others (of all but four).
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    images: int
+from minigrad.errors import some
 
 
 def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
@@ -38,28 +27,6 @@ def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
         if batch is None:
             return
         yield time.perf_counter() - begin, batch
-
-
-class Inputs:
-    """Brings the images of batches to a device, for the model: float32 (N, C, H, W), or (N, V, C, H, W) with V views.
-
-    Those of some loaders are there already, sent by the threads that load.  Where a batch holds pictures as they were
-    decoded (`pictures=True` of a Loader), the device prepares them.
-    """
-
-    def __init__(self, device: str):
-        self.device = device
-        self.mean: Tensor | None = None  # the mean image, which is the same in all batches: it travels once
-
-    def __call__(self, batch: Any) -> Tensor:
-        images, views = batch.images, getattr(batch, "views", None)
-        if not isinstance(images, Tensor):
-            images = Tensor(images, device=self.device)
-        if views is None:
-            return images
-        if self.mean is None:
-            self.mean = Tensor(views.mean, device=self.device)
-        return F.prepare(images, *views._replace(mean=self.mean))
 
 
 def train_epoch(
@@ -124,16 +91,6 @@ def train_epoch(
     return step
 
 
-def logits_of(model: nn.Module, images: np.ndarray | Tensor, device: str) -> np.ndarray:
-    """Logits (N, V, classes) of images (N, C, H, W), V = 1, or of V views of each, (N, V, C, H, W)."""
-    model.eval()
-    views = images.shape[1] if images.ndim == 5 else 1
-    flat = images.reshape(-1, *images.shape[-3:])
-    with minigrad.no_grad():
-        logits = model(flat if isinstance(flat, Tensor) else Tensor(flat, device=device)).numpy()
-    return logits.reshape(-1, views, logits.shape[1])
-
-
 def not_finite(state: Mapping[str, np.ndarray]) -> list[str]:
     """The names of the arrays that hold nan or inf."""
     return [name for name, array in state.items() if not np.isfinite(array).all()]
@@ -152,84 +109,3 @@ def check_before_saving(model: nn.Module, state: Mapping[str, np.ndarray], image
             f"the net is not saved, for it has diverged: nan or inf in {some(spoilt, 3)}; "
             "weights saved earlier are kept; start again with a lower --lr"
         )
-
-
-def answers(
-    model: nn.Module, images: np.ndarray | Tensor, device: str, names: Sequence[Any], step: int | None = None
-) -> np.ndarray:
-    """Like logits_of.  TrainingError where a logit is not finite: it says for which images, by `names`, and after which
-    step of training.
-    """
-    logits = logits_of(model, images, device)
-    spoilt = np.flatnonzero(~np.isfinite(logits).all((1, 2)))
-    if len(spoilt):
-        when, advice = "", "use other weights, or train anew with a lower --lr"
-        if step is not None:
-            when, advice = f"after step {step} ", "weights saved earlier are kept; start again with a lower --lr"
-        raise TrainingError(
-            f"{when}the net answers nan or inf for {len(spoilt)} of the {len(logits)} images of a batch "
-            f"({some([names[i] for i in spoilt], 3)}): it has diverged, {advice}"
-        )
-    return logits
-
-
-def log_mean_softmax(logits: np.ndarray) -> np.ndarray:
-    """The logarithm, float64 (N, classes), of the softmax of logits (N, V, classes), averaged over the V views.
-
-    In logarithms nothing underflows: probabilities of 1e-400 keep their order.
-    """
-    z = logits.astype(np.float64)
-    z -= z.max(2, keepdims=True)
-    z -= np.log(np.exp(z).sum(2, keepdims=True))
-    return np.logaddexp.reduce(z, axis=1) - math.log(z.shape[1])
-
-
-def log_probabilities(
-    model: nn.Module, images: np.ndarray, device: str, names: Sequence[Any] | None = None
-) -> np.ndarray:
-    """Logarithms of the softmax outputs, float64 (N, classes), of several views averaged; see answers."""
-    return log_mean_softmax(answers(model, images, device, range(len(images)) if names is None else names))
-
-
-def probabilities(model: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
-    """Softmax outputs (N, classes); for several views of each image, (N, V, C, H, W), averaged over the views."""
-    return np.exp(log_probabilities(model, images, device))
-
-
-def rivals(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many other classes score as high as the right one or higher, int64 (N,), of scores (N, classes)."""
-    right = scores[np.arange(len(scores)), labels]
-    return (~(scores < right[:, None])).sum(1) - 1  # "not <": NaN would count against the model too
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[Any],
-    device: str,
-    bar: Any = None,
-    *,
-    names: Sequence[Any] | None = None,
-    step: int | None = None,
-) -> Scores:
-    """Scores over all batches; images (N, C, H, W), or (N, V, C, H, W) with V views each (section 4.1).
-
-    Classes are ranked by their logits, with several views by the average of their softmax.  TrainingError where a
-    logit is not finite: it says for which images, by `names` (of the whole dataset; else by their indices in it), and
-    after which `step` of training.  DataError where there is no image.
-    """
-    right1 = right5 = n = 0
-    total, inputs = 0.0, Inputs(device)
-    for batch in batches:
-        called = [f"image {i}" if names is None else names[i] for i in batch.indices]
-        logits, target = answers(model, inputs(batch), device, called, step), batch.labels
-        log_p = log_mean_softmax(logits)
-        ahead = rivals(logits[:, 0] if logits.shape[1] == 1 else log_p, target)
-        right1 += int((ahead < 1).sum())
-        right5 += int((ahead < 5).sum())
-        total -= float(log_p[np.arange(len(log_p)), target].sum())
-        n += len(log_p)
-        if bar is not None:
-            bar.update()
-    if n == 0:
-        raise DataError("evaluate: there is no image to test on: give at least one batch")
-    return Scores(total / n, right1 / n, right5 / n, n)

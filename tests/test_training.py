@@ -17,7 +17,8 @@ from minigrad.errors import DataError
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from figures import smooth  # noqa: E402
 from run_folder import Log, TrainingError  # noqa: E402
-from training import check_before_saving, evaluate, probabilities, rivals, train_epoch  # noqa: E402
+from scoring import evaluate, probabilities, rivals  # noqa: E402
+from training import check_before_saving, train_epoch  # noqa: E402
 
 
 class Linear(nn.Module):
