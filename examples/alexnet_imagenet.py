@@ -219,8 +219,8 @@ def evaluate_weights(options: argparse.Namespace) -> None:
     for path, net in zip(options.evaluate, nets):
         if list(net.classes) != list(nets[0].classes):
             raise ArgumentError(
-                f"--evaluate: {printable(path)} has other classes than {printable(options.evaluate[0])}: only nets of the "
-                "same classes can be averaged"
+                f"--evaluate: {printable(path)} has other classes than {printable(options.evaluate[0])}: only nets of "
+                "the same classes can be averaged"
             )
     root, report = options.data or trained_on(options.evaluate[0], tell), Report()
     val_set = ImageFolder(root, "val", classes=nets[0].classes, limit=options.val_limit)

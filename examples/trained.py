@@ -133,7 +133,8 @@ class Trained:
     def restore(cls, path: Path, preset: str, devices: Sequence[str], tell: Callable[[str], Any] = print) -> Trained:
         """What a weights file holds; `preset` counts where the file does not name one (weights from elsewhere).
 
-        What it does without is told.  CheckpointError, or DataError for the preparation beside it, where something in them cannot be used.
+        What it does without is told.  CheckpointError, or DataError for the preparation beside it, where something in
+        them cannot be used.
         """
         state, facts = checkpoint.load(path)
         where = printable(path)
