@@ -1,14 +1,15 @@
 """The contestants: AlexNet in minigrad, PyTorch and onnxruntime, LeNet in the first two, from the same numbers.
 
 Each function builds one of them, for a process of its own (peers.py), and returns what it can do by name: `step` is a
-train step (forward, loss, backward, SGD with momentum), `gradients` the loss and part of every gradient, `logits`
-part of what the net says about the images.  Every library runs as it comes, on all cores.
+train step (forward, loss, backward, SGD with momentum), `launch` the same without a look at the loss, for which a card
+would be waited for, `gradients` the loss and part of every gradient, `logits` part of what the net says about the
+images.  Every library runs as it comes, on all cores.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -52,17 +53,25 @@ def training(
 ) -> dict[str, Callable[[], Any]]:
     """What a contestant that learns can do, in the lines that PyTorch and minigrad share; grads: by parameter."""
 
-    def backward() -> float:
+    def passes() -> Any:
         optimizer.zero_grad()
         loss = loss_of()
         loss.backward()
-        return loss.item()
+        return loss
+
+    def backward() -> float:
+        return passes().item()
 
     def step() -> None:
         backward()
         optimizer.step()
 
-    return {"step": step, "backward": backward, "gradients": lambda: (backward(), sampled(grads()))}
+    def launch() -> None:
+        passes()
+        optimizer.step()
+
+    gradients = lambda: (backward(), sampled(grads()))  # noqa: E731
+    return {"step": step, "launch": launch, "backward": backward, "gradients": gradients}
 
 
 # ---------------------------------------------------------------- minigrad
@@ -175,7 +184,7 @@ def minigrad_conv_stack(batch: int, size: int | None) -> dict[str, Any]:
     }
 
 
-def minigrad_lenet(batch: int, chunks: bool) -> dict[str, Any]:
+def minigrad_lenet(batch: int, chunks: bool, device: str = "cpu:0") -> dict[str, Any]:
     """LeNet on 28 x 28 pixels, as it is or `in_chunks`."""
     import minigrad
     import minigrad.functional as F
@@ -183,12 +192,13 @@ def minigrad_lenet(batch: int, chunks: bool) -> dict[str, Any]:
 
     state, x, target = lenet_start(batch)
     net = nn.Sequential(
-        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+        *(nn.Conv2d(1, 6, 5, padding=2, device=device), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5, device=device), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(400, 120, device=device), nn.ReLU(), nn.Linear(120, 84, device=device), nn.ReLU()),
+        nn.Linear(84, 10, device=device),
     )
     net.load_state_dict(state)
-    images = Tensor(channels_last(x))
+    images = Tensor(channels_last(x) if device.startswith("cpu") else x, device=device)
     return training(
         lambda: F.cross_entropy(minigrad.in_chunks(net, images) if chunks else net(images), target),
         optim.SGD(net.parameters(), **SGD),
@@ -199,15 +209,9 @@ def minigrad_lenet(batch: int, chunks: bool) -> dict[str, Any]:
 # ---------------------------------------------------------------- PyTorch
 
 
-def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5, device: str = "cpu") -> dict[str, Any]:
-    """AlexNet in PyTorch, eager, or compiled by inductor with the fused SGD."""
-    import torch
+def torch_net(w: Mapping[str, Any], dropout: float) -> Callable[[Any, bool], Any]:
+    """AlexNet on one device, grouped, with these weights, as a function of images and whether it is being trained."""
     import torch.nn.functional as f
-
-    state, x, target = start(batch)
-    w = {name: torch.nn.Parameter(torch.from_numpy(array).to(device)) for name, array in state.items()}
-    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(target).to(device)
-    optimizer = torch.optim.SGD(w.values(), **SGD, **DECAY, fused=compiled)
 
     def conv(name: str, h: Any, **kw: Any) -> Any:
         return f.relu(f.conv2d(h, w[f"{name}.weight"], w[f"{name}.bias"], **kw), inplace=True)
@@ -228,14 +232,27 @@ def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5, device: str 
             h = f.dropout(f.relu(f.linear(h, w[f"{name}.weight"], w[f"{name}.bias"]), inplace=True), dropout, training)
         return f.linear(h, w["fc8.weight"], w["fc8.bias"])
 
+    return net
+
+
+def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5, device: str = "cpu") -> dict[str, Any]:
+    """AlexNet in PyTorch, eager, or compiled by inductor with the fused SGD."""
+    import torch
+    import torch.nn.functional as f
+
+    state, x, target = start(batch)
+    w = {name: torch.nn.Parameter(torch.from_numpy(array).to(device)) for name, array in state.items()}
+    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(target).to(device)
+    optimizer = torch.optim.SGD(w.values(), **SGD, **DECAY, fused=compiled)
+    net = torch_net(w, dropout)
     if compiled:
         # This pass of PyTorch 2.13 makes the gradients of all convolutions 0 at batch 32 and 128 (not at 16): it moves
         # the line that reads the last pooling's gradient before the line that fills it.
         net = torch.compile(net, options={"reorder_for_peak_memory": False})
 
-    def forward() -> Any:
+    def forward(n: int | None = None) -> Any:
         with torch.inference_mode():
-            return net(images, False)
+            return net(images[:n], False)
 
     return {
         **training(
@@ -248,7 +265,7 @@ def torch_alexnet(batch: int, compiled: bool, dropout: float = 0.5, device: str 
     }
 
 
-def torch_lenet(batch: int) -> dict[str, Any]:
+def torch_lenet(batch: int, device: str = "cpu") -> dict[str, Any]:
     """The same LeNet in PyTorch eager."""
     import torch
     from torch import nn
@@ -260,11 +277,12 @@ def torch_lenet(batch: int) -> dict[str, Any]:
         *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
     )
     net.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    images, labels = torch.from_numpy(x), torch.from_numpy(target)
+    net.to(device)
+    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(target).to(device)
     return training(
         lambda: nn.functional.cross_entropy(net(images), labels),
         torch.optim.SGD(net.parameters(), **SGD),
-        lambda: {name: p.grad.numpy() for name, p in net.named_parameters()},
+        lambda: {name: p.grad.cpu().numpy() for name, p in net.named_parameters()},
     )
 
 

@@ -3,8 +3,9 @@
 //
 //     m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
 //
-// minigrad/optim/adam.py.  One pass over all arrays; `update` of common.cuh says what one thread does.  m and u smaller
+// minigrad/optim/adam.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  m and u smaller
 // than `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
+#include "update.cuh"
 
 struct Adam {
     REAL b1, b2, a, e, wd, tiny_m, tiny_u;
@@ -19,8 +20,11 @@ struct Adam {
     }
 };
 
-extern "C" __global__ void adam(REAL* w, REAL* m, REAL* u, const REAL* g, REAL b1, REAL b2, REAL a, REAL e, REAL wd,
-                                REAL tiny_m, REAL tiny_u, long long n) {
-    REAL* const changed[3] = {w, m, u};
-    update(changed, g, n, Adam{b1, b2, a, e, wd, tiny_m, tiny_u});
+extern "C" __global__ void adam(const __grid_constant__ Arrays<REAL> w, const __grid_constant__ Arrays<REAL> m,
+                                const __grid_constant__ Arrays<REAL> u, const __grid_constant__ Arrays<const REAL> g,
+                                const __grid_constant__ Lengths lengths, REAL b1, REAL b2, REAL a, REAL e, REAL wd,
+                                REAL tiny_m, REAL tiny_u) {
+    Work work = work_of(lengths);
+    REAL* const changed[3] = {w.of[work.which], m.of[work.which], u.of[work.which]};
+    update(changed, g.of[work.which], work, Adam{b1, b2, a, e, wd, tiny_m, tiny_u});
 }

@@ -1,42 +1,26 @@
 // Arithmetic, element by element: y = a + b, a - b, a * b, a / b, a ^ b, -a.  minigrad/ops/arithmetic.py; gradients
 // that are not made of these are in arithmetic_backward.cu.
 //
-// One thread computes one element.  a and b broadcast: the Layout says where element i lies in y (array 0), a (1) and
-// b (2).  y may be a or b (a += b), so that no pointer is __restrict__.
+// a and b broadcast: the Layout says where each element lies in y (array 0), a (1) and b (2); `walk` of common.cuh says
+// what one thread does.  y may be a or b (a += b), so that no pointer is __restrict__.
 
 typedef Wrapping<T>::type Number;
 
-extern "C" __global__ void add(T* y, const T* a, const T* b, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = (T)((Number)a[at.of[1]] + (Number)b[at.of[2]]);
-    }
+extern "C" __global__ void add(T* y, const T* a, const T* b, const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](T a, T b) { return (T)((Number)a + (Number)b); }, in<1>(a), in<2>(b));
 }
 
-extern "C" __global__ void subtract(T* y, const T* a, const T* b, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = (T)((Number)a[at.of[1]] - (Number)b[at.of[2]]);
-    }
+extern "C" __global__ void subtract(T* y, const T* a, const T* b, const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](T a, T b) { return (T)((Number)a - (Number)b); }, in<1>(a), in<2>(b));
 }
 
-extern "C" __global__ void multiply(T* y, const T* a, const T* b, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = (T)((Number)a[at.of[1]] * (Number)b[at.of[2]]);
-    }
+extern "C" __global__ void multiply(T* y, const T* a, const T* b, const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](T a, T b) { return (T)((Number)a * (Number)b); }, in<1>(a), in<2>(b));
 }
 
 // For floating-point numbers: the quotient of two integers is one, too.
-extern "C" __global__ void divide(T* y, const T* a, const T* b, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = (T)((Number)a[at.of[1]] / (Number)b[at.of[2]]);
-    }
+extern "C" __global__ void divide(T* y, const T* a, const T* b, const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](T a, T b) { return (T)((Number)a / (Number)b); }, in<1>(a), in<2>(b));
 }
 
 // x ^ 2 is by far the most frequent power, and a product costs a hundredth of pow.
@@ -51,18 +35,10 @@ __device__ __forceinline__ unsigned long long raised(unsigned long long a, unsig
     return y;
 }
 
-extern "C" __global__ void power(T* y, const T* a, const T* b, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = (T)raised((Number)a[at.of[1]], (Number)b[at.of[2]]);
-    }
+extern "C" __global__ void power(T* y, const T* a, const T* b, const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](T a, T b) { return (T)raised((Number)a, (Number)b); }, in<1>(a), in<2>(b));
 }
 
-extern "C" __global__ void negative(T* y, const T* a, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = (T) - (Number)a[at.of[1]];
-    }
+extern "C" __global__ void negative(T* y, const T* a, const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](T a) { return (T) - (Number)a; }, in<1>(a));
 }

@@ -3,40 +3,33 @@
 //     y = a / b     db = -dy y / b
 //     y = a ^ b     da = dy b a^(b-1)     db = dy y ln(a)
 //
-// minigrad/ops/arithmetic.py.  One thread computes one element.  a and b broadcast: the Layout says where
-// element i lies in a (array 0) and b (1), or in b alone.  The other arrays have the shape of dy and are contiguous.
+// minigrad/ops/arithmetic.py.  a and b broadcast: the Layout says where each element lies in da or db (array 0), a (1)
+// and b (2), or in b (1) alone.  dy and y lie as array 0 does.  `walk` of common.cuh says what one thread does.
 
 __device__ __forceinline__ REAL raised(REAL a, REAL b) { return b == 2 ? a * a : pow(a, b); }  // as in arithmetic.cu
 
 extern "C" __global__ void divide_backward_b(REAL* __restrict__ db, const REAL* __restrict__ dy,
-                                             const REAL* __restrict__ y, const REAL* __restrict__ b, Layout layout,
-                                             long long n) {
-    long long i = global_thread();
-    if (i < n)
-        db[i] = -(dy[i] / b[offset_of(layout, 0, i)] * y[i]);
+                                             const REAL* __restrict__ y, const REAL* __restrict__ b,
+                                             const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, db, [](REAL dy, REAL y, REAL b) { return -(dy / b * y); }, in<0>(dy), in<0>(y), in<1>(b));
 }
 
 // b a^(b-1) is 0 where b is 0, whatever a is: a^0 is always 1.
+__device__ __forceinline__ REAL slope(REAL a, REAL b) { return b * raised(a, b == 0 ? b : b - 1); }
+
 extern "C" __global__ void power_backward_a(REAL* __restrict__ da, const REAL* __restrict__ dy,
-                                            const REAL* __restrict__ a, const REAL* __restrict__ b, Layout layout,
-                                            long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        REAL exponent = b[at.of[1]], one_less = exponent == 0 ? exponent : exponent - 1;
-        da[i] = dy[i] * (exponent * raised(a[at.of[0]], one_less));
-    }
+                                            const REAL* __restrict__ a, const REAL* __restrict__ b,
+                                            const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, da, [](REAL dy, REAL a, REAL b) { return dy * slope(a, b); }, in<0>(dy), in<1>(a), in<2>(b));
 }
 
 // y ln(a) is 0 where a is 0 and b is not negative: 0^b is always 0 then, but for b = 0.
+__device__ __forceinline__ REAL rise(REAL y, REAL a, REAL b) { return y * log(a == 0 && b >= 0 ? REAL(1) : a); }
+
 extern "C" __global__ void power_backward_b(REAL* __restrict__ db, const REAL* __restrict__ dy,
                                             const REAL* __restrict__ y, const REAL* __restrict__ a,
-                                            const REAL* __restrict__ b, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        REAL base = a[at.of[0]];
-        bool y_is_0 = base == 0 && b[at.of[1]] >= 0;
-        db[i] = dy[i] * (y[i] * log(y_is_0 ? REAL(1) : base));
-    }
+                                            const REAL* __restrict__ b, const __grid_constant__ Layout layout,
+                                            long long n) {
+    walk(layout, n, db, [](REAL dy, REAL y, REAL a, REAL b) { return dy * rise(y, a, b); }, in<0>(dy), in<0>(y),
+         in<1>(a), in<2>(b));
 }

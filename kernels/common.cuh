@@ -20,11 +20,13 @@ typedef TYPE T;  // what launch calls T=...; a macro T would break the templates
 // The number of this thread in the whole grid, and how many there are.  64 bits: a tensor may have 2^31 elements and
 // more, and blockIdx.x * blockDim.x, which CUDA computes in 32 bits, would wrap around.
 //
-// Grids have a thread for every element, so kernels ask `if (i < n)`.  A loop, with i += global_threads(), would do the
-// same, but more slowly: the compiler unrolls it by four, and divides first to find out how often that is possible.
+// Grids have a thread for every element (or every 16 bytes, see below), so kernels ask `if (i < n)`.  A loop, with i +=
+// global_threads(), would do the same, but more slowly: the compiler unrolls it by four, and divides first to find out
+// how often that is possible.
 //
 // A division of 64-bit numbers costs several times one of 32-bit numbers.  The compiler puts a test before each: where
-// both numbers have no more than 32 bits it divides those.  So kernels divide long longs and leave that to it.
+// both numbers have no more than 32 bits it divides those.  That still is some 20 instructions, as much as the rest of a
+// short kernel: where the host knows by what is divided, it prepares a Layout.
 __device__ __forceinline__ long long global_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ long long global_threads() { return (long long)gridDim.x * blockDim.x; }
 
@@ -41,42 +43,148 @@ __device__ __forceinline__ Place place_of(long long i, int height, int width) {
 
 // ---------------------------------------------------------------- arrays with strides
 
-// Shapes and strides, in elements, of up to three arrays that are walked together; passed by value.  An array that is
-// repeated along an axis (broadcast) has stride 0 there.  minigrad/gpu/layout.py packs it, with as few axes as can be.
+// Shapes and strides, in elements, of up to four arrays that are walked together; passed by value.  Axis 0 is the
+// innermost one, along which y's neighbours lie.  An array that is repeated along an axis (broadcast) has stride 0 there.
+// minigrad/gpu/layout.py packs it, with as few axes as can be.
 #define MAX_AXES 6
 struct Layout {
     long long size[MAX_AXES];
-    long long stride[3][MAX_AXES];
-    long long axes;
+    long long stride[4][MAX_AXES];
+    unsigned magic[MAX_AXES], shift[MAX_AXES];  // i / size = (i * magic) >> (32 + shift) for all i below 2^31
+    int axes;
+    int small;  // whether there are fewer than 2^31 elements, and all places fit an int
+    int lanes;  // how many neighbours along axis 0 a thread works on: see `walk`
 };
 
-// Where element i, counted in row-major order, lies in array number `which`.
+// Where element i, counted in row-major order, lies in array number `which`: for what a block asks once.
 __device__ __forceinline__ long long offset_of(const Layout& layout, int which, long long i) {
     long long offset = 0;
 #pragma unroll 1  // there are one or two turns as a rule: unrolling by four would gain nothing
-    for (int axis = (int)layout.axes - 1; axis > 0; axis--) {
+    for (int axis = 0; axis < layout.axes - 1; axis++) {
         long long rest = i / layout.size[axis];
         offset += (i - rest * layout.size[axis]) * layout.stride[which][axis];
         i = rest;
     }
-    return offset + i * layout.stride[which][0];
+    return offset + i * layout.stride[which][layout.axes - 1];
 }
 
-// Where it lies in each of the three: the divisions, which are slow, are done once.
+// Where it lies in each of the four; what a kernel does not ask for the compiler leaves out.
 struct Offsets {
-    long long of[3];
+    long long of[4];
 };
 
+// The same for what each thread asks.  In a small layout, which is small for all threads, a division is a product and a
+// shift; and with all axes written out, the compiler knows where each size and stride stands.
 __device__ __forceinline__ Offsets offsets_of(const Layout& layout, long long i) {
-    Offsets at = {{0, 0, 0}};
+    if (!layout.small) {  // as above; one loop for all four takes fewer registers
+        Offsets at = {{0, 0, 0, 0}};
 #pragma unroll 1
-    for (int axis = (int)layout.axes - 1; axis >= 0; axis--) {
-        long long rest = axis > 0 ? i / layout.size[axis] : 0, index = i - rest * layout.size[axis];
+        for (int axis = 0; axis < layout.axes; axis++) {
+            long long rest = axis < layout.axes - 1 ? i / layout.size[axis] : 0, index = i - rest * layout.size[axis];
 #pragma unroll
-        for (int which = 0; which < 3; which++) at.of[which] += index * layout.stride[which][axis];
-        i = rest;
+            for (int which = 0; which < 4; which++) at.of[which] += index * layout.stride[which][axis];
+            i = rest;
+        }
+        return at;
     }
-    return at;
+    unsigned rest = (unsigned)i;
+    int of[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int axis = 0; axis < MAX_AXES; axis++) {
+        bool last = axis == MAX_AXES - 1 || axis == layout.axes - 1;
+        unsigned quotient = last ? 0 : __umulhi(rest, layout.magic[axis]) >> layout.shift[axis];
+        int index = (int)(rest - quotient * (unsigned)layout.size[axis]);
+#pragma unroll
+        for (int which = 0; which < 4; which++) of[which] += index * (int)layout.stride[which][axis];
+        rest = quotient;
+        if (last) break;
+    }
+    return {{of[0], of[1], of[2], of[3]}};
+}
+
+// ---------------------------------------------------------------- element by element, 16 bytes at a time
+
+// 16 bytes are the most that a thread can load or store at once.  With one pack for each of its 2048 threads a
+// multiprocessor has 32 KB under way, where 14 KB keep a memory busy that moves 3 TB/s for 132 of them and answers in
+// 600 ns; and what a thread has to do besides, to find its place, it does once for several elements.
+//
+// The compiler may take a pack to pieces, and does so with stores where it cannot see that the place is a multiple of
+// 16 bytes: tests/test_kernel_budget.py looks whether packs are whole.
+template <class ELEMENT, int LANES>
+struct alignas(LANES * sizeof(ELEMENT)) Pack {
+    ELEMENT lane[LANES];
+};
+
+// How many elements of each of these types a thread takes: 16 bytes of the widest.
+template <class FIRST, class... MORE>
+__device__ constexpr int lanes_of() {
+    int size = sizeof(FIRST);
+    ((size = (int)sizeof(MORE) > size ? (int)sizeof(MORE) : size), ...);
+    return 16 / size;
+}
+
+// The pack of rule(x, ...) for each lane of the packs x, ...
+template <class Y, int LANES, class RULE, class... X>
+__device__ __forceinline__ Pack<Y, LANES> by_lane(const RULE& rule, Pack<X, LANES>... x) {
+    Pack<Y, LANES> y;
+#pragma unroll
+    for (int lane = 0; lane < LANES; lane++) y.lane[lane] = rule(x.lane[lane]...);
+    return y;
+}
+
+// y[i] = rule(x[i], ...) for every i below n, of arrays without gaps.  One thread does a pack (the host counts them:
+// `pack_blocks`); or the same elements one by one, at the end of the arrays, and where one of them does not begin at a
+// multiple of its pack.
+template <class Y, class RULE, class... X>
+__device__ __forceinline__ void each(long long n, Y* y, const RULE& rule, const X*... x) {
+    constexpr int LANES = lanes_of<Y, X...>();
+    long long i = global_thread() * LANES;
+    bool aligned = (((unsigned long long)y % sizeof(Pack<Y, LANES>) == 0) && ... &&
+                    ((unsigned long long)x % sizeof(Pack<X, LANES>) == 0));
+    if (aligned && i + LANES <= n)
+        *(Pack<Y, LANES>*)(y + i) = by_lane<Y, LANES>(rule, *(const Pack<X, LANES>*)(x + i)...);
+    else
+#pragma unroll 1
+        for (int lane = 0; lane < LANES && i + lane < n; lane++) y[i + lane] = rule(x[i + lane]...);
+}
+
+// An input of `walk`: it lies as array number WHICH of the layout.
+template <int WHICH, class ELEMENT>
+struct Input {
+    const ELEMENT* x;
+    __device__ __forceinline__ ELEMENT one(const Offsets& at) const { return x[at.of[WHICH]]; }
+    template <int LANES>
+    __device__ __forceinline__ Pack<ELEMENT, LANES> pack(const Layout& layout, const Offsets& at) const {
+        if (layout.stride[WHICH][0]) return *(const Pack<ELEMENT, LANES>*)(x + at.of[WHICH]);
+        ELEMENT repeated = one(at);
+        Pack<ELEMENT, LANES> pack;
+#pragma unroll
+        for (int lane = 0; lane < LANES; lane++) pack.lane[lane] = repeated;
+        return pack;
+    }
+};
+template <int WHICH, class ELEMENT>
+__device__ __forceinline__ Input<WHICH, ELEMENT> in(const ELEMENT* x) {
+    return {x};
+}
+
+// The same of arrays with strides: y = rule(x, ...) for all n elements of a layout, of which y is array 0.  An input is
+// in<k>(x), where k is the array of the layout that x lies as.  The host has found out (`lanes`) whether threads may
+// take packs: along axis 0 all arrays then have stride 1, or 0, which is one number for the whole pack.
+template <class Y, class RULE, class... X>
+__device__ __forceinline__ void walk(const Layout& layout, long long n, Y* y, const RULE& rule, X... x) {
+    constexpr int LANES = lanes_of<Y, decltype(x.one(Offsets()))...>();
+    long long i = global_thread() * layout.lanes, stop = i + layout.lanes < n ? i + layout.lanes : n;
+    bool packed = stop - i == LANES;
+#pragma unroll 1
+    for (; i < stop; i++) {
+        Offsets at = offsets_of(layout, i);
+        if (packed) {
+            *(Pack<Y, LANES>*)(y + at.of[0]) = by_lane<Y, LANES>(rule, x.template pack<LANES>(layout, at)...);
+            return;
+        }
+        y[at.of[0]] = rule(x.one(at)...);
+    }
 }
 
 // ---------------------------------------------------------------- integers
@@ -142,43 +250,4 @@ __device__ __forceinline__ T block_max(T value, T* warps) {
     value = warp_max(value);
     __syncthreads();
     return value;
-}
-
-// ---------------------------------------------------------------- updates of many arrays in place
-
-// 16 bytes: the most that a thread can load or store at once.
-struct __align__(16) Pack {
-    REAL lane[16 / sizeof(REAL)];
-};
-
-// rule(value, g[i]) for every i, where value[k] is changed[k][i]: how the optimisers (sgd.cu, adam.cu) walk over a
-// weight, its gradient and its state.  All are read and written once.  By packs if all arrays begin at a multiple of 16
-// bytes; what then remains at the end, or else everything, one by one.
-template <int COUNT, class Rule>
-__device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL* g, long long n, const Rule& rule) {
-    const int lanes = 16 / sizeof(REAL);
-    unsigned long long address = (unsigned long long)g;
-#pragma unroll
-    for (int k = 0; k < COUNT; k++) address |= (unsigned long long)changed[k];
-    long long packs = address % 16 == 0 ? n / lanes : 0, i = global_thread();
-    if (i < packs) {
-        Pack pack[COUNT], gradient = ((const Pack*)g)[i];
-#pragma unroll
-        for (int k = 0; k < COUNT; k++) pack[k] = ((const Pack*)changed[k])[i];
-#pragma unroll
-        for (int lane = 0; lane < lanes; lane++) {
-            REAL value[COUNT];
-            for (int k = 0; k < COUNT; k++) value[k] = pack[k].lane[lane];
-            rule(value, gradient.lane[lane]);
-            for (int k = 0; k < COUNT; k++) pack[k].lane[lane] = value[k];
-        }
-#pragma unroll
-        for (int k = 0; k < COUNT; k++) ((Pack*)changed[k])[i] = pack[k];
-    }
-    for (i += packs * lanes; i < n; i += global_threads()) {
-        REAL value[COUNT];
-        for (int k = 0; k < COUNT; k++) value[k] = changed[k][i];
-        rule(value, g[i]);
-        for (int k = 0; k < COUNT; k++) changed[k][i] = value[k];
-    }
 }

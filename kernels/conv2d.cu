@@ -19,7 +19,7 @@
 // tile_product.cuh multiplies, tile by tile; this file says where the factors lie.  Where there are few tiles, the sums
 // are cut into parts by depth, each for a block of its own; conv2d_add_parts adds them, always in the same order.
 //
-// kernels/ladder/ leads here in three steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
+// kernels/ladder/ leads here in four steps, from one thread per output; `python benchmarks/kernel_ladder.py` counts
 // what each of them saves (benchmarks/results/kernel_ladder.md).
 
 #include "instructions.cuh"
@@ -54,6 +54,19 @@ struct Steps {
     long long left;
 };
 
+// Either of them, read in one access of 16 bytes; member by member it would be three.
+template <class PLACE>
+__device__ __forceinline__ PLACE whole(const PLACE& place) {
+    struct __align__(16) Words {
+        int of[4];
+    };
+    union {
+        Words words;
+        PLACE place;
+    } read = {*(const Words*)&place};
+    return read.place;
+}
+
 struct Product {
     const REAL* left;
     long long left_row;  // from one row to the next
@@ -83,46 +96,46 @@ struct Factors {
     const P& p;
     const REAL* first_left;  // of this thread's rows
     int rows;                // that are there, from the first on
-    long long begin, end;    // of the depth: where the table begins, or will begin next
+    long long end;           // of the depth
     Table& table;
-    int done = SPAN;  // of the steps in the table
+    int done = SPAN;  // of the steps that it has
 
-    __device__ Factors(const P& p, int first_row, long long first_column, long long begin, long long end, Table& table)
+    __device__ Factors(const P& p, int first_row, long long first_column, long long end, Table& table)
         : p(p), first_left(p.left + (first_row + Left::at(0)) * p.left_row), rows(p.rows - first_row - Left::at(0)),
-          begin(begin), end(end), table(table) {
-        int t = threadIdx.x;
-        if (t < TILE_COLUMNS)
-            table.origins[t] = first_column + t < p.columns ? p.origin(first_column + t) : Origin{p.right, OUTSIDE, OUTSIDE};
+          end(end), table(table) {
+        long long column = first_column + threadIdx.x;
+        if (threadIdx.x < TILE_COLUMNS)
+            table.origins[threadIdx.x] = column < p.columns ? p.origin(column) : Origin{p.right, OUTSIDE, OUTSIDE};
     }
 
     template <class LEFTS, class RIGHTS>
-    __device__ void fetch(LEFTS& lefts, RIGHTS& rights) {
+    __device__ void fetch(LEFTS& lefts, RIGHTS& rights, long long depth) {
         if (done == SPAN) {
-            long long k = begin + threadIdx.x;
-            Steps steps = k < end ? p.steps(k) : Steps{{0, OUTSIDE, OUTSIDE}, -1};
-            table.steps[threadIdx.x] = steps.right;
-            table.lefts[threadIdx.x] = steps.left;
+            int t = threadIdx.x;
+            Steps steps = t < depth ? p.steps(end - depth + t) : Steps{{0, OUTSIDE, OUTSIDE}, -1};
+            table.steps[t] = steps.right;
+            table.lefts[t] = steps.left;
             __syncthreads();
-            begin += SPAN;
             done = 0;
         }
 
         long long along = table.lefts[done + Left::k(0)];
+        const long long apart = Left::APART * p.left_row;
         const REAL* row = first_left + along;
 #pragma unroll
-        for (int i = 0; i < Left::COUNT; i++, row += Left::APART * p.left_row)
+        for (int i = 0; i < Left::COUNT; i++, row += apart)
             copy_async<sizeof(REAL)>(&lefts[Left::k(i)][Left::at(i)], row, along >= 0 && i * Left::APART < rows);
 
+        const unsigned height = p.height, width = p.width;
         const REAL* from[Right::COUNT];
         bool inside[Right::COUNT];
 #pragma unroll
         for (int i = 0; i < Right::COUNT; i++) {
-            const Origin& origin = table.origins[Right::at(i)];
-            const Step& step = table.steps[done + Right::k(i)];
+            Origin origin = whole(table.origins[Right::at(i)]);
+            Step step = whole(table.steps[done + Right::k(i)]);
             from[i] = origin.right + step.right;
             // One comparison tests both borders: as an unsigned number, a negative one is large.
-            inside[i] = (unsigned)(origin.row + step.row) < (unsigned)p.height &
-                        (unsigned)(origin.col + step.col) < (unsigned)p.width;
+            inside[i] = (unsigned)(origin.row + step.row) < height & (unsigned)(origin.col + step.col) < width;
         }
 #pragma unroll
         for (int i = 0; i < Right::COUNT; i++)
@@ -136,16 +149,18 @@ struct Factors {
 template <bool ALONG_K, class P>
 __device__ __forceinline__ void multiply_tile(const P& p, long long tile, int part, long long part_depth,
                                               long long out_size) {
-    long long first_column = tile * TILE_COLUMNS, column = first_column + threadIdx.x % TILE_COLUMNS;
+    long long first_column = tile * TILE_COLUMNS;
     if (first_column >= p.columns) return;  // the same for the whole block: it meets all barriers, or none
     int first_row = blockIdx.y * TILE_ROWS;
     long long begin = part * part_depth, end = min(begin + part_depth, p.depth);
     __shared__ Table table;
-    Factors<ALONG_K, P> factors(p, first_row, first_column, begin, end, table);
-    tile_product<REAL, Sums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
+    Factors<ALONG_K, P> factors(p, first_row, first_column, end, table);
+    tile_product<REAL, TileSums<REAL, REAL>>(factors, end - begin, [&](int row, REAL sum) {
+        long long column = first_column + threadIdx.x % TILE_COLUMNS;
         row += first_row;
         if (row >= p.rows || column >= p.columns) return;
-        p.out[part * out_size + p.out_at(column) + row * p.out_row] = sum + (p.bias && part == 0 ? p.bias[row] : REAL(0));
+        if (p.bias && part == 0) sum += p.bias[row];
+        p.out[part * out_size + p.out_at(column) + row * p.out_row] = sum;
     });
 }
 
@@ -238,25 +253,28 @@ __device__ __forceinline__ void backward_x(const REAL* dy, const REAL* w, REAL* 
     const int group = blockIdx.z % c.groups, taps = c.kh * c.kw;
     const int phases = c.sh * c.sw, phase = blockIdx.x % phases;
     const long long image = (long long)c.oh * c.ow, out_image = (long long)c.height * c.width;
-    Pixels p;
-    p.down = backward_axis(c.height, c.kh, c.sh, c.dh, c.top, phase / c.sw);
-    p.across = backward_axis(c.width, c.kw, c.sw, c.dw, c.left, phase % c.sw);
-    p.rows = c.cg;
-    p.columns = (long long)c.n * p.down.pixels * p.across.pixels;
-    p.depth = (long long)c.og * p.down.taps * p.across.taps;
-    p.left = w + group * c.og * (long long)c.cg * taps;
-    p.left_row = taps;
-    p.left_channel = (long long)c.cg * taps;
-    p.kernel_width = c.kw;
-    p.right = dy + group * c.og * image;
-    p.right_image = c.groups * c.og * image;
-    p.height = c.oh;
-    p.width = c.ow;
-    p.out = dx + group * c.cg * out_image;
-    p.out_row = out_image;
-    p.out_image = c.groups * c.cg * out_image;
-    p.out_width = c.width;
-    p.bias = nullptr;
+    __shared__ Pixels p;  // so many numbers would fill the registers that sums need: one thread works them out for all
+    if (threadIdx.x == 0) {
+        p.down = backward_axis(c.height, c.kh, c.sh, c.dh, c.top, phase / c.sw);
+        p.across = backward_axis(c.width, c.kw, c.sw, c.dw, c.left, phase % c.sw);
+        p.rows = c.cg;
+        p.columns = (long long)c.n * p.down.pixels * p.across.pixels;
+        p.depth = (long long)c.og * p.down.taps * p.across.taps;
+        p.left = w + group * c.og * (long long)c.cg * taps;
+        p.left_row = taps;
+        p.left_channel = (long long)c.cg * taps;
+        p.kernel_width = c.kw;
+        p.right = dy + group * c.og * image;
+        p.right_image = c.groups * c.og * image;
+        p.height = c.oh;
+        p.width = c.ow;
+        p.out = dx + group * c.cg * out_image;
+        p.out_row = out_image;
+        p.out_image = c.groups * c.cg * out_image;
+        p.out_width = c.width;
+        p.bias = nullptr;
+    }
+    __syncthreads();
     multiply_tile<false>(p, blockIdx.x / phases, blockIdx.z / c.groups, part_depth, c.n * p.out_image);
 }
 
@@ -302,19 +320,17 @@ __device__ __forceinline__ void backward_w(const REAL* dy, const REAL* x, REAL* 
 
 // ---------------------------------------------------------------- entry points
 
-constexpr int RESIDENT = sizeof(REAL) == 4 ? 2 : 1;  // blocks at a time on a multiprocessor: 128 registers a thread
-
-extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void conv2d_forward(
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT<REAL>) void conv2d_forward(
     const REAL* __restrict__ x, const REAL* __restrict__ w, const REAL* __restrict__ b, int has_bias,
     REAL* __restrict__ y, Convolution c, long long part_depth) {
     forward(x, w, has_bias ? b : nullptr, y, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void conv2d_backward_x(
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT<REAL>) void conv2d_backward_x(
     const REAL* __restrict__ dy, const REAL* __restrict__ w, REAL* __restrict__ dx, Convolution c,
     long long part_depth) {
     backward_x(dy, w, dx, c, part_depth);
 }
-extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void conv2d_backward_w(
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT<REAL>) void conv2d_backward_w(
     const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ dw, Convolution c,
     long long part_depth) {
     backward_w(dy, x, dw, c, part_depth);

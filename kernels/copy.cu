@@ -35,13 +35,14 @@ template <> struct Cast<float> : PlainCast<float> {};
 template <> struct Cast<double> : PlainCast<double> {};
 template <> struct Cast<bool> : PlainCast<bool> {};
 
-// One thread moves one element.  The Layout is of y (array 0) and x (array 1).
-extern "C" __global__ void copy_strided(TO* __restrict__ y, const FROM* __restrict__ x, Layout layout, long long n) {
-    long long i = global_thread();
-    if (i < n) {
-        Offsets at = offsets_of(layout, i);
-        y[at.of[0]] = Cast<TO>::of(x[at.of[1]]);
-    }
+// The Layout is of y (array 0) and x (array 1); `walk` of common.cuh says what one thread does.
+extern "C" __global__ void copy_strided(TO* __restrict__ y, const FROM* __restrict__ x,
+                                        const __grid_constant__ Layout layout, long long n) {
+    walk(layout, n, y, [](FROM x) { return Cast<TO>::of(x); }, in<1>(x));
+}
+
+extern "C" __global__ void fill(TO* __restrict__ y, const __grid_constant__ Layout layout, long long n, TO value) {
+    walk(layout, n, y, [=] { return value; });
 }
 
 // Where neighbours in x are no neighbours in y, as in a transposed matrix, the kernel above would either read or write
@@ -50,27 +51,28 @@ extern "C" __global__ void copy_strided(TO* __restrict__ y, const FROM* __restri
 //
 //     y[outer][row][column] = x[outer][column][row]       neighbours in y: columns; in x: rows
 //
-// y_step, x_step: from row to row in y, and from column to column in x.  One block moves one tile.  Block (32, 8).
+// y_step, x_step: from row to row in y, and from column to column in x.  One block moves one tile.  Block (32, 8).  The
+// Layout is of the tiles: the place of a tile's first element in y (array 0) and x (1), its row (2) and its column (3).
 #define TILE 32
 #define STRIPE 8
 
-extern "C" __global__ void copy_turned(TO* __restrict__ y, const FROM* __restrict__ x, Layout outer, long long rows,
-                                       long long columns, long long y_step, long long x_step) {
+extern "C" __global__ void copy_turned(TO* __restrict__ y, const FROM* __restrict__ x,
+                                       const __grid_constant__ Layout tiles, long long rows, long long columns,
+                                       long long y_step, long long x_step) {
     __shared__ FROM tile[TILE][TILE + 1];  // + 1: a column of it lies in different banks
-    long long down = (rows + TILE - 1) / TILE, across = (columns + TILE - 1) / TILE;
-    long long strip = blockIdx.x / across, number = strip / down;
-    long long row = (strip - number * down) * TILE, column = (blockIdx.x - strip * across) * TILE;
-    Offsets at = offsets_of(outer, number);
-    for (int k = threadIdx.y; k < TILE; k += STRIPE)
-        if (row + threadIdx.x < rows && column + k < columns)
-            tile[k][threadIdx.x] = x[at.of[1] + (column + k) * x_step + row + threadIdx.x];
+    Offsets first = offsets_of(tiles, blockIdx.x);
+    long long tall = rows - first.of[2], wide = columns - first.of[3];  // what is left of the rows and columns
+    y += first.of[0];
+    x += first.of[1];
+#pragma unroll
+    for (int k = 0; k < TILE; k += STRIPE) {
+        int column = k + threadIdx.y, row = threadIdx.x;
+        if (column < wide && row < tall) tile[column][row] = x[column * x_step + row];
+    }
     __syncthreads();
-    for (int k = threadIdx.y; k < TILE; k += STRIPE)
-        if (row + k < rows && column + threadIdx.x < columns)
-            y[at.of[0] + (row + k) * y_step + column + threadIdx.x] = Cast<TO>::of(tile[threadIdx.x][k]);
-}
-
-extern "C" __global__ void fill(TO* __restrict__ y, Layout layout, long long n, TO value) {
-    long long i = global_thread();
-    if (i < n) y[offset_of(layout, 0, i)] = value;
+#pragma unroll
+    for (int k = 0; k < TILE; k += STRIPE) {
+        int row = k + threadIdx.y, column = threadIdx.x;
+        if (row < tall && column < wide) y[row * y_step + column] = Cast<TO>::of(tile[column][row]);
+    }
 }

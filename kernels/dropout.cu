@@ -5,8 +5,8 @@
 // bits.  Counter, counter + 1, ... give a stream of bits, of which each element takes the next BITS (1, 8, 16 or 32).
 // So an element's bits depend on its place in the stream alone, not on which thread makes them, and are the CPU's.
 //
-// One block of threads does TILE elements at a time: some of its threads make all the bits of the tile, one Philox
-// block of 256 bits each, and leave them in shared memory; then each thread takes the bits of its elements.
+// One block of threads does a tile of TILE elements: BLOCKS of its threads make all the bits of the tile, one Philox
+// block of 256 bits each, and leave them in shared memory; then each thread takes the bits of its 16 bytes of x.
 //
 // Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 #ifndef BITS
@@ -46,9 +46,9 @@ __device__ __forceinline__ void philox(Word key, Word counter, Word* w) {
 
 // The BITS bits of element e of a tile.  Element after element takes them from the low end of the words, but single
 // bits are taken byte by byte from the high end: NumPy's unpackbits.
-__device__ __forceinline__ Word bits_of(const Word* words, int e) {
-    int block = e / PER_BLOCK, word = e % PER_BLOCK / PER_WORD, place = e % PER_WORD;
-    int shift = BITS == 1 ? place ^ 7 : place * BITS;
+__device__ __forceinline__ Word bits_of(const Word* words, unsigned e) {
+    unsigned block = e / PER_BLOCK, word = e % PER_BLOCK / PER_WORD, place = e % PER_WORD;
+    unsigned shift = BITS == 1 ? place ^ 7 : place * BITS;
     return words[word * ROW + block] >> shift & ((1ull << BITS) - 1);
 }
 
@@ -59,15 +59,28 @@ extern "C" __global__ void dropout(const REAL* __restrict__ x, REAL* __restrict_
                                    unsigned long long key, unsigned long long counter, int skip,
                                    unsigned long long dropped, REAL scale) {
     __shared__ Word words[4 * ROW];
-    for (long long tile = blockIdx.x; tile * TILE < skip + n; tile += gridDim.x) {
-        for (int block = threadIdx.x; block < BLOCKS; block += blockDim.x)
-            philox(key, counter + tile * BLOCKS + block + 1, words + block);  // NumPy counts before it draws
-        __syncthreads();
-        for (int e = threadIdx.x; e < TILE; e += blockDim.x) {
-            long long i = tile * TILE + e - skip;
-            // A product: where x is NaN or infinite, 0 times it is NaN, as on the CPU.
-            if (0 <= i && i < n) y[i] = x[i] * (bits_of(words, e) >= dropped ? scale : REAL(0));
+    constexpr int LANES = lanes_of<REAL>();
+    typedef Pack<REAL, LANES> Reals;
+    if (threadIdx.x < BLOCKS)  // NumPy counts before it draws
+        philox(key, counter + (Word)blockIdx.x * BLOCKS + threadIdx.x + 1, words + threadIdx.x);
+    __syncthreads();
+    // Only a chunk of a batch has a skip: what lies at a multiple of 16 bytes is then in the middle of a thread's share.
+    bool packed = skip == 0 && ((unsigned long long)x | (unsigned long long)y) % sizeof(Reals) == 0;
+    // A product: where x is NaN or infinite, 0 times it is NaN, as on the CPU.
+    auto masked = [=](REAL x, Word bits) { return x * (bits >= dropped ? scale : REAL(0)); };
+    for (unsigned e = threadIdx.x * LANES; e < TILE; e += blockDim.x * LANES) {
+        long long place = (long long)blockIdx.x * TILE + e;
+        if (packed && place + LANES <= n) {
+            Pack<Word, LANES> bits;
+#pragma unroll
+            for (int lane = 0; lane < LANES; lane++) bits.lane[lane] = bits_of(words, e + lane);
+            *(Reals*)(y + place) = by_lane<REAL, LANES>(masked, *(const Reals*)(x + place), bits);
+        } else {
+#pragma unroll 1
+            for (int lane = 0; lane < LANES; lane++) {
+                long long i = place + lane - skip;
+                if (0 <= i && i < n) y[i] = masked(x[i], bits_of(words, e + lane));
+            }
         }
-        __syncthreads();  // before the next tile's words come
     }
 }

@@ -9,8 +9,8 @@
 //
 // a_m is the step in memory, in elements, from one m to the next; so are a_k, b_k, b_n, c_m, c_n.  A transposed matrix
 // is one with its steps exchanged.  `batch` has the steps of a (array 0) and b (array 1) along the batch axes, 0 where
-// one is repeated; the matrices of c follow one another without gaps.  blockIdx.x counts the blocks of the first matrix,
-// then those of the second, and so on: z is the number in the batch.
+// one is repeated; the matrices of c follow one another without gaps.  blockIdx.x counts the blocks of the first
+// matrix, then those of the second, and so on: z is the number in the batch.
 //
 // A long sum over k may be cut into parts: blockIdx.y is the number of a part, each has `part` of the k, and a c of its
 // own; column_sums adds them.  All sums are made in an order that depends on nothing but the sizes.
@@ -55,30 +55,35 @@ template <int LENGTH>
 struct Factor {
     typedef Share<T, LENGTH, true> Along;
     typedef Share<T, LENGTH, false> Across;
+    bool along_k;
     long long step, step_k;  // from one row (or column), and from one k, to the next
-    int count;               // rows (or columns) that are there
-    const T* next;           // the first element that this thread copies, of the next tile
+    int at, k;               // where in the tile this thread begins
+    int count;               // rows (or columns) that are there, from its first on
+    const T* next;           // its first element of the next tile
 
     // `matrix` begins at the tile's first row (or column), and at the first k.
     __device__ Factor(const T* matrix, long long step, long long step_k, long long count)
-        : step(step), step_k(step_k), count((int)min(count, (long long)LENGTH)) {
-        next = matrix + (step_k == 1 ? Along::at(0) * step + Along::k(0) : Across::at(0) * step + Across::k(0) * step_k);
+        : along_k(step_k == 1), step(step), step_k(step_k) {
+        at = along_k ? Along::at(0) : Across::at(0);
+        k = along_k ? Along::k(0) : Across::k(0);
+        this->count = (int)min(count, (long long)LENGTH) - at;
+        next = matrix + at * step + k * step_k;
     }
 
-    template <class SHARE, class TILE>
-    __device__ void copy(TILE& tile, int depth, long long apart) const {
-        const T* from = next;
-#pragma unroll
-        for (int i = 0; i < SHARE::COUNT; i++, from += apart)
-            copy_async<sizeof(T)>(&tile[SHARE::k(i)][SHARE::at(i)], from, SHARE::at(i) < count && SHARE::k(i) < depth);
-    }
-
+    // `depth` of the k are left.
     template <class TILE>
-    __device__ void fetch(TILE& tile, int depth) {
-        if (step_k == 1)
-            copy<Along>(tile, depth, Along::APART * step);
-        else
-            copy<Across>(tile, depth, Across::APART * step_k);
+    __device__ void fetch(TILE& tile, long long depth) {
+        int ks = (int)min(depth, (long long)Along::DEPTH) - k;
+        int apart = along_k ? Along::APART : Across::APART;  // of the elements that it copies
+        int there = min(count, ks) <= 0 ? 0 : along_k ? count : ks;
+        const T* from = next;
+        T* to = &tile[k][at];
+#pragma unroll
+        for (int i = 0; i < Along::COUNT; i++) {
+            copy_async<sizeof(T)>(to, from, i * apart < there);
+            from += apart * (along_k ? step : step_k);
+            to += along_k ? Along::APART : Across::APART * (int)(sizeof(tile[0]) / sizeof(T));
+        }
         next += Along::DEPTH * step_k;
     }
 };
@@ -87,20 +92,15 @@ struct Factor {
 struct Factors {
     Factor<TILE_ROWS> a;
     Factor<TILE_COLUMNS> b;
-    long long depth;  // k that are left
 
     template <class LEFT, class RIGHT>
-    __device__ void fetch(LEFT& left, RIGHT& right) {
-        int here = (int)min(depth, (long long)DEPTH_BYTES);  // where there are more than a tile has, any such number
-        a.fetch(left, here);
-        b.fetch(right, here);
-        depth -= DEPTH_BYTES / sizeof(T);
+    __device__ void fetch(LEFT& left, RIGHT& right, long long depth) {
+        a.fetch(left, depth);
+        b.fetch(right, depth);
     }
 };
 
-constexpr int RESIDENT = sizeof(T) == 4 ? 2 : 1;  // blocks at a time on a multiprocessor: 128 registers a thread
-
-extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gemm_tiles(
+extern "C" __global__ __launch_bounds__(THREADS, RESIDENT<T>) void gemm_tiles(
     T* __restrict__ c, const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, int bias_along,
     const __grid_constant__ Product p, Layout batch) {
     long long tiles_m = (p.M + TILE_ROWS - 1) / TILE_ROWS, tiles = tiles_m * ((p.N + TILE_COLUMNS - 1) / TILE_COLUMNS);
@@ -109,19 +109,19 @@ extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gemm_tiles(
     long long k_begin = blockIdx.y * p.part, k_end = p.K - k_begin < p.part ? p.K : k_begin + p.part;
     a += offset_of(batch, 0, z) + m0 * p.a_m + k_begin * p.a_k;
     b += offset_of(batch, 1, z) + n0 * p.b_n + k_begin * p.b_k;
-    c += (blockIdx.y * p.batches + z) * p.M * p.N;
-    Factors factors = {{a, p.a_m, p.a_k, p.M - m0}, {b, p.b_n, p.b_k, p.N - n0}, k_end - k_begin};
-    tile_product<T, Sums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
-        long long m = m0 + row, n = n0 + threadIdx.x % TILE_COLUMNS;
-        // p.c_n is 1: it is the other kernels that may make c^T
-        if (m < p.M && n < p.N) c[m * p.c_m + n] = (T)(sum + bias_of(bias, bias_along, m, n));
+    c += (blockIdx.y * p.batches + z) * p.M * p.N + m0 * p.c_m + n0;  // p.c_n is 1: it is others that may make c^T
+    Factors factors = {{a, p.a_m, p.a_k, p.M - m0}, {b, p.b_n, p.b_k, p.N - n0}};
+    tile_product<T, TileSums<T, SUM>>(factors, k_end - k_begin, [&](int row, SUM sum) {
+        int column = threadIdx.x % TILE_COLUMNS;
+        if (m0 + row < p.M && n0 + column < p.N)
+            c[row * p.c_m + column] = (T)(sum + bias_of(bias, bias_along, m0 + row, n0 + column));
     });
 }
 
 // ---------------------------------------------------------------- few rows
 
-// Both kernels read every element of b once, which is what such a product costs; the few rows of a are in shared memory,
-// SPAN of the k at a time.
+// Both kernels read every element of b once, which is what such a product costs; the few rows of a are in shared
+// memory, SPAN of the k at a time.
 #define ROWS 8  // most rows of c, and warps of a block; loops over rows are unrolled, to keep the sums in registers
 #define SPAN 256
 
@@ -133,8 +133,8 @@ __device__ __forceinline__ void load_rows(T (*span)[SPAN], const T* a, long long
 
 // sums_m += sum_k span[m][k] b_k over k = first, first + STEP, ... below count
 template <int STEP>
-__device__ __forceinline__ void multiply_rows(SUM (&sums)[ROWS], const T (*span)[SPAN], const T* b, long long b_k, int M,
-                                              int first, int count) {
+__device__ __forceinline__ void multiply_rows(SUM (&sums)[ROWS], const T (*span)[SPAN], const T* b, long long b_k,
+                                              int M, int first, int count) {
 #pragma unroll 4
     for (int k = first; k < count; k += STEP) {
         SUM b_kn = b[k * b_k];
@@ -144,7 +144,8 @@ __device__ __forceinline__ void multiply_rows(SUM (&sums)[ROWS], const T (*span)
     }
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void gemm_skinny_k(
+// 4 blocks at a time: without the number the compiler makes room for 5, and spills sums of 8 bytes.
+extern "C" __global__ __launch_bounds__(THREADS, 4) void gemm_skinny_k(
     T* __restrict__ c, const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, int bias_along,
     const __grid_constant__ Product p, Layout batch) {
     __shared__ T span[ROWS][SPAN];

@@ -4,125 +4,180 @@
 //     y_i = x_i * s_i^-beta
 //     dx_i = dy_i * s_i^-beta - 2 alpha beta x_i * sum of (dy_j * y_j / s_j) over the same window
 //
-// A block has CHANNELS channels (of one group) of PIXELS pixels, a warp takes one channel of all of them at a time:
-// 32 numbers side by side in memory.  A thread stays at its pixel and has every ROWS-th channel.
+// A thread stays at a pixel and goes through its channels, one after the other; the threads of a warp are at 32 pixels
+// side by side in memory.  The n numbers of a window wait in the thread's registers: with each step the oldest one goes
+// and a new one comes.  So every x (and dy) is loaded once, every power is computed once, and there is nothing to wait
+// for but memory.  For that the compiler must know n: the host gives it REACH = n//2.
+//
+// So that there are threads enough, a block does `each` channels of a group only, CHANNELS at most.  What its windows
+// see of the channels before and after it loads and computes as well, REACH on either side (in backward twice that of
+// x).
 //
 // Every window is summed afresh, in one order: a running sum along the channels would carry the rounding of all the
-// channels before, and spread NaN and inf to windows that have none.  So an x is read once for each of the n windows it
-// is in, all by threads of one block: the first time from memory, then from the L1 cache.
+// channels before, and spread NaN and inf to windows that have none.
 //
 // Backward computes s again, from x that it needs anyway: an s kept by forward would be an array of x's size, written
-// and read back.  Each term of the second sum costs a power s_j^beta.  They go through shared memory, so that a block
-// computes each of them once, for all its windows.
+// and read back.
+#include "lrn.cuh"
 
-// The launch bounds ask for 3 blocks at a time on a multiprocessor: more would leave a thread too few registers, and
-// the compiler would spill some to memory.
+#ifndef REACH
+#define REACH 2
+#endif
 
-#define PIXELS 32
+#define N (2 * REACH + 1)
+#define MOST_REACH 8  // a thread has few registers: for wider windows there are the kernels at the end
+#define PIXELS 128    // of a block: one for each thread
 #define CHANNELS 32
-#define ROWS 8
-#define OWN (CHANNELS / ROWS)  // channels of a thread
+#define AHEAD 4  // channels that a thread asks memory for before it needs the first of them
 
 // The maps that a kernel is given.
 struct Maps {
-    long long pixels, area;  // N * H * W, and H * W
-    int groups, channels;    // channels of one group
-    int reach;               // n//2: how many channels a window has on either side
+    long long pixels;            // N * H * W
+    int area;                    // H * W
+    int groups, channels, each;  // groups of channels, channels of a group, and of a block
 };
 
 // Where a thread works.
 struct Spot {
     bool inside;       // whether there is such a pixel
-    long long offset;  // where the pixel's channel 0 lies
-    int begin, end;    // the channels of the group
-    int first;         // the first channel of the block; the thread's are first + threadIdx.y + r * ROWS
+    long long offset;  // where the group's channel 0 lies at the pixel; channels are counted from there
+    int first, stop;   // the channels of the block
 };
 
 __device__ __forceinline__ Spot spot_of_thread(const Maps& maps) {
-    int blocks_of_group = (maps.channels + CHANNELS - 1) / CHANNELS, blocks = maps.groups * blocks_of_group;
+    int blocks_of_group = (maps.channels + maps.each - 1) / maps.each, blocks = maps.groups * blocks_of_group;
     int number = blockIdx.x % blocks, group = number / blocks_of_group;
     long long pixel = (long long)(blockIdx.x / blocks) * PIXELS + threadIdx.x, image = pixel / maps.area;
     Spot spot;
     spot.inside = pixel < maps.pixels;
-    spot.offset = image * maps.area * maps.groups * maps.channels + pixel - image * maps.area;
-    spot.begin = group * maps.channels;
-    spot.end = spot.begin + maps.channels;
-    spot.first = spot.begin + (number - group * blocks_of_group) * CHANNELS;
+    spot.offset = (image * maps.groups + group) * maps.channels * maps.area + pixel - image * maps.area;
+    spot.first = (number - group * blocks_of_group) * maps.each;
+    spot.stop = min(spot.first + maps.each, maps.channels);
     return spot;
 }
 
-// s of channel i; x points to channel 0 of the pixel.
-__device__ __forceinline__ REAL scale(const REAL* __restrict__ x, const Maps& maps, Spot spot, int i, REAL k,
-                                      REAL alpha) {
-    int last = min(i + maps.reach, spot.end - 1);
-    REAL sum = 0;
-    for (int j = max(i - maps.reach, spot.begin); j <= last; j++) {
-        REAL x_j = x[j * maps.area];
-        sum += x_j * x_j;
+// Numbers of COUNT channels that follow each other.
+template <int COUNT>
+struct Window {
+    REAL of[COUNT];  // the oldest first
+    __device__ __forceinline__ void push(REAL newest) {
+#pragma unroll
+        for (int d = 1; d < COUNT; d++) of[d - 1] = of[d];  // registers change their names, nothing is moved
+        of[COUNT - 1] = newest;
     }
-    return k + alpha * sum;
+    __device__ __forceinline__ REAL sum() {
+        REAL total = 0;
+#pragma unroll
+        for (int d = 0; d < COUNT; d++) total += of[d];
+        return total;
+    }
+};
+
+// x of channels first, first + 1, ..., with 0 where the group has none.  x points to its channel 0.
+template <int COUNT>
+__device__ __forceinline__ Window<COUNT> loaded(const REAL* __restrict__ x, const Maps& maps, int first) {
+    Window<COUNT> channels;
+    x += (long long)first * maps.area;
+#pragma unroll
+    for (int d = 0; d < COUNT; d++, x += maps.area)
+        channels.of[d] = (unsigned)(first + d) < (unsigned)maps.channels ? *x : REAL(0);
+    return channels;
 }
 
-// s^beta; roots are much faster than a power.
-__device__ __forceinline__ REAL power(REAL s, REAL beta) {
-    if (beta == REAL(0.75)) return sqrt(s) * sqrt(sqrt(s));
-    if (beta == REAL(0.5)) return sqrt(s);
-    return pow(s, beta);
-}
+// The launch bounds tell the compiler that it may take 128 registers (in float it takes half of them), so that it
+// compiles the pow of float64 without a stack.
 
-extern "C" __global__ __launch_bounds__(PIXELS * ROWS, 3) void lrn_forward(
+extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_forward(
     const REAL* __restrict__ x, REAL* __restrict__ y, const __grid_constant__ Maps maps, REAL k, REAL alpha,
     REAL beta) {
     Spot spot = spot_of_thread(maps);
     if (!spot.inside) return;
     x += spot.offset;
-    y += spot.offset;
-    int stop = min(spot.first + CHANNELS, spot.end);
-    for (int i = spot.first + threadIdx.y; i < stop; i += ROWS) {
-        REAL s = scale(x, maps, spot, i, k, alpha);
-        y[i * maps.area] = x[i * maps.area] / power(s, beta);
-    }
+    y += spot.offset + (long long)spot.first * maps.area;
+    with_powers(beta, [&](auto powers) {
+        Window<N> near = loaded<N>(x, maps, spot.first - 1 - REACH), squares;  // of x, around channel i - 1
+        for (int d = 0; d < N; d++) squares.of[d] = near.of[d] * near.of[d];
+        for (int i = spot.first; i < spot.stop; i += AHEAD) {
+            Window<AHEAD> next = loaded<AHEAD>(x, maps, i + REACH);
+#pragma unroll
+            for (int r = 0; r < AHEAD; r++, y += maps.area) {
+                near.push(next.of[r]);  // and now around channel i + r
+                squares.push(next.of[r] * next.of[r]);
+                REAL s = k + alpha * squares.sum();
+                if (i + r < spot.stop) *y = near.of[REACH] * powers(s).minus_beta;
+            }
+        }
+    });
 }
 
-extern "C" __global__ __launch_bounds__(PIXELS * ROWS, 3) void lrn_backward(
+extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_backward(
     const REAL* __restrict__ x, const REAL* __restrict__ dy, REAL* __restrict__ dx, const __grid_constant__ Maps maps,
     REAL k, REAL alpha, REAL beta) {
-    __shared__ REAL terms[CHANNELS][PIXELS];
     Spot spot = spot_of_thread(maps);
+    if (!spot.inside) return;
     x += spot.offset;
     dy += spot.offset;
-    dx += spot.offset;
-    int lane = threadIdx.x;
-    // The block needs the terms of channels low to high - 1.  They pass through shared memory CHANNELS at a time, base
-    // to base + CHANNELS - 1, so that a window of any width will do.
-    int low = max(spot.first - maps.reach, spot.begin), high = min(spot.first + CHANNELS + maps.reach, spot.end);
-    int base = spot.first - (spot.first - low + CHANNELS - 1) / CHANNELS * CHANNELS;
-    REAL share[OWN] = {}, total[OWN] = {};  // dy_i * s_i^-beta, and the sum of the terms
-    for (; base < high; base += CHANNELS) {
+    dx += spot.offset + (long long)(spot.first - 2 * REACH) * maps.area;
+    with_powers(beta, [&](auto powers) {
+        Window<N> near = loaded<N>(x, maps, spot.first - N), squares, terms = {};  // terms: dy_j * y_j / s_j
+        Window<REACH + 1> shares = {};                                             // dy_j * s_j^-beta
+        for (int d = 0; d < N; d++) squares.of[d] = near.of[d] * near.of[d];
+        // j is REACH ahead of i, whose window it completes.  The first 2 * REACH channels complete none.
+        for (int j = spot.first - REACH; j < spot.stop + REACH; j += AHEAD) {
+            Window<AHEAD> next_x = loaded<AHEAD>(x, maps, j + REACH), next_dy = loaded<AHEAD>(dy, maps, j);
 #pragma unroll
-        for (int r = 0; r < OWN; r++) {
-            int row = threadIdx.y + r * ROWS, j = base + row;
-            if (spot.inside && j >= low && j < high) {
-                REAL s = scale(x, maps, spot, j, k, alpha);
-                REAL value = dy[j * maps.area] / power(s, beta);
-                if (base == spot.first) share[r] = value;  // j is the thread's own channel
-                terms[row][lane] = value * x[j * maps.area] / s;  // dy_j * y_j / s_j
+            for (int r = 0; r < AHEAD; r++, dx += maps.area) {
+                near.push(next_x.of[r]);
+                squares.push(next_x.of[r] * next_x.of[r]);
+                Powers s = powers(k + alpha * squares.sum());
+                shares.push(next_dy.of[r] * s.minus_beta);
+                terms.push(shares.of[REACH] * near.of[REACH] * s.inverse);
+                int i = j + r - REACH;
+                if (i >= spot.first && i < spot.stop) *dx = shares.of[0] - 2 * alpha * beta * terms.sum() * near.of[0];
             }
         }
-        __syncthreads();
-#pragma unroll
-        for (int r = 0; r < OWN; r++) {
-            int i = spot.first + threadIdx.y + r * ROWS;
-            if (spot.inside && i < spot.end) {
-                int last = min(min(i + maps.reach, high - 1), base + CHANNELS - 1);
-                for (int j = max(max(i - maps.reach, low), base); j <= last; j++) total[r] += terms[j - base][lane];
-            }
+    });
+}
+
+// ---------------------------------------------------------------- wide windows
+
+// One thread for each number, which goes through its window in memory.  s is kept for backward.
+
+// The channel of number e, counted in its group.
+__device__ __forceinline__ int channel_of(long long e, const Maps& maps) {
+    return (int)(e / maps.area % maps.channels);
+}
+
+extern "C" __global__ void lrn_wide_forward(const REAL* __restrict__ x, REAL* __restrict__ y, REAL* __restrict__ s,
+                                            const __grid_constant__ Maps maps, int reach, REAL k, REAL alpha,
+                                            REAL beta) {
+    long long e = global_thread();
+    if (e >= maps.pixels * maps.groups * maps.channels) return;
+    int i = channel_of(e, maps), last = min(i + reach, maps.channels - 1);
+    const REAL* channel_0 = x + e - (long long)i * maps.area;
+    REAL sum = 0;
+    for (int j = max(i - reach, 0); j <= last; j++) {
+        REAL x_j = channel_0[(long long)j * maps.area];
+        sum += x_j * x_j;
+    }
+    s[e] = k + alpha * sum;
+    with_powers(beta, [&](auto powers) { y[e] = x[e] * powers(k + alpha * sum).minus_beta; });
+}
+
+extern "C" __global__ void lrn_wide_backward(const REAL* __restrict__ x, const REAL* __restrict__ s,
+                                             const REAL* __restrict__ dy, REAL* __restrict__ dx,
+                                             const __grid_constant__ Maps maps, int reach, REAL alpha, REAL beta) {
+    long long e = global_thread();
+    if (e >= maps.pixels * maps.groups * maps.channels) return;
+    int i = channel_of(e, maps), last = min(i + reach, maps.channels - 1);
+    long long channel_0 = e - (long long)i * maps.area;
+    with_powers(beta, [&](auto powers) {
+        REAL total = 0;
+        for (int j = max(i - reach, 0); j <= last; j++) {
+            long long at = channel_0 + (long long)j * maps.area;
+            Powers s_j = powers(s[at]);
+            total += dy[at] * x[at] * s_j.minus_beta * s_j.inverse;
         }
-        __syncthreads();
-    }
-#pragma unroll
-    for (int r = 0; r < OWN; r++) {
-        int i = spot.first + threadIdx.y + r * ROWS;
-        if (spot.inside && i < spot.end) dx[i * maps.area] = share[r] - 2 * alpha * beta * total[r] * x[i * maps.area];
-    }
+        dx[e] = dy[e] * powers(s[e]).minus_beta - 2 * alpha * beta * total * x[e];
+    });
 }

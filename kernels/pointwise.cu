@@ -3,38 +3,30 @@
 //     y = exp(x)     dx = dy y
 //     y = log(x)     dx = dy / x
 //     y = sqrt(x)    dx = dy / (2 y)
-//
-// One thread, one element.
 
 extern "C" __global__ void exp_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long n) {
-    long long i = global_thread();
-    if (i < n) y[i] = exp(x[i]);
+    each(n, y, [](REAL x) { return exp(x); }, x);
 }
 
 extern "C" __global__ void exp_backward(const REAL* __restrict__ dy, const REAL* __restrict__ y, REAL* __restrict__ dx,
                                         long long n) {
-    long long i = global_thread();
-    if (i < n) dx[i] = dy[i] * y[i];
+    each(n, dx, [](REAL dy, REAL y) { return dy * y; }, dy, y);
 }
 
 extern "C" __global__ void log_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long n) {
-    long long i = global_thread();
-    if (i < n) y[i] = log(x[i]);
+    each(n, y, [](REAL x) { return log(x); }, x);
 }
 
 extern "C" __global__ void log_backward(const REAL* __restrict__ dy, const REAL* __restrict__ x, REAL* __restrict__ dx,
                                         long long n) {
-    long long i = global_thread();
-    if (i < n) dx[i] = dy[i] / x[i];
+    each(n, dx, [](REAL dy, REAL x) { return dy / x; }, dy, x);
 }
 
 extern "C" __global__ void sqrt_forward(const REAL* __restrict__ x, REAL* __restrict__ y, long long n) {
-    long long i = global_thread();
-    if (i < n) y[i] = sqrt(x[i]);
+    each(n, y, [](REAL x) { return sqrt(x); }, x);
 }
 
 extern "C" __global__ void sqrt_backward(const REAL* __restrict__ dy, const REAL* __restrict__ y, REAL* __restrict__ dx,
                                          long long n) {
-    long long i = global_thread();
-    if (i < n) dx[i] = dy[i] / (y[i] + y[i]);
+    each(n, dx, [](REAL dy, REAL y) { return dy / (y + y); }, dy, y);
 }

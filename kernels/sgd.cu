@@ -4,10 +4,11 @@
 //     w <- w - lr (g + wd w)      v <- mu v + g + wd w      v <- mu v - lr g - lr wd w
 //                                 w <- w - lr v             w <- w + v
 //
-// minigrad/optim/sgd.py.  One pass over all arrays; `update` of common.cuh says what one thread does.  Velocities
+// minigrad/optim/sgd.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  Velocities
 // smaller than `tiny` become 0: see tiny_state in minigrad/optim/optimizer.py.  Sums of products are written as fma(a,
 // b, c), a b + c rounded once: a compiler that may choose where to do so can choose differently for 16 bytes at a time
 // and for one element, and the same weight would get other bits at another address.
+#include "update.cuh"
 
 struct Plain {
     REAL lr, wd;
@@ -40,19 +41,26 @@ struct AlexNet {
     }
 };
 
-extern "C" __global__ void sgd(REAL* w, const REAL* g, REAL lr, REAL wd, long long n) {
-    REAL* const changed[1] = {w};
-    update(changed, g, n, Plain{lr, wd});
+extern "C" __global__ void sgd(const __grid_constant__ Arrays<REAL> w, const __grid_constant__ Arrays<const REAL> g,
+                               const __grid_constant__ Lengths lengths, REAL lr, REAL wd) {
+    Work work = work_of(lengths);
+    REAL* const changed[1] = {w.of[work.which]};
+    update(changed, g.of[work.which], work, Plain{lr, wd});
 }
 
-extern "C" __global__ void sgd_pytorch(REAL* w, REAL* v, const REAL* g, REAL lr, REAL mu, REAL wd, REAL tiny,
-                                       long long n) {
-    REAL* const changed[2] = {w, v};
-    update(changed, g, n, PyTorch{lr, mu, wd, tiny});
+extern "C" __global__ void sgd_pytorch(const __grid_constant__ Arrays<REAL> w, const __grid_constant__ Arrays<REAL> v,
+                                       const __grid_constant__ Arrays<const REAL> g,
+                                       const __grid_constant__ Lengths lengths, REAL lr, REAL mu, REAL wd, REAL tiny) {
+    Work work = work_of(lengths);
+    REAL* const changed[2] = {w.of[work.which], v.of[work.which]};
+    update(changed, g.of[work.which], work, PyTorch{lr, mu, wd, tiny});
 }
 
-extern "C" __global__ void sgd_alexnet(REAL* w, REAL* v, const REAL* g, REAL lr, REAL mu, REAL lr_wd, REAL tiny,
-                                       long long n) {
-    REAL* const changed[2] = {w, v};
-    update(changed, g, n, AlexNet{lr, mu, lr_wd, tiny});
+extern "C" __global__ void sgd_alexnet(const __grid_constant__ Arrays<REAL> w, const __grid_constant__ Arrays<REAL> v,
+                                       const __grid_constant__ Arrays<const REAL> g,
+                                       const __grid_constant__ Lengths lengths, REAL lr, REAL mu, REAL lr_wd,
+                                       REAL tiny) {
+    Work work = work_of(lengths);
+    REAL* const changed[2] = {w.of[work.which], v.of[work.which]};
+    update(changed, g.of[work.which], work, AlexNet{lr, mu, lr_wd, tiny});
 }

@@ -6,22 +6,27 @@
 // thread.  Tiles of both factors, with DEPTH of the k each, go through shared memory, which has room for two pairs:
 // while one is multiplied, the other is copied there, without a register in between (copy_async).
 //
-// A thread that has read 8 numbers of either factor makes 64 products of them.  That is what the large tile is for:
-// reading takes turns with multiplying, and here it has few.  What a tile costs is where rows are few, so the host may
-// choose TILE_ROWS of 32, 48, 64, 96 or 128.
+// A thread that has read 8 numbers of either factor makes 64 products of them.  That is what a large tile is for: every
+// instruction that reads takes the turn of one that multiplies.  But rows that no matrix has are work for nothing.  So
+// the host chooses TILE_ROWS, of 32, 48, 64, 96 and 128 (minigrad/ops/_tile_product.py).
 //
 // Where the factors lie is their own affair: FACTORS, below.  How the sums of a tile are shared out among the threads,
 // and how these multiply, is that of SUMS.
 
 #ifndef TILE_ROWS
-#define TILE_ROWS 64  // a multiple of 16; -D says another, or of 32 where elements have 8 bytes
+#define TILE_ROWS 64  // -D says another: a multiple of 16, or of 32 where elements have 8 bytes
 #endif
 #define TILE_COLUMNS 128
 
-#define SIDE 16               // threads along each side of a block
-#define THREADS 256           // of a block
-#define DEPTH_BYTES 64        // DEPTH of the k are so many bytes
-#define NEAR 8                // so many threads side by side copy numbers that lie side by side along k
+#define SIDE 16         // threads along each side of a block
+#define THREADS 256     // of a block
+#define DEPTH_BYTES 64  // DEPTH of the k are so many bytes
+#define NEAR 8          // so many threads side by side copy numbers that lie side by side along k
+
+// Blocks at a time on a multiprocessor, for __launch_bounds__: two leave a thread 128 registers, which sums of 8 bytes
+// would exceed.
+template <class T>
+constexpr int RESIDENT = sizeof(T) == 4 ? 2 : 1;
 
 // Which elements of a tile with LENGTH rows (or columns) a thread copies: number i of COUNT is at(i), with k(i).
 // ALONG_K: neighbours in memory are neighbours along k, and not along the rows (or columns).  Then all that a thread
@@ -69,7 +74,7 @@ struct Runs {
     }
 };
 
-// A thread's sums, R rows x C columns of the tile's.  T: the type of the factors' elements, SUM: what they are summed in.
+// A thread's sums, R rows x C columns of the tile's.  T: the type of the factors' elements, SUM: that of their sums.
 template <class T, class SUM>
 struct Sums {
     static constexpr int R = TILE_ROWS / SIDE, C = TILE_COLUMNS / SIDE;
@@ -79,9 +84,12 @@ struct Sums {
     SUM of[R][C];
 
     // The thread's place in the block.  A warp is 4 x 8 threads, not 2 x 16: it reads fewer numbers for as many
-    // products.
+    // products.  Threads side by side read the same b, and have rows that are 4 apart: what they write to as many lines
+    // then lies in different banks.
+    static constexpr int STEP = 4 / Runs<T, R>::LENGTH;
     static __device__ int down() {
-        return threadIdx.x / (2 * WARP) * 4 + threadIdx.x % WARP / 16 * 2 + threadIdx.x % 2;
+        int pair = threadIdx.x / (2 * WARP) * 2 + threadIdx.x % WARP / 16;
+        return pair / STEP * 2 * STEP + threadIdx.x % 2 * STEP + pair % STEP;
     }
     static __device__ int across() { return threadIdx.x / WARP % 2 * 8 + threadIdx.x / 2 % 8; }
 
@@ -105,13 +113,23 @@ struct Sums {
     }
 };
 
-// The sums of a tile over `depth` of the k, handed to `put(row, sum)`: of all those in the tile's column number
-// threadIdx.x % TILE_COLUMNS some to each thread.  SUMS: Sums, or what has R, PAD, row, put and add_product as that has.
+// What sums a tile: matrix units, where the host asks for them (-DTF32=1; T and SUM are float), else Sums.
+#ifdef TF32
+#include "tile_product_tf32.cuh"
+template <class T, class SUM>
+using TileSums = MatrixUnits;
+#else
+template <class T, class SUM>
+using TileSums = Sums<T, SUM>;
+#endif
+
+// The sums of a tile over `depth` of the k.  Each is handed to some thread's `put(row, sum)`; its column in the tile is
+// threadIdx.x % TILE_COLUMNS.  SUMS: Sums, or what has R, PAD, row, put and add_product as that has.
 //
 // FACTORS has
-//     fetch(left, right)   copies this thread's elements of the first tiles, then of the next, and so on, to
-//                          left[k][row] and right[k][column], by copy_async; 0 beyond the end.  All threads call it
-//                          together, and between two calls lies a barrier.
+//     fetch(left, right, depth)   copies this thread's elements of the first tiles, then of the next, and so on, to
+//                                 left[k][row] and right[k][column], by copy_async; `depth` of the k are left, beyond
+//                                 them are zeros.  All threads call it together, and between two calls lies a barrier.
 template <class T, class SUMS, class FACTORS, class PUT>
 __device__ __forceinline__ void tile_product(FACTORS& factors, long long depth, const PUT& put) {
     constexpr int DEPTH = DEPTH_BYTES / sizeof(T);
@@ -120,12 +138,12 @@ __device__ __forceinline__ void tile_product(FACTORS& factors, long long depth, 
 
     SUMS sums = {};
     int now = 0;
-    if (depth > 0) factors.fetch(lefts[now], rights[now]);
+    if (depth > 0) factors.fetch(lefts[now], rights[now], depth);
     for (; depth > 0; depth -= DEPTH, now ^= 1) {
         copy_async_commit();
         copy_async_wait<0>();
         __syncthreads();  // the tiles have arrived, of all threads; and all have multiplied those before
-        if (depth > DEPTH) factors.fetch(lefts[now ^ 1], rights[now ^ 1]);
+        if (depth > DEPTH) factors.fetch(lefts[now ^ 1], rights[now ^ 1], depth - DEPTH);
         sums.add_product(lefts[now], rights[now]);
     }
 

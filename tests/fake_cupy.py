@@ -38,6 +38,7 @@ from minigrad.cudasim.streams import HOST, Access, bytes_in_use
 from minigrad.cudasim.streams import Stream as Clocked
 from minigrad.errors import KernelError
 from minigrad.gpu import cuda
+from minigrad.gpu.launching import _parameters
 from minigrad.gpu.sources import Parameter
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
@@ -129,7 +130,14 @@ def _stream() -> Stream:
     return stream
 
 
+def get_current_stream(device_id=-1):
+    assert 0 <= device_id < len(machine.cards)
+    return next((stream for card, stream in reversed(_stack()) if card == device_id and stream is not None), None)
+
+
 class Device:
+    compute_capability = "90"
+
     def __init__(self, device=None):
         if not 0 <= device < len(machine.cards):
             raise CUDARuntimeError(101)
@@ -296,6 +304,10 @@ def get_default_memory_pool():
     return Pool()
 
 
+def set_allocator(allocator=None):
+    machine.calls.append(("allocator", allocator))
+
+
 def mem_get_info():
     return machine.total - Pool().total_bytes(), machine.total
 
@@ -401,19 +413,28 @@ class RawModule:
             function = _stream().sim.function(self.code, defines, name)
         except KernelError as error:
             raise CompileException(str(error), self.code, name, self.options) from None
-        return RawKernel(function, _card())
+        return RawKernel(function, [p.many for p in _parameters(self.code, defines)[name]], _card())
 
 
 class RawKernel:
-    def __init__(self, function, card):
-        self.function, self.name, self.card = function, function.name, card
+    def __init__(self, function, many, card):
+        self.function, self.name, self.many, self.card = function, function.name, many, card
 
     def __call__(self, grid, block, args, *, shared_mem=0):
         stream = _stream()
         assert _card() == self.card, "a function that was compiled for another card"
         assert isinstance(args, tuple) and len(args) == len(self.function.parameters)
+        args = [_arrays_at(value, many) if many else value for value, many in zip(args, self.many)]
         parameters = [_checked(i, text, value) for i, (text, value) in enumerate(zip(self.function.parameters, args))]
         stream.sim.launch(self.function, parameters, grid, block, args, shared_mem)
+
+
+def _arrays_at(value, many: int) -> list[SimArray]:
+    """The arrays whose addresses a kernel finds in a parameter `Arrays<...>`: each to the end of its memory."""
+    assert type(value) is np.void and value.nbytes == 8 * many
+    addresses = [address for address in np.frombuffer(value.tobytes(), np.uint64).tolist() if address]
+    memories = [_memory_at(_card(), address, 1) for address in addresses]
+    return [SimArray(m.bytes[address - m.bytes.ctypes.data :], m) for m, address in zip(memories, addresses)]
 
 
 def _checked(i: int, text: str, value) -> Parameter:
@@ -424,9 +445,10 @@ def _checked(i: int, text: str, value) -> Parameter:
         assert isinstance(value, ndarray) and value.dtype == kind[:-1], f"{name}: {text}, got {value!r}"
         assert value.memory.card == _card(), f"{name} is on card {value.memory.card}, the kernel on {_card()}"
         return Parameter(name, value.dtype, True, const)
+    if type(value) is list:
+        return Parameter(name, np.dtype(np.uint8), True, False, int(kind[1:]) // 8)
     if kind.startswith("V"):
-        assert type(value) is np.ndarray and value.size == 1 and value.dtype.fields
-        assert value.nbytes == int(kind[1:])
+        assert type(value) is np.void and value.dtype.fields and value.nbytes == int(kind[1:])
         return Parameter(name, value.dtype, False, False)
     assert isinstance(value, np.generic) and value.dtype == kind, f"{name}: {text}, got {type(value)} {value!r}"
     return Parameter(name, value.dtype, False, False)
@@ -497,12 +519,15 @@ SURFACE = {
     "cuda.Stream": Stream,
     "cuda.Event": Event,
     "cuda.alloc_pinned_memory": alloc_pinned_memory,
+    "cuda.get_current_stream": get_current_stream,
     "cuda.get_elapsed_time": get_elapsed_time,
+    "cuda.set_allocator": set_allocator,
     "cuda.compiler.CompileException": CompileException,
     "cuda.driver.CUDADriverError": CUDADriverError,
     "cuda.memory.OutOfMemoryError": OutOfMemoryError,
     "cuda.nvrtc.getVersion": lambda: (12, 9),
     "cuda.runtime.CUDARuntimeError": CUDARuntimeError,
+    "cuda.runtime.getDevice": lambda: _card(),
     "cuda.runtime.getDeviceCount": lambda: len(machine.cards),
     "cuda.runtime.getDeviceProperties": get_device_properties,
     "cuda.runtime.driverGetVersion": lambda: 13000,

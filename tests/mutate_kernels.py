@@ -5,7 +5,7 @@
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/gpu/cases) on the emulator in check mode; tile_product.cuh runs those of the files
+cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of the files
 that include it.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
 neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
 not compile do not count.
@@ -18,7 +18,6 @@ import random
 import re
 import sys
 from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,10 @@ from minigrad.gpu.sources import kernel_folder, kernel_names, kernel_source, rep
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_mutants.md"
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
-INCLUDED = {"tile_product.cuh": ("gemm", "conv2d")}  # a file that others include runs their cases
+# A file that others include runs their cases.
+INCLUDED = {"update.cuh": ("sgd", "adam")} | dict.fromkeys(
+    ("tile_product.cuh", "tile_product_tf32.cuh"), ("gemm", "conv2d")
+)
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [
@@ -76,7 +78,7 @@ def verdict(name: str, source: str) -> str:
     replace_source(name, source)
     cases = [case for file in INCLUDED.get(name, (name,)) for case in cases_of(file)]
     with cudasim.options(mode="check", time_limit=SECONDS):
-        for case, dtype in product(cases, (np.float32, np.float64)):
+        for case, dtype in ((one, np.dtype(name)) for one in cases for name in one.dtypes):
             expected = run(case, "cpu:0", "small", dtype)
             try:
                 got = run(case, "cudasim:0", "small", dtype)

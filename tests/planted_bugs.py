@@ -24,6 +24,7 @@ from emulated import Guarded, array, fresh, launch
 from minigrad.cudasim.module import RawModule
 from minigrad.cudasim.settings import ORDERS, options
 from minigrad.errors import KernelError
+from minigrad.gpu.sources import kernel_folder
 
 BROKEN, REPAIRED = 0, 1
 
@@ -75,6 +76,48 @@ def gemm(after_load: str = "__syncthreads();", after_use: str = "__syncthreads()
 
 
 GEMM = {"n": 1600, "grid": 9, "block": 256}
+
+
+# y_i = the sum of one element of each of four tiles of 64, which come through two buffers by asynchronous copies.
+def stages(
+    commit: str = "copy_async_commit();",
+    wait: str = "copy_async_wait<1>();",
+    after_wait: str = "__syncthreads();",
+    after_use: str = "__syncthreads();",
+    more: str = "k < 3",
+) -> str:
+    return f"""
+    __shared__ float s[2][64];
+    float sum = 0;
+    copy_async<4>(&s[0][t], &x[i], true);
+    copy_async_commit();
+    for (int k = 0; k < 4; k++) {{
+        if ({more}) copy_async<4>(&s[(k + 1) % 2][t], &x[(i + 64 * (k + 1)) % n], true);
+        {commit}
+        {wait}
+        {after_wait}
+        sum += s[k % 2][63 - t];
+        {after_use}
+    }}
+    y[i] = sum;"""
+
+
+STAGES = {"n": 512, "grid": 8}
+
+
+# y = a b by one warp; a is all of x, 16 x 8, and b the first half of it, 8 x 8.
+def matrix_unit(a: str = "tf32(x[{}])", b: str = "tf32(x[{}])", call: str = "multiply_add_tf32(d, a, b);") -> str:
+    a = a.format("(t / 4 + i % 2 * 8) * 8 + t % 4 + i / 2 * 4")
+    b = b.format("(t % 4 + i * 4) * 8 + t / 4")
+    return f"""
+    float d[4] = {{}}, a[4], b[2];
+    for (int i = 0; i < 4; i++) a[i] = {a};
+    for (int i = 0; i < 2; i++) b[i] = {b};
+    {call}
+    for (int i = 0; i < 4; i++) y[(t / 4 + i / 2 * 8) * 8 + t % 4 * 2 + i % 2] = d[i];"""
+
+
+WARP = {"n": 128, "grid": 1, "block": 32}
 
 BUGS = [
     # ---------------------------------------------------------------- races in shared memory
@@ -521,6 +564,176 @@ BUGS = [
         "    for (int j = i; j < n; j += @n@gridDim.x * blockDim.x@) y[j] = x[j];",
         n=200,
     ),
+    # ---------------------------------------------------------------- asynchronous copies
+    Bug("nobody waits for a copy", "copy", "RACE", stages(wait="@@copy_async_wait<1>();@"), **STAGES),
+    Bug("a wait for one group too few", "copy", "RACE", stages(wait="copy_async_wait<@2@1@>();"), **STAGES),
+    Bug("copies that are in no group", "copy", "RACE", stages(commit="@@copy_async_commit();@"), **STAGES),
+    Bug("no barrier behind the wait", "copy", "RACE", stages(after_wait="@@__syncthreads();@"), **STAGES),
+    Bug("a copy into what is still read", "copy", "RACE", stages(after_use="@@__syncthreads();@"), **STAGES),
+    Bug("a copy of one tile too many", "copy", "COPY-PENDING", stages(more="k < @4@3@"), **STAGES),
+    Bug(
+        "a wait behind the barrier",
+        "copy",
+        "RACE",
+        stages(wait="@@copy_async_wait<1>();@", after_wait="__syncthreads(); @copy_async_wait<1>();@@"),
+        **STAGES,
+    ),
+    Bug(
+        "another thread's copy, which has arrived",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t], &x[i], true);
+    copy_async_commit();
+    __syncthreads();
+    copy_async_wait<0>();
+    @@__syncthreads();@
+    y[i] = t == 63 ? s[0] : 0.0f;""",
+    ),
+    Bug(
+        "one thread copies into what others have read",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    s[t] = x[i];
+    __syncthreads();
+    float v = s[63 - t];
+    @@__syncthreads();@
+    if (t == 63) copy_async<4>(&s[5], &x[i], true);
+    copy_async_commit();
+    __syncthreads();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[i] = v + s[5];""",
+    ),
+    Bug(
+        "zeros stored into what is being copied",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t], &x[i], @true@t % 4 > 0@);
+    @if (t % 4 == 0) s[t] = 0;@@
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[i] = s[63 - t];""",
+    ),
+    Bug(
+        "two copies to one place",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[65];
+    copy_async<4>(&s[t], &x[i], true);
+    @copy_async<4>(&s[t + 1], &x[i], true);@if (t == 63) copy_async<4>(&s[t + 1], &x[i], true);@
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[i] = s[64 - t];""",
+    ),
+    Bug(
+        "what is copied changes before the wait",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    y[i] = x[i];
+    __syncthreads();
+    copy_async<4>(&s[t], &y[i], true);
+    copy_async_commit();
+    @@copy_async_wait<0>();@
+    __syncthreads();
+    y[i ^ 1] = 1;
+    __syncthreads();
+    copy_async_wait<0>();
+    y[i] += s[t];""",
+    ),
+    Bug(
+        "a copy from an odd place",
+        "copy",
+        "MISALIGNED",
+        """
+    __shared__ __align__(16) float s[64];
+    if (t < 16) copy_async<16>(&s[t * 4], &x[@t@t * 4@], true);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[i] = s[63 - t];""",
+    ),
+    Bug(
+        "a copy to an odd place",
+        "copy",
+        "MISALIGNED",
+        """
+    __shared__ __align__(16) float s[64 + 4];
+    if (t < 32) copy_async<8>(&s[t * 2 + @1@2@], &x[i * 2 % n], true);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[i] = s[64 - t % 63];""",
+    ),
+    Bug(
+        "a copy from beyond the end",
+        "copy",
+        "OOB-GLOBAL",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t], &x[i + 1], @true@i + 1 < n@);
+    copy_async_commit();
+    copy_async_wait<0>();
+    y[i] = s[t];""",
+    ),
+    Bug(
+        "a copy to beyond the end",
+        "copy",
+        "OOB-SHARED",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t + @1@0@], &x[i], true);
+    copy_async_commit();
+    copy_async_wait<0>();
+    y[i] = s[t];""",
+    ),
+    Bug(
+        "a copy of fresh memory",
+        "copy",
+        "UNINIT-GLOBAL",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t], &@y@x@[i], true);
+    copy_async_commit();
+    copy_async_wait<0>();
+    y[i] = s[t];""",
+    ),
+    # ---------------------------------------------------------------- matrix units
+    Bug("a factor that is not rounded", "matrix unit", "UNROUNDED", matrix_unit(a="@x[{0}]@tf32(x[{0}])@"), **WARP),
+    Bug("another that is not", "matrix unit", "UNROUNDED", matrix_unit(b="@x[{0}]@tf32(x[{0}])@"), **WARP),
+    Bug(
+        "a lane does not multiply",
+        "matrix unit",
+        "WARP-DEADLOCK",
+        matrix_unit(call="if (t < @31@32@) multiply_add_tf32(d, a, b);"),
+        **WARP,
+    ),
+    Bug(
+        "a lane does something else",
+        "matrix unit",
+        "WARP-DIVERGENT",
+        matrix_unit(call="if (t < @31@32@) multiply_add_tf32(d, a, b); else d[0] = __shfl_sync(0xffffffffu, d[0], 0);"),
+        **WARP,
+    ),
+    Bug(
+        "half a warp multiplies",
+        "matrix unit",
+        "WARP-MASK",
+        "    @@if (t >= 32) return;@\n    t %= 32;" + matrix_unit(),
+        n=128,
+        grid=1,
+        block=48,
+    ),
     # ---------------------------------------------------------------- the rest
     Bug(
         "an input is scaled in place",
@@ -584,7 +797,9 @@ BUGS = [
 @cache
 def module(which: int, mode: str) -> RawModule:
     """All broken, or all repaired kernels."""
-    return RawModule("".join(bug.source(which) for bug in BUGS), mode=mode)
+    instructions = (kernel_folder() / "instructions.cuh").read_text()
+    header = f'#line 1 "kernels/instructions.cuh"\n{instructions}\n'
+    return RawModule(header + "".join(bug.source(which) for bug in BUGS), mode=mode)
 
 
 def run(bug: Bug, which: int, mode: str, order: str) -> Guarded:

@@ -103,6 +103,10 @@ def card_lost(part):
     )
 
 
+def tells_time(part):
+    part.line(f"{os.environ['MINIGRAD_CUDA']} {os.environ['HOME']} {part.until - time.monotonic()}")
+
+
 def slow(part):
     """A row every tenth of a second."""
     part.work((f"job {n}", lambda: (time.sleep(0.1), [("well",)])[1]) for n in range(300))

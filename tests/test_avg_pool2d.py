@@ -29,6 +29,10 @@ CASES = [  # shape, kernel, stride, padding, ceil_mode
 ]
 LARGE = [  # some blocks of threads each
     ((3, 4, 13, 11), (3, 3), (2, 2), NO_PADDING, False),
+    ((2, 7, 9, 12), (3, 3), (2, 2), ((1, 0), (0, 1)), False),
+    ((2, 7, 8, 9), (3, 3), (2, 2), ((1, 1), (1, 1)), True),
+    ((2, 3, 12, 8), (3, 3), (2, 2), NO_PADDING, False),  # a last row and column that no window sees
+    ((1, 3, 14, 9), (3, 3), (3, 1), ((0, 1), (1, 0)), False),
     ((2, 3, 12, 13), (5, 4), (1, 3), ((2, 1), (0, 2)), True),
 ]
 

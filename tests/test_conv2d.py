@@ -648,6 +648,22 @@ def test_every_height_of_a_tile(dtype, tile, parts, device, monkeypatch):
         np.testing.assert_allclose(found, expected, atol=TIGHT[dtype] * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("tile", [tile for tile in tiles_of("float32") if tile > 32])  # 32: the cases of the kernel
+def test_large_tiles_with_all_checks(tile, monkeypatch):
+    """Such as small convolutions are not cut into by themselves."""
+    from minigrad.cudasim import compiler
+    from minigrad.cudasim.settings import options
+
+    if compiler.available() is not None:
+        pytest.skip(str(compiler.available()))
+    case = ((2, 3, 8, 9), (tile + 3, 3, 3, 3), 1, ((1, 0), (0, 2)), 1, 1)
+    cut_into(monkeypatch, tile, 2)
+    with options(mode="check", order="random", seed=tile):
+        found = results(case, "cudasim:0", "float32")
+    for single, exact in zip(found, results(case, "cpu:0", "float64")):
+        np.testing.assert_allclose(single, exact, atol=1e-5 * np.abs(exact).max())
+
+
 @large
 def test_gradients_are_the_same_bits_every_time(case, device):
     """Also when the blocks and threads of a card run in another order."""

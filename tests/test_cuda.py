@@ -4,6 +4,7 @@ No card has run any of this: what is shown is that the calls fit each other, and
 """
 
 import argparse
+import ctypes
 import gc
 import inspect
 import re
@@ -19,9 +20,12 @@ import minigrad
 import minigrad.functional as F
 from minigrad import Tensor
 from minigrad.cudasim.compiler import available
+from minigrad.engine import Function
 from minigrad.errors import DeviceError, KernelError, OutOfMemoryError
 from minigrad.gpu import Strided, cuda_runtime
 from minigrad.gpu.cuda import cards
+from minigrad.optim import SGD, Adam
+from minigrad.tensor import apply
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from command_line import device_list  # noqa: E402
@@ -263,6 +267,99 @@ def test_too_much_dynamic_shared_memory(machine):
         runtime.launch(function, [], (1, 1, 1), (1, 1, 1), [np.int32(1)], 48 * 1024 + 1)
 
 
+def test_optimisers_on_cards(machine):
+    """Lists of arrays go to a kernel as a table of addresses; a gradient that lies in another order, as a copy."""
+    rng = np.random.default_rng(0)
+    start, grads = ([rng.standard_normal(s) for s in ((7, 5), (3, 2, 4, 4), (300,), (2,))] for _ in range(2))
+    for kind in (lambda p: SGD(p, 0.1), lambda p: SGD(p, 0.1, 0.9, 0.1), lambda p: Adam(p, 0.1)):
+        results = []
+        for devices in (("cuda:0", "cuda:1"), ("cpu:0", "cpu:0")):
+            params = [Tensor(x, True, devices[i % 2]) for i, x in enumerate(start)]
+            for p, g in zip(params, grads):
+                p.grad = Tensor(g.T if g.ndim == 4 else g, device=p.device)
+                p.grad = p.grad.transpose() if g.ndim == 4 else p.grad
+            optimizer = kind(params)
+            optimizer.step()
+            optimizer.step()
+            results.append([p.numpy() for p in params])
+        for a, b in zip(*results):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_an_op_enters_its_card_once(machine, monkeypatch):
+    entered, real = [], fake_cupy.Device.__enter__
+    monkeypatch.setattr(fake_cupy.Device, "__enter__", lambda self: entered.append(self.id) or real(self))
+    x = Tensor(np.ones((4, 3), "f"), True, "cuda:1")
+    y = F.softmax(x)
+    entered.clear()
+    y = F.softmax(x)
+    assert entered == [1]
+    entered.clear()
+    y.node.device.backward(y.node, y.data)
+    assert entered == [1]
+    entered.clear()
+    with x.device.runtime._here("a program's own work"):
+        F.softmax(x)
+    assert entered == [1]
+
+
+def test_a_step_waits_for_nothing(machine, monkeypatch):
+    """Neither forward nor backward nor the optimiser; only who asks for a number does, once."""
+    waits = []
+    for owner in (fake_cupy.Stream, fake_cupy.Event):
+        real = owner.synchronize
+        monkeypatch.setattr(owner, "synchronize", lambda self, real=real: waits.append(self) or real(self))
+    x = Tensor(np.ones((4, 3, 6, 6), "f"), device="cuda:0")
+    w, v, b = (Tensor(np.full(shape, 0.1, "f"), True, "cuda:0") for shape in ((2, 3, 3, 3), (5, 32), (5,)))
+    optimizer = SGD([w, v, b], 0.1, 0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        hidden = F.dropout(F.relu(F.conv2d(x, w)).flatten(1))
+        loss = F.cross_entropy(F.linear(hidden, v, b), [0, 4, 2, 1])
+        loss.backward()
+        optimizer.step()
+    assert not waits
+    loss.item()
+    assert len(waits) == 1
+
+
+def test_another_card_or_stream_may_be_current(machine):
+    """As a program leaves it that uses CuPy by itself; and as it was is it afterwards."""
+    x = Tensor(np.arange(6.0), True, "cuda:0")
+    expected = F.relu(x).numpy()
+    cuda = sys.modules["cupy"].cuda
+    with cuda.Device(1):
+        np.testing.assert_array_equal(F.relu(x).numpy(), expected)
+        with cuda.Stream(non_blocking=True) as another:
+            np.testing.assert_array_equal(F.relu(x).numpy(), expected)
+            assert (fake_cupy._card(), fake_cupy._stream()) == (1, another)
+    with cuda.Device(0), cuda.Stream(non_blocking=True), cuda.Device(1):
+        np.testing.assert_array_equal(F.relu(x).numpy(), expected)
+    with cuda.Device(0), x.device.runtime.stream, cuda.Device(1):
+        np.testing.assert_array_equal(F.relu(x).numpy(), expected)
+
+
+def test_a_stream_that_cannot_be_entered_leaves_no_card_behind(machine, monkeypatch):
+    x = Tensor([1.0], device="cuda:1")
+
+    def failing(self):
+        raise fake_cupy.CUDARuntimeError(999)
+
+    monkeypatch.setattr(fake_cupy.Stream, "__enter__", failing)
+    with pytest.raises(KernelError, match="making it the current card on cuda:1"):
+        F.relu(x)
+    assert fake_cupy._card() == 0
+
+
+def test_what_an_op_raises_comes_through_as_it_is(machine):
+    class Wrong(Function):
+        def forward_gpu(self, x):
+            raise ValueError("a mistake of its author's")
+
+    with pytest.raises(ValueError, match="of its author's"):
+        apply(Wrong(), Tensor([1.0], device="cuda:0"))
+
+
 def work_on_cards():
     """Every kind of call: a list of what was reached."""
     runtime, other = runtimes()
@@ -280,7 +377,7 @@ PLACES = [
     *("Stream", "ndarray", "alloc_pinned_memory", "memcpy_async", "memcpy_peer_async", "device_can_access_peer"),
     *("RawModule", "RawModule.get_function", "RawKernel.__call__", "create", "sgemm", "set_math_mode"),
     *("Stream.record", "Stream.wait_event", "Stream.synchronize", "Event.synchronize", "ascontiguousarray"),
-    *("device_enable_peer_access", "get_elapsed_time"),
+    *("device_enable_peer_access", "get_elapsed_time", "get_current_stream", "Device.__enter__"),
 ]
 ERRORS = {
     "library": (ImportError('Failure finding "libcublasLt.so.13"'), DeviceError, r"pip install 'minigrad\[cuda12\]'"),
@@ -568,12 +665,25 @@ def test_cupy_takes_the_arguments_that_launch_passes():
     error = real("cuda.runtime.CUDARuntimeError")
     function = real("cuda.Function").__new__(real("cuda.Function"))
     stream = type("Null", (), {"ptr": 0})()
-    layout = minigrad.gpu.layout_of((2, 3), ((3, 1), (0, 1)))
+    layout = minigrad.gpu.layout_of((2, 3), ((3, 1), (0, 1)))[0]
+    table = cuda_runtime.CudaRuntime.table(None, [], 32)
     scalars = [np.dtype(name).type(1) for name in minigrad.gpu.sources.C_TYPES]
     with pytest.raises(error, match="cuda"):  # no driver: but it came that far
-        function((1, 1, 1), (1, 1, 1), (array_of_a_device(), *scalars, layout), 0, stream)
+        function((1, 1, 1), (1, 1, 1), (array_of_a_device(), *scalars, layout, table), 0, stream)
     with pytest.raises(TypeError, match="size one"):
         function((1, 1, 1), (1, 1, 1), (np.zeros(2),), 0, stream)
+
+
+@pytest.mark.parametrize("members", [{"n": 3, "scale": 0.5}, {"n": 7, "steps": range(9), "scale": -2.0}])
+def test_cupy_passes_the_bits_of_structs(members):
+    """A struct is passed as a NumPy scalar: small ones lie within CuPy's object, others in memory of their own."""
+    kinds = {"n": np.int32, "steps": (np.int64, 9), "scale": np.float64}
+    filled = np.zeros(1, np.dtype([(name, kinds[name]) for name in members], align=True))
+    filled[0] = tuple(members.values())
+    passed = real("_core._scalar").CScalar(filled[0])
+    there = np.frombuffer(ctypes.string_at(passed.ptr, filled.nbytes), filled.dtype)
+    for name, value in members.items():
+        np.testing.assert_array_equal(there[name][0], list(value) if name == "steps" else value)
 
 
 @pytest.mark.parametrize("view", ["[1:]", "[0]", "[None]", ".T", ".transpose(1, 0)", ".swapaxes(0, 1)", ".reshape(8)"])

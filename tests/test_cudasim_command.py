@@ -53,22 +53,22 @@ def test_one_mode_order_case_and_dtype(capsys):
 
 
 def test_a_wrong_result(tmp_path, capsys):
-    assert main([relu(tmp_path, "value < 0 ? REAL(0) : value", "value < -1 ? REAL(0) : value")]) == 1
+    assert main([relu(tmp_path, "x < 0 ? REAL(0) : x", "x < -1 ? REAL(0) : x")]) == 1
     out = capsys.readouterr().out
     assert "WRONG" in out and f"{tmp_path}/relu.cu: 3 wrong results." in out  # one in each order
     assert main(["relu"]) == 0  # the file itself is what it was
 
 
 def test_a_fault_is_reported_with_its_line(tmp_path, capsys):
-    path = relu(tmp_path, "y[i] = value", "y[i + 1] = value")
-    line = next(i for i, text in enumerate(open(path), 1) if "y[i + 1]" in text)
+    path = relu(tmp_path, "each(n, y,", "each(n, y + 1,")
+    line = next(i for i, text in enumerate(open(path), 1) if "y + 1" in text)
     assert main([path]) == 1
     out = capsys.readouterr().out
     assert f"{path}:{line}: OOB-GLOBAL" in out and f"{path}: a fault." in out
 
 
 def test_another_name_and_prints(tmp_path, capsys):
-    path = relu(tmp_path, "REAL value = x[i];", 'REAL value = x[i]; if (i == 5) printf("here is %d\\n", 5);', "mine.cu")
+    path = relu(tmp_path, "each(n, y,", 'if (global_thread() == 5) printf("here is %d\\n", 5); each(n, y,', "mine.cu")
     assert main(["kernels/relu.cu", "--source", path, "--order", "forward"]) == 0
     assert capsys.readouterr().out.count("here is 5\n") == 1
     assert main([path]) == 2
@@ -76,7 +76,7 @@ def test_another_name_and_prints(tmp_path, capsys):
 
 
 def test_a_source_that_does_not_compile(tmp_path, capsys):
-    assert main([relu(tmp_path, "REAL value = x[i];", "REAL value = nonsense;")]) == 1
+    assert main([relu(tmp_path, "each(n, y,", "each(n, nonsense,")]) == 1
     assert re.search(f"^{tmp_path}/relu.cu:\\d+:\\d+: error: .*nonsense", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -89,14 +89,14 @@ def test_a_step_of_the_ladder_by_its_file_name(tmp_path, capsys):
 
 def test_what_cannot_be_tried(capsys, monkeypatch):
     assert main(["kernels/relu.cu", "--case", "nothing"]) == 2
-    assert "has no case 'nothing'; it has: 'relu'" in capsys.readouterr().err
+    assert "has no case 'nothing' in float32; it has: 'relu' (float32, float64)" in capsys.readouterr().err
     assert main(["kernels/relu.cu", "--source", "/nowhere/x.cu"]) == 2
     with pytest.raises(SystemExit):
         main(["kernels/relu.cu", "--mode", "slow"])
 
 
 def test_as_a_command(tmp_path):
-    path = relu(tmp_path, "i < n", "i <= n")
+    path = relu(tmp_path, "each(n, y,", "each(n + 1, y,")
     done = subprocess.run([sys.executable, "-m", "minigrad.cudasim", path], capture_output=True, text=True)
     assert done.returncode == 1 and "OOB-GLOBAL" in done.stdout
 
@@ -152,9 +152,9 @@ def test_reports_name_the_file_as_the_user_did(tmp_path, capsys, monkeypatch, na
     monkeypatch.chdir(tmp_path)
     source = kernel.kernel_source("relu")
     for path in (f"{name}/relu.cu", f"{tmp_path}/{name}/relu.cu"):
-        for change, report in (("y[i + 1] = value", "7: OOB-GLOBAL: "), ("y[i] = nonsense", "7:16: error: 'nonsense'")):
+        for change, report in (("each(n, y + 1,", "4: OOB-GLOBAL: "), ("each(n, nonsense,", "4:13: error: 'nonsense'")):
             with open(path, "w") as file:
-                file.write(source.replace("y[i] = value", change))
+                file.write(source.replace("each(n, y,", change))
             assert main([path, "--order", "forward"]) == 1
             out = capsys.readouterr().out.replace("‘", "'").replace("’", "'")
             assert f"\n{printable(path)}:{report}" in out, out
@@ -163,9 +163,9 @@ def test_reports_name_the_file_as_the_user_did(tmp_path, capsys, monkeypatch, na
 
 def test_a_file_here_comes_before_one_of_ours(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    relu(tmp_path, "y[i] = value", "y[i + 1] = value")
+    relu(tmp_path, "each(n, y,", "each(n, y + 1,")
     assert main(["relu.cu", "--order", "forward"]) == 1
-    assert "\nrelu.cu:7: OOB-GLOBAL" in capsys.readouterr().out
+    assert "\nrelu.cu:4: OOB-GLOBAL" in capsys.readouterr().out
     assert main(["relu", "--order", "forward"]) == 0 and main(["kernels/relu.cu", "--order", "forward"]) == 0
 
 

@@ -234,14 +234,15 @@ def test_every_bit_of_the_mask(device, p, first, dtype):
 
 
 @pytest.mark.parametrize("bits", [1, 8, 16, 32])
-def test_every_launch_geometry_gives_the_same_mask(device, bits):
+def test_tiles_of_every_size_give_the_same_mask(device, bits):
     where = minigrad.device(device)
     if where.on_host:
         pytest.skip("the processor runs no kernels")
     key, counter, n = 2**63 + 99, 2**63 + 7, 5001
     skip, p = 256 // bits - 1, 1 / 2 if bits == 1 else 3 / 2**bits if bits < 32 else 0.3
     x, masks = Tensor(np.ones(n, np.float32), device=device), []
-    for tile, grid, block in ((1024, 6, 256), (1024, 1, 32), (2048, 2, 1024), (256, 30, 96)):
+    for tile, block in ((1024, 256), (1024, 128), (2048, 1024), (256, 96)):
+        grid = -(-(skip + n) // tile)
         y = where.full((n,), -1, np.float32)
         stream, types = (key, counter, skip), {"REAL": np.float32, "BITS": bits, "TILE": tile}
         where.launch("dropout", "dropout", grid, block, x.data, y, n, *stream, round(p * 2**bits), 1, **types)

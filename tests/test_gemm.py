@@ -53,6 +53,7 @@ def backwards(card, values):
     return card.upload(np.ascontiguousarray(values[..., ::-1, ::-1]))[..., ::-1, ::-1]
 
 
+TILES_AND_TYPES = [(dtype, n) for dtype in ("float32", "float64") for n in _gemm.TILES[np.dtype(dtype).itemsize]]
 MEMORY = (as_it_is, transposed, amid_nans, backwards)
 SHAPES = [  # M, K, N
     (64, 16, 64),
@@ -87,6 +88,19 @@ def test_every_shape_and_memory_order(card, shape, lies):
     c = _gemm.product(card, lies(card, a), lies(card, b), card.upload(bias))
     assert c.flags.c_contiguous and c.dtype == np.float64
     np.testing.assert_allclose(c.get(), a @ b + bias, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype, tile", TILES_AND_TYPES)
+@pytest.mark.parametrize("lies", MEMORY)
+def test_every_height_of_a_tile(card, dtype, tile, lies, monkeypatch):
+    """More than one tile and a remainder along m, n and k, in one part and in more."""
+    m, k, n = tile + 3, 75, 131
+    a, b, bias = normal(m, k, dtype=dtype), normal(k, n, seed=1, dtype=dtype), normal(n, seed=2, dtype=dtype)
+    for part in (128, 48):
+        monkeypatch.setattr(_gemm, "cut", lambda m, n, k, *_, part=part: (tile, -(-k // part), part))
+        for x, y in ((lies(card, a), as_it_is(card, b)), (as_it_is(card, a), lies(card, b))):
+            c = _gemm.product(card, x, y, card.upload(bias)).get()
+            np.testing.assert_allclose(c, a.astype("d") @ b + bias, atol=1e-12 if dtype == "float64" else 1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -267,7 +281,7 @@ def test_parts_cover_the_sum(blocks, terms):
 
 
 def traffic(work):
-    """What the emulator counted in gemm.cu and tile_product.cuh while work(card) ran on cudasim:0, line by line."""
+    """What the emulator counted in gemm.cu and what it includes while work(card) ran on cudasim:0, line by line."""
     card = minigrad.device("cudasim:0")
     with settings.options(mode="check", counters=True):
         for module in card.runtime.modules():
@@ -275,20 +289,24 @@ def traffic(work):
                 module.counters().reset()
         work(card)
         counted = [m.counters().rows for m in card.runtime.modules() if m.mode == "check"]
-    return [row for rows in counted for row in rows if row.file.endswith(("gemm.cu", "tile_product.cuh"))]
+    files = "gemm.cu", "tile_product.cuh", "instructions.cuh"
+    return [row for rows in counted for row in rows if row.file.endswith(files)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype, tile", TILES_AND_TYPES)
 @pytest.mark.parametrize("first", [as_it_is, transposed])
 @pytest.mark.parametrize("second", [as_it_is, transposed])
-def test_tiles_move_whole_sectors_without_bank_conflicts(dtype, first, second):
+def test_tiles_move_whole_sectors_without_bank_conflicts(dtype, tile, first, second, monkeypatch):
+    monkeypatch.setattr(_gemm, "cut", lambda m, n, k, *_: (tile, 1, k))
     a, b = normal(128, 32, dtype=dtype), normal(32, 64, dtype=dtype)
     rows = traffic(lambda card: _gemm.product(card, first(card, a), second(card, b)))
     kinds = {(row.memory, row.operation) for row in rows}
     assert kinds == {("global", "load"), ("global", "store"), ("shared", "load"), ("shared", "store")}
     assert [row for row in rows if row.units != row.ideal] == []
     loads = [row.accesses for row in rows if (row.memory, row.operation) == ("global", "load")]
-    assert sum(loads) == a.size + 2 * b.size  # a once for every 128 columns of c, b once for every 64 rows
+    assert (
+        sum(loads) == a.size + 128 // tile * b.size
+    )  # a once for every 128 columns of c, b once for every tile's rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -14,8 +14,8 @@ from minigrad.cudasim.compiler import available
 from minigrad.cudasim.settings import options
 from minigrad.errors import KernelError
 from minigrad.gpu import Card, Strided, layout_of
-from minigrad.gpu.layout import turn_of
-from minigrad.gpu.sources import LAYOUT
+from minigrad.gpu.layout import SMALL, _layout, reciprocal, turn_of
+from minigrad.gpu.sources import LAYOUT, constants, kernel_source, replace_source, struct
 from minigrad.optim import SGD
 from minigrad.tensor import wrap
 
@@ -76,6 +76,8 @@ def test_launch_refuses_arguments(card):
         (1, np.zeros(2, LAYOUT), "layout must be one"),
         (1, np.zeros(1, np.int64), "layout must be one"),
         (2, 2**63, "n = 9223372036854775808 does not fit int64"),
+        (2, -(2**63) - 1, "n = -9223372036854775809 does not fit int64"),
+        (2, np.uint64(2**63), r"n = .*9223372036854775808.* does not fit int64"),
         (2, 1.5, "n = 1.5 does not fit int64"),
         (2, "24", "n must be a number, got '24'"),
         (2, np.zeros(1, np.int64), r"n must be a number, got ndarray \(1,\)"),
@@ -116,12 +118,62 @@ def test_launch_refuses_geometry_and_names(card):
         fill(card, *args, FROM=np.complex64, TO=np.float32)
 
 
+def plain_sgd(card, w, g, n, grid=1, kernel="sgd", **types):
+    (many,) = constants("sgd", "MANY")
+    ends = [2 * k + 2 for k in range(len(n))]
+    rest = (many - len(n)) * [0]
+    lengths = struct("sgd", "Lengths", n=[*n, *rest], end=[*ends, *rest])
+    card.launch("sgd", kernel, grid, 32, w, g, lengths, 0.5, 0.0, REAL=np.float32)
+
+
+def test_launch_takes_lists_of_arrays(card):
+    w, g = ([on(card, np.full(n, value, np.float32)) for n in (200, 33, 1)] for value in (1, 4))
+    plain_sgd(card, w, g, [200, 33, 1], grid=6)
+    for array in w:
+        np.testing.assert_array_equal(values_of(card, array), np.full(array.shape, -1))
+    plain_sgd(card, w[1:], g[1:], [33, 0], grid=2)  # the first of two, and an array of which nothing is to be done
+    assert [values_of(card, array)[0] for array in w] == [-1, -3, -1]
+
+
+def test_launch_refuses_lists_with_a_wrong_array(card):
+    w, g = ([on(card, np.zeros((6, 4), np.float32)) for _ in range(2)] for _ in range(2))
+    (many,) = constants("sgd", "MANY")
+    here = f"launch of sgd \\(sgd.cu\\) on {card}: "
+    for weights, gradients, message in [
+        (w[0], g, rf"w must be a list of 1 to {many} arrays, got \w+ \(6, 4\)"),
+        ([], g, f"w must be a list of 1 to {many} arrays, got 0 of them"),
+        (w, g * many, f"g must be a list of 1 to {many} arrays, got {2 * many} of them"),
+        (w, 1, f"g must be a list of 1 to {many} arrays, got 1"),
+        (w, [g[0], on(card, np.zeros(24))], r"g\[1\] must be float32, it is float64"),
+        ([w[0], w[1].transpose(1, 0)], g, r"w\[1\] must be C-contiguous: shape \(4, 6\)"),
+        (w, [np.zeros(24, np.float32), g[1]], rf"g\[0\] must be an array on {card}, got ndarray"),
+    ]:
+        with pytest.raises(KernelError, match=here + message):
+            plain_sgd(card, weights, gradients, [24, 24], grid=4)
+
+
+def test_what_a_kernel_does_beyond_one_array_of_a_list_is_reported(card):
+    if card.kind != "cudasim":
+        pytest.skip("the emulator's reports")
+    with options(mode="check"):
+        w, g = ([on(card, np.zeros(n, np.float32)) for n in (64, 40)] for _ in range(2))
+        with pytest.raises(KernelError, match=r"update.cuh:\d+: OOB-GLOBAL: .*byte 160 of w\[1\] \(argument 0, float"):
+            plain_sgd(card, w, g, [64, 41], grid=4)
+        replace_source("sgd", kernel_source("sgd").replace("w.of[work.which]", "(REAL*)g.of[work.which]"))
+        try:
+            with pytest.raises(KernelError, match=r"WRITE-CONST: .*g\[0\] \(argument 1"):
+                plain_sgd(card, w, g, [64, 40], grid=4)
+        finally:
+            replace_source("sgd", None)
+
+
 # ---------------------------------------------------------------- layouts
 
 
 def axes_of(layout):
+    """Sizes, and the strides of three arrays, the outermost axis first, as NumPy has them."""
     n = int(layout["axes"][0])
-    return layout["size"][0, :n].tolist(), layout["stride"][0, :, :n].tolist()
+    return layout["size"][0, :n][::-1].tolist(), layout["stride"][0, :3, :n][:, ::-1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -161,6 +213,112 @@ def test_arrays_of_many_axes_are_walked_over_in_several_launches(card, monkeypat
     row = numbers((3,), seed=1)
     z = card.arithmetic("add", on(card, row), on(card, x[0]).T, card.empty_like(y[..., 0]))
     np.testing.assert_array_equal(values_of(card, z), row + x[0].T)
+
+
+@given(st.integers(2, SMALL), st.integers(0, SMALL - 1))
+@settings(max_examples=300)
+def test_a_product_and_a_shift_divide(n, i):
+    magic, shift = reciprocal(n)
+    assert magic < 2**32 and 0 <= shift < 31
+    for number in (i, i // n * n, i // n * n - 1, SMALL - 1, (SMALL - 1) // n * n - 1, (SMALL - 1) // n * n):
+        assert number < 0 or number * magic >> 32 + shift == number // n
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "lanes"),
+    [
+        ((7,), ((1,), (1,)), 4),  # the last thread does the 3 that are left over
+        ((7,), ((1,), (0,)), 4),
+        ((7,), ((1,), (2,)), 1),
+        ((7,), ((2,), (1,)), 1),
+        ((7,), ((0,), (1,)), 1),
+        ((7,), ((-1,), (1,)), 1),
+        ((3, 8), ((8, 1), (0, 1)), 4),
+        ((3, 8), ((8, 1), (1, 0)), 4),  # one number for a whole row, wherever it lies
+        ((3, 8), ((8, 1), (9, 1)), 1),  # rows that begin in the middle of a pack
+        ((3, 8), ((12, 1), (8, 1)), 4),
+        ((3, 8), ((10, 1), (8, 1)), 1),
+        ((3, 6), ((6, 1), (0, 1)), 1),  # rows that end in the middle of one
+        ((3, 6), ((8, 1), (0, 1)), 1),
+        ((3, 1, 8), ((8, 99, 1), (0, 99, 1)), 4),
+        ((1,), ((1,), (1,)), 1),
+    ],
+)
+def test_where_threads_take_packs(shape, strides, lanes):
+    assert _layout(shape, strides, 4)["lanes"] == lanes
+    assert layout_of(shape, strides)["lanes"] == 1
+
+
+WALKED = [
+    ((5, 48), (48,)),
+    ((5, 48), (5, 1)),
+    ((3, 4, 48), (4, 1)),
+    ((3, 4, 48), (3, 1, 48)),
+    ((48,), (5, 1)),
+    ((5, 47), (47,)),
+    ((1031,), ()),
+    ((), (1031,)),
+    ((1031,), (1031,)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool", "int16"])
+@pytest.mark.parametrize(("a", "b"), WALKED)
+def test_walks_by_packs_do_what_numpy_does(card, a, b, dtype):
+    """Rows, columns and numbers that repeat; what is left over; memory that begins in the middle of a pack."""
+    a, b = numbers(a, dtype), numbers(b, dtype, 1)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    for cut in ((), (Ellipsis, slice(1, None))):  # all, and all but the first of each row
+        x, y = (array[cut] if array.ndim and array.shape[-1] > 1 else array for array in (a, b))
+        there = [on(card, array) for array in (a, b)]
+        there = [array[cut] if array.ndim and array.shape[-1] > 1 else array for array in there]
+        z = card.empty(np.broadcast_shapes(x.shape, y.shape), dtype)
+        np.testing.assert_array_equal(values_of(card, card.arithmetic("multiply", *there, z)), x * y)
+        less = minigrad.functional.less(wrap(there[0], card), wrap(there[1], card))
+        np.testing.assert_array_equal(less.numpy(), x < y)
+        wide = card.empty((*shape[:-1], 16 + z.shape[-1]), "float64")
+        card.fill(wide, 3)
+        card.assign(wide[..., 8:-8], there[0])
+        copied = values_of(card, wide)
+        np.testing.assert_array_equal(copied[..., 8:-8], np.broadcast_to(x, z.shape))
+        assert (copied[..., :8] == 3).all() and (copied[..., -8:] == 3).all()
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_no_pack_begins_in_the_middle_of_one(which):
+    """Check mode reports accesses that are not at a multiple of their size: one array of three is such a one."""
+    if available() is not None:
+        pytest.skip(available())
+    where = minigrad.device("cudasim:0")
+    with options(mode="check"):
+        arrays = [on(where, numbers((604,), "float32", seed)) for seed in range(3)]
+        y, a, b = (array[1:598] if k == which else array[4:601] for k, array in enumerate(arrays))
+        host = [values_of(where, array) for array in (a, b)]
+        grid, n = gpu.pack_blocks(y), y.size
+        where.launch("relu", "relu_backward", grid, 256, a, b, y, n, REAL=np.float32)
+        np.testing.assert_array_equal(values_of(where, y), host[0] * (host[1] > 0))
+        np.testing.assert_array_equal(values_of(where, where.arithmetic("add", a, b, y)), host[0] + host[1])
+        np.testing.assert_array_equal(values_of(where, where.assign(y, a)), host[0])
+        stream = 7, 0, 0, 0  # key, counter, skip, dropped
+        where.launch("dropout", "dropout", 1, 256, b, y, n, *stream, 2.0, REAL=np.float32, BITS=1)
+        np.testing.assert_array_equal(values_of(where, y), host[1] * 2)
+
+
+def test_divisions_of_64_bits_find_the_same_places(card):
+    """Large tensors need them.  Here small ones are told to do them, too."""
+    x = numbers((3, 5, 2, 7, 4), "float32").transpose(4, 1, 3, 0, 2)
+    strides = tuple(tuple(stride // 4 for stride in array.strides) for array in (np.ascontiguousarray(x), x))
+    there = on(card, np.ascontiguousarray(x.transpose(3, 1, 4, 2, 0)))
+    for small in (1, 0):
+        layout = layout_of(x.shape, strides).copy()
+        assert layout["small"] == 1 and layout["axes"] == 5
+        layout["small"] = small
+        y, types = card.empty(x.shape, x.dtype), {"FROM": x.dtype, "TO": x.dtype}
+        card.launch("copy", "copy_strided", 4, 256, y, there, layout, x.size, **types)
+        np.testing.assert_array_equal(values_of(card, y), x)
+    far = layout_of((2, 3), ((3, 1), (SMALL // 2, SMALL // 4)))
+    assert far["small"] == 0 and layout_of((SMALL,), ((1,),))["small"] == 0
+    assert layout_of((2, 3), ((3, 1), (SMALL // 2, 1)))["small"] == 1
 
 
 # ---------------------------------------------------------------- moving elements
@@ -255,6 +413,14 @@ def test_two_arrays_in_one_order_are_walked_over_as_one_axis(card):
     x = on(card, numbers((4, 5, 6))).transpose(2, 0, 1)
     ((layout, n, _),) = gpu.walks(x.shape, x, x)
     assert axes_of(layout) == ([120], [[1], [1], [0]]) and n == 120
+
+
+def test_rows_that_end_in_the_middle_of_a_pack(card):
+    y, x = on(card, numbers((5, 8), "float32")), numbers((6,), "float32", 1)
+    expected = values_of(card, y).copy()
+    expected[:, :6] = x
+    card.assign(y[:, :6], on(card, x))
+    np.testing.assert_array_equal(values_of(card, y), expected)
 
 
 def test_fill_converts_as_numpy(card):
@@ -547,7 +713,7 @@ def last_blocks(per_block):
 def test_elements_beyond_2_to_the_31(large):
     where, make = large
     x, y = make(), make()
-    with last_blocks(256):
+    with last_blocks(256 * 16):
         where.fill(x, 7)
         where.assign(y, x)
         where.arithmetic("add", x, y, x)
@@ -558,6 +724,9 @@ def test_elements_beyond_2_to_the_31(large):
     np.testing.assert_array_equal(values_of(where, where.take(x, [BEYOND - 1, 5])), [14, 0])
     where.put(x, [BEYOND - 2], 99)
     assert values_of(where, x[-3:]).tolist() == [14, 99, 14]
+    with last_blocks(256):  # y[1:] begins in the middle of a pack: element by element
+        where.arithmetic("subtract", x[:-1], y[1:], y[1:])
+    assert values_of(where, y[-3:]).tolist() == [7, 7, 92]
     with last_blocks(8 * 1024):  # a warp for 1024 elements
         from minigrad.ops._reduction import Rows
 

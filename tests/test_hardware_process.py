@@ -1,6 +1,7 @@
 """What becomes of the hardware check where a part raises, hangs, crashes or is killed, and where it is itself."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -12,19 +13,20 @@ import planted_parts
 import pytest
 
 import minigrad
+from minigrad import device
 from minigrad.cudasim.compiler import available
 from minigrad.gpu.hardware_check import __main__ as command
-from minigrad.gpu.hardware_check import process
+from minigrad.gpu.hardware_check import machine, process
 from minigrad.gpu.hardware_check.report import Part, cell
 
 pytestmark = pytest.mark.cpu_only("brings its devices along")
 emulated = pytest.mark.skipif(available() is not None, reason=str(available()))
 
 
-def supervised(function, *arguments, seconds=60.0, title="Plants"):
+def supervised(function, *arguments, seconds=60.0, title="Plants", **more):
     """What was told: lines, and failures."""
     told = []
-    process.supervise(title, function, arguments, seconds, lambda kind, text: told.append((kind, text)))
+    process.supervise(title, function, arguments, seconds, lambda kind, text: told.append((kind, text)), **more)
     return [text for kind, text in told if kind == "line"], [text for kind, text in told if kind == "failure"]
 
 
@@ -116,6 +118,114 @@ def test_without_a_listener_a_part_keeps_what_it_says():
     part.work([("well", lambda: [(1, 2)]), ("ill", lambda: 1 / 0)])
     assert part.lines == ["| well | 1 | 2 |", "| ill | **failed**: ZeroDivisionError: division by zero |"]
     assert part.failures == ["Alone: ill: ZeroDivisionError: division by zero"]
+
+
+# ---------------------------------------------------------------- little time
+
+
+def test_no_job_is_begun_when_the_time_is_up():
+    told, part = [], Part("Part", lambda kind, text: told.append((kind, text)), until=time.monotonic() + 0.2)
+    part.work((f"job {n}", lambda: (time.sleep(0.15), [("well",)])[1]) for n in range(9))
+    done = [line for line in part.lines if line.endswith("| well |")]
+    assert 1 <= len(done) <= 2 and part.failures == []
+    left = f"job {len(done)} and {8 - len(done)} more"
+    assert part.lines[-1] == f"| {left} | not done: no time left |" and told[-1] == ("undone", f"Part: {left}")
+    part = Part("Part", until=time.monotonic() - 1)
+    part.work([("the only one", lambda: [("well",)])])
+    assert part.lines == ["| the only one | not done: no time left |"]
+
+
+def test_a_part_s_process_knows_its_time_and_its_environment():
+    before = dict(os.environ)
+    lines, failures = supervised(
+        planted_parts.tells_time, until=time.monotonic() + 1000, environment={"MINIGRAD_CUDA": "3,3", "HOME": "/"}
+    )
+    (line,) = lines
+    assert failures == [] and line.startswith("3,3 / ") and 900 < float(line.split()[2]) <= 1000
+    assert dict(os.environ) == before
+
+
+def quick(tmp_path, monkeypatch, takes):
+    """The results of a quick check whose parts take so long, and (part, seconds it may take, seconds until no job)."""
+    clock, asked = [1000.0], []
+
+    def supervise(title, function, arguments, seconds, tell, until=None, environment=None):
+        if function is machine.look_at:
+            tell("machine", machine.Machine((device("cudasim:0"),), "EMULATED", []))
+            clock[0] += takes["look"]
+            return
+        asked.append((title, seconds, until - clock[0]))
+        clock[0] += min(takes[title], seconds)  # as it is ended then
+
+    monkeypatch.setattr(command.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(command, "supervise", supervise)
+    monkeypatch.setattr(command, "LOOKING", 5.0)
+    monkeypatch.setattr(command, "GRACE", 4.0)
+    monkeypatch.setattr(command, "QUICK_SECONDS", 40.0)
+    monkeypatch.setattr(command, "QUICK", {"first": 6.0, "compare": 10.0, "steps": 5.0, "kernels": 8.0, "logical": 9.0})
+    out = tmp_path / "results.md"
+    assert command.main(["--quick", "--devices", "cudasim:0", "--out", str(out)]) == 0
+    assert clock[0] <= 1040
+    return out.read_text(), asked
+
+
+def test_what_a_part_leaves_is_for_those_after_it(tmp_path, monkeypatch):
+    titles = [command.PARTS[name][0] for name in command.QUICK]
+    text, asked = quick(tmp_path, monkeypatch, dict.fromkeys(["look", *titles], 2.0))
+    assert asked == [
+        (titles[0], 13.0, 9.0),  # until 11 s, 2 of which are over
+        (titles[1], 21.0, 17.0),
+        (titles[2], 24.0, 20.0),
+        (titles[3], 30.0, 26.0),
+        (titles[4], 30.0, 26.0),  # never beyond the end, less what a job may take then
+    ]
+    assert text.endswith("## Verdict\n\nAll that was checked is right.\n")
+
+
+def test_a_quick_check_ends_in_time_and_says_what_was_not_done(tmp_path, monkeypatch):
+    titles = [command.PARTS[name][0] for name in command.QUICK]
+    takes = dict(zip(["look", *titles], (7.0, 3.0, 99.0, 99.0, 99.0, 1.0)))
+    text, asked = quick(tmp_path, monkeypatch, takes)
+    assert asked == [
+        (titles[0], 8.0, 4.0),
+        (titles[1], 15.0, 11.0),  # and is ended at 25 s
+        (titles[2], 5.0, 1.0),  # at 30 s
+        (titles[3], 8.0, 4.0),  # at 38 s: after what is left for the last
+    ]
+    assert f"## {titles[4]}\n\nNot done: no time left.\n" in text
+    assert text.endswith(f"Not done, as there was no time left:\n\n- {titles[4]}\n")
+
+
+def test_jobs_for_which_there_was_no_time_are_in_the_verdict():
+    results = command.Results(io.StringIO())
+    part = Part("Part", results.hear, until=time.monotonic() - 1)
+    part.work((name, list) for name in ("a", "b"))
+    results.verdict()
+    lines = results.file.getvalue().splitlines()
+    assert lines[0] == "| a and 1 more | not done: no time left |"
+    assert lines[-4:] == ["", "Not done, as there was no time left:", "", "- Part: a and 1 more"]
+
+
+def test_what_a_quick_check_does():
+    asked = command._arguments(["--quick"])
+    assert asked.parts.split(",") == list(command.QUICK) and list(command.QUICK) == [
+        part for part in command.PARTS if part in command.QUICK
+    ]
+    assert command.LOOKING + sum(command.QUICK.values()) + command.GRACE <= command.QUICK_SECONDS + command.GRACE
+    assert set(command.TELLING) <= set(command.CASES)
+    assert command._arguments([]).parts.split(",") == list(command.PARTS)
+    assert command._arguments(["--parts", "first,speed"]).parts == "first,steps,kernels,logical"
+    assert command._arguments(["--quick", "--parts", "compare"]).parts == "compare"
+
+
+def test_one_card_becomes_two_for_the_columns(monkeypatch):
+    monkeypatch.delenv("MINIGRAD_CUDA", raising=False)
+    card = device("cuda:1")
+    one = machine.Machine((card,), "A card", [])
+    assert command.environment("logical", one) == {"MINIGRAD_CUDA": "1,1"} and command.environment("steps", one) == {}
+    assert command.environment("logical", machine.Machine((device("cudasim:0"),), "EMULATED", [])) == {}
+    monkeypatch.setenv("MINIGRAD_CUDA", "7, 3")
+    assert command.environment("logical", one) == {"MINIGRAD_CUDA": "3,3"}
 
 
 # ---------------------------------------------------------------- the command

@@ -4,7 +4,9 @@ Compiled is all that they are here: no card has run them.
 """
 
 import copy
+import ctypes
 import json
+import re
 import types
 
 import pytest
@@ -33,6 +35,41 @@ extern "C" __global__ __launch_bounds__(1024) void crowded(REAL* y, const REAL* 
     for (int i = 0; i < 96; i++) y[i * n + threadIdx.x] = a[i];
 }
 """
+
+
+def ptx(name, **types):
+    """What NVRTC makes of kernels/<name>.cu before it is assembled for one card."""
+    source, program, size = kernel.full_source(name), ctypes.c_void_p(), ctypes.c_size_t()
+    nvrtc._check(nvrtc.library().nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"", 0, None, None))
+    options = ["--std=c++17", "-ftz=true", "-arch=compute_90", "--device-as-default-execution-space"]
+    options += [f"-D{kernel.MACROS.get(macro, macro)}={value}" for macro, value in types.items()]
+    passed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    nvrtc._check(nvrtc.library().nvrtcCompileProgram(program, len(options), passed))
+    nvrtc._check(nvrtc.library().nvrtcGetPTXSize(program, ctypes.byref(size)))
+    text = ctypes.create_string_buffer(size.value)
+    nvrtc._check(nvrtc.library().nvrtcGetPTX(program, text))
+    nvrtc.library().nvrtcDestroyProgram(ctypes.byref(program))
+    return text.value.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "loads", "stores"),
+    [
+        ("relu", {"REAL": "float"}, "v4.f32", "v4.f32"),
+        ("dropout", {"REAL": "float", "BITS": 1}, "v4.f32", "v4.f32"),
+        ("copy", {"FROM": "float", "TO": "double"}, "v2.f32", "v2.f64"),
+        ("arithmetic", {"T": "double"}, "v2.f64", "v2.f64"),
+        ("sgd", {"REAL": "float"}, "v4.f32", "v4.f32"),
+    ],
+)
+def test_packs_stay_one_access(name, types, loads, stores):
+    """The compiler may take a pack to pieces, and does where it cannot see that 16 bytes begin at a multiple of 16."""
+    for kernel_text in ptx(name, **types).split(".entry ")[1:]:
+        entry = kernel_text.split("(")[0]
+        wanted = [re.compile(rf"st\.global(\.\w+)*\.{stores}")] if entry != "copy_turned" else []
+        wanted += [re.compile(rf"ld\.global(\.\w+)*\.{loads}")] if entry not in ("copy_turned", "fill") else []
+        for access in wanted:
+            assert access.search(kernel_text), (entry, access.pattern)
 
 
 def measured(lines=None):

@@ -27,12 +27,15 @@ CASES = [  # shape, n, k, alpha, beta, groups
     ((2, 5, 2, 2), 3, 0.1, 0.0, 0.75, 1),
     ((1, 4, 1, 3), 2**63 - 1, 1.0, 0.5, 2.5, 1),
 ]
-LARGE = [  # more than 32 channels and 32 pixels, which is what a block of threads has, and some left over
+LARGE = [  # more than 32 channels or 128 pixels, which is what a block of threads has, and some left over
     ((2, 37, 5, 7), 5, 2.0, 0.5, 0.75, 1),
     ((3, 70, 3, 7), 3, 1.0, 0.4, 0.5, 2),
     ((1, 101, 3, 13), 67, 2.0, 0.5, 0.75, 1),  # windows that reach from one block beyond the next
     ((2, 68, 1, 17), 69, 0.5, 0.1, 1.3, 2),
     ((2, 64, 2, 16), 5, 2.0, 0.5, 0.75, 1),  # nothing left over
+    ((1, 40, 2, 5), 17, 2.0, 0.5, 0.75, 1),  # the widest window that a thread of a card has in its registers
+    ((1, 40, 2, 5), 19, 2.0, 0.5, 0.75, 2),  # and one that is wider
+    ((5, 7, 1, 33), 7, 1.0, 0.5, 0.75, 1),  # 165 pixels
 ]
 
 

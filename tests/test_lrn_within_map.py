@@ -23,12 +23,15 @@ CASES = [  # shape, n, k, alpha, beta
     ((1, 2, 3, 1), 2**63 - 1, 1.0, 0.5, 2.5),
     ((1, 2, 5, 4), 3, 1.0, 0.5, 0.0),
 ]
-LARGE = [  # more than 32 x 32 pixels, which is what a block of threads has, and some left over
+LARGE = [  # more than 32 x 32 pixels, which is what a block of threads looks at, and some left over
     ((2, 2, 37, 70), 5, 1.0, 0.5, 0.75),
     ((1, 2, 70, 33), 9, 2.0, 0.4, 0.5),
     ((1, 1, 99, 8), 67, 0.5, 0.1, 1.3),  # windows that reach from one block beyond the next
     ((1, 1, 6, 101), 71, 1.0, 0.1, 0.75),
-    ((1, 2, 64, 32), 5, 1.0, 0.5, 0.75),  # nothing left over
+    ((1, 2, 64, 32), 5, 1.0, 0.5, 0.75),
+    ((1, 2, 56, 28), 5, 1.0, 0.5, 0.75),  # nothing left over of 32 - 4
+    ((1, 2, 17, 35), 17, 1.0, 0.1, 0.75),  # the widest window whose terms a block of a card has in shared memory
+    ((1, 2, 11, 21), 19, 1.0, 0.1, 0.75),  # and one that is wider
 ]
 
 

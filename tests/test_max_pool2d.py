@@ -43,6 +43,12 @@ CASES = [  # shape, kernel, stride, padding, dilation, ceil_mode
     ((1, 1, 18, 17), (17, 16), (1, 1), ((8, 8), (8, 8)), (1, 1), False),  # 272 taps: more than a byte counts
     ((3, 4, 13, 11), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # 1,716 pixels: several blocks of threads
     ((2, 3, 12, 13), (3, 2), (1, 2), ((2, 1), (0, 1)), (2, 3), True),
+    ((2, 7, 9, 12), (3, 3), (2, 2), ((1, 0), (0, 1)), (1, 1), False),  # AlexNet's windows, with padding
+    ((2, 7, 8, 9), (3, 3), (2, 2), ((2, 2), (1, 1)), (1, 1), True),
+    ((3, 2, 2, 3), (3, 3), (2, 2), ((0, 1), (1, 0)), (1, 1), False),
+    ((2, 3, 11, 9), (3, 3), (3, 1), ((0, 0), (1, 1)), (1, 1), False),
+    ((2, 3, 9, 11), (3, 3), (2, 2), ((1, 1), (1, 1)), (2, 2), False),
+    ((2, 3, 12, 8), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # a last row and column that no window sees
     ((2, 3, 2, 3), (3, 5), (2, 3), ((0, 0), (1, 0)), (1, 1), True),  # windows larger than the image
     ((1, 17, 6, 5), (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2), True),  # so many channels are not copied
 ]

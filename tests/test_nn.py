@@ -495,6 +495,12 @@ def test_conv2d_passes_its_settings_on(device):
     np.testing.assert_array_equal(conv(x).numpy(), expected.numpy())
 
 
+def test_a_convolution_reads_its_weight_as_it_lies(device):
+    """Channels last on the processor; on a card as its kernels read it, or each step would copy weight and gradient."""
+    weight = nn.Conv2d(3, 4, 5, device=device).weight.data
+    assert (weight.transpose(0, 2, 3, 1) if minigrad.device(device).on_host else weight).flags.c_contiguous
+
+
 def test_cross_entropy_loss(device):
     x = Tensor(np.random.default_rng(0).standard_normal((4, 3)), device=device)
     for reduction in ("mean", "sum", "none"):

@@ -195,6 +195,47 @@ def test_parameters_on_several_devices(device, kind, settings):
         np.testing.assert_array_equal(a, b)
 
 
+def of_all_kinds(device):
+    """More parameters than one launch takes, and some of another element type; the largest, of many blocks, is last."""
+    shapes = [(5,), (), (40, 40), *[(k % 7 + 1, 3) for k in range(45)], (70, 70)]
+    return [*parameters(device, shapes, "float32"), *parameters(device, SHAPES, "float64")]
+
+
+@EVERY
+def test_parameters_together_change_as_each_alone(device, kind, settings):
+    """Two groups, and parameters whose gradient comes later: other rates, other numbers of updates, the same bits."""
+    together, alone = of_all_kinds(device), of_all_kinds(device)
+    rates = [0.1 if i % 8 else 0.03 for i in range(len(together))]
+    settings = {name: value for name, value in settings.items() if name != "lr"}
+    groups = [{"params": [p for p, lr in zip(together, rates) if lr == rate], "lr": rate} for rate in (0.1, 0.03)]
+    one, many = kind(groups, lr=1.0, **settings), [kind([p], lr=rate, **settings) for p, rate in zip(alone, rates)]
+    for step in range(3):
+        for params in (together, alone):
+            give_gradients(params, step)
+            for p in params[::4] if step == 0 else ():
+                p.grad = None
+        for o in (one, *many):
+            o.step()
+    for i, (a, b) in enumerate(zip(together, alone)):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=f"parameter {i}, {a.dtype} {a.shape}")
+        assert a.version.value == b.version.value > 1
+
+
+@EVERY
+def test_a_step_on_a_card_is_few_launches(device, kind, settings, monkeypatch):
+    where, names = minigrad.device(device), []
+    if where.on_host:
+        pytest.skip("there is nothing to launch")
+    params = parameters(device, [(7, 5), (11,), (3, 2, 4, 4), ()] * 8, "float32")
+    o = kind(params, **settings)
+    run(o, params, 1)
+    give_gradients(params, 1)
+    launch = where.runtime.launch
+    monkeypatch.setattr(where.runtime, "launch", lambda f, *args: names.append(f.name) or launch(f, *args))
+    o.step()
+    assert len(names) == 1 and kind.__name__.lower() in names[0]
+
+
 def test_devices_are_updated_by_their_own_workers(monkeypatch):
     import threading
 

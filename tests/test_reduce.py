@@ -156,6 +156,11 @@ def test_gradients_in_any_memory_order(name, keepdims, device):
         ((257, 32), 0),
         ((5, 7, 41, 9), (0, 2)),
         ((3, 40, 5, 40), (1, 3)),
+        ((9, 3, 13, 13), (0, 2, 3)),  # the gradient of a convolution's bias: runs of 169, pieces of 1024
+        ((70, 3, 5, 7), (0, 3)),  # runs shorter than a step of a warp
+        ((300, 2, 3, 5), (0, 2)),  # and shorter than one of a block's threads along y
+        ((3, 4, 5, 2, 40), (0, 2, 4)),  # more axes than a row may have: a copy is read
+        ((11, 3, 1025), (0, 2)),  # runs that end where a piece begins, but for one element
         ((300_000,), None),  # pieces of pieces
         ((70_000, 2), 0),
         ((1, 70_000, 1), (0, 1)),

@@ -21,13 +21,14 @@ ROOT = PACKAGE.parent
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
     "errors arguments interrupts blas files memory casting tracing sources random device indexing engine parallel cpu "
-    "textbook cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
+    "textbook cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
     "sources": "errors",
-    "cuda_runtime": "errors",
+    "cuda_current": "",
+    "cuda_runtime": "errors cuda_current",
     "cudasim": "errors files sources device gpu",
     "profiler": "errors tracing device parallel engine",
     "debugging": "errors arguments tracing",
@@ -37,12 +38,13 @@ ALLOWED = {
     "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
-    "nvrtc": "errors files sources",
-    "cases": "errors sources device gpu grad_mode engine tensor functional optim",
+    "occupancy": "",
+    "nvrtc": "errors files sources occupancy",
+    "cases": "errors sources device gpu grad_mode engine tensor ops functional optim",
 }
 # Folders that group modules: each module in them has a place of its own in the order.
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
-WINGS["gpu"] = {"sources", "cuda_runtime", "cases", "nvrtc", "hardware_check"}
+WINGS["gpu"] = {"sources", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
@@ -271,11 +273,11 @@ def test_constants_are_written_once():
     for file in files:
         for name, number in re.findall(r"^#define (\w+)[ \t]+(\d+)\b", file.read_text(encoding="utf-8"), re.MULTILINE):
             defined.setdefault(name, {})[file.stem] = int(number)
-    assert {"WARP", "ROWS", "COLUMNS", "THREADS"} <= set(defined)
+    assert {"WARP", "ROWS", "TILE_COLUMNS", "THREADS"} <= set(defined)
     twice = []
     for path in sorted((PACKAGE / "ops").glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        launched = {file.stem for file in files if f'"{file.stem}"' in text} | {"common", "tile_product"}
+        launched = {file.stem for file in files if f'"{file.stem}"' in text or file.suffix == ".cuh"}
         for name, value in _upper_case_integers(ast.parse(text)):
             for kernel, number in defined.get(name.lstrip("_"), {}).items():
                 if kernel in launched or value == number:

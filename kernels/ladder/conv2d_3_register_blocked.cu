@@ -10,9 +10,10 @@
 // rows of 16 threads: `pixels` has rows of 64 + 16 words, so that what two rows of threads write lies in different
 // banks.
 //
-// What kernels/conv2d.cu does besides: it fetches the next tile while it multiplies this one, divides once for a tile
-// and not for every pixel fetched, gives a warp 32 pixels in a row (all its threads then read the same weights), and
-// cuts long sums into parts where there are few tiles.  And it does gradients, groups and dilation.
+// What kernels/conv2d.cu does besides: where there are enough channels and pixels, up to 8 x 8 numbers a thread, 64
+// multiplications for 16 numbers, which are neighbours and read four at a time.  It copies the next tiles while it
+// multiplies these, without a register in between (tile_product.cuh), divides once for many tiles and not for every
+// pixel fetched, and cuts long sums into parts where there are few tiles.  And it does gradients, groups and dilation.
 
 #define SIDE 16  // threads along each side of a block
 #define EACH 4   // numbers along each side of what a thread computes

@@ -12,9 +12,10 @@
 // What it costs: registers, 16 of them for sums alone, so that fewer threads fit on a multiprocessor at a time; and
 // tiles so large that a small c has few.
 //
-// What kernels/gemm.cu does besides: 8 x 4 numbers a thread, and the next tile is fetched while this one is multiplied
-// (tile_product.cuh).  It takes matrices by their steps in memory (a transposed one needs no copy), cuts long sums into
-// parts where c is small, adds a bias, and has other kernels for a c of few rows.
+// What kernels/gemm.cu does besides (tile_product.cuh): where c is large enough, up to 8 x 8 numbers a thread, 64
+// multiplications for 16 numbers, which are neighbours and read four at a time.  The next tiles are copied while these
+// are multiplied, without a register in between.  It takes matrices by their steps in memory (a transposed one needs no
+// copy), cuts long sums into parts where c is small, adds a bias, and has other kernels for a c of few rows.
 
 #define SIDE 16  // threads along each side of a block
 #define EACH 4   // numbers along each side of what a thread computes

@@ -7,11 +7,10 @@
 //
 // What it costs: shared memory, a barrier that all threads wait at, and a limit on the windows, MOST_REACH.
 //
-// What kernels/lrn.cu does instead: it has the same blocks, but reads the windows from global memory.  What one thread
-// has read lies in the L1 cache when another asks for it, and on a card the L1 cache and shared memory are the same
-// memory: no limit, no barrier.  The emulator, which has no cache, counts each of these reads.  It takes roots, too,
-// where beta is 3/4: they cost much less than a power.  Its backward does use shared memory: there a power is saved
-// and not only a read.
+// What kernels/lrn.cu does instead: a thread goes through the channels of its pixel, and the window waits in its
+// registers: one number goes, one comes.  No shared memory, no barrier, and a number of x is read as often as here:
+// once, and again for the windows of the next block of channels.  Every loop over a window is written out by the
+// compiler, for n is known to it.  It takes roots, too, where beta is 3/4: they cost much less than a power.
 
 #define PIXELS 32
 #define CHANNELS 32

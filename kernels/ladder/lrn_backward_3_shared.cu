@@ -11,9 +11,9 @@
 // What it costs: shared memory for three arrays, two barriers, the limit MOST_REACH; and the channels that two blocks
 // need are computed by both.
 //
-// What kernels/lrn.cu does besides: it takes any window, as terms pass through shared memory 32 channels at a time; it
-// reads x through the L1 cache; it lays out the rounds so that a thread finds dy_j * s_j^-beta in its registers; and
-// it takes roots, not powers, where beta is 3/4.
+// What kernels/lrn.cu does instead: as in forward, a thread goes through the channels of its pixel, with two windows in
+// its registers: of x, which gives s, and of the terms; it takes any window, by kernels like those of step 2 where one
+// is too wide for registers; and it takes roots, not powers, where beta is 3/4.
 
 #define PIXELS 32
 #define CHANNELS 32

@@ -14,6 +14,8 @@
 // out even: it is for the same bits that this step is taken.
 //
 // What kernels/max_pool2d.cu does besides: dilation, and windows, strides and padding that differ along the two axes.
+// For windows of 3 x 3, 2 apart, one thread has 2 x 2 pixels, which all look at the same four winners: each is read 4
+// times, not 9, and a pixel takes a sixth of the instructions.
 
 extern "C" __global__ void max_pool2d_backward_gather(const REAL* __restrict__ dy, const TAP* __restrict__ winner,
                                                       REAL* __restrict__ dx, long long maps, int height, int width,

@@ -48,14 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         name, source, file = _found(asked.kernel, asked.source)
-        cases = [case for case in cases_of(name) if asked.case in (None, case.name)]
+        cases = [case for case in cases_of(name) if asked.case in (None, case.name) and asked.dtype in case.dtypes]
         _ = device(DEVICE).runtime  # or an error that says what is missing
     except (MinigradError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if not cases:
-        known = ", ".join(repr(case.name) for case in cases_of(name))
-        print(f"kernels/{name}.cu has no case {asked.case!r}; it has: {known or 'none'}", file=sys.stderr)
+        known = ", ".join(f"{case.name!r} ({', '.join(case.dtypes)})" for case in cases_of(name))
+        wanted = f"{asked.case!r} in {asked.dtype}" if asked.case else f"in {asked.dtype}"
+        print(f"kernels/{name}.cu has no case {wanted}; it has: {known or 'none'}", file=sys.stderr)
         return 2
     orders = (asked.order,) if asked.order else ORDERS
     try:

@@ -29,7 +29,7 @@ from . import source as kernel_source
 
 CPP = Path(__file__).resolve().parent / "cpp"
 HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.hpp", "shadow.hpp")
-_ALWAYS = ("scheduler", "fibers", "waiting", "matrix_units", "shared_memory", "output")
+_ALWAYS = ("scheduler", "fibers", "waiting", "copies", "matrix_units", "shared_memory", "output")
 RUNTIME = {
     "fast": (*_ALWAYS, "no_checks"),
     "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters"),

@@ -28,6 +28,8 @@ KINDS = {
     "SHIFT": "a shift by more bits than there are, or by a negative number",
     "DIVISION": "a division by zero, or one whose result does not fit",
     "DIVERGENT-BARRIER": "a __syncthreads that not all threads of the block reach",
+    "COPY-PENDING": "an asynchronous copy that its thread has not waited for when it ends",
+    "UNROUNDED": "a factor of multiply_add_tf32 with more bits than a TF32 number has",
     "WARP-MASK": "a mask that does not name the calling lane, or names lanes that do not exist",
     "WARP-SOURCE": "a shuffle from a lane that is not in its mask",
     "WARP-DIVERGENT": "lanes that wait for each other in different intrinsics, or with different masks",
@@ -81,23 +83,31 @@ class Lines:
         wanted = sorted({address for address in addresses if address > self.base})
         offsets = [address - self.base - 1 for address in wanted]
         found = _lookup(self.library, tuple(offsets)) if offsets else []
-        return {address: (self.files[place[0]], place[1]) for address, place in zip(wanted, found) if place}
+        return {address: self._own(places) for address, places in zip(wanted, found) if places}
+
+    def _own(self, places: list[tuple[int, int]]) -> Line:
+        """The innermost line of a kernel's own file: what SERVANTS do is named by the line that asked them to."""
+        lines = [(self.files[number], line) for number, line in places]
+        return next((line for line in lines if line[0] not in SERVANTS), lines[0])
+
+
+SERVANTS = ("kernels/common.cuh", "kernels/instructions.cuh")
 
 
 @lru_cache(maxsize=256)
-def _lookup(library: str, offsets: tuple[int, ...]) -> list[tuple[int, int] | None]:
-    """addr2line: for each offset the innermost line of the kernel's files, with the file's number.
+def _lookup(library: str, offsets: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    """addr2line: for each offset its line in the kernel's files, with the file's number, and those that called it.
 
     The other lines are the emulator's, and those of the C++ library that it uses.
     """
     command = ["addr2line", "-i", "-a", "-e", library, *map(hex, offsets)]
     output = subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
-    found: list[tuple[int, int] | None] = []
+    found: list[list[tuple[int, int]]] = []
     for text in output.splitlines():
         if text.startswith("0x"):
-            found.append(None)
+            found.append([])
             continue
         place = _PLACE.match(text)
-        if found and found[-1] is None and place and int(place[2]):
-            found[-1] = int(place[1]), int(place[2])
-    return found + [None] * (len(offsets) - len(found))
+        if found and place and int(place[2]):
+            found[-1].append((int(place[1]), int(place[2])))
+    return found + [[] for _ in range(len(offsets) - len(found))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from .streams import Access, Stream, bytes_in_use
 
 class SimRuntime:
     """One emulated card.  It has as much memory as the host, unless settings say otherwise."""
+
+    has_matrix_units = True
 
     def __init__(self, index: int):
         reason = available()
@@ -74,6 +77,10 @@ class SimRuntime:
     def owns(self, array: Any) -> bool:
         return isinstance(array, SimArray) and array.memory.stream is self.stream
 
+    def here(self) -> AbstractContextManager[Any]:
+        """A real card must be made the current one."""
+        return nullcontext()
+
     def synchronize(self) -> None:
         self.stream.synchronize()
 
@@ -86,6 +93,10 @@ class SimRuntime:
             if key not in self._modules:
                 self._modules[key] = RawModule(source, options, key[2], self.index)
             return self._modules[key].get_function(name)
+
+    def table(self, arrays: Sequence[SimArray], many: int) -> Sequence[SimArray]:
+        """What `launch` takes for a parameter `Arrays<...>`: the arrays, for it is to know of each."""
+        return arrays
 
     def modules(self) -> list[RawModule]:
         """What was compiled so far, for the counters."""
@@ -109,11 +120,16 @@ class SimRuntime:
             if not parameter.pointer:
                 params.append(value.tobytes())
                 continue
-            params.append(np.uint64(value.data.ptr).tobytes())
-            label = f"{parameter.name} (argument {i}, {value.dtype} {value.shape})"
-            arrays.append((value, label))
-            (reads if parameter.const else writes).append(value.memory.access)
-            areas.append(_area(value, not parameter.const, label))
+            given = list(value) if parameter.many else [value]
+            pointers = np.zeros(max(1, parameter.many), np.uint64)
+            pointers[: len(given)] = [x.data.ptr for x in given]
+            params.append(pointers.tobytes())
+            for k, x in enumerate(given):
+                name = f"{parameter.name}[{k}]" if parameter.many else parameter.name
+                label = f"{name} (argument {i}, {x.dtype} {x.shape})"
+                arrays.append((x, label))
+                (reads if parameter.const else writes).append(x.memory.access)
+                areas.append(_area(x, not parameter.const, label))
         where = f"{function.name} on {self.name}"
         self.stream.touch(where, reads, writes)
         function.launch(grid, block, params, areas, shared_mem)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base.casting import cast
 from ..device import Device
-from .launching import THREADS, Array, Launching, Strided, blocks
+from .launching import THREADS, Array, Launching, Strided
 from .layout import Shape, turn_of, walks
 from .sources import constants
 
@@ -76,21 +76,21 @@ class CardArrays(Launching):
     def assign(self, y: Array, x: Array) -> Array:
         """y[...] = x, which is broadcast and converted as needed; returns y.  The two must not overlap."""
         types = {"FROM": x.dtype, "TO": y.dtype}
-        for layout, n, (to, source) in walks(y.shape, y, x):
-            arrays, turn = (Strided(to), Strided(source)), turn_of(layout)
+        for walk in walks(y.shape, y, x):
+            arrays, turn = map(Strided, walk.arrays), turn_of(walk.layout)
             if turn is None:
-                self.launch("copy", "copy_strided", blocks(n), THREADS, *arrays, layout, n, **types)
+                self.launch("copy", "copy_strided", walk.blocks, THREADS, *arrays, walk.layout, walk.n, **types)
             else:
-                self.launch(
-                    "copy", "copy_turned", turn.tiles, constants("copy", "TILE", "STRIPE"), *arrays, *turn[:-1], **types
-                )
+                block = constants("copy", "TILE", "STRIPE")
+                self.launch("copy", "copy_turned", turn.blocks, block, *arrays, *turn[:-1], **types)
         return y
 
     def fill(self, y: Array, value: Any) -> Array:
         """y[...] = value, a number; returns y."""
         value = cast(np.asarray(value), y.dtype)
-        for layout, n, (to,) in walks(y.shape, y):
-            self.launch("copy", "fill", blocks(n), THREADS, Strided(to), layout, n, value[()], TO=y.dtype, FROM=y.dtype)
+        for walk in walks(y.shape, y):
+            args = Strided(*walk.arrays), walk.layout, walk.n, value[()]
+            self.launch("copy", "fill", walk.blocks, THREADS, *args, TO=y.dtype, FROM=y.dtype)
         return y
 
     def arithmetic(self, operation: str, a: Array, b: Array, y: Array) -> Array:
@@ -98,9 +98,9 @@ class CardArrays(Launching):
 
         a and b broadcast to y's shape; y may be a or b itself.  All three have one element type.
         """
-        for layout, n, arrays in walks(y.shape, y, a, b):
-            strided = (Strided(array) for array in arrays)
-            self.launch("arithmetic", operation, blocks(n), THREADS, *strided, layout, n, T=y.dtype)
+        for walk in walks(y.shape, y, a, b):
+            args = *map(Strided, walk.arrays), walk.layout, walk.n
+            self.launch("arithmetic", operation, walk.blocks, THREADS, *args, T=y.dtype)
         return y
 
     def added(self, a: Array, b: Array) -> Array:

@@ -7,6 +7,8 @@ works out which rows are meant (indexing.py), and a kernel moves them (kernels/s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,16 @@ from ..base.indexing import plain_index, rows_of, view
 from .arrays import CardArrays
 from .launching import THREADS, Array, blocks
 from .layout import Shape
+from .sources import constants, struct
 
 
 class Card(CardArrays):
     """Everything a card does.  Each kind of card is a subclass that makes its runtime."""
+
+    @property
+    def has_matrix_units(self) -> bool:
+        """Whether multiply_add_tf32 of kernels/instructions.cuh works: on cards since sm_80, and on the emulator."""
+        return bool(self.runtime.has_matrix_units)
 
     # ---------------------------------------------------------------- taking rows, and their gradient
 
@@ -124,6 +132,28 @@ class Card(CardArrays):
         self.arithmetic(ufunc.__name__, a, b, a)
         if a is not x:
             self.assign(x, a)
+
+    # ---------------------------------------------------------------- optimisers
+
+    def update_weights(
+        self, file: str, kernel: str, changed: Sequence[Sequence[Array]], gradients: Sequence[Array], *numbers: float
+    ) -> None:
+        """Run an optimiser's kernel (kernels/update.cuh) on many weights, in one launch or a few.
+
+        changed: the weights, and each kind of state; one C-contiguous array for each gradient, of its size and type.
+        numbers: the kernel's other arguments.
+        """
+        (many,) = constants(file, "MANY")
+        dtype = gradients[0].dtype
+        largest_first = sorted(range(len(gradients)), key=lambda k: -gradients[k].size)
+        for at in range(0, len(gradients), many):
+            some = largest_first[at : at + many]
+            sizes = [gradients[k].size for k in some]
+            ends = list(accumulate(blocks(size, 16 // dtype.itemsize * THREADS) for size in sizes))
+            unused = (many - len(some)) * [0]
+            lengths = struct(file, "Lengths", n=sizes + unused, end=ends + unused)
+            lists = [[arrays[k] for k in some] for arrays in (*changed, gradients)]
+            self.launch(file, kernel, ends[-1], THREADS, *lists, lengths, *numbers, REAL=dtype)
 
 
 def _broadcast(a: Shape, b: Shape) -> Shape | None:

@@ -6,8 +6,9 @@
 
 Each device has one stream, and all its work goes there, in order; the host waits for none of it but in `to_host` and
 `synchronize`.  CuPy keeps, for each thread, a current card and for each card a current stream: what is done within
-`_here` is done on this card and this stream, whatever the thread.  The stream does not wait for CuPy's null stream:
-programs that call CuPy on an array of minigrad must do so `with runtime.stream`.
+`here` is done on this card and this stream, whatever the thread; an op enters once for all that it does.  The stream
+does not wait for CuPy's null stream: programs that call CuPy on an array of minigrad must do so `with runtime.stream`,
+and faces of an op are there already.
 
 Memory comes from CuPy's pool.  It hands a freed array's memory out again at once, to the stream that it was allocated
 on: what that stream does next comes after all that it did with it before.  Other streams are not waited for.  So where
@@ -22,6 +23,7 @@ runtime has a class of its own for its arrays, by which it knows them; views and
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -29,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, KernelError, MinigradError, OutOfMemoryError
+from .cuda_current import Current
 
 Array = Any  # cupy.ndarray
 
@@ -57,9 +60,11 @@ class CudaRuntime:
         self.index, self.card = index, card
         self.name = f"cuda:{index}" if index == card else f"cuda:{index} (card {card})"
         self.array_type = type(f"array of {self.name}", (cupy.ndarray,), {})
-        self.stream: Any = contextlib.nullcontext()
+        self.here = Current(self.cuda, card, contextlib.nullcontext(), self._translated)
         with self._here("first use"):
+            self.has_matrix_units = int(self.cuda.Device(card).compute_capability) >= 80
             self.stream = self.cuda.Stream(non_blocking=True)  # does not wait for the null stream, nor it for this
+        self.here = Current(self.cuda, card, self.stream, self._translated)
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._functions: dict[tuple[str, tuple[str, ...], str], Any] = {}
         self._blas: Any = None  # the handle of cuBLAS, once there was a product
@@ -69,10 +74,9 @@ class CudaRuntime:
 
     @contextlib.contextmanager
     def _here(self, what: str) -> Iterator[None]:
-        """Inside, this card and its stream are this thread's current ones, and CuPy's errors become minigrad's."""
-        cuda = self.cuda
+        """`here`, and CuPy's errors become minigrad's."""
         try:
-            with cuda.Device(self.card), self.stream:
+            with self.here():
                 yield
         except MinigradError:
             raise
@@ -152,9 +156,14 @@ class CudaRuntime:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A new C-contiguous array, contents undefined; OutOfMemoryError."""
-        nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        with self._here(f"{nbytes / 1e6:.1f} MB wanted for {tuple(shape)} {dtype}"):
-            return self.array_type(tuple(shape), dtype)
+        try:
+            with self.here():
+                return self.array_type(shape, dtype)
+        except MinigradError:
+            raise
+        except Exception as error:
+            nbytes = math.prod(shape) * dtype.itemsize
+            raise self._translated(f"{nbytes / 1e6:.1f} MB wanted for {tuple(shape)} {dtype}", error) from error
 
     def from_host(self, values: np.ndarray) -> Array:
         """A copy in device memory, in the memory order of `values`, which may be changed as soon as this returns."""
@@ -285,6 +294,10 @@ class CudaRuntime:
                 self._modules[source, options] = module
             return self._functions.setdefault((source, options, name), module.get_function(name))
 
+    def table(self, arrays: Sequence[Array], many: int) -> np.void:
+        """What a parameter `Arrays<...>` takes by value: the addresses of these arrays, with room for so many."""
+        return np.void(np.array([*(x.data.ptr for x in arrays), *(many - len(arrays)) * [0]], np.uint64).tobytes())
+
     def launch(
         self,
         function: Any,
@@ -294,14 +307,19 @@ class CudaRuntime:
         args: Sequence[Any],
         shared_mem: int,
     ) -> None:
-        """Run a kernel on the stream.  args: arrays of this card, NumPy scalars and structs (arrays of size 1)."""
+        """Run a kernel on the stream.  args: arrays of this card and NumPy scalars, structs and tables too."""
         if shared_mem > MOST_SHARED:
             raise KernelError(
                 f"launch of {function.name} on {self.name}: {shared_mem} bytes of dynamic shared memory, at most "
                 f"{MOST_SHARED} can be had: use smaller tiles"
             )
-        with self._here(f"launch of {function.name}, grid {grid}, block {block}"):
-            function(grid, block, tuple(args), shared_mem=shared_mem)
+        try:
+            with self.here():
+                function(grid, block, tuple(args), shared_mem=shared_mem)
+        except MinigradError:
+            raise
+        except Exception as error:
+            raise self._translated(f"launch of {function.name}, grid {grid}, block {block}", error) from error
 
     def timed(self, work: Any, repeats: int = 1) -> float:
         """Seconds that the card takes for one work(), by the stream's own clock; repeats: the mean over so many."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +24,8 @@ MOST_BLOCKS = 2**31 - 1  # along x; 65535 along y and z
 
 class Strided:
     """Marks an argument of launch whose kernel takes its strides into account: it need not be contiguous."""
+
+    __slots__ = ("array",)
 
     def __init__(self, array: Array):
         self.array = array
@@ -61,14 +62,16 @@ class Launching(Device):
     def forward(self, function: Any, *arrays: Array) -> Array:
         go_on()
         try:
-            return function.forward_gpu(*arrays)
+            with self.runtime.here():
+                return function.forward_gpu(*arrays)
         except OutOfMemoryError as error:
             shapes = ", ".join(str(a.shape) for a in arrays)
             raise OutOfMemoryError(f"{function.name} (inputs {shapes}): {error}") from None
 
     def backward(self, node: Any, dy: Array) -> Sequence[Array | None]:
         try:
-            grads = node.backward_gpu(dy)
+            with self.runtime.here():
+                grads = node.backward_gpu(dy)
         except OutOfMemoryError as error:
             raise OutOfMemoryError(f"backward of {node.name} (output {dy.shape}): {error}") from None
         return grads if isinstance(grads, tuple) else (grads,)
@@ -87,33 +90,55 @@ class Launching(Device):
 
         grid, block: numbers of blocks and of threads, int or (x, y, z).  A grid with a 0 has nothing to do: no launch.
         args: one per parameter.  Arrays must be on this device, C-contiguous (or `Strided`) and of the parameter's
-        dtype; numbers are converted to exactly the parameter's type, and must fit it; a struct is what `sources.struct`
-        (for a `Layout`, `layout_of`) returns.
+        dtype, and for a parameter `Arrays<...>` there is a list of them; numbers are converted to exactly the
+        parameter's type, and must fit it; a struct is what `sources.struct` (for a `Layout`, `layout_of`) returns.
         shared_mem: bytes of dynamic shared memory.
         types: what the source leaves open: a dtype (REAL=x.dtype) or an integer (TILE=64).
 
         KernelError says which argument breaks which rule.
         """
-        options = _options(tuple(types.items()))
-        source = full_source(file)
-        where = f"launch of {kernel} ({file}.cu) on {self}"
-        try:
-            parameters = _parameters(source, options)[kernel]
-        except KeyError:
-            raise KernelError(f"{where}: there is no such entry point in {printable(kernel_file(file))}") from None
-        if len(args) != len(parameters):
-            names = ", ".join(p.name for p in parameters)
-            raise KernelError(f"{where}: {len(args)} arguments for {len(parameters)} parameters: {names}")
-        grid_size, block_size = _three(where, "grid", grid), _three(where, "block", block)
-        if 0 in grid_size:
-            return
-        if grid_size[0] > MOST_BLOCKS or max(grid_size[1:]) > 65535:
-            raise KernelError(f"{where}: grid {grid_size} exceeds (2147483647, 65535, 65535)")
-        if not 0 < math.prod(block_size) <= 1024 or block_size[2] > 64:
-            raise KernelError(f"{where}: block {block_size} must have 1 to 1024 threads, at most 64 along z")
-        ready = [_argument(self, where, p, arg) for p, arg in zip(parameters, args)]
         runtime = self.runtime
-        runtime.launch(runtime.function(source, options, kernel), parameters, grid_size, block_size, ready, shared_mem)
+        try:
+            source = full_source(file)
+            entry = _entry(source, kernel, tuple(types.items()))
+            if entry is None:
+                raise _RefusedError(f"there is no such entry point in {printable(kernel_file(file))}")
+            if len(args) != len(entry.arguments):
+                names = ", ".join(p.name for p in entry.parameters)
+                raise _RefusedError(f"{len(args)} arguments for {len(entry.parameters)} parameters: {names}")
+            x, y, z = grid_size = _three("grid", grid)
+            tx, ty, tz = block_size = _three("block", block)
+            if x == 0 or y == 0 or z == 0:
+                return
+            if x > MOST_BLOCKS or y > 65535 or z > 65535:
+                raise _RefusedError(f"grid {grid_size} exceeds (2147483647, 65535, 65535)")
+            if not 0 < tx * ty * tz <= 1024 or tz > 64:
+                raise _RefusedError(f"block {block_size} must have 1 to 1024 threads, at most 64 along z")
+            ready = tuple([argument(self, value) for argument, value in zip(entry.arguments, args)])
+        except _RefusedError as refused:
+            raise KernelError(f"launch of {kernel} ({file}.cu) on {self}: {refused}") from None
+        function = runtime.function(source, entry.options, kernel)
+        runtime.launch(function, entry.parameters, grid_size, block_size, ready, shared_mem)
+
+
+class _RefusedError(Exception):
+    """What is wrong with a launch."""
+
+
+class _Entry(NamedTuple):
+    """What a launch has to know of an entry point compiled with some options."""
+
+    options: tuple[str, ...]
+    parameters: list[Parameter]
+    arguments: list[Argument]  # of each parameter
+
+
+@cache
+def _entry(source: str, kernel: str, types: tuple[tuple[str, Any], ...]) -> _Entry | None:
+    """Worked out at the first of many launches; None: the source has no such entry point."""
+    options = _options(types)
+    parameters = _parameters(source, options).get(kernel)
+    return None if parameters is None else _Entry(options, parameters, [_argument(p) for p in parameters])
 
 
 @cache
@@ -139,38 +164,87 @@ def c_type(dtype: Any) -> str:
     return C_TYPES[name]
 
 
-def _three(where: str, what: str, sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
+def _three(what: str, sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
+    if type(sizes) is int and sizes >= 0:  # nearly always
+        return sizes, 1, 1
     given = sizes if isinstance(sizes, tuple) else (sizes,)
-    if not 1 <= len(given) <= 3 or any(not isinstance(n, int) or n < 0 for n in given):
-        raise KernelError(f"{where}: {what} must be an int or up to three ints >= 0, got {sizes!r}")
+    if not 1 <= len(given) <= 3 or any([not isinstance(n, int) or n < 0 for n in given]):
+        raise _RefusedError(f"{what} must be an int or up to three ints >= 0, got {sizes!r}")
     x, y, z = (*given, 1, 1)[:3]
     return x, y, z
 
 
-def _argument(device: Launching, where: str, parameter: Parameter, value: Any) -> Any:
-    """`value` as the runtime passes it: an array, or a NumPy scalar (or struct) of exactly the parameter's type."""
-    name, dtype = parameter.name, parameter.dtype
+Argument = Callable[[Launching, Any], Any]  # what to pass for a value; it refuses one that does not fit
+
+
+def _argument(parameter: Parameter) -> Argument:
+    """How launch takes values for this parameter; all that can be known of it beforehand is settled here."""
+    if parameter.many:
+        return _arrays(parameter.name, parameter.dtype, parameter.many)
     if parameter.pointer:
-        array = value.array if isinstance(value, Strided) else value
-        if not device.runtime.owns(array):
-            raise KernelError(f"{where}: {name} must be an array on {device}, got {_seen(array)}")
+        return _array(parameter.name, parameter.dtype)
+    if parameter.dtype.fields:
+        return _struct(parameter.name, parameter.dtype)
+    return _number(parameter.name, parameter.dtype)
+
+
+def _array(name: str, dtype: np.dtype[Any]) -> Argument:
+    def array(device: Launching, value: Any) -> Any:
+        array = value.array if type(value) is Strided else value
+        if not device._runtime.owns(array):
+            raise _RefusedError(f"{name} must be an array on {device}, got {_seen(array)}")
         if array.dtype != dtype:
-            raise KernelError(f"{where}: {name} must be {dtype}, it is {array.dtype}")
+            raise _RefusedError(f"{name} must be {dtype}, it is {array.dtype}")
         if array is value and not array.flags.c_contiguous:
-            raise KernelError(
-                f"{where}: {name} must be C-contiguous: shape {array.shape}, strides {array.strides}: "
-                "call device.contiguous"
+            raise _RefusedError(
+                f"{name} must be C-contiguous: shape {array.shape}, strides {array.strides}: call device.contiguous"
             )
         return array
-    if dtype.fields:  # a struct: CuPy passes an array of one by value
+
+    return array
+
+
+def _arrays(name: str, dtype: np.dtype[Any], many: int) -> Argument:
+    each = [_array(f"{name}[{k}]", dtype) for k in range(many)]
+
+    def arrays(device: Launching, value: Any) -> Any:
+        if not isinstance(value, list) or not 1 <= len(value) <= many:
+            seen = f"{len(value)} of them" if isinstance(value, list) else _seen(value)
+            raise _RefusedError(f"{name} must be a list of 1 to {many} arrays, got {seen}")
+        return device._runtime.table([array(device, element) for array, element in zip(each, value)], many)
+
+    return arrays
+
+
+def _struct(name: str, dtype: np.dtype[Any]) -> Argument:
+    def struct(device: Launching, value: Any) -> Any:
         if not isinstance(value, np.ndarray) or value.dtype != dtype or value.size != 1:
-            raise KernelError(f"{where}: {name} must be one {dtype}, got {_seen(value)}")
-        return value
-    if isinstance(value, np.ndarray) or not isinstance(value, (int, float, np.number, np.bool_)):
-        raise KernelError(f"{where}: {name} must be a number, got {_seen(value)}")
-    if dtype.kind in "iu" and (value != int(value) or not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
-        raise KernelError(f"{where}: {name} = {value!r} does not fit {dtype}")
-    return dtype.type(value)
+            raise _RefusedError(f"{name} must be one {dtype}, got {_seen(value)}")
+        return value.reshape(())[()]  # a scalar: CuPy would need 5 us to find the address of an array with fields
+
+    return struct
+
+
+def _number(name: str, dtype: np.dtype[Any]) -> Argument:
+    """The number as a NumPy scalar: CuPy passes the bits of exactly its type."""
+    convert: Callable[[Any], Any] = dtype.type
+
+    def number(device: Launching, value: Any) -> Any:
+        if isinstance(value, np.ndarray) or not isinstance(value, (int, float, np.number, np.bool_)):
+            raise _RefusedError(f"{name} must be a number, got {_seen(value)}")
+        return convert(value)
+
+    if dtype.kind not in "iu":
+        return number
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+
+    def integer(value: Any) -> Any:
+        if value != int(value) or not least <= value <= most:
+            raise _RefusedError(f"{name} = {value!r} does not fit {dtype}")
+        return dtype.type(value)
+
+    convert, known = integer, lru_cache(maxsize=256)(integer)  # the same sizes come again in every step
+    return lambda device, value: known(value) if type(value) is int else number(device, value)
 
 
 def _seen(value: Any) -> str:

@@ -18,6 +18,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -31,7 +32,8 @@ from typing import Any
 
 from ..base import files
 from ..errors import KernelError, MinigradError, MissingDependencyError
-from .sources import DTYPES, MACROS, full_source, kernel_folder, kernel_names, open_types
+from .occupancy import occupancy
+from .sources import DTYPES, MACROS, constants, full_source, kernel_folder, kernel_names, open_types
 
 CUDAS = (13, 12)
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
@@ -218,6 +220,7 @@ def variants(name: str) -> list[dict[str, str]]:
     if name in TILE_ROWS:
         sizes = [(types, DTYPES[next(iter(types.values()))].itemsize) for types in chosen]
         chosen = [types | {"TILE_ROWS": str(rows)} for types, size in sizes for rows in TILE_ROWS[name][size]]
+        chosen += [types | {"TF32": "1"} for types in chosen if "float" in types.values()]  # by matrix units
     return chosen
 
 
@@ -301,15 +304,37 @@ def budget_text(budget: Budget) -> str:
 
 # ---------------------------------------------------------------- the command
 
+THREADS = 256  # of a block, where a kernel's __launch_bounds__ does not say
+
+
+def block_of(file: str, kernel: str) -> int:
+    """How many threads a block of this kernel has at most; KernelError where its __launch_bounds__ cannot be read."""
+    bounds = re.search(rf"__launch_bounds__\s*\(([^),]*)[^)]*\)\s*void\s+{kernel}\b", full_source(file))
+    return _product(file, bounds[1]) if bounds else THREADS
+
+
+def _product(file: str, text: str) -> int:
+    """Of "256", or of "PIXELS * ROWS", whose factors the kernel's file #defines."""
+    factors = [factor.strip() for factor in text.split("*")]
+    return math.prod(int(factor) if factor.isdigit() else constants(file, factor)[0] for factor in factors)
+
+
+LEGEND = f"""By architecture: warps at once on a multiprocessor, in % of its room; what ran out first: t threads,
+r registers, s shared memory, b places for blocks.  Threads: of a block, by __launch_bounds__; without it, {THREADS}."""
+
 
 def table(measured: Budget) -> str:
-    """One line for each kernel and element type: the most on any architecture, and on which."""
-    rows: list[tuple[str, ...]] = [("kernel", "registers", "shared B", "stack B", "spills B")]
+    """One line for each kernel and element type: the most on any architecture, and on which; the occupancy of each."""
+    seen = list(next((numbers for lines in measured["kernels"].values() for numbers in lines.values()), ()))
+    rows: list[tuple[str, ...]] = [("kernel", "registers", "shared B", "stack B", "spills B", "threads", *seen)]
     for file, lines in measured["kernels"].items():
         for line, numbers in lines.items():
             worst = [max(column) for column in zip(*numbers.values())]
             where = max(numbers, key=lambda architecture: numbers[architecture][0])
-            rows.append((f"{file}: {line}", f"{worst[0]} ({where})", *map(str, worst[1:])))
+            threads = block_of(file, line.split()[0])
+            fits = [occupancy(arch, threads, registers, shared) for arch, (registers, shared, *_) in numbers.items()]
+            shares = (f"{round(100 * fit.share)} {fit.by[0]}" for fit in fits)
+            rows.append((f"{file}: {line}", f"{worst[0]} ({where})", *map(str, worst[1:]), str(threads), *shares))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
@@ -328,9 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MinigradError as error:
         print(error, file=sys.stderr)
         return 1
-    print(
-        f"NVRTC {measured['nvrtc']}, CuPy's options, {', '.join(options.arch or ARCHITECTURES)}\n\n{table(measured)}\n"
-    )
+    architectures = ", ".join(options.arch or ARCHITECTURES)
+    print(f"NVRTC {measured['nvrtc']}, CuPy's options, {architectures}\n\n{table(measured)}\n\n{LEGEND}\n")
     budget = read_budget()
     if not options.write:
         found = problems(measured, budget)

@@ -175,14 +175,21 @@ _ENTRY = re.compile(
 )
 
 
+# `const __grid_constant__ Arrays<const REAL> g` of kernels/update.cuh: many arrays in place of one, `const REAL* g`.
+_ARRAYS = re.compile(
+    r"\s*const\s+__grid_constant__\s+Arrays\s*<\s*(?P<const>const\s)?(?P<type>[\w ]+?)\s*>\s*(?P<name>\w+)\s*"
+)
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an entry point: an array (pointer) or a value of `dtype`."""
+    """One parameter of an entry point: an array (pointer), up to `many` arrays, or a value of `dtype`."""
 
     name: str
     dtype: np.dtype[Any]
     pointer: bool
     const: bool
+    many: int = 0
 
 
 def entry_points(source: str, types: Mapping[str, str]) -> dict[str, list[Parameter]]:
@@ -210,12 +217,16 @@ def open_types(name: str) -> list[str]:
 
 
 def _c_type(text: str) -> str:
-    """The type of a parameter, without const, * and the parameter's name."""
+    """The type of a parameter, without const, * and the parameter's name; of arrays that of their elements."""
+    arrays = _ARRAYS.fullmatch(text)
+    if arrays:
+        return arrays["type"]
     words = text.replace("*", " ").replace("__restrict__", " ").split()
     return " ".join(word for word in words[:-1] if word not in ("const", "__grid_constant__"))
 
 
 def _parameter(kernel: str, text: str, types: Mapping[str, str], source: str) -> Parameter:
+    arrays = _ARRAYS.fullmatch(text)
     words = text.replace("*", " * ").replace("__restrict__", " ").split()
     *kind, name = words
     c_type = types.get(_c_type(text), _c_type(text))
@@ -227,6 +238,8 @@ def _parameter(kernel: str, text: str, types: Mapping[str, str], source: str) ->
             f"{kernel}: parameter '{' '.join(words)}' has a type that launch cannot pass: use REAL or another -D type, "
             f"{', '.join(sorted(DTYPES))} or a struct of these"
         )
+    if arrays:
+        return Parameter(name, dtype, True, bool(arrays["const"]), int(_defines(source)["MANY"]))
     return Parameter(name, dtype, "*" in kind, "const" in kind)
 
 
@@ -245,19 +258,24 @@ def struct(name: str, kind: str, /, **members: Any) -> np.ndarray:
     if kind not in _structs(source):
         raise KernelError(f"{printable(kernel_file(name))}: there is no struct {kind} of plain members")
     dtype = struct_dtype(source, kind)
-    if set(members) != set(dtype.names or ()):
+    names = dtype.names or ()
+    if len(members) != len(names) or any(member not in members for member in names):
         raise KernelError(
-            f"{printable(kernel_file(name))}: struct {kind} has the members {', '.join(dtype.names or ())}; "
+            f"{printable(kernel_file(name))}: struct {kind} has the members {', '.join(names)}; "
             f"given were {', '.join(members)}"
         )
     filled = np.zeros(1, dtype)
-    for member, value in members.items():
-        try:
-            filled[member] = value
-        except OverflowError:
-            raise KernelError(
-                f"{printable(kernel_file(name))}: struct {kind}: {member} = {value!r} does not fit {dtype[member].base}"
-            ) from None
+    try:
+        filled[0] = tuple([members[member] for member in names])
+    except OverflowError:
+        for member in names:  # which?
+            try:
+                filled[member] = members[member]
+            except OverflowError:
+                raise KernelError(
+                    f"{printable(kernel_file(name))}: struct {kind}: {member} = {members[member]!r} does not fit "
+                    f"{dtype[member].base}"
+                ) from None
     return filled
 
 

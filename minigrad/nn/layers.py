@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import functional as F
 from ..base.arguments import flag, integer, padding_of, pair
-from ..device import DeviceLike
+from ..device import DeviceLike, default_device
+from ..device import device as device_named
 from ..errors import ArgumentError
 from ..tensor import Tensor
 from . import init
@@ -60,9 +61,11 @@ class Conv2d(Module):
                 "multiples of it"
             )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        # A kernel is stored like an image, channels last: conv2d then reads it as a matrix without a copy.
-        memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32)
-        self.weight = Parameter(memory.transpose(0, 3, 1, 2), device=device, dtype=dtype)
+        where = default_device() if device is None else device_named(device)
+        memory = np.zeros((out_channels, in_channels // groups, kh, kw), np.float32)
+        if where.on_host:  # a kernel is stored like an image there, channels last: a matrix for conv2d, without a copy
+            memory = np.zeros((out_channels, kh, kw, in_channels // groups), np.float32).transpose(0, 3, 1, 2)
+        self.weight = Parameter(memory, device=where, dtype=dtype)
         self.bias = _parameter((out_channels,), device, dtype) if flag("Conv2d", "bias", bias) else None
         init.he_normal_(self.weight)
 

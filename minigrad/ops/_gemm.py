@@ -22,7 +22,8 @@ int32, which gives the same bits in the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,9 +62,12 @@ def gemm_in_use() -> str:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether cuBLAS may round float32 factors to TF32, 10 bits of mantissa instead of 23; not unless this is called.
+    """Whether factors of float32 may be rounded to TF32, 10 bits of mantissa instead of 23; not unless this is called.
 
-    It is several times faster on cards that have it, and exact to about three decimals.  ArgumentError unless a bool.
+    Then cards with matrix units for it, those since sm_80, and cudasim:N use them: for convolutions and their
+    gradients, linear and matmul, by cuBLAS as well as by our own kernels (but for those of at most 8 rows or columns,
+    which wait for memory).  Sums stay float32.  Results are right to about three decimals:
+    benchmarks/results/tf32_error.md.  ArgumentError unless a bool.
     """
     global _tf32
     if not isinstance(allowed, bool):
@@ -74,6 +78,11 @@ def allow_tf32(allowed: bool) -> None:
 def tf32_allowed() -> bool:
     """What allow_tf32 has said."""
     return _tf32
+
+
+def tf32_option(device: Device, dtype: np.dtype[Any]) -> dict[str, int]:
+    """The option TF32=1 for a kernel of tile_product.cuh, where it is to use matrix units; else none."""
+    return {"TF32": 1} if _tf32 and dtype == np.float32 and device.has_matrix_units else {}
 
 
 # ---------------------------------------------------------------- products
@@ -108,7 +117,8 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
     if min(m, n) > rows:
         tile, *parts = cut(m, n, k, math.prod(shape[:-2]), TILES[dtype.itemsize], dtype.itemsize)
         tiles = gpu.blocks(m, tile) * gpu.blocks(n, tile_columns)
-        c = _launch(device, "gemm_tiles", tiles, a, b, bias, parts=parts, TILE_ROWS=tile)
+        options = {"TILE_ROWS": tile, **tf32_option(device, dtype)}
+        c = _launch(device, "gemm_tiles", tiles, a, b, bias, parts=parts, options=options)
     elif m <= rows:
         c = _few_rows(device, a, b, bias)
     else:
@@ -147,7 +157,7 @@ def _launch(
     bias: Array | None,
     transposed: bool = False,
     parts: Sequence[int] = (),
-    **options: int,
+    options: Mapping[str, int] = {},
 ) -> Array:
     """Run a kernel; the elements of c in row-major order, or, where it is c^T that is made, in column-major order.
 

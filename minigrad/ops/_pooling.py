@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..device import Device
+from ..gpu import layout_of
 from ..gpu.sources import struct
 from ..processor.parallel import split
 from ._checks import Padding, Pair
@@ -83,3 +84,26 @@ def axis_structs(kernel: str, **pairs: Pair) -> tuple[np.ndarray, np.ndarray]:
     """
     down, across = ({name: min(pair[axis], 2**31 - 1) for name, pair in pairs.items()} for axis in (0, 1))
     return struct(kernel, "Axis", **down), struct(kernel, "Axis", **across)
+
+
+def places(maps: int, size: Pair, *of: tuple[int, int, int]) -> np.ndarray:
+    """A Layout that tells thread number i where it works: up to four numbers, all 0 for row 0, column 0 of map 0.
+
+    There are so many maps of (rows, columns) = size.  of: by how much each number grows from map to map, from row to
+    row, and from column to column.
+    """
+    layout = layout_of((max(1, maps), *size), of)
+    assert layout is not None  # three axes at most
+    return layout
+
+
+def cells_3_by_2(x_shape: tuple[int, ...], outputs: Pair, padding: Padding) -> tuple[int, np.ndarray]:
+    """The threads, and their places, of a gradient's kernel for windows of 3 x 3 pixels, 2 apart.
+
+    A thread has the 2 x 2 pixels where one window begins, in the padded image.  Its numbers: where that window lies in
+    dy, where its first pixel lies in dx, the window's row and column.
+    """
+    (n, c, h, w), (oh, ow), ((top, _), (left, _)) = x_shape, outputs, padding
+    cells = -(-(h + top) // 2), -(-(w + left) // 2)
+    of_cell = places(n * c, cells, (oh * ow, ow, 1), (h * w, 2 * w, 2), (0, 1, 0), (0, 0, 1))
+    return n * c * math.prod(cells), of_cell

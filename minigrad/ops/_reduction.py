@@ -105,7 +105,8 @@ class Rows:
         kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
         self.shape = tuple(x.shape[axis] for axis in kept)
         self.outputs, self.n = math.prod(self.shape), math.prod(x.shape[axis] for axis in axes)
-        if layout_along(x, kept) is None or layout_along(x, axes) is None:
+        (row_axes,) = constants("reduce", "ROW_AXES")
+        if layout_along(x, kept) is None or layout_along(x, axes, row_axes) is None:
             x = device.reshaped(x.transpose((*kept, *axes)), (self.outputs, self.n))
             kept, axes = (0,), (1,)
         self.x, self.kept, self.reduced = x, layout_along(x, kept), layout_along(x, axes)
@@ -127,10 +128,11 @@ class Rows:
         device.launch("reduce", name, blocks, (warp, tall), y, *args, **types)
 
 
-def layout_along(x: Array, axes: Axes) -> np.ndarray | None:
-    """The Layout of x along some of its axes; None: they are too many for one."""
+def layout_along(x: Array, axes: Axes, most: int = gpu.MAX_AXES) -> np.ndarray | None:
+    """The Layout of x along some of its axes; None: it would have too many."""
     strides = tuple(x.strides[axis] // x.itemsize for axis in axes)
-    return gpu.layout_of(tuple(x.shape[axis] for axis in axes), (strides,))
+    layout = gpu.layout_of(tuple(x.shape[axis] for axis in axes), (strides,))
+    return None if layout is None or layout["axes"][0] > most else layout
 
 
 def summed(device: Device, x: Array, axes: Axes, dtype: Any = None, divisor: int = 1) -> Array:

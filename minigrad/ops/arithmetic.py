@@ -239,8 +239,9 @@ def _computed(device: Device, operation: str, a: Array, b: Array) -> Array:
 
 def _negated(device: Device, a: Array) -> Array:
     y = device.empty_like(a)
-    for layout, n, (to, x) in gpu.walks(a.shape, y, a):
-        device.launch("arithmetic", "negative", gpu.blocks(n), THREADS, Strided(to), Strided(x), layout, n, T=a.dtype)
+    for walk in gpu.walks(a.shape, y, a):
+        args = *map(Strided, walk.arrays), walk.layout, walk.n
+        device.launch("arithmetic", "negative", walk.blocks, THREADS, *args, T=a.dtype)
     return y
 
 
@@ -257,10 +258,8 @@ def _gradient(
     """
     dy = device.contiguous(dy)
     gradient = device.empty_like(dy)
-    layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
-    if layout is None:  # too many axes: written out in full, they are one
-        operands = tuple(device.assign(device.empty_like(dy), x) for x in operands)
-        layout = gpu.layout_of(dy.shape, tuple(gpu.strides_of(x, dy.shape) for x in operands))
-    args = gradient, dy, *same, *map(Strided, operands), layout, dy.size
-    device.launch("arithmetic_backward", kernel, gpu.blocks(dy.size), THREADS, *args, REAL=dy.dtype)
+    for walk in gpu.walks(dy.shape, gradient, *operands, beside=(dy, *same)):
+        to, *others = map(Strided, walk.arrays)
+        args = to, *others[len(operands) :], *others[: len(operands)], walk.layout, walk.n
+        device.launch("arithmetic_backward", kernel, walk.blocks, THREADS, *args, REAL=dy.dtype)
     return gradient

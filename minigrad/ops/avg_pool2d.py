@@ -29,7 +29,7 @@ from ..gpu import THREADS
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
-from ._pooling import axis_structs, in_tiles, taps_inside
+from ._pooling import axis_structs, cells_3_by_2, in_tiles, places, taps_inside
 from ._reduction import DEPTH
 from ._windows import channels_last, frame, nchw, output_shape, padded, taps
 
@@ -147,19 +147,27 @@ class AvgPool2d(Function, name="avg_pool2d"):
         self.axes = axis_structs("avg_pool2d", size=x.shape[2:], windows=self.outputs, **taps)
         x = self.device.contiguous(x)
         y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
-        self.launch("avg_pool2d_forward", x, y)
+        n, c, h, w = x.shape
+        of_window = places(n * c, self.outputs, (h * w, 0, 0), (0, 1, 0), (0, 0, 1))
+        self.launch("avg_pool2d_forward", x, y, y.size, of_window)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty(self.x_shape, dy.dtype)
-        self.launch("avg_pool2d_backward", dy, dx)
+        if (self.kernel, self.stride) == ((3, 3), (2, 2)):
+            threads, of_cell = cells_3_by_2(self.x_shape, self.outputs, self.padding)
+            self.launch("avg_pool2d_backward_3_by_2", dy, dx, threads, of_cell)
+        else:
+            (n, c, h, w), (oh, ow) = self.x_shape, self.outputs
+            of_pixel = places(n * c, (h, w), (oh * ow, 0, 0), (0, 1, 0), (0, 0, 1))
+            self.launch("avg_pool2d_backward", dy, dx, dx.size, of_pixel)
         return dx
 
-    def launch(self, kernel: str, a: Array, out: Array) -> None:
-        """`kernel` with one thread per element of `out`."""
-        grid, settings = gpu.blocks(out.size), (*self.axes, self.count_include_pad)
-        self.device.launch("avg_pool2d", kernel, grid, THREADS, a, out, out.size, *settings, REAL=out.dtype)
+    def launch(self, kernel: str, a: Array, out: Array, threads: int, places: np.ndarray) -> None:
+        """`kernel` with so many threads, whose places are as it wants them (kernels/avg_pool2d.cu)."""
+        grid, args = gpu.blocks(threads), (threads, places, *self.axes, self.count_include_pad)
+        self.device.launch("avg_pool2d", kernel, grid, THREADS, a, out, *args, REAL=out.dtype)
 
 
 def _add_parts(y: Array, places: list[tuple[slice, slice]], part: Callable[[slice], Array]) -> None:

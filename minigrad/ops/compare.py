@@ -72,9 +72,9 @@ class Compare(Function):
             common = np.promote_types(a.dtype, b.dtype)
             a, b = (x if x.dtype == common else self.device.converted(x, common) for x in (a, b))
         y = self.device.empty(np.broadcast_shapes(a.shape, b.shape), np.bool_)
-        for layout, n, arrays in gpu.walks(y.shape, y, a, b):
-            args = *map(Strided, arrays), layout, n
-            self.device.launch("compare", self.relation, gpu.blocks(n), THREADS, *args, T=a.dtype)
+        for walk in gpu.walks(y.shape, y, a, b):
+            args = *map(Strided, walk.arrays), walk.layout, walk.n
+            self.device.launch("compare", self.relation, walk.blocks, THREADS, *args, T=a.dtype)
         return y
 
 

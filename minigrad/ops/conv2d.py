@@ -48,6 +48,7 @@ from ..gpu.sources import constants, struct
 from ..tensor import Tensor, apply, op
 from . import _conv2d_fast as fast
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
+from ._gemm import tf32_option
 from ._reduction import summed
 from ._tile_product import TILE_ROWS, cut
 from ._windows import output_shape, padded, taps
@@ -205,7 +206,8 @@ class Conv2d(Function):
         tile_columns, threads = constants("conv2d", "TILE_COLUMNS", "THREADS")
         blocks = gpu.blocks(columns, tile_columns) * phases, gpu.blocks(rows, tile), self.groups * parts
         y = out if parts == 1 else self.device.empty((parts, *out.shape), out.dtype)
-        args, types = (*factors, y, sizes, part_depth), {"REAL": out.dtype, "TILE_ROWS": tile}
+        args = *factors, y, sizes, part_depth
+        types = {"REAL": out.dtype, "TILE_ROWS": tile, **tf32_option(self.device, out.dtype)}
         self.device.launch("conv2d", f"conv2d_{kernel}", blocks, threads, *args, **types)
         if parts > 1:
             args = (y, out, parts, out.size)

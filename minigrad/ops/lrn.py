@@ -31,6 +31,7 @@ from .. import gpu
 from ..base.arguments import number
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
+from ..gpu import THREADS
 from ..gpu.sources import constants, struct
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
@@ -169,17 +170,55 @@ class ResponseNorm(Function):
     def forward_gpu(self, x: Array) -> Array:
         self.x = x = self.device.contiguous(x)
         y = self.device.empty_like(x)
-        self.launch("forward", x, y, settings=(self.k, self.alpha, self.beta))
+        settings = self.k, self.alpha, self.beta
+        if self.wide:
+            self.s = self.device.empty_like(x)
+            self.launch("wide_forward", x, y, self.s, settings=settings)
+        else:
+            self.launch("forward", x, y, settings=settings)
         return y
+
+    def backward_gpu(self, dy: Array) -> Array:
+        dy = self.device.contiguous(dy)
+        dx = self.device.empty_like(dy)
+        if self.wide:
+            self.launch("wide_backward", self.x, self.s, dy, dx, settings=(self.alpha, self.beta))
+        else:
+            self.launch_backward(dy, dx)
+        return dx
+
+    def launch_backward(self, dy: Array, dx: Array) -> None:
+        """Fill dx, where windows are not wide."""
+        raise NotImplementedError
+
+    @property
+    def wide(self) -> bool:
+        """Whether windows reach further than the fast kernels can: then one thread computes one number."""
+        (most_reach,) = constants(self.name, "MOST_REACH")
+        return self.reach(self.longest) > most_reach
 
     def launch(self, way: str, *images: Array, settings: tuple[float, ...]) -> None:
         """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
-        grid, threads, sizes = self.blocks_of_threads(*images[0].shape)
-        kernel = f"{self.name}_{way}"
-        self.device.launch(self.name, kernel, grid, threads, *images, sizes, *settings, REAL=images[0].dtype)
+        x, reach, maps = self.x, self.reach(self.longest), struct(self.name, "Maps", **self.sizes())
+        kernel, launch = f"{self.name}_{way}", self.device.launch
+        if self.wide:
+            grid = gpu.blocks(x.size)
+            launch(self.name, kernel, grid, THREADS, *images, maps, reach, *settings, REAL=x.dtype)
+        else:
+            blocks, threads = self.grid(reach)
+            launch(self.name, kernel, blocks, threads, *images, maps, *settings, REAL=x.dtype, REACH=reach)
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
-        """How many blocks, the threads of each, and what the kernels are told of sizes and window."""
+    @property
+    def longest(self) -> int:
+        """Elements along the longest axis that a window is along."""
+        raise NotImplementedError
+
+    def sizes(self) -> dict[str, int]:
+        """The members of the kernels' struct Maps."""
+        raise NotImplementedError
+
+    def grid(self, reach: int) -> tuple[int, int | tuple[int, int]]:
+        """How many blocks, and the threads of each, where windows are not wide."""
         raise NotImplementedError
 
 
@@ -195,19 +234,27 @@ class LRN(ResponseNorm):
         pixels = [a.reshape(n * h * w * self.groups, channels) for a in images]
         in_tiles(self, work, ChannelSums, (self.reach(channels),), *pixels)
 
-    def backward_gpu(self, dy: Array) -> Array:
-        dy = self.device.contiguous(dy)
-        dx = self.device.empty_like(dy)
+    def launch_backward(self, dy: Array, dx: Array) -> None:
         self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
-        return dx
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
-        """A block for every CHANNELS channels of a group, of every PIXELS pixels."""
-        channels = c // self.groups
-        pixels, channels_each, rows = constants("lrn", "PIXELS", "CHANNELS", "ROWS")
-        grid = gpu.blocks(n * h * w, pixels) * self.groups * gpu.blocks(channels, channels_each)
-        sizes = {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels}
-        return grid, (pixels, rows), struct("lrn", "Maps", **sizes, reach=self.reach(channels))
+    @property
+    def longest(self) -> int:
+        return self.x.shape[1] // self.groups
+
+    def sizes(self) -> dict[str, int]:
+        (n, _, h, w), channels = self.x.shape, self.longest
+        each = -(-channels // max(1, self.blocks_of_group()))  # of equally many in every block, or nearly so
+        return {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels, "each": max(1, each)}
+
+    def blocks_of_group(self) -> int:
+        """How many blocks share the channels of a group."""
+        (most,) = constants("lrn", "CHANNELS")
+        return gpu.blocks(self.longest, most)
+
+    def grid(self, reach: int) -> tuple[int, int]:
+        n, _, h, w = self.x.shape
+        (pixels,) = constants("lrn", "PIXELS")
+        return gpu.blocks(n * h * w, pixels) * self.groups * self.blocks_of_group(), pixels
 
 
 class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
@@ -219,16 +266,21 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         _, h, w, _ = images[0].shape
         in_tiles(self, work, PixelSums, (self.reach(h), self.reach(w)), *images)
 
-    def backward_gpu(self, dy: Array) -> Array:
-        x, dy = self.x, self.device.contiguous(dy)
-        s, dx = self.device.empty_like(x), self.device.empty_like(x)
-        self.launch("scale", x, s, settings=(self.k, self.alpha))
-        self.launch("backward", x, s, dy, dx, settings=(self.alpha, self.beta))
-        return dx
+    def launch_backward(self, dy: Array, dx: Array) -> None:
+        s = self.device.empty_like(self.x)
+        self.launch("scale", self.x, s, settings=(self.k, self.alpha))
+        self.launch("backward", self.x, s, dy, dx, settings=(self.alpha, self.beta))
 
-    def blocks_of_threads(self, n: int, c: int, h: int, w: int) -> tuple[int, tuple[int, int], np.ndarray]:
-        """A block for every TILE x TILE pixels of every map."""
+    @property
+    def longest(self) -> int:
+        return max(self.x.shape[2:])
+
+    def sizes(self) -> dict[str, int]:
+        n, c, h, w = self.x.shape
+        return {"maps": n * c, "height": h, "width": w}
+
+    def grid(self, reach: int) -> tuple[int, tuple[int, int]]:
+        n, c, h, w = self.x.shape
         tile, rows = constants("lrn_within_map", "TILE", "ROWS")
-        grid = n * c * gpu.blocks(h, tile) * gpu.blocks(w, tile)
-        reach = {"reach_down": self.reach(h), "reach_across": self.reach(w)}
-        return grid, (tile, rows), struct("lrn_within_map", "Maps", height=h, width=w, **reach)
+        inner = tile - 2 * reach
+        return n * c * gpu.blocks(h, inner) * gpu.blocks(w, inner), (tile, rows)

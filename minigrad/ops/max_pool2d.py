@@ -31,7 +31,7 @@ from ..gpu import THREADS
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
 from ._max_pool2d_fast import gradient, maxima, tap_type
-from ._pooling import axis_structs
+from ._pooling import axis_structs, cells_3_by_2, places
 from ._windows import frame, output_shape, padded, taps
 
 
@@ -116,27 +116,34 @@ class MaxPool2d(Function, name="max_pool2d"):
     # ---- on a card
 
     def forward_gpu(self, x: Array) -> Array:
-        (top, _), (left, _) = self.padding
+        (n, c, h, w), (sh, sw), ((top, _), (left, _)) = x.shape, self.stride, self.padding
         self.x_shape = x.shape
         window = {"taps": self.kernel, "stride": self.stride, "padding": (top, left), "dilation": self.dilation}
-        self.axes = axis_structs("max_pool2d", size=x.shape[2:], windows=self.outputs, **window)
+        self.axes = axis_structs("max_pool2d", size=(h, w), windows=self.outputs, **window)
         x = self.device.contiguous(x)
-        y = self.device.empty((*x.shape[:2], *self.outputs), x.dtype)
+        y = self.device.empty((n, c, *self.outputs), x.dtype)
+        of_window = places(n * c, self.outputs, (h * w, sh * w, sw), (0, sh, 0), (0, 0, sw))
         if self.needs[0]:
             self.winner = self.device.empty_like(y, tap_type(self.kernel))
-            self.launch("max_pool2d_forward", x, y, self.winner, per_thread=y)
+            self.launch("max_pool2d_forward", x, y, self.winner, threads=y.size, places=of_window)
         else:
-            self.launch("max_pool2d_values", x, y, per_thread=y)
+            self.launch("max_pool2d_values", x, y, threads=y.size, places=of_window)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty(self.x_shape, dy.dtype)
-        self.launch("max_pool2d_backward", dy, self.winner, dx, per_thread=dx)
+        if (self.kernel, self.stride, self.dilation) == ((3, 3), (2, 2), (1, 1)):
+            threads, of_cell = cells_3_by_2(self.x_shape, self.outputs, self.padding)
+            self.launch("max_pool2d_backward_3_by_2", dy, self.winner, dx, threads=threads, places=of_cell)
+        else:
+            (n, c, h, w), (oh, ow) = self.x_shape, self.outputs
+            of_pixel = places(n * c, (h, w), (oh * ow, 0, 0), (0, 1, 0), (0, 0, 1))
+            self.launch("max_pool2d_backward", dy, self.winner, dx, threads=dx.size, places=of_pixel)
         return dx
 
-    def launch(self, kernel: str, *arrays: Array, per_thread: Array) -> None:
-        """`kernel` with one thread per element of an array."""
-        types = {"REAL": per_thread.dtype, "TAP": tap_type(self.kernel)}
-        size = per_thread.size
-        self.device.launch("max_pool2d", kernel, gpu.blocks(size), THREADS, *arrays, size, *self.axes, **types)
+    def launch(self, kernel: str, *arrays: Array, threads: int, places: np.ndarray) -> None:
+        """`kernel` with so many threads, whose places are as it wants them (kernels/max_pool2d.cu)."""
+        types = {"REAL": arrays[0].dtype, "TAP": tap_type(self.kernel)}
+        grid, args = gpu.blocks(threads), (threads, places, *self.axes)
+        self.device.launch("max_pool2d", kernel, grid, THREADS, *arrays, *args, **types)

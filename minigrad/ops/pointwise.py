@@ -92,7 +92,7 @@ class Sqrt(Function):
 def _forward(device: Device, kernel: str, x: Array) -> Array:
     """y of one of the kernels of pointwise.cu; x is contiguous."""
     y = device.empty_like(x)
-    device.launch("pointwise", kernel, gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+    device.launch("pointwise", kernel, gpu.pack_blocks(x), THREADS, x, y, x.size, REAL=x.dtype)
     return y
 
 
@@ -100,5 +100,5 @@ def _backward(device: Device, kernel: str, dy: Array, kept: Array) -> Array:
     """dx of one of the kernels of pointwise.cu, from dy and the x or y that forward kept."""
     dy = device.contiguous(dy)
     dx = device.empty_like(dy)
-    device.launch("pointwise", kernel, gpu.blocks(dy.size), THREADS, dy, kept, dx, dy.size, REAL=dy.dtype)
+    device.launch("pointwise", kernel, gpu.pack_blocks(dy), THREADS, dy, kept, dx, dy.size, REAL=dy.dtype)
     return dx

@@ -20,7 +20,7 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
-from ..gpu import THREADS, Strided
+from ..gpu import THREADS
 from ..tensor import OPS, Tensor, apply, op
 from ._checks import axes_of, check_tensors, flag
 from ._reduction import Axes, added_up, largest, summed, total
@@ -117,13 +117,9 @@ class Mean(Function):
         return _with_axes(y, self.x_shape, self.axes) if self.keepdims else y
 
     def backward_gpu(self, dy: Array) -> Array:
+        share = summed(self.device, dy, (), divisor=self.n or 1)  # each dy by itself: dy / n
         dx = self.device.empty(self.x_shape, dy.dtype)
-        dy = _with_axes(dy, self.x_shape, self.axes)
-        for layout, elements, arrays in gpu.walks(self.x_shape, dx, dy):
-            args = *map(Strided, arrays), layout, elements, self.n
-            grid = gpu.blocks(elements)
-            self.device.launch("reduce", "mean_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
-        return dx
+        return self.device.assign(dx, _with_axes(share, self.x_shape, self.axes))
 
 
 class Max(Function):

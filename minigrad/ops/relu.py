@@ -55,12 +55,12 @@ class ReLU(Function):
     def forward_gpu(self, x: Array) -> Array:
         x = self.device.contiguous(x)
         self.y = y = self.device.empty_like(x)
-        self.device.launch("relu", "relu_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+        self.device.launch("relu", "relu_forward", gpu.pack_blocks(x), THREADS, x, y, x.size, REAL=x.dtype)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty_like(dy)
-        grid = gpu.blocks(dy.size)
+        grid = gpu.pack_blocks(dy)
         self.device.launch("relu", "relu_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx

@@ -61,12 +61,12 @@ class Sigmoid(Function):
     def forward_gpu(self, x: Array) -> Array:
         x = self.device.contiguous(x)
         self.y = y = self.device.empty_like(x)
-        self.device.launch("sigmoid", "sigmoid_forward", gpu.blocks(x.size), THREADS, x, y, x.size, REAL=x.dtype)
+        self.device.launch("sigmoid", "sigmoid_forward", gpu.pack_blocks(x), THREADS, x, y, x.size, REAL=x.dtype)
         return y
 
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty_like(dy)
-        grid = gpu.blocks(dy.size)
+        grid = gpu.pack_blocks(dy)
         self.device.launch("sigmoid", "sigmoid_backward", grid, THREADS, dy, self.y, dx, dy.size, REAL=dy.dtype)
         return dx

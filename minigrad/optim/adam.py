@@ -20,13 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..base.arguments import is_number
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
-from ..gpu import THREADS
-from .optimizer import Group, Optimizer, Parameters
+from .optimizer import Arrays, Group, Optimizer, Parameters
 
 
 class Adam(Optimizer):
@@ -81,10 +79,10 @@ class Adam(Optimizer):
         w -= t
 
     def rule_gpu(
-        self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
+        self, device: Device, group: Group, step: int, w: Arrays, g: Arrays, state: Sequence[Arrays], tiny: list[float]
     ) -> None:
-        args = w, *state, g, *group["betas"], *_scales(group, step), group["weight_decay"], *tiny, w.size
-        device.launch("adam", "adam", gpu.blocks(w.size, 16 // w.itemsize * THREADS), THREADS, *args, REAL=w.dtype)
+        numbers = *group["betas"], *_scales(group, step), group["weight_decay"], *tiny
+        device.update_weights("adam", "adam", [w, *state], g, *numbers)
 
 
 def _scales(group: Group, step: int) -> tuple[float, float]:

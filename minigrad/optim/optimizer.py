@@ -4,7 +4,8 @@ An update rule is a handful of elementwise formulas.  Written with whole arrays,
 brings 60 million numbers from memory and makes a temporary as large, which costs many times the arithmetic.  So a rule
 is applied to one tile after another: a tile of w, its gradient and its state stay in the cache from the first
 formula to the last, and the only temporary is one tile long.  Every element gets the same arithmetic wherever the
-cuts are.  On a graphics card one kernel does the whole rule for one element after another, with no temporary.
+cuts are.  On a graphics card one kernel does the whole rule for one element after another, with no temporary, and for
+all parameters of a group in one launch.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..tools import tracing
 
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Group = dict[str, Any]
+Arrays = list[Array]  # one for each of some parameters
 
 TILE = 1 << 16  # elements; measured: fewer are slower, twice as many no faster
 SPLIT = 1 << 17  # elements below which a second thread costs more than it saves
@@ -101,9 +103,12 @@ class Optimizer:
         raise NotImplementedError
 
     def rule_gpu(
-        self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
+        self, device: Device, group: Group, step: int, w: Arrays, g: Arrays, state: Sequence[Arrays], tiny: list[float]
     ) -> None:
-        """The same for whole arrays on a graphics card, C-contiguous; each state array with its `tiny_state`, or 0."""
+        """The same for some whole parameters on a graphics card, of one element type, all arrays C-contiguous.
+
+        w, g: their arrays, and their gradients.  state: for each name, an array of each; with its `tiny_state`, or 0.
+        """
         raise DeviceError(f"{self._name}: has no rule_gpu, for {device}: define it, or keep the parameters on cpu:0")
 
     def kept(self, group: Group) -> dict[str, float]:
@@ -130,47 +135,62 @@ class Optimizer:
 
     def _step_on(self, device: Device, todo: list[tuple[int, Group]]) -> None:
         with tracing.region(f"{self._name} step", device):
-            for i, group in todo:
-                self._step_one(device, i, group)
+            if device.on_host:
+                for i, group in todo:
+                    self._step_one(device, i, group)
+            else:
+                self._step_on_card(device, todo)
 
-    def _step_one(self, device: Device, i: int, group: Group) -> None:
+    def _begin(self, i: int, decays: Mapping[str, float]) -> tuple[int, list[Array]]:
+        """The number of this update of parameter i; its array, its gradient, and its state, which is made at first."""
         p, state = self._params[i], self._state[i]
-        self._steps[i] += 1
-        number = self._steps[i]
-        decays = self.kept(group)
         for name in decays:
             if name not in state:
                 state[name] = _zeros_like(p)
-        flush = number % FLUSH_EVERY == 0
-        tiny = [tiny_state(p.dtype, decay) if flush else 0.0 for decay in decays.values()]
+        self._steps[i] += 1
+        return self._steps[i], [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
+
+    def _step_one(self, device: Device, i: int, group: Group) -> None:
+        p, decays = self._params[i], self.kept(group)
+        number, arrays = self._begin(i, decays)
+        tiny = _tiny_states(p.dtype, decays, number)
 
         def update(w: Array, g: Array, t: Array, *kept: Array) -> None:
             self.rule(group, number, w, g, t, kept)
-            if flush:
+            if any(tiny):
                 for s, smallest in zip(kept, tiny):
                     np.abs(s, out=t)
                     s[t < smallest] = 0
 
-        arrays = [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
-        if not device.on_host:
-            self._on_card(device, group, number, arrays, tiny)
-        elif p.data.size <= TILE:  # one tile, whatever its memory order
+        if p.data.size <= TILE:  # one tile, whatever its memory order
             w, g, *kept = arrays
             update(w, g, np.empty_like(w), *kept)
         else:
             self._in_tiles(device, update, aligned(arrays))
         p.mark_modified()
 
-    def _on_card(
-        self, device: Device, group: Group, number: int, arrays: Sequence[Array], tiny: Sequence[float]
-    ) -> None:
-        """Update w by g and state, on a graphics card; what does not lie in w's order without gaps goes as a copy."""
-        in_order = aligned(arrays)
-        w, g, *kept = (device.contiguous(array) for array in in_order)
-        self.rule_gpu(device, group, number, w, g, kept, tiny)
-        for array, changed in zip((in_order[0], *in_order[2:]), (w, *kept)):
-            if changed is not array:
-                device.assign(array, changed)
+    def _step_on_card(self, device: Device, todo: list[tuple[int, Group]]) -> None:
+        """One call of `rule_gpu` for all parameters of a group, but for those of another type or number of updates.
+
+        What does not lie in its parameter's order without gaps goes as a copy.
+        """
+        together: dict[Any, tuple[Group, list[list[Array]]]] = {}
+        copied: list[tuple[Array, Array]] = []  # where it belongs, and what is changed in its place
+        for i, group in todo:
+            number, arrays = self._begin(i, self.kept(group))
+            if not all([array.flags.c_contiguous for array in arrays]):
+                in_order = aligned(arrays)
+                arrays = [device.contiguous(array) for array in in_order]
+                pairs = [*zip(in_order, arrays)]
+                copied += [(array, dense) for array, dense in (pairs[0], *pairs[2:]) if dense is not array]
+            together.setdefault((id(group), number, arrays[0].dtype), (group, []))[1].append(arrays)
+        for (_, number, dtype), (group, parameters) in together.items():
+            w, g, *state = map(list, zip(*parameters))
+            self.rule_gpu(device, group, number, w, g, state, _tiny_states(dtype, self.kept(group), number))
+        for array, dense in copied:
+            device.assign(array, dense)
+        for i, _ in todo:
+            self._params[i].mark_modified()
 
     def _in_tiles(self, device: Device, update: Callable[..., None], arrays: list[Array]) -> None:
         """Cut arrays into tiles along their first axis, on all threads of the device; update each with a temporary."""
@@ -290,6 +310,11 @@ def tiny_state(dtype: np.dtype[Any], decay: float) -> float:
     reaches 0: rounding holds it among the denormal numbers, where processors compute far slower, for good.
     """
     return float(np.finfo(dtype).tiny) * min(1e8, max(decay, 1e-3) ** -FLUSH_EVERY)
+
+
+def _tiny_states(dtype: np.dtype[Any], decays: Mapping[str, float], step: int) -> list[float]:
+    """`tiny_state` of each state array in the steps that set tiny numbers to 0; in others 0."""
+    return [tiny_state(dtype, decay) if step % FLUSH_EVERY == 0 else 0.0 for decay in decays.values()]
 
 
 def _plain(setting: Any) -> Any:

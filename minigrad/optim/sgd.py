@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import gpu
 from ..base.arguments import is_number, one_of
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
-from ..gpu import THREADS
-from .optimizer import Group, Optimizer, Parameters
+from .optimizer import Arrays, Group, Optimizer, Parameters
 
 UPDATE_RULES = ("pytorch", "alexnet")
 
@@ -95,15 +93,12 @@ class SGD(Optimizer):
             w -= t
 
     def rule_gpu(
-        self, device: Device, group: Group, step: int, w: Array, g: Array, state: Sequence[Array], tiny: Sequence[float]
+        self, device: Device, group: Group, step: int, w: Arrays, g: Arrays, state: Sequence[Arrays], tiny: list[float]
     ) -> None:
         lr, mu, wd = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
-        grid = gpu.blocks(w.size, 16 // w.itemsize * THREADS)  # a thread takes 16 bytes at a time
         if not state:
-            device.launch("sgd", "sgd", grid, THREADS, w, g, lr, wd, w.size, REAL=w.dtype)
+            device.update_weights("sgd", "sgd", [w], g, lr, wd)
         elif group["update_rule"] == "alexnet":
-            args = w, *state, g, lr, mu, lr * wd, *tiny, w.size
-            device.launch("sgd", "sgd_alexnet", grid, THREADS, *args, REAL=w.dtype)
+            device.update_weights("sgd", "sgd_alexnet", [w, *state], g, lr, mu, lr * wd, *tiny)
         else:
-            args = w, *state, g, lr, mu, wd, *tiny, w.size
-            device.launch("sgd", "sgd_pytorch", grid, THREADS, *args, REAL=w.dtype)
+            device.update_weights("sgd", "sgd_pytorch", [w, *state], g, lr, mu, wd, *tiny)

@@ -166,6 +166,26 @@ static bool holds(const CsArea& area, cs_u64 address, cs_u32 bytes) {
     leave();
 }
 
+// For each word between the guards: 1 + the number of the thread that copies into it asynchronously, and has not waited.
+static std::vector<cs_u16> copied_by;
+
+static cs_u16& copier(cs_u64 address) {
+    return copied_by[(address - (cs_u64)(cs_guard_before + CS_SHARED_GUARD)) / 4];
+}
+
+// The bytes may be accessed neither by the thread that copies into them nor by another.
+static void check_copies(const CsArea& area, cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    for (cs_u64 at = address & ~3ull; at < address + bytes; at += 4) {
+        if (!copier(at)) continue;
+        cs_u32 number = copier(at) - 1u;
+        report("RACE", pc, copy_into(number, at)->pc,
+               "%s byte %llu of %s, which %s of this block copies asynchronously at {other}; %s has not waited for it",
+               verb(kind), at - area.address, area.label, thread_name(number).c_str(),
+               number == run.current->number ? "it" : "that thread");
+        return;
+    }
+}
+
 static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     cs_u64 i = 0;
     while (i < shared_areas.size() && !holds(shared_areas[i], address, bytes)) i++;
@@ -176,6 +196,7 @@ static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
     }
     const CsArea& area = shared_areas[i];
     Piece& piece = shared_pieces[i];
+    check_copies(area, address, bytes, kind, pc);
     if (kind != Kind::write) {
         piece.split_for(address, bytes);
         const Cell* cell = piece.at(address);
@@ -277,6 +298,7 @@ void checks_begin_launch() {
         if (belongs_to_kernel(array)) add_shared_area((cs_u64)array.address, array.bytes, array.name);
     }
     if (launch.shared_bytes) add_shared_area((cs_u64)dynamic_shared(), launch.shared_bytes, "dynamic");
+    copied_by.assign((cs_u64)(cs_guard_behind - cs_guard_before - CS_SHARED_GUARD) / 4, 0);
     shared_pieces.resize(shared_areas.size());
     for (cs_u64 i = 0; i < shared_areas.size(); i++) {
         shared_areas[i].label = shared_labels[i].c_str();
@@ -309,6 +331,41 @@ void checks_end_phase() {
         report("EMULATOR", nullptr, nullptr, "more than 2^31 blocks and barriers in one launch: run it in fast mode");
         leave();
     }
+}
+
+// A copy reads, and it writes, at any time from its call to the wait for it.  So it counts as doing both at the call and
+// again in the wait; what others do in between is found by check_copies and here.
+static void check_copy(const Copy& copy) {
+    if (copy.from) check_global((cs_u64)copy.from, copy.bytes, Kind::read, copy.pc);
+    check_shared((cs_u64)copy.to, copy.bytes, Kind::write, copy.pc);
+}
+
+static void set_copier(const Copy& copy, cs_u32 number) {
+    for (cs_u32 i = 0; i < copy.bytes; i += 4) copier((cs_u64)copy.to + i) = (cs_u16)number;
+}
+
+void checks_copy_begins(const Copy& copy) {
+    check_copy(copy);
+    set_copier(copy, run.current->number + 1);
+    if (!run.launch->count) return;
+    if (copy.from) count_access(copy.pc, (cs_u64)copy.from, copy.bytes, Kind::read, false);
+    // Counts are by address of the instruction: this is another one, of the same line.
+    count_access((const char*)copy.pc - 1, (cs_u64)copy.to, copy.bytes, Kind::write, true);
+}
+
+void checks_copy_ends(const Copy& copy) {
+    set_copier(copy, 0);
+    if (copy.from && find_area((cs_u64)copy.from, copy.bytes, Kind::read)) {
+        const CsArea& area = *last_area;
+        Piece& piece = global_pieces[area.piece];
+        piece.split_for((cs_u64)copy.from, copy.bytes);
+        for (cs_u64 at = (cs_u64)copy.from; at < (cs_u64)copy.from + copy.bytes; at += piece.cell_bytes) {
+            const Access& write = piece.at(at)->write;
+            if (in_this_launch(write) && write.phase > copy.phase)
+                report_race(write, "wrote", Kind::read, area, at, true, copy.pc);
+        }
+    }
+    check_copy(copy);
 }
 
 void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask); }

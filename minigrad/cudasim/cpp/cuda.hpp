@@ -71,7 +71,7 @@ static inline CS_UNCHECKED unsigned cs_lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
 }
 
-// ---------------------------------------------------------------- the runtime: scheduler.cpp, output.cpp, checks.cpp
+// ---------------------------------------------------------------- the runtime: waiting.cpp, output.cpp, checks.cpp, ...
 
 #pragma GCC visibility push(default)
 extern "C" {
@@ -80,6 +80,9 @@ unsigned long long cs_warp(int op, unsigned mask, unsigned long long value, unsi
 unsigned cs_active_lanes();
 void* cs_dynamic_shared();
 void cs_note_atomic(const void* address, int bytes, const void* pc);
+void cs_copy_async(void* shared, const void* global, int bytes, bool inside);  // copies.cpp
+void cs_copy_async_commit();
+void cs_copy_async_wait(unsigned newest);
 int cs_printf(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void cs_assert_failed(const char* condition) __attribute__((noreturn));
 }
@@ -160,12 +163,6 @@ static __forceinline__ T __shfl_xor_sync(unsigned mask, T value, int flip, int w
 }
 
 // ---------------------------------------------------------------- kernels/instructions.cuh
-
-static __forceinline__ CS_UNCHECKED void cs_copy_async(void* shared, const void* global, int bytes, bool inside) {
-    for (int i = 0; i < bytes; i++) ((char*)shared)[i] = inside ? ((const char*)global)[i] : 0;
-}
-static __forceinline__ void cs_copy_async_commit() {}
-static __forceinline__ void cs_copy_async_wait(unsigned newest) {}
 
 // Half of the last place that stays is added, then the rest is cut off.
 static __forceinline__ CS_UNCHECKED float cs_tf32(float x) {

@@ -70,6 +70,7 @@ void make_ready(Fiber& fiber);        // puts it into the queue
 void switch_to_next(Fiber& self);     // leaves this thread for the next that is ready
 
 extern Warp warps[CS_MAX_THREADS / 32];  // waiting.cpp
+void must_be_fiber(const void* pc);  // for what only works in a kernel whose threads wait for each other
 void reset_barrier();
 void report_deadlock();  // about threads that wait for ever
 
@@ -109,6 +110,20 @@ void shared_memory_begin_launch();
 void shared_memory_begin_block();
 void shared_memory_end_block();  // reports what was written behind an array
 
+// ---------------------------------------------------------------- asynchronous copies: copies.cpp
+
+struct Copy {
+    char* to;          // in shared memory
+    const char* from;  // in global memory; null: zeros
+    cs_u32 bytes;
+    cs_u32 group;    // its number among those of the thread
+    cs_u32 phase;    // in which it began
+    const void* pc;  // of its call
+};
+void copies_begin_block();
+void copies_end_block();                                  // reports those that nobody has waited for
+const Copy* copy_into(cs_u32 thread, cs_u64 address);  // one of the thread's that has not arrived
+
 // ---------------------------------------------------------------- check mode; no_checks.cpp in fast mode
 
 void checks_begin_launch();  // checks.cpp
@@ -116,6 +131,8 @@ void checks_begin_block();
 void checks_end_phase();  // all threads of the block have met
 void checks_end_launch();
 void checks_syncwarp(cs_u32 warp, cs_u32 mask);
+void checks_copy_begins(const Copy& copy);
+void checks_copy_ends(const Copy& copy);
 
 enum class Kind : cs_u8 { read, write, atomic };
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared);  // counters.cpp

@@ -50,12 +50,14 @@ static void run_block(cs_u64 number) {
     if (launch.order == CS_RANDOM) shuffle_threads();
     if (run.kernel->waits) {
         reset_barrier();
+        copies_begin_block();
         run_fibers();
         for (cs_u32 i = 0; i < run.n_threads; i++)
             if (fibers[i].state != State::done) {
                 report_deadlock();
                 leave();
             }
+        copies_end_block();
     } else if (run.one_loop) {
         run.kernel->block(launch.parameters, run.place);
     } else {

@@ -3,7 +3,7 @@
 
 Warp warps[CS_MAX_THREADS / 32];
 
-static void must_be_fiber(const void* pc) {
+void must_be_fiber(const void* pc) {
     if (run.kernel->waits) return;
     report("EMULATOR", pc, nullptr,
            "the kernel waits for other threads, but the emulator did not see that in its source");

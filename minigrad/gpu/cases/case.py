@@ -45,6 +45,8 @@ class Case:
     backward_flops: float = 2  # times those of the forward pass
     positive: bool = False  # inputs are made positive: roots, logarithms
     tolerance: float = 1e-5  # times the largest number of the result: float32; see differences()
+    dtypes: tuple[str, ...] = ("float32", "float64")  # those that it takes
+    matrix_units: bool = False  # whether it runs on cards alone that have them: Card.has_matrix_units
     prepare: Callable[..., Callable[[], Any]] | None = None  # called with the inputs: what is timed; None: the function
 
 
@@ -79,6 +81,12 @@ def inputs_of(case: Case, size: str, dtype: Any, seed: int = 0) -> dict[str, np.
 def gradient_of(shape: Shape, dtype: Any, seed: int = 0) -> np.ndarray:
     """The gradient of the result with which backward begins."""
     return np.random.default_rng([seed, 1]).standard_normal(shape).astype(dtype)
+
+
+def as_tf32(x: np.ndarray) -> np.ndarray:
+    """float32 numbers rounded to TF32, as cvt.rna.tf32.f32 does: to 10 bits of mantissa, ties away from zero."""
+    bits = (np.ascontiguousarray(x, np.float32).view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(x), bits.view(np.float32), x)
 
 
 def differences(case: Case, results: Results, expected: Results) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,8 @@ from ... import gpu
 from ...device import Device
 from ...errors import ArgumentError
 from ...tensor import Tensor
-from ..sources import struct
 from .bare import tensor_of
-from .case import Case, Shape, Shapes, no_flops
+from .case import Case, Shape, Shapes, as_tf32, no_flops
 
 Pair = tuple[int, int]
 Compute = Callable[[], Tensor]  # computes the result; a gradient by the op itself only once: then its graph is freed
@@ -31,8 +30,10 @@ Compute = Callable[[], Tensor]  # computes the result; a gradient by the op itse
 TILES = {  # numbers along each side of the tile that a block of SIDE x SIDE threads computes
     "gemm_2_tiled": 16,
     "gemm_3_register_blocked": 64,
+    "gemm_4_tf32": 64,
     "conv2d_2_tiled": 16,
     "conv2d_3_register_blocked": 64,
+    "conv2d_4_tf32": 64,
     "conv2d_backward_x_3_tiled": 16,
     "conv2d_backward_w_2_tiled": 16,
     "conv2d_backward_w_3_parts": 16,
@@ -69,6 +70,8 @@ class Ladder:
             return prepare(**inputs)()
 
         more: dict[str, Any] = {"flops": self.flops, "tolerance": 3e-5, "prepare": prepare}
+        if is_tf32(step):
+            more |= {"dtypes": ("float32",), "matrix_units": True, "tolerance": 2e-4}  # as in tf32.py
         name, file = step.replace("_", " ") + more_name, f"ladder/{step}"
         return Case(name, (file,), function, self.small, self.real, self.moves, "", **more)
 
@@ -76,6 +79,21 @@ class Ladder:
 def entry_point(step: str) -> str:
     """The kernel that does the work of a step: its file's name without the number."""
     return re.sub(r"_\d_", "_", step)
+
+
+def is_tf32(step: str) -> bool:
+    """Whether a step rounds its factors to TF32, for the matrix units."""
+    return step.endswith("_tf32")
+
+
+def _factors(step: str, *factors: Tensor) -> Sequence[Tensor]:
+    """The factors as a step multiplies them: the kernel rounds to TF32 itself, on the host it is done here."""
+    if not is_tf32(step):
+        return factors
+    for factor in factors:
+        if factor.dtype != np.float32:
+            raise ArgumentError(f"{step}: the factors must be float32, got {factor.dtype}: take another step")
+    return [Tensor(as_tf32(x.numpy()), device=x.device) if x.device.on_host else x for x in factors]
 
 
 def _launch(device: Device, step: str, grid: Any, block: Any, *args: Any, kernel: str = "", **types: Any) -> None:
@@ -86,7 +104,8 @@ def _blocks(step: str, rows: int, columns: int) -> tuple[Any, Any]:
     """Grid and block of a result of rows x columns: a thread for each number, or SIDE x SIDE of them for a tile."""
     if step not in TILES:
         return gpu.blocks(rows * columns), gpu.THREADS
-    return (gpu.blocks(columns, TILES[step]), gpu.blocks(rows, TILES[step])), (SIDE, SIDE)
+    grid = gpu.blocks(columns, TILES[step]), gpu.blocks(rows, TILES[step])
+    return grid, SIDE * SIDE if is_tf32(step) else (SIDE, SIDE)
 
 
 def _gradient(y: Tensor, dy: Tensor, leaf: Tensor) -> Compute:
@@ -105,6 +124,7 @@ def _gradient(y: Tensor, dy: Tensor, leaf: Tensor) -> Compute:
 
 def gemm(step: str, a: Tensor, b: Tensor) -> Compute:
     """c (M, N) = a (M, K) b (K, N)."""
+    a, b = _factors(step, a, b)
     if a.device.on_host or step == "gemm":
         return lambda: F.matmul(a, b)
     (m, k), n = a.shape, b.shape[1]
@@ -122,6 +142,7 @@ def gemm(step: str, a: Tensor, b: Tensor) -> Compute:
 
 def conv2d(step: str, x: Tensor, w: Tensor, stride: int, padding: int) -> Compute:
     """y (N, O, OH, OW) of x (N, C, H, W) and w (O, C, kh, kw); stride and padding are those of both axes."""
+    x, w = _factors(step, x, w)
     if x.device.on_host or step == "conv2d":
         return lambda: F.conv2d(x, w, stride=stride, padding=padding)
     (n, c, height, width), (o, _, kh, kw) = x.shape, w.shape
@@ -249,14 +270,9 @@ def max_pool2d_backward(step: str, x: Tensor, dy: Tensor, kernel: Pair, stride: 
         leaf = Tensor(x, True)
         return _gradient(F.max_pool2d(leaf, kernel, stride, padding), dy, leaf)
     (n, c, *size), windows, (kh, kw) = x.shape, dy.shape[2:], kernel
-    types: dict[str, Any] = {"REAL": x.dtype, "TAP": np.min_scalar_type(kh * kw)}
-    y, winner = x.device.empty_like(dy.data), x.device.empty_like(dy.data, types["TAP"])
-    axes = (
-        struct("max_pool2d", "Axis", size=n, windows=count, taps=k, stride=stride, padding=padding, dilation=1)
-        for n, count, k in zip(size, windows, kernel)
-    )
-    arrays = x.data, y, winner, y.size
-    x.device.launch("max_pool2d", "max_pool2d_forward", gpu.blocks(y.size), gpu.THREADS, *arrays, *axes, **types)
+    pooling: Any = F.max_pool2d(Tensor(x, True), kernel, stride, padding).node
+    winner = pooling.winner
+    types: dict[str, Any] = {"REAL": x.dtype, "TAP": winner.dtype}
     scatters = step == "max_pool2d_backward_1_scatter"
 
     def compute() -> Tensor:
@@ -285,7 +301,7 @@ LADDERS = {
     "gemm": Ladder(
         gemm,
         "gemm",
-        _steps("gemm", "naive", "tiled", "register_blocked"),
+        _steps("gemm", "naive", "tiled", "register_blocked", "tf32"),
         small={"a": (70, 37), "b": (37, 83)},
         real={"a": (4096, 4096), "b": (4096, 4096)},
         settings={},
@@ -295,7 +311,7 @@ LADDERS = {
     "conv2d": Ladder(
         conv2d,
         "conv2d",
-        _steps("conv2d", "naive", "tiled", "register_blocked"),
+        _steps("conv2d", "naive", "tiled", "register_blocked", "tf32"),
         small={"x": (3, 5, 9, 9), "w": (70, 5, 3, 3)},
         real={"x": (128, 96, 27, 27), "w": (256, 96, 5, 5)},
         settings=_STRIDES,

@@ -12,7 +12,7 @@ from ... import functional as F
 from ...base.grad_mode import no_grad
 from ...optim import SGD, Adam
 from ...tensor import Tensor
-from . import bare, ladder
+from . import bare, ladder, tf32
 from .case import Case, Shape, Shapes
 
 MAPS = {"x": (128, 96, 55, 55)}  # what conv1 of AlexNet makes of 128 images
@@ -147,6 +147,26 @@ def _optimizer(name: str, file: str, rule: Callable[[Tensor], Any], moved: str) 
     return Case(name, (file,), function, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, moved, "", prepare=prepare)
 
 
+def _of_a_net(name: str, file: str, rule: Callable[[list[Tensor]], Any]) -> Case:
+    """Three weights in one launch, of several blocks and of less than one; the largest comes last.
+
+    The second does not begin at a multiple of 16 bytes.
+    """
+
+    def function(w: Tensor, g: Tensor) -> Tensor:
+        weights, gradients = (np.split(x.numpy(), [x.size // 500, x.size // 3]) for x in (w, g))
+        net = [Tensor(weight, True, w.device) for weight in weights]
+        net[1].data = Tensor(np.append(0, weights[1]).astype(w.dtype), device=w.device).data[1:]
+        for p, gradient in zip(net, gradients):
+            p.grad = Tensor(gradient, device=w.device)
+        optimizer = rule(net)
+        optimizer.step()
+        optimizer.step()
+        return Tensor(np.concatenate([p.numpy() for p in net]), device=w.device)
+
+    return Case(name, (file,), function, {"w": (3301,), "g": (3301,)}, {"w": (40961,), "g": (40961,)}, "w", "")
+
+
 def _at_step_64(name: str, file: str, rule: Callable[[Tensor], Any]) -> Case:
     """The signs of the state after an update that sets tiny numbers to 0, for gradients near that limit."""
 
@@ -203,9 +223,12 @@ _ALL = [
         dilation=(1, 2),
     ),
     *ladder.CASES,
+    *tf32.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
+    _rooms("max_pool2d", "max_pool2d, 4 x 3", lambda x: F.max_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 23, 19), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, values", _values, (2, 5, 23, 18), ""),
     _rooms("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2), (2, 5, 22, 18), "dy dx"),
+    _rooms("avg_pool2d", "avg_pool2d, 4 x 3", lambda x: F.avg_pool2d(x, (4, 3), (3, 2), 1), (2, 5, 22, 18), "dy dx"),
     _rooms(
         "avg_pool2d",
         "avg_pool2d, over the edge",
@@ -225,6 +248,9 @@ _ALL = [
     _rooms("lrn", "lrn", lambda x: F.lrn(x, 5, 2.0, 0.1, 0.75), (2, 13, 9, 17)),
     _rooms("lrn", "lrn, beta 0.6", lambda x: F.lrn(x, 3, 1.0, 0.1, 0.6, groups=2), (2, 10, 5, 7)),
     _rooms("lrn_within_map", "lrn_within_map", lambda x: F.lrn_within_map(x, 5, 1.0, 0.1, 0.75), (2, 3, 37, 35)),
+    _rooms(
+        "lrn_within_map", "lrn_within_map, wide windows", lambda x: F.lrn_within_map(x, 19, 1.0, 0.1), (1, 2, 11, 13)
+    ),
     _rooms(
         "lrn_within_map", "lrn_within_map, beta 0.6", lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6), (1, 2, 33, 65)
     ),
@@ -278,6 +304,9 @@ _ALL = [
     _reduction("sum of columns", lambda x: F.sum(x, 0), (71, 67)),
     _reduction("sum", lambda x: F.sum(x), (71, 1067)),
     Case("mean", ("reduce",), lambda x: F.mean(x, (0, 2)), {"x": (3, 5, 307)}, {"x": (128, 96, 3025)}, backward="dx"),
+    Case("sum of maps", ("reduce",), lambda x: F.sum(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dx"),
+    Case("max of maps", ("reduce",), lambda x: F.max(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dy dx"),
+    Case("sum of short runs", ("reduce",), lambda x: F.sum(x, (0, 2)), {"x": (99, 3, 5, 35)}, MAPS, backward="dx"),
     _reduction("max of rows", lambda x: F.max(x, 1), (7, 301), "dy dx"),
     _reduction("max of equals", lambda x: F.max(x - x.detach() + (x > 1) * 1.0, 1), (7, 301), "dy dx"),
     _reduction("sum of whole pieces", lambda x: F.sum(x, 1), (3, 2048)),
@@ -340,6 +369,9 @@ _ALL = [
     _at_step_64("SGD, alexnet rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9, update_rule="alexnet")),
     _at_step_64("SGD, pytorch rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9)),
     _at_step_64("Adam, step 64", "adam", lambda w: Adam([w], lr=1.0)),
+    _of_a_net("SGD of a net", "sgd", lambda net: SGD(net, lr=0.01, weight_decay=5e-4)),
+    _of_a_net("SGD of a net, velocity", "sgd", lambda net: SGD(net, lr=0.01, momentum=0.9)),
+    _of_a_net("Adam of a net", "adam", lambda net: Adam(net, lr=0.01)),
     Case("Adam, eps", ("adam",), _from_zero, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, "w g w w w", ""),
 ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +19,8 @@ import minigrad
 from ...device import Device
 from ...device import device as device_named
 from ...errors import DeviceError
-from ..cuda import cupy_for
-from .report import Part, table
+from ..cuda import Cuda, cards, cupy_for
+from .report import Part, cell, table
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,7 @@ def look_at(part: Part, names: Sequence[str]) -> None:
 def look(names: Sequence[str] = ()) -> Machine:
     """The machine with these devices (default: all cards, at most two); DeviceError says what is missing."""
     if not names:
-        count = cupy_for(0).cuda.runtime.getDeviceCount()
-        names = [f"cuda:{i}" for i in range(min(2, count))]
+        names = [f"cuda:{i}" for i in range(min(2, len(cards())))]
     devices = tuple(device_named(name) for name in names)
     kinds = {device.kind for device in devices}
     on_host = any(device.on_host for device in devices)
@@ -50,8 +52,11 @@ def look(names: Sequence[str] = ()) -> Machine:
         raise DeviceError(f"hardware_check: give one or two devices cuda:N (or cudasim:N), got {', '.join(names)}")
     for device in devices:
         _ = device.runtime  # or an error
-    title, lines = _emulator() if kinds == {"cudasim"} else _cards(devices)
+    on_cards = [device for device in devices if isinstance(device, Cuda)]
+    title, lines = _cards(on_cards) if on_cards else _emulator()
     software = f"Python {platform.python_version()}, NumPy {np.__version__}, minigrad {minigrad.__version__}"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        software += f", PyTorch {importlib.metadata.version('torch')}"
     return Machine(devices, title, [f"{time.strftime('%Y-%m-%d')}, {_processor()}, {software}", "", *lines])
 
 
@@ -62,21 +67,24 @@ def _emulator() -> tuple[str, list[str]]:
     ]
 
 
-def _cards(devices: Sequence[Device]) -> tuple[str, list[str]]:
+def _cards(devices: Sequence[Cuda]) -> tuple[str, list[str]]:
     cupy = cupy_for(devices[0].index)
     runtime, rows, names = cupy.cuda.runtime, [], []
     for device in devices:
-        is_ = runtime.getDeviceProperties(device.index)
+        is_ = runtime.getDeviceProperties(device.card)
         names.append(is_["name"].decode())
         memory = f"{is_['totalGlobalMem'] / 1e9:.1f} GB"
         rows.append((device, names[-1], f"sm_{is_['major']}{is_['minor']}", is_["multiProcessorCount"], memory))
     versions = (
         f"CuPy {cupy.__version__}, CUDA {_version(runtime.runtimeGetVersion())}, the driver allows "
-        f"{_version(runtime.driverGetVersion())}"
+        f"{_version(runtime.driverGetVersion())}, NVRTC {_nvrtc(cupy)}"
     )
     lines = [versions, "", *table(("device", "card", "architecture", "multiprocessors", "memory"), rows)]
-    if len(devices) == 2:
-        peers = runtime.deviceCanAccessPeer(devices[0].index, devices[1].index)
+    here, *other = (device.card for device in devices)
+    if other == [here]:
+        lines += ["", "Both devices are on one card."]
+    elif other:
+        peers = runtime.deviceCanAccessPeer(here, *other)
         lines += ["", f"The cards {'reach' if peers else 'do not reach'} each other's memory directly."]
     return names[0], lines
 
@@ -84,6 +92,13 @@ def _cards(devices: Sequence[Device]) -> tuple[str, list[str]]:
 def _version(number: int) -> str:
     """CUDA writes 12.8 as 12080."""
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _nvrtc(cupy: Any) -> str:
+    try:
+        return "{}.{}".format(*cupy.cuda.nvrtc.getVersion())
+    except Exception as error:  # the library is missing, or of another CUDA: what is compiled will say more
+        return f"does not answer ({cell(error)})"
 
 
 def _processor() -> str:

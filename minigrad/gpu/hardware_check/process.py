@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -56,16 +56,24 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def supervise(title: str, function: Callable[..., None], arguments: Sequence[Any], seconds: float, tell: Tell) -> None:
+def supervise(
+    title: str,
+    function: Callable[..., None],
+    arguments: Sequence[Any],
+    seconds: float,
+    tell: Tell,
+    until: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """function(part, *arguments) in a process of its own, ended after `seconds`; what it tells is handed to `tell`.
 
     The function must be one that a new process can import.  Kinds of messages: those of Part, with "failure" and "line"
-    for what went wrong with the process itself.
+    for what went wrong with the process itself.  until: Part's.  environment: variables that the process has besides.
     """
     deadline, first = time.monotonic() + seconds, 0
     while True:
-        run = _Run(title, function, arguments, first, tell)
-        why = run.until(deadline)
+        run = _Run(title, function, arguments, first, tell, until)
+        why = run.until(deadline, environment or {})
         if why is None:
             return
         if run.late:
@@ -88,15 +96,25 @@ class _Run:
     begun: how many jobs it has begun; label: the job at work, if any; at: how far that is; late: its time is up.
     """
 
-    def __init__(self, title: str, function: Callable[..., None], arguments: Sequence[Any], first: int, tell: Tell):
+    def __init__(
+        self,
+        title: str,
+        function: Callable[..., None],
+        arguments: Sequence[Any],
+        first: int,
+        tell: Tell,
+        no_job_after: float | None,
+    ):
         self.begun, self.label, self.at, self.late, self.tell = 0, "", "", False, tell
         self.receiver, self.sender = _spawn.Pipe(duplex=False)
-        self.process = _spawn.Process(target=_work, args=(self.sender, title, function, arguments, first))
+        settings = title, function, arguments, first, no_job_after
+        self.process = _spawn.Process(target=_work, args=(self.sender, *settings))
 
-    def until(self, deadline: float) -> str | None:
+    def until(self, deadline: float, environment: Mapping[str, str]) -> str | None:
         """None where it came to its end; else why not."""
         try:
-            self.process.start()
+            with _set(environment):
+                self.process.start()
             self.sender.close()
             return self._listen(deadline)
         except (OSError, EOFError) as error:  # the system gave no process, or the process died while it sent a message
@@ -153,6 +171,21 @@ class _Run:
         self.receiver.close()
 
 
+@contextlib.contextmanager
+def _set(environment: Mapping[str, str]) -> Iterator[None]:
+    """With these variables, as a process that is started meanwhile has them from its first import on."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -163,13 +196,20 @@ def _name(number: int) -> str:
 # ---------------------------------------------------------------- in the new process
 
 
-def _work(sender: Connection, title: str, function: Callable[..., None], arguments: Sequence[Any], first: int) -> None:
+def _work(
+    sender: Connection,
+    title: str,
+    function: Callable[..., None],
+    arguments: Sequence[Any],
+    first: int,
+    until: float | None,
+) -> None:
     with contextlib.suppress(AttributeError):
         os.setsid()  # a group of processes of its own, ended as a whole; Ctrl-C reaches the parent alone
     threading.Thread(target=_end_with_parent, daemon=True).start()
     faulthandler.enable()  # a crash shows where, on stderr
     try:
-        function(Part(title, lambda kind, text: sender.send((kind, text)), first), *arguments)
+        function(Part(title, lambda kind, text: sender.send((kind, text)), first, until), *arguments)
     except BaseException as error:
         sender.send(("raised", cell(error)))
         trace(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from ...errors import DeviceError, MinigradError, printable
 EMULATED = "**EMULATED: these are times of the emulator on the processor, and say nothing about a card.**\n"
 
 LENGTH = 500  # of an error in one line
+NO_TIME = "not done: no time left"
 
 Tell = Callable[[str, Any], None]  # called with a kind of message ("line", "failure", "begin", ...) and its text
 Job = Callable[[], Iterable[Sequence[object]]]  # hands back the cells of its rows, as it finds them
@@ -27,11 +29,13 @@ class Part:
     """One part of the check.  All that it finds is told at once, so that it is kept if the process dies.
 
     first: the number of the first job to do; those before it were done, or died, in another process.
+    until: the time.monotonic() after which no further job is begun; None: there is time for all.
     """
 
     title: str
     tell: Tell = _to_nobody
     first: int = 0
+    until: float | None = None
     lines: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -56,9 +60,16 @@ class Part:
 
         DeviceError where the device is not `usable` after that: another process may go on with the next job.
         """
+        jobs = list(jobs)
         for number, (label, job) in enumerate(jobs):
             if number < self.first:
                 continue
+            if self.until is not None and time.monotonic() > self.until:
+                more = len(jobs) - number - 1
+                undone = f"{label} and {more} more" if more else label
+                self.line(row((undone, NO_TIME)))
+                self.tell("undone", f"{self.title}: {undone}")
+                return
             self.tell("begin", label)
             try:
                 for cells in job():
@@ -81,6 +92,15 @@ def table(names: Iterable[str], rows: Iterable[Iterable[object]] = ()) -> list[s
 
 def row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+COLUMNS = ("", "minigrad", "against", "ratio", "target", "")  # of a table of what has a target
+
+
+def verdict(ratio: float, target: float, at_least: bool = False) -> tuple[str, str, str]:
+    """Three cells: the ratio, its target, and whether it is met."""
+    met = ratio >= target if at_least else ratio <= target
+    return f"{ratio:.2f}", f"{'>=' if at_least else '<='} {target:g}", "met" if met else "**missed**"
 
 
 def failed(label: str, why: str) -> str:

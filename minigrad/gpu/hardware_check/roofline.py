@@ -105,6 +105,7 @@ def roofline(part: Part, device: Device, names: Sequence[str]) -> None:
         *table(("op", "direction", "MB", "GFLOP", "ms", "least ms", "bound by", "of the roof")),
     )
     cases = [CASES[name] for name in names]
+    cases = [case for case in cases if device.has_matrix_units or not case.matrix_units]
     jobs = [
         (f"{case.name}{gemm}", partial(_timed, gemm, device, case, effort, most))
         for case in cases
