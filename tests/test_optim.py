@@ -9,7 +9,7 @@ import pytest
 
 import minigrad
 from minigrad import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError, Tensor
-from minigrad.optim import SGD, Adam, MultiStepLR, ReduceOnPlateau, StepLR, Warmup, WarmupCosine, optimizer
+from minigrad.optim import SGD, Adam, AdamW, MultiStepLR, ReduceOnPlateau, StepLR, Warmup, WarmupCosine, optimizer
 from minigrad.tensor import wrap
 
 SHAPES = [(7, 5), (11,), (3, 2, 4, 4), ()]
@@ -20,6 +20,7 @@ KINDS = [
     (SGD, {"lr": 0.1, "momentum": 0.9}),
     (Adam, {"lr": 0.05}),
     (Adam, {"lr": 0.05, "betas": (0.7, 0.99), "eps": 1e-3, "weight_decay": 0.1}),
+    (AdamW, {"lr": 0.05, "betas": (0.7, 0.99), "weight_decay": 0.3}),
 ]
 EVERY = pytest.mark.parametrize("kind, settings", [*KINDS, (SGD, dict(KINDS[2][1], update_rule="alexnet"))])
 

@@ -1,6 +1,6 @@
 """Optimisers, which change parameters by their gradients, and schedules, which change the learning rate."""
 
-from .adam import Adam
+from .adam import Adam, AdamW
 from .clipping import clip_grad_norm_
 from .optimizer import Optimizer
 from .schedules import MultiStepLR, ReduceOnPlateau, Schedule, StepLR, Warmup, WarmupCosine
@@ -9,6 +9,7 @@ from .sgd import SGD
 __all__ = [
     "SGD",
     "Adam",
+    "AdamW",
     "MultiStepLR",
     "Optimizer",
     "ReduceOnPlateau",
