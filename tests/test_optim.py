@@ -234,7 +234,7 @@ def test_a_step_on_a_card_is_few_launches(device, kind, settings, monkeypatch):
     launch = where.runtime.launch
     monkeypatch.setattr(where.runtime, "launch", lambda f, *args: names.append(f.name) or launch(f, *args))
     o.step()
-    assert len(names) == 1 and kind.__name__.lower() in names[0]
+    assert len(names) == 1 and names[0].startswith(("sgd", "adam"))
 
 
 def test_devices_are_updated_by_their_own_workers(monkeypatch):

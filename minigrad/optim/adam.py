@@ -9,8 +9,8 @@ Kept here are the sums m = mean / (1 - b1) and u = square / (1 - b2), which save
     m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
     c = sqrt((1 - b2^k) / (1 - b2)),   e = eps c,   a = lr c (1 - b1) / (1 - b1^k)
 
-AdamW lets the weights decay by themselves, w <- (1 - lr weight_decay) w before each step, where Adam adds weight_decay w
-to the gradient: there the running mean of its square divides the decay, too, and large gradients decay less.
+AdamW lets the weights decay by themselves, w <- (1 - lr weight_decay) w before each step.  Adam adds weight_decay w to
+the gradient, so that the root of u divides the decay, too: weights with large gradients decay less.
 
 Sources: Kingma, Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov, Hutter 2019 (arXiv 1711.05101), algorithm 2.
 """
