@@ -22,7 +22,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -55,14 +55,14 @@ from trained import PREPARATION, WEIGHTS, Trained, readable
 from training import train_epoch
 
 import minigrad
-from minigrad import optim
+from minigrad import checkpoint, optim
 from minigrad.base import files
 from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
 from minigrad.data.decode import EXTENSIONS
 from minigrad.data.demo_set import make_demo_set
-from minigrad.errors import ArgumentError, DataError, printable
+from minigrad.errors import ArgumentError, DataError, printable, some
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,16 +120,20 @@ def train_net(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
-    if recipe.fit_images and saved is None:
+    if options.init is not None and saved is None:
+        begin_with(model, options.init)
+    elif recipe.fit_images and saved is None:
         fit_to_data(net, loader, recipe.fit_images)
+    model.freeze(options.freeze)
     first_kernels = model.state_dict()["conv1.weight"] if saved is None else saved["first_kernels"]
     steps = recipe.epochs * len(loader) if options.steps is None else options.steps
     recipe = replace(recipe, epochs=math.ceil(steps / len(loader)))
+    apart = "conv1" if recipe.schedule == "original" else ""
     optimizer = optim.SGD(
-        list(model.parameter_groups(recipe.lr, recipe.weight_decay)),
+        list(model.parameter_groups(recipe.lr, recipe.weight_decay, apart)),
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",
     )  # fmt: skip
-    each_step, each_epoch = schedules(optimizer, recipe, steps)
+    each_step, each_epoch = schedules(net, loader, optimizer, recipe, steps)
     config = config_of(options, recipe, root, train_set, val_set, str(stats), before)
     course = Course(
         run, loader, Checkpoints(run.path / CHECKPOINTS, options.keep_checkpoints), options.checkpoint_minutes,
@@ -183,6 +187,8 @@ def learn(
 
     run, loader, optimizer, (each_step, each_epoch) = course.run, course.loader, course.objects["optimizer"], schedules
     for epoch in range(course.epoch, recipe.epochs + 1):
+        if isinstance(each_epoch, OriginalSchedule):
+            each_epoch.begin(epoch)
         left = min(len(loader) - course.batch, run.planned - course.step)
         with progress(left, f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
             step = train_epoch(
@@ -201,7 +207,7 @@ def learn(
             course.after_epoch(one.top1)
         print(f"epoch {epoch}: {describe(one)}, one view")
         if reduced:
-            print(f"the test error has stopped falling: learning rate now {optimizer.param_groups[0]['lr']:g}")
+            print(f"learning rate now {optimizer.param_groups[0]['lr']:g}")
         run.keep(last=epoch == recipe.epochs)
 
 
@@ -339,11 +345,61 @@ def fit_to_data(net: Trained, loader: Loader, count: int) -> None:
     net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device))
 
 
-def schedules(optimizer: Any, recipe: Recipe, steps: int) -> tuple[Any, Any]:
+def schedules(net: Trained, loader: Loader, optimizer: Any, recipe: Recipe, steps: int) -> tuple[Any, Any]:
     """What moves the learning rate after each step, and after each epoch's test; one of them is None."""
     if recipe.schedule == "cosine":
         return optim.WarmupCosine(optimizer, round(WARM_UP * steps), steps), None
+    if recipe.schedule == "original":
+        return None, OriginalSchedule(net, loader, optimizer, recipe)
     return None, optim.ReduceOnPlateau(optimizer, factor=0.1, patience=3)
+
+
+class OriginalSchedule:
+    """What the run behind the paper did (config 145 of the original code; docs/alexnet.md), at the begin of each epoch.
+
+    With another number of epochs than its 93 all is stretched.
+    """
+
+    RATES = {1: 1.0, 23: 0.1, 51: 0.01, 78: 0.001}  # from this epoch on, so much of the first rate
+    CONV1_SLOWER, CONV1_FROZEN = 68, 72  # from these on, conv1 learns at 0.001 of it, and not at all
+    NO_COLOUR_NOISE, EPOCHS = 68, 93
+
+    def __init__(self, net: Trained, loader: Loader, optimizer: Any, recipe: Recipe):
+        self.net, self.loader, self.optimizer, self.recipe = net, loader, optimizer, recipe
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        conv1 = {id(p) for name, p in net.model.named_parameters() if "conv1" in name}
+        self.of_conv1 = [all(id(p) in conv1 for p in group["params"]) for group in optimizer.param_groups]
+
+    def begin(self, epoch: int) -> None:
+        """Set rates and noise for this epoch (from 1); what they were before does not matter."""
+        then = (epoch - 1) * self.EPOCHS // self.recipe.epochs + 1  # its epoch, in that run
+        rate = next(rate for first, rate in reversed(self.RATES.items()) if then >= first)
+        for group, base, of_conv1 in zip(self.optimizer.param_groups, self.base_lrs, self.of_conv1):
+            group["lr"] = base * (0.001 if of_conv1 and then >= self.CONV1_SLOWER else rate)
+        if then >= self.CONV1_FROZEN:
+            self.net.model.freeze(["conv1"])
+        noise = self.recipe.colour_noise if then < self.NO_COLOUR_NOISE else 0.0
+        self.loader.transform = self.net.train_view(noise)
+
+    def step(self, error: float) -> bool:
+        return False  # the test error is not asked
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.base_lrs = list(state["base_lrs"])
+
+
+def begin_with(model: AlexNet, weights: Path) -> None:
+    """Load what fits of saved weights, and tell the rest: fine-tuning, to other classes too."""
+    state, _ = checkpoint.load(weights)
+    left_out = model.load_state_dict(state, strict=False)
+    names = [*left_out.misshapen, *left_out.missing]
+    rest = f"; these begin anew: {', '.join(map(printable, names))}" if names else ""
+    print(f"weights of {printable(weights)}{rest}")
+    if left_out.unexpected:
+        print(f"not taken, as the net has none such: {some([printable(name) for name in left_out.unexpected], 4)}")
 
 
 def first(batches: Any, count: int) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import figures
-from alexnet import PRESETS
+from alexnet import LAYERS, PRESETS
 from command_line import OneLineParser, any_path, device_list, folder_name, positive
 
 from minigrad.errors import MinigradError
@@ -21,7 +21,7 @@ class Recipe:
     lr: float
     batch_size: int
     epochs: int
-    schedule: str  # "plateau": lr / 10 when the test error stops falling; "cosine": warm up, then fall to 0 as a cosine
+    schedule: str  # see SCHEDULES
     momentum: float = 0.9
     weight_decay: float = 0.0005
     dropout: float = 0.5
@@ -29,7 +29,12 @@ class Recipe:
     fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
 
 
-PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="plateau")
+SCHEDULES = {
+    "paper": "lr / 10 when the test error stops falling (section 5)",
+    "original": "what the run behind the paper did, epoch by epoch",
+    "cosine": "warm up, then fall to 0 along a cosine",
+}
+PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="paper")
 RECIPES = {
     "paper": PAPER,
     "original": PAPER,
@@ -46,8 +51,21 @@ def recipe_for(options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, epochs=DEMO_EPOCHS)
     if options.tiny:
         recipe = replace(recipe, epochs=1, batch_size=16)
-    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs")}
+    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule")}
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+
+
+def layer_list(text: str) -> tuple[str, ...]:
+    """An argparse type: names of layers, and ranges of them, "conv1-conv5,fc6", in the order of the net."""
+    found: set[str] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        names = [first.strip(), (last or first).strip()]
+        if not set(names) <= set(LAYERS):
+            raise argparse.ArgumentTypeError(f"layers are {', '.join(LAYERS)}, and ranges conv1-conv5, got {text}")
+        begin, end = map(LAYERS.index, names)
+        found.update(LAYERS[begin : end + 1])
+    return tuple(layer for layer in LAYERS if layer in found)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -107,6 +125,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)"
     )
     learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
+    learn.add_argument(
+        "--schedule", choices=tuple(SCHEDULES),
+        help="of the learning rate: " + "; ".join(f"{name}: {what}" for name, what in SCHEDULES.items())
+        + " (default: cosine; with --preset paper or original: paper)",
+    )  # fmt: skip
+    learn.add_argument(
+        "--init", type=any_path, metavar="WEIGHTS", help="begin with these weights; layers of other shapes begin anew"
+    )
+    learn.add_argument(
+        "--freeze", type=layer_list, default=(), metavar="LAYERS",
+        help="leave layers as they are: conv1-conv5, or conv1,conv2; mostly with --init",
+    )  # fmt: skip
     learn.add_argument(
         "--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, metavar="N",
         help="of weights, dropout, order and crops (default: %(default)s)",

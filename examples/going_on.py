@@ -215,7 +215,7 @@ def options_for_config(options: argparse.Namespace) -> dict[str, Any]:
 def as_before(options: argparse.Namespace, before: Mapping[str, Any]) -> argparse.Namespace:
     """The options of a run, but for what the command line says now, which is told; ArgumentError for what cannot be."""
     saved = {name: value for name, value in before.items() if name != "given" and hasattr(options, name)}
-    for name, kind in (("data", Path), ("devices", tuple)):
+    for name, kind in (("data", Path), ("init", Path), ("devices", tuple), ("freeze", tuple)):
         if saved.get(name) is not None:
             saved[name] = kind(saved[name])
     result = argparse.Namespace(**{**vars(options), **saved})

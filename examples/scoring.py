@@ -56,7 +56,7 @@ def interval(share: float, images: int) -> tuple[float, float]:
     z = 1.959964  # of the normal distribution: 2.5 % lie above
     middle = (share + z * z / (2 * images)) / (1 + z * z / images)
     half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding could pass them
 
 
 def logits_of(model: nn.Module, images: np.ndarray | Tensor, device: str) -> np.ndarray:
