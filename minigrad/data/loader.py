@@ -222,8 +222,8 @@ class Loader:
         for name in ("seed", "batch_size", "images"):
             if state[name] != own[name]:
                 raise CheckpointError(
-                    f"Loader.load_state_dict: the state is of {name} {state[name]}, this loader has {own[name]}: make it "
-                    "as it was"
+                    f"Loader.load_state_dict: the state is of {name} {state[name]}, this loader has {own[name]}: make "
+                    "it as it was"
                 )
         self.next_epoch, self._start = map(int, state["position"])
         self.position = (self.next_epoch, self._start)
