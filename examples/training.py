@@ -60,6 +60,7 @@ def train_epoch(
         optimizer.zero_grad()
         logits = model(inputs(batch))
         loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()  # before anything is read: that waits for a card, which has work as long as it takes
         value, answer = loss.item(), logits.numpy()
         advice = f"start again with a lower --lr than {lr:g}"
         if not math.isfinite(value):
@@ -67,7 +68,6 @@ def train_epoch(
         if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
             raise TrainingError(f"an output is not finite at step {step + 1}: {advice}")
         top1 = float(np.mean(rivals(answer, batch.labels) == 0))
-        loss.backward()
         with hold(finish=True):
             optimizer.step()
             if schedule is not None:
