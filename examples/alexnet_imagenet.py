@@ -126,8 +126,9 @@ def train_net(
         fit_to_data(net, loader, recipe.fit_images)
     model.freeze(options.freeze)
     first_kernels = model.state_dict()["conv1.weight"] if saved is None else saved["first_kernels"]
-    steps = recipe.epochs * len(loader) if options.steps is None else options.steps
-    recipe = replace(recipe, epochs=math.ceil(steps / len(loader)))
+    per_epoch = math.ceil(len(loader) / recipe.accumulate)
+    steps = recipe.epochs * per_epoch if options.steps is None else options.steps
+    recipe = replace(recipe, epochs=math.ceil(steps / per_epoch))
     apart = "conv1" if recipe.schedule == "original" else ""
     optimizer = optim.SGD(
         list(model.parameter_groups(recipe.lr, recipe.weight_decay, apart)),
@@ -138,7 +139,7 @@ def train_net(
     course = Course(
         run, loader, Checkpoints(run.path / CHECKPOINTS, options.keep_checkpoints), options.checkpoint_minutes,
         {"model": model, "optimizer": optimizer, "schedule": each_step or each_epoch},
-        {"config": config, "stats": stats_as_values(stats), "first_kernels": first_kernels},
+        {"config": config, "stats": stats_as_values(stats), "first_kernels": first_kernels}, recipe.accumulate,
     )  # fmt: skip
     if saved is not None:
         course.go_on(path)
@@ -189,12 +190,14 @@ def learn(
     for epoch in range(course.epoch, recipe.epochs + 1):
         if isinstance(each_epoch, OriginalSchedule):
             each_epoch.begin(epoch)
-        left = min(len(loader) - course.batch, run.planned - course.step)
-        with progress(left, f"epoch {epoch}/{recipe.epochs}", "steps", leave=True) as bar:
+        left = min(len(loader) - course.batch, (run.planned - course.step) * recipe.accumulate)
+        with progress(
+            math.ceil(left / recipe.accumulate), f"epoch {epoch}/{recipe.epochs}", "steps", leave=True
+        ) as bar:
             step = train_epoch(
                 net.model, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
                 epoch=epoch, first_step=course.step, log=run.log, bar=bar, schedule=each_step,
-                after_step=after_step,
+                after_step=after_step, accumulate=recipe.accumulate,
             )  # fmt: skip
         one = net.test(val_set, workers, report, ten=False, step=step)
         with hold(finish=True):  # or a checkpoint could have one half of it

@@ -26,6 +26,7 @@ class Recipe:
     weight_decay: float = 0.0005
     dropout: float = 0.5
     colour_noise: float = 0.1  # standard deviation of the paper's PCA colour noise
+    accumulate: int = 1  # batches of a step
     fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
 
 
@@ -51,7 +52,7 @@ def recipe_for(options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, epochs=DEMO_EPOCHS)
     if options.tiny:
         recipe = replace(recipe, epochs=1, batch_size=16)
-    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule")}
+    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule", "accumulate")}
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 
 
@@ -123,6 +124,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learn.add_argument("--steps", type=whole, metavar="N", help="exactly N steps, whatever that is in epochs")
     learn.add_argument(
         "--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)"
+    )
+    learn.add_argument(
+        "--accumulate", type=whole, metavar="N", help="add up the gradients of N batches before each step (default: 1)"
     )
     learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
     learn.add_argument(

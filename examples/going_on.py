@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from inputs import Inputs
 from interruption import asked_to_keep
 from progress import warn
 from run_folder import Run, TrainingError, cause
-from training import not_finite
+from training import not_finite, steps_of
 
 import minigrad
-import minigrad.functional as F
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageFolder, ImageStats, Loader, RgbPCA
 from minigrad.errors import ArgumentError, CheckpointError, DataError, NotFiniteError, printable, some
@@ -43,16 +42,17 @@ NOT_OF_A_RUN = ("given", "out", "name", "resume", "evaluate", "predict")
 class Course:
     """Where a training is: in `epoch` (from 1), before its batch number `batch`, after `step` steps.
 
-    objects: what checkpoint.save_training takes; facts: what does not change in the course of it.
+    objects: what checkpoint.save_training takes; facts: what does not change in the course of it; accumulate: how many
+    batches a step has.
     """
 
     def __init__(
         self, run: Run, loader: Loader, kept: Checkpoints, minutes: float, objects: Mapping[str, Any],
-        facts: Mapping[str, Any],
+        facts: Mapping[str, Any], accumulate: int = 1,
     ):  # fmt: skip
         self.run, self.loader, self.kept, self.minutes = run, loader, kept, minutes
         self.objects, self.facts = objects, facts
-        self.epoch, self.batch, self.step = 1, 0, 0
+        self.epoch, self.batch, self.step, self.accumulate = 1, 0, 0, accumulate
         self.score: float | None = None  # of the last test, until it is saved
         self.rng = minigrad.get_rng_state()
         self._saved = (0, -1)
@@ -135,35 +135,49 @@ def where_it_began(course: Course, net: Any, names: Sequence[str]) -> str:
         values = course.kept.load(None, **course.objects)
     except CheckpointError:
         return "There is no checkpoint to look for the cause from"
-    optimizer, schedule, step = (*(course.objects[name] for name in ("optimizer", "schedule")), values["step"])
+    optimizer, schedule, step = course.objects["optimizer"], course.objects["schedule"], values["step"]
     warn(f"looking for the cause: the steps after {step} are done again, and every result of them is looked at")
     net.model.train()
-    inputs = Inputs(net.device)
-    epoch, batch_number = values["epoch"], values["batch"]
+    epoch, batch_number, seen = values["epoch"], values["batch"], Seen()
     while step <= course.step:
-        batches = course.loader.epoch(epoch - 1, batch_number)
-        for batch in batches:
-            step += 1
-            pictures = f"step {step}, of {some([printable(names[i]) for i in batch.indices], 3)}"
-            try:
+        batches = seen.of(course.loader.epoch(epoch - 1, batch_number))
+        steps = steps_of(net.model, Inputs(net.device), optimizer, batches, course.accumulate)
+        try:
+            while step <= course.step:
+                seen.indices, step = [], step + 1
                 with minigrad.debug(check_finite=True):
-                    optimizer.zero_grad()
-                    F.cross_entropy(net.model(inputs(batch)), batch.labels).backward()
-            except NotFiniteError as error:
-                batches.close()
-                return f"It began in {pictures}: {error}"
-            optimizer.step()
-            if isinstance(schedule, Schedule):
-                schedule.step()
-            spoilt = not_finite(net.model.state_dict())
-            if spoilt:
-                batches.close()
-                return f"It began in {pictures}: all gradients were finite, the update made nan or inf in {spoilt[0]}"
-            if step > course.step:
-                break
-        batches.close()
+                    if next(steps, None) is None:
+                        step -= 1
+                        break
+                optimizer.step()
+                if isinstance(schedule, Schedule):
+                    schedule.step()
+                spoilt = not_finite(net.model.state_dict())
+                if spoilt:
+                    return f"It began in {seen.step(step, names)}: gradients were finite, the update broke {spoilt[0]}"
+        except NotFiniteError as error:
+            return f"It began in {seen.step(step, names)}: {error}"
+        finally:
+            batches.close()
         epoch, batch_number = epoch + 1, 0
     return "Done again, its steps gave finite numbers: was something outside at fault, memory say?"
+
+
+class Seen:
+    """Which pictures a step has seen."""
+
+    indices: list[int] = []
+
+    def of(self, batches: Any) -> Iterator[Any]:
+        try:
+            for batch in batches:
+                self.indices = [*self.indices, *batch.indices]
+                yield batch
+        finally:
+            batches.close()
+
+    def step(self, number: int, names: Sequence[str]) -> str:
+        return f"step {number}, of {some([printable(names[i]) for i in self.indices], 3)}"
 
 
 # ---------------------------------------------------------------- a run of before

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from inputs import Inputs
@@ -13,7 +15,7 @@ from run_folder import Log, TrainingError
 from scoring import logits_of, rivals
 
 import minigrad.functional as F
-from minigrad import nn
+from minigrad import Tensor, nn
 from minigrad.base.interrupts import hold
 from minigrad.errors import some
 
@@ -41,9 +43,11 @@ def train_epoch(
     bar: Any,
     schedule: Any = None,
     after_step: Callable[[int], None] | None = None,
+    accumulate: int = 1,
 ) -> int:
     """One pass over the batches (.images, .labels); returns the number of the next step.
 
+    accumulate: how many batches a step has.  Their gradients are added: the update is that of one large batch.
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.  A card
     works while Python goes on: it does the end of a step while the next batch is waited for.
@@ -54,26 +58,22 @@ def train_epoch(
     """
     model.train()
     step, mean_loss, mean_top1, inputs = first_step, math.nan, math.nan, Inputs(device)
-    for data_s, batch in timed(batches):
+    for data_s, compute_s, done in steps_of(model, inputs, optimizer, batches, accumulate):
         begin = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
-        optimizer.zero_grad()
-        logits = model(inputs(batch))
-        loss = F.cross_entropy(logits, batch.labels)
-        loss.backward()  # before anything is read: that waits for a card, which has work as long as it takes
-        value, answer = loss.item(), logits.numpy()
+        value, answer, labels = done.read()
         advice = f"start again with a lower --lr than {lr:g}"
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {step + 1}: {advice}")
         if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
             raise TrainingError(f"an output is not finite at step {step + 1}: {advice}")
-        top1 = float(np.mean(rivals(answer, batch.labels) == 0))
+        top1 = float(np.mean(rivals(answer, labels) == 0))
         with hold(finish=True):
             optimizer.step()
             if schedule is not None:
                 schedule.step()
-            compute_s = time.perf_counter() - begin
-            step, n = step + 1, len(batch.labels)
+            compute_s += time.perf_counter() - begin
+            step, n = step + 1, len(labels)
             speed = n / (data_s + compute_s)
             log.add(split="train", epoch=epoch, step=step, images=n, lr=lr, loss=value, top1=top1,
                     images_per_s=speed, data_s=data_s, compute_s=compute_s)  # fmt: skip
@@ -89,6 +89,53 @@ def train_epoch(
         )
         bar.update()
     return step
+
+
+class Done(NamedTuple):
+    """What the forward passes of a step gave, one for each of its batches; on a card it is still being computed."""
+
+    losses: list[Tensor]
+    logits: list[Tensor]
+    labels: list[np.ndarray]
+
+    def read(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """(mean loss, logits, labels) of all images; waits for a card."""
+        losses, counts = [loss.item() for loss in self.losses], [len(labels) for labels in self.labels]
+        loss = losses[0] if len(losses) == 1 else sum(map(operator.mul, losses, counts)) / sum(counts)
+        return loss, np.concatenate([z.numpy() for z in self.logits]), np.concatenate(self.labels)
+
+
+def steps_of(
+    model: nn.Module, inputs: Inputs, optimizer: Any, batches: Iterable[Any], accumulate: int
+) -> Iterator[tuple[float, float, Done]]:
+    """For each step, when its gradients are made or on their way: seconds waited for data, seconds computing, the rest.
+
+    The gradient of the mean loss of all images of several batches is the mean of their images' gradients: each batch
+    adds its number of images times that of its own mean, and the sum is divided in the end.
+    """
+    waiting = timed(batches)
+    while True:
+        begin, data_s, done = time.perf_counter(), 0.0, Done([], [], [])
+        for waited, batch in itertools.islice(waiting, accumulate):
+            if not done.losses:
+                optimizer.zero_grad()
+            data_s += waited
+            logits = model(inputs(batch))
+            loss = F.cross_entropy(logits, batch.labels)
+            # Before anything is read: that waits for a card, which has work as long as it takes.
+            (loss * len(batch.labels) if accumulate > 1 else loss).backward()
+            for found, value in zip(done, (loss, logits, batch.labels)):
+                found.append(value)
+        if not done.losses:
+            return
+        if accumulate > 1:
+            images = sum(map(len, done.labels))
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.grad.device.update("true_divide", p.grad.data, images)
+                        p.grad.mark_modified()
+        yield data_s, time.perf_counter() - begin - data_s, done
 
 
 def not_finite(state: Mapping[str, np.ndarray]) -> list[str]:
