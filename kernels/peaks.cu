@@ -10,8 +10,9 @@ extern "C" __global__ void copy_pieces(REAL* __restrict__ y, const REAL* __restr
     if (i < n) ((Piece*)y)[i] = ((const Piece*)x)[i];
 }
 
-// `rounds` times CHAINS multiplications and additions in registers.  One waits for the one before it in its chain; there
-// are so many chains that the arithmetic units never do.  What comes out is written so that none of it may be left out:
+// `rounds` times CHAINS multiplications and additions in registers.  One waits for the one before it in its chain;
+// there are so many chains that the arithmetic units never do.  What comes out is written so that none of it may be
+// left out:
 //
 //     y = sum over chains of v_rounds,   v_(t+1) = a v_t + b,   v_0 = chain
 #define CHAINS 8

@@ -83,9 +83,10 @@ struct Sums {
     static constexpr int PAD = 16 / sizeof(T);
     SUM of[R][C];
 
-    // The thread's place in the block.  A warp is 4 x 8 threads, not 2 x 16: it reads fewer numbers for as many
-    // products.  Threads side by side read the same b, and have rows that are 4 apart: what they write to as many lines
-    // then lies in different banks.
+    // The thread's place among the SIDE x SIDE of the block.  A warp is 4 x 8 of them, not 2 x 16: it reads fewer numbers
+    // for as many products.  Two threads of one number / 2 are a pair, which reads the same b; a warp has two pairs down
+    // and 8 across.  The rows of a pair are 4 apart, STEP runs: what its threads write to as many lines then lies in
+    // different banks.
     static constexpr int STEP = 4 / Runs<T, R>::LENGTH;
     static __device__ int down() {
         int pair = threadIdx.x / (2 * WARP) * 2 + threadIdx.x % WARP / 16;
