@@ -123,6 +123,8 @@ __device__ constexpr int lanes_of() {
     return 16 / size;
 }
 
+typedef Pack<REAL, lanes_of<REAL>()> Reals;
+
 // The pack of rule(x, ...) for each lane of the packs x, ...
 template <class Y, int LANES, class RULE, class... X>
 __device__ __forceinline__ Pack<Y, LANES> by_lane(const RULE& rule, Pack<X, LANES>... x) {

@@ -60,7 +60,6 @@ extern "C" __global__ void dropout(const REAL* __restrict__ x, REAL* __restrict_
                                    unsigned long long dropped, REAL scale) {
     __shared__ Word words[4 * ROW];
     constexpr int LANES = lanes_of<REAL>();
-    typedef Pack<REAL, LANES> Reals;
     if (threadIdx.x < BLOCKS)  // NumPy counts before it draws
         philox(key, counter + (Word)blockIdx.x * BLOCKS + threadIdx.x + 1, words + threadIdx.x);
     __syncthreads();

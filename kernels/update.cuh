@@ -28,8 +28,6 @@ __device__ __forceinline__ Work work_of(const Lengths& lengths) {
             (long long)(lengths.end[which] - first) * blockDim.x};
 }
 
-typedef Pack<REAL, lanes_of<REAL>()> Reals;
-
 // rule(value, g[i]) for every i, where value[k] is changed[k][i]: a weight and its state, and its gradient.  All are
 // read and written once.  By 16 bytes if all arrays begin at a multiple of 16 bytes; what then remains at the end, or
 // else everything, one by one.
