@@ -9,7 +9,7 @@
 // and a new one comes.  So every x (and dy) is loaded once, every power is computed once, and there is nothing to wait
 // for but memory.  For that the compiler must know n: the host gives it REACH = n//2.
 //
-// So that there are threads enough, a block does only some channels of a group, CHANNELS at most.  What its windows
+// So that there are threads enough, a block does `each` channels of a group only, CHANNELS at most.  What its windows
 // see of the channels before and after it loads and computes as well, REACH on either side (in backward twice that of
 // x).
 //
@@ -34,8 +34,7 @@
 struct Maps {
     long long pixels;            // N * H * W
     int area;                    // H * W
-    int groups;                  // of channels
-    int channels, block_channels;  // of a group, and of a block at most
+    int groups, channels, each;  // groups of channels, channels of a group, and of a block
 };
 
 // Where a thread works.
@@ -46,15 +45,14 @@ struct Spot {
 };
 
 __device__ __forceinline__ Spot spot_of_thread(const Maps& maps) {
-    int blocks_of_group = (maps.channels + maps.block_channels - 1) / maps.block_channels;
-    int blocks = maps.groups * blocks_of_group;
+    int blocks_of_group = (maps.channels + maps.each - 1) / maps.each, blocks = maps.groups * blocks_of_group;
     int number = blockIdx.x % blocks, group = number / blocks_of_group;
     long long pixel = (long long)(blockIdx.x / blocks) * PIXELS + threadIdx.x, image = pixel / maps.area;
     Spot spot;
     spot.inside = pixel < maps.pixels;
     spot.offset = (image * maps.groups + group) * maps.channels * maps.area + pixel - image * maps.area;
-    spot.first = (number - group * blocks_of_group) * maps.block_channels;
-    spot.stop = min(spot.first + maps.block_channels, maps.channels);
+    spot.first = (number - group * blocks_of_group) * maps.each;
+    spot.stop = min(spot.first + maps.each, maps.channels);
     return spot;
 }
 

@@ -17,7 +17,7 @@ from ..base.casting import cast
 from ..base.indexing import plain_index, rows_of, view
 from .arrays import CardArrays
 from .launching import THREADS, Array, blocks
-from .layout import Shape, pack_blocks
+from .layout import Shape
 from .sources import constants, struct
 
 
@@ -149,7 +149,7 @@ class Card(CardArrays):
         for at in range(0, len(gradients), many):
             some = largest_first[at : at + many]
             sizes = [gradients[k].size for k in some]
-            ends = list(accumulate(pack_blocks(gradients[k]) for k in some))
+            ends = list(accumulate(blocks(size, 16 // dtype.itemsize * THREADS) for size in sizes))
             unused = (many - len(some)) * [0]
             lengths = struct(file, "Lengths", n=sizes + unused, end=ends + unused)
             lists = [[arrays[k] for k in some] for arrays in (*changed, gradients)]

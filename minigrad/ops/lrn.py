@@ -243,9 +243,8 @@ class LRN(ResponseNorm):
 
     def sizes(self) -> dict[str, int]:
         (n, _, h, w), channels = self.x.shape, self.longest
-        each = max(1, gpu.blocks(channels, max(1, self.blocks_of_group())))  # equally many for a block, or nearly so
-        of = {"groups": self.groups, "channels": channels, "block_channels": each}
-        return {"pixels": n * h * w, "area": h * w, **of}
+        each = -(-channels // max(1, self.blocks_of_group()))  # of equally many in every block, or nearly so
+        return {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels, "each": max(1, each)}
 
     def blocks_of_group(self) -> int:
         """How many blocks share the channels of a group."""
