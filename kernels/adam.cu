@@ -5,8 +5,8 @@
 //
 // keep is 1 but for AdamW, whose weights decay by themselves.
 //
-// minigrad/optim/adam.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  m and u smaller
-// than `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
+// minigrad/optim/adam.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  m and u
+// smaller than `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
 #include "update.cuh"
 
 struct Adam {
