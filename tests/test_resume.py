@@ -191,14 +191,14 @@ def test_kill_minus_9(folder, tmp_path, devices, kills):
 
 
 def test_a_run_that_accumulates_goes_on_in_the_middle_of_an_epoch(folder, tmp_path, capsys, monkeypatch):
-    """Two batches a step: the first of the third step's is done again."""
+    """Two batches a step: the first of the fourth step's is done again."""
     real, count = alexnet_imagenet.train_epoch, []
 
     def interrupted(model, batches, *args, **kwargs):
         def until_ctrl_c():
             for batch in batches:
                 count.append(1)
-                if len(count) == 4 + 2:
+                if len(count) == 4 + 4:
                     signal.raise_signal(signal.SIGINT)
                 yield batch
 
@@ -209,9 +209,9 @@ def test_a_run_that_accumulates_goes_on_in_the_middle_of_an_epoch(folder, tmp_pa
         patch.setattr(alexnet_imagenet, "train_epoch", interrupted)
         where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r"]
         code, out, err = main(capsys, *RUN, *more, *where)
-    assert code == 130 and "Stopped after 2 of 6 steps" in out, out + err
+    assert code == 130 and "Stopped after 3 of 6 steps" in out, out + err
     code, out, err = main(capsys, "--resume", tmp_path / "r")
-    assert code == 0 and "going on after step 2 of 6" in out, err
+    assert code == 0 and "going on after step 3 of 6" in out, err
     assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0", *more)
 
 
