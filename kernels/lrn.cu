@@ -131,7 +131,9 @@ extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_backward(
                 squares.push(next_x.of[r] * next_x.of[r]);
                 Powers s = powers(k + alpha * squares.sum());
                 shares.push(next_dy.of[r] * s.minus_beta);
-                terms.push(shares.of[REACH] * near.of[REACH] * s.inverse);
+                // Where there is no channel j + r, x and dy are 0, but its power of s may be infinite.
+                bool inside = (unsigned)(j + r) < (unsigned)maps.channels;
+                terms.push(inside ? shares.of[REACH] * near.of[REACH] * s.inverse : REAL(0));
                 int i = j + r - REACH;
                 if (i >= spot.first && i < spot.stop) *dx = shares.of[0] - 2 * alpha * beta * terms.sum() * near.of[0];
             }

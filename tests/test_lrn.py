@@ -185,6 +185,16 @@ def test_tiny_values(face):
     np.testing.assert_allclose(lrn(Tensor(x, device=face), k=1.0).numpy(), x, rtol=1e-6, atol=least)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 1, 2), (1, 40, 2, 3)])
+def test_infinite_powers_beyond_the_borders_add_nothing(shape, face):
+    """Every channel has a neighbour that is not 0, and a finite s^-beta; a channel before the first would have none."""
+    x = 1 + np.abs(normal(*shape)).astype(np.float32)
+    x[:, [0, -1]] = 0
+    settings = 3, 1e-30, 1.0, 2.0
+    dx = run(x, face, *settings)[1]
+    np.testing.assert_allclose(dx, run(x.astype(float), "textbook:0", *settings)[1], rtol=1e-4, atol=1e-6)
+
+
 def test_any_strides_and_the_memory_order_of_the_result(device):
     x, dy = normal(2, 7, 5, 6), normal(2, 7, 5, 6, seed=1)
     expected = run(x, device, alpha=0.5, dy=dy)
