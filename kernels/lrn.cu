@@ -178,7 +178,7 @@ extern "C" __global__ void lrn_wide_backward(const REAL* __restrict__ x, const R
         for (int j = max(i - reach, 0); j <= last; j++) {
             long long at = channel_0 + (long long)j * maps.area;
             Powers s_j = powers(s[at]);
-            total += dy[at] * x[at] * s_j.minus_beta * s_j.inverse;
+            total += dy[at] * s_j.minus_beta * x[at] * s_j.inverse;
         }
         dx[e] = dy[e] * powers(s[e]).minus_beta - 2 * alpha * beta * total * x[e];
     });

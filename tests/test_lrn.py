@@ -173,9 +173,12 @@ def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, face):
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_squares_may_overflow(face):
-    x = np.full((1, 3, 1, 1), 1e30, np.float32)
-    assert (lrn(Tensor(x, device=face)).numpy() == 0).all()
+@pytest.mark.parametrize("n", [3, 23])
+def test_squares_may_overflow(n, face):
+    """Also dy * x may, where dy * s^-beta does not."""
+    x = np.full((1, 13, 1, 1), 3e38, np.float32)
+    y, dx = run(x, face, n, dy=np.full(x.shape, 2.5, np.float32))
+    assert (y == 0).all() and (dx == 0).all()
 
 
 def test_tiny_values(face):
