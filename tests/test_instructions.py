@@ -373,7 +373,9 @@ def test_headers_include_headers_each_once():
     try:
         for name, text in (("a.cuh", '#include "b.cuh"\nin a'), ("b.cuh", "in b\n"), ("relu", "in relu")):
             sources.replace_source(name, text)
-        sources.replace_source("relu", ' # include "a.cuh"\n#include "b.cuh"  // again\nin relu\n#include "common.cuh"\n')
+        sources.replace_source(
+            "relu", ' # include "a.cuh"\n#include "b.cuh"  // again\nin relu\n#include "common.cuh"\n'
+        )
         lines = sources.full_source("relu").split('#line 1 "kernels/relu.cu"\n')[1].split("\n")
     finally:
         for name in ("a.cuh", "b.cuh", "relu"):
