@@ -60,6 +60,8 @@ current = Current()
 class Card:
     """cupy.cuda.Device: inside, this card is the thread's."""
 
+    compute_capability = "90"
+
     def __init__(self, index: int):
         self.index = index
 
@@ -169,7 +171,7 @@ def contestant(tree: str, job: str, batch: int) -> dict[str, Callable[[], Any]]:
 
     minigrad.set_default_devices("cuda:0")
     if job == "LeNet":
-        net = minigrad_lenet(batch, chunks=False)
+        net = minigrad_lenet(batch, False, "cuda:0")
     else:
         net = minigrad_alexnet(batch, ("cuda:0", "cuda:1") if job == "columns" else ("cuda:0",))
 
