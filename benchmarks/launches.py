@@ -60,6 +60,8 @@ current = Current()
 class Card:
     """cupy.cuda.Device: inside, this card is the thread's."""
 
+    compute_capability = "90"
+
     def __init__(self, index: int):
         self.index = index
 
