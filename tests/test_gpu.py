@@ -728,9 +728,9 @@ def test_elements_beyond_2_to_the_31(large):
         where.arithmetic("subtract", x[:-1], y[1:], y[1:])
     assert values_of(where, y[-3:]).tolist() == [7, 7, 92]
     with last_blocks(8 * 1024):  # a warp for 1024 elements
-        from minigrad.ops._reduction import Rows
+        from minigrad.ops._reduction import rows_of
 
-        rows = Rows(where, x, (0,))
+        rows = rows_of(x, (0,))
         sums = where.empty(rows.pieces_shape, np.uint64)
         args = Strided(x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, 1
         rows.launch(where, "sum_rows", sums, *args, FROM=np.uint8, TO=np.uint64)
