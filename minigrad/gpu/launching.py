@@ -14,7 +14,7 @@ import numpy as np
 from ..device import Device
 from ..errors import KernelError, OutOfMemoryError, printable
 from ..processor.parallel import go_on
-from .sources import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file
+from .sources import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file, remembered
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 
@@ -99,8 +99,7 @@ class Launching(Device):
         """
         runtime = self.runtime
         try:
-            source = full_source(file)
-            entry = _entry(source, kernel, tuple(types.items()))
+            entry = _entry(file, kernel, tuple(types.items()))
             if entry is None:
                 raise _RefusedError(f"there is no such entry point in {printable(kernel_file(file))}")
             if len(args) != len(entry.arguments):
@@ -117,7 +116,7 @@ class Launching(Device):
             ready = tuple([argument(self, value) for argument, value in zip(entry.arguments, args)])
         except _RefusedError as refused:
             raise KernelError(f"launch of {kernel} ({file}.cu) on {self}: {refused}") from None
-        function = runtime.function(source, entry.options, kernel)
+        function = runtime.function(entry.source, entry.options, kernel)
         runtime.launch(function, entry.parameters, grid_size, block_size, ready, shared_mem)
 
 
@@ -128,17 +127,18 @@ class _RefusedError(Exception):
 class _Entry(NamedTuple):
     """What a launch has to know of an entry point compiled with some options."""
 
+    source: str
     options: tuple[str, ...]
     parameters: list[Parameter]
     arguments: list[Argument]  # of each parameter
 
 
-@cache
-def _entry(source: str, kernel: str, types: tuple[tuple[str, Any], ...]) -> _Entry | None:
+@remembered
+def _entry(file: str, kernel: str, types: tuple[tuple[str, Any], ...]) -> _Entry | None:
     """Worked out at the first of many launches; None: the source has no such entry point."""
-    options = _options(types)
+    source, options = full_source(file), _options(types)
     parameters = _parameters(source, options).get(kernel)
-    return None if parameters is None else _Entry(options, parameters, [_argument(p) for p in parameters])
+    return None if parameters is None else _Entry(source, options, parameters, [_argument(p) for p in parameters])
 
 
 @cache

@@ -297,6 +297,9 @@ def struct(name: str, kind: str, /, **members: Any) -> np.ndarray:
     return filled
 
 
+_STRUCT_DTYPES: dict[str, np.dtype[Any]] = {}  # each one once, as NumPy compares different objects field by field
+
+
 @cache
 def struct_dtype(source: str, kind: str) -> np.dtype[Any]:
     """`struct <kind>` of a source, laid out as C does it.  KernelError for members that launch cannot pass."""
@@ -312,7 +315,8 @@ def struct_dtype(source: str, kind: str) -> np.dtype[Any]:
             if not all(map(_INTEGER.fullmatch, lengths)):
                 raise KernelError(f"struct {kind}: '{declaration}' must have an integer, or one's #define, in brackets")
             fields.append((word, dtype, tuple(map(int, lengths))))
-    return np.dtype(fields, align=True)
+    dtype = np.dtype(fields, align=True)
+    return _STRUCT_DTYPES.setdefault(str(dtype), dtype)
 
 
 @cache

@@ -103,8 +103,8 @@ class Rows:
     blocks, threads: of the kernels.
     """
 
-    def __init__(self, x_shape: Shape, strides: Shape, axes: Axes):
-        """strides: in elements."""
+    def __init__(self, x_shape: Shape, strides: Shape, itemsize: int, axes: Axes):
+        strides = tuple(step // itemsize for step in strides)
         kept = tuple(axis for axis in range(len(x_shape)) if axis not in axes)
         self.shape = tuple(x_shape[axis] for axis in kept)
         self.outputs, self.n = math.prod(self.shape), math.prod(x_shape[axis] for axis in axes)
@@ -139,7 +139,7 @@ _rows = remembered(Rows)
 
 
 def rows_of(x: Array, axes: Axes) -> Rows:
-    return _rows(x.shape, gpu.strides_of(x, x.shape), axes)
+    return _rows(x.shape, x.strides, x.itemsize, axes)
 
 
 def _layout(shape: Shape, strides: Shape, axes: Axes, most: int = gpu.MAX_AXES) -> np.ndarray | None:
