@@ -103,6 +103,7 @@ def test_launch_refuses_geometry_and_names(card):
         ((1, 1, 65536), "exceeds"),
         (-1, "grid must be an int or up to three ints >= 0, got -1"),
         (1.0, "grid must be"),
+        ([1], r"grid and block must be ints or tuples of ints, got \[1\], "),
         ((1, 1, 1, 1), "grid must be"),
     ]:
         with pytest.raises(KernelError, match=message):
