@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, Callable[..., None], float]] = {
     "roofline": ("Rooflines", roofline, 900),
     "tests": ("Tests", run_tests, 3600),
 }
-SPEED = "steps,kernels,logical"  # which --parts also calls "speed"
+OTHER_NAMES = {"speed": "steps,kernels,logical", "alexnet": "steps"}  # which --parts takes, too
 LOOK = 120  # seconds to find out what machine this is
 
 # --quick: seconds in all, and of each part; what one leaves is for those after it.  A job that still runs then is
@@ -214,7 +214,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"what matters most, in {QUICK_SECONDS:g} seconds")
     parser.add_argument(
         "--parts",
-        help=f"what to do, of {','.join(PARTS)}; speed: {SPEED} (default: all; with --quick {','.join(QUICK)})",
+        help=f"what to do, of {','.join(PARTS)}; speed: {OTHER_NAMES['speed']} (default: all; with --quick "
+        f"{','.join(QUICK)})",
     )
     parser.add_argument(
         "--cases", nargs="+", metavar="NAME", help="only ops (sanitizer: kernel files) named so, in part"
@@ -229,7 +230,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, metavar="S", help=f"seconds that a part may take (default: {limits})")
     parser.add_argument("--out", type=Path, help="the results file (default: benchmarks/results/hardware_<card>.md)")
     asked = parser.parse_args(arguments)
-    asked.parts = (asked.parts or ",".join(QUICK if asked.quick else PARTS)).replace("speed", SPEED)
+    named = (asked.parts or ",".join(QUICK if asked.quick else PARTS)).split(",")
+    asked.parts = ",".join(OTHER_NAMES.get(name, name) for name in named)
     unknown = set(asked.parts.split(",")) - set(PARTS)
     if unknown:
         parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
