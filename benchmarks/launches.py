@@ -171,7 +171,7 @@ def contestant(tree: str, job: str, batch: int) -> dict[str, Callable[[], Any]]:
 
     minigrad.set_default_devices("cuda:0")
     if job == "LeNet":
-        net = minigrad_lenet(batch, chunks=False, device="cuda:0")
+        net = minigrad_lenet(batch, False, "cuda:0")
     else:
         net = minigrad_alexnet(batch, ("cuda:0", "cuda:1") if job == "columns" else ("cuda:0",))
 

@@ -3,8 +3,8 @@
 //
 //     m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
 //
-// minigrad/optim/adam.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  m and u smaller
-// than `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
+// minigrad/optim/adam.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  m and u
+// smaller than `tiny_m` and `tiny_u` become 0: see tiny_state in minigrad/optim/optimizer.py.  Why fma: see sgd.cu.
 #include "update.cuh"
 
 struct Adam {

@@ -160,8 +160,9 @@ extern "C" __global__ void lrn_wide_forward(const REAL* __restrict__ x, REAL* __
         REAL x_j = channel_0[(long long)j * maps.area];
         sum += x_j * x_j;
     }
-    s[e] = k + alpha * sum;
-    with_powers(beta, [&](auto powers) { y[e] = x[e] * powers(k + alpha * sum).minus_beta; });
+    REAL s_e = k + alpha * sum;
+    s[e] = s_e;
+    with_powers(beta, [&](auto powers) { y[e] = x[e] * powers(s_e).minus_beta; });
 }
 
 extern "C" __global__ void lrn_wide_backward(const REAL* __restrict__ x, const REAL* __restrict__ s,

@@ -12,6 +12,7 @@ import pytest
 
 import minigrad
 from minigrad.engine import Function
+from minigrad.gpu.hardware_check.__main__ import PARTS
 from minigrad.gpu.sources import kernel_folder
 from minigrad.tensor import OPS
 
@@ -316,6 +317,13 @@ def test_the_house_shows_its_rooms_at_one_glance():
     assert len(shown) <= 20, shown
     told = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert [name for name in shown if f"`{name}" not in told] == []
+
+
+def test_the_documentation_has_every_header_of_the_kernels_and_every_part_of_the_check():
+    told = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "kernels").glob("*.cuh") if f"| `{path.name}` |" not in told] == []
+    told = (ROOT / "docs" / "cuda.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE) == list(PARTS)
 
 
 def test_the_core_asks_the_device_and_never_what_kind_it_is():

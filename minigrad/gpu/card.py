@@ -57,7 +57,7 @@ class Card(CardArrays):
         length = math.prod(row_shape)
         n = touched.size * length
         args = dx, self.contiguous(dy), *lists, length, n
-        self.launch("shape", "sum_rows", blocks(n), THREADS, *args, T=dy.dtype)
+        self.launch("shape", "take_rows_backward", blocks(n), THREADS, *args, T=dy.dtype)
         return dx
 
     # ---------------------------------------------------------------- in place

@@ -4,8 +4,7 @@ They are the files of the top-level folder kernels/, named after the ops.  A che
 reads them there; a wheel carries a copy inside the package.
 
 What both sides must know is written once, in the .cu file, so that a kernel can be read and run without Python:
-`constants` gives the
-host a kernel's #defines, `struct` fills one of its structs.
+`constants` gives the host a kernel's #defines, `struct` fills one of its structs.
 """
 
 from __future__ import annotations
@@ -325,5 +324,5 @@ def _structs(source: str) -> dict[str, str]:
     return dict(_STRUCT.findall(_COMMENT.sub("", source)))
 
 
-# Where the elements of up to three arrays lie, filled by gpu/layout.py.
+# Where the elements of up to four arrays lie, filled by gpu/layout.py.
 LAYOUT = struct_dtype(_header("common.cuh") or "", "Layout")

@@ -376,7 +376,7 @@ _ALL = [
 ]
 
 _ALL += [
-    Case("peaks, copy", ("peaks",), bare.copied_pieces, {"x": (12, 88)}, MAPS, backward=""),
+    Case("peaks, copy", ("peaks",), bare.copied_packs, {"x": (12, 88)}, MAPS, backward=""),
     Case("peaks, multiply and add", ("peaks",), bare.multiplied_and_added, {"x": (6, 256)}, MAPS, "y", ""),
 ]
 
