@@ -91,13 +91,13 @@ def train_epoch(
         optimizer.zero_grad()
         logits = model(inputs(batch))
         loss = F.cross_entropy(logits, batch.labels)
+        loss.backward()  # before anything is read: that waits for a card, which has work as long as it takes
         value, answer = loss.item(), logits.numpy()
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {step}: start again with a lower --lr than {lr:g}")
         if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
             raise TrainingError(f"an output is not finite at step {step}: start again with a lower --lr than {lr:g}")
         top1 = float(np.mean(rivals(answer, batch.labels) == 0))
-        loss.backward()
         with hold(finish=True):
             optimizer.step()
             if schedule is not None:

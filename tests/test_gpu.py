@@ -106,6 +106,7 @@ def test_launch_refuses_geometry_and_names(card):
         ((1, 1, 65536), "exceeds"),
         (-1, "grid must be an int or up to three ints >= 0, got -1"),
         (1.0, "grid must be"),
+        ([1], r"grid and block must be ints or tuples of ints, got \[1\], "),
         ((1, 1, 1, 1), "grid must be"),
     ]:
         with pytest.raises(KernelError, match=message):
@@ -731,9 +732,9 @@ def test_elements_beyond_2_to_the_31(large):
         where.arithmetic("subtract", x[:-1], y[1:], y[1:])
     assert values_of(where, y[-3:]).tolist() == [7, 7, 92]
     with last_blocks(8 * 1024):  # a warp for 1024 elements
-        from minigrad.ops._reduction import Rows
+        from minigrad.ops._reduction import rows_of
 
-        rows = Rows(where, x, (0,))
+        rows = rows_of(x, (0,))
         sums = where.empty(rows.pieces_shape, np.uint64)
         args = Strided(x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, 1
         rows.launch(where, "sum_rows", sums, *args, FROM=np.uint8, TO=np.uint64)

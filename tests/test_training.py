@@ -227,6 +227,23 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path):
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_a_step_is_begun_before_its_loss_is_waited_for(tmp_path, monkeypatch):
+    model, seen = Linear(), []
+    before, real = model.state_dict()["layer.bias"], Tensor.item
+
+    def item(self):
+        seen.append((model.layer.bias.grad is not None, (model.layer.bias.numpy() == before).all()))
+        return real(self)
+
+    monkeypatch.setattr(Tensor, "item", item)
+    with tqdm(disable=True) as bar:
+        train_epoch(
+            model, batches(2), optim.SGD(model.parameters(), 0.1), "cpu:0",
+            epoch=1, first_step=0, log=Log(tmp_path / "log.csv"), bar=bar,
+        )  # fmt: skip
+    assert seen == [(True, True), (True, False)]  # with gradients, and with the weights of the step before
+
+
 def train_on(batch, tmp_path, classes=7):
     """The rows of the log after one step with zero weights: what comes out is the bias."""
     model = Linear(classes)
