@@ -242,9 +242,7 @@ def _number(name: str, dtype: np.dtype[Any]) -> Argument:
     convert: Callable[[Any], Any] = dtype.type
 
     def number(device: Launching, value: Any) -> Any:
-        if type(value) is float:  # nearly always
-            return convert(value)
-        if isinstance(value, np.ndarray) or not isinstance(value, (int, float, np.number, np.bool_)):
+        if type(value) is not float and not isinstance(value, (int, float, np.number, np.bool_)):
             raise _RefusedError(f"{name} must be a number, got {_seen(value)}")
         try:
             return convert(value)
