@@ -242,20 +242,22 @@ def _number(name: str, dtype: np.dtype[Any]) -> Argument:
     convert: Callable[[Any], Any] = dtype.type
 
     def number(device: Launching, value: Any) -> Any:
-        if type(value) is float:  # nearly always
-            return convert(value)
-        if isinstance(value, np.ndarray) or not isinstance(value, (int, float, np.number, np.bool_)):
+        if type(value) is not float and not isinstance(value, (int, float, np.number, np.bool_)):
             raise _RefusedError(f"{name} must be a number, got {_seen(value)}")
-        return convert(value)
+        try:
+            return convert(value)
+        except (OverflowError, TypeError, ValueError):  # NaN, infinity or a complex number for an integer, ...
+            raise _RefusedError(f"{name} = {value!r} does not fit {dtype}") from None
 
     if dtype.kind not in "iu":
         return number
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
 
     def integer(value: Any) -> Any:
-        if value != int(value) or not least <= value <= most:
+        whole = int(value)  # NumPy would compare a float32 with `most` as a float32, and take 2^63 for 2^63 - 1
+        if value != whole or not least <= whole <= most:
             raise _RefusedError(f"{name} = {value!r} does not fit {dtype}")
-        return dtype.type(value)
+        return dtype.type(whole)
 
     convert, known = integer, lru_cache(maxsize=256)(integer)  # the same sizes come again in every step
     return lambda device, value: known(value) if type(value) is int else number(device, value)

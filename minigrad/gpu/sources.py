@@ -99,7 +99,7 @@ def full_source(name: str) -> str:
     """
     common = f"{line_marker('kernels/common.cuh')}\n{_header('common.cuh')}"
     file, source = kernel_file(name), kernel_source(name)
-    return f"{common}\n{line_marker(file)}\n{_with_headers(file, source, set())}\n"
+    return f"{common}\n{line_marker(file)}\n{_with_headers(file, source, {'common.cuh'})}\n"
 
 
 def _with_headers(file: str, source: str, known: set[str]) -> str:
@@ -118,7 +118,7 @@ def _with_headers(file: str, source: str, known: set[str]) -> str:
     return _INCLUDE.sub(included, source)
 
 
-_INCLUDE = re.compile(r'^#include "(?P<header>\w+\.cuh)"[^\n]*$', re.MULTILINE)
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"(?P<header>\w+\.cuh)"[^\n]*$', re.MULTILINE)
 
 
 def _header(file: str) -> str | None:
