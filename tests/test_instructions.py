@@ -374,12 +374,15 @@ def test_headers_include_headers_each_once():
     try:
         for name, text in (("a.cuh", '#include "b.cuh"\nin a'), ("b.cuh", "in b\n"), ("relu", "in relu")):
             sources.replace_source(name, text)
-        sources.replace_source("relu", '#include "a.cuh"\n#include "b.cuh"  // again\nin relu\n')
+        sources.replace_source(
+            "relu", ' # include "a.cuh"\n#include "b.cuh"  // again\nin relu\n#include "common.cuh"\n'
+        )
         lines = sources.full_source("relu").split('#line 1 "kernels/relu.cu"\n')[1].split("\n")
     finally:
         for name in ("a.cuh", "b.cuh", "relu"):
             sources.replace_source(name, None)
     assert [line for line in lines if line.startswith("in ")] == ["in b", "in a", "in relu"]
+    assert not [line for line in lines if "include" in line or "Layout" in line]  # common.cuh stands before every file
     text = sources.line_marker("kernels/relu.cu") + "\n" + "\n".join(lines)
     assert kernel_source.position(text, text.index("in a")) == ("kernels/a.cuh", 2)
     assert kernel_source.position(text, text.index("in b")) == ("kernels/b.cuh", 1)

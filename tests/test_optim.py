@@ -1,5 +1,6 @@
 """Optimisers against PyTorch and written-out loops; blocks, threads, memory; state; schedules."""
 
+import contextlib
 import json
 import math
 import tracemalloc
@@ -9,6 +10,7 @@ import pytest
 
 import minigrad
 from minigrad import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError, Tensor
+from minigrad.cudasim.settings import options as sim_options
 from minigrad.optim import SGD, Adam, AdamW, MultiStepLR, ReduceOnPlateau, StepLR, Warmup, WarmupCosine, optimizer
 from minigrad.tensor import wrap
 
@@ -220,6 +222,27 @@ def test_parameters_together_change_as_each_alone(device, kind, settings):
     for i, (a, b) in enumerate(zip(together, alone)):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=f"parameter {i}, {a.dtype} {a.shape}")
         assert a.version.value == b.version.value > 1
+
+
+@EVERY
+def test_weights_that_are_views_of_one_memory_change_one_after_the_other(device, kind, settings):
+    """As on the processor, also where a view has gaps, and where a weight is the gradient of another."""
+
+    def step(device):
+        a, b = parameters(device, [(40, 8), (40, 8)])
+        views = [a.detach(), a.detach()[1:], a.detach()[:, ::2], b]
+        for view in views[:-1]:
+            view.requires_grad = True
+        params = [a, *views]
+        give_gradients(params, 0)
+        b.grad = a.detach()
+        kind(params, **settings).step()
+        return [p.numpy() for p in params]
+
+    with sim_options(mode="check") if device.startswith("cudasim") else contextlib.nullcontext():
+        found = step(device)
+    for a, b in zip(found, step("textbook:0")):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 @EVERY

@@ -22,14 +22,15 @@ ROOT = PACKAGE.parent
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
     "errors arguments interrupts blas files memory casting tracing sources random device indexing engine parallel cpu "
-    "textbook cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
+    "textbook cublas cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
     "sources": "errors",
+    "cublas": "errors",
     "cuda_current": "",
-    "cuda_runtime": "errors cuda_current",
+    "cuda_runtime": "errors cublas cuda_current",
     "cudasim": "errors files sources device gpu",
     "profiler": "errors tracing device parallel engine",
     "debugging": "errors arguments tracing",
@@ -45,7 +46,7 @@ ALLOWED = {
 }
 # Folders that group modules: each module in them has a place of its own in the order.
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
-WINGS["gpu"] = {"sources", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
+WINGS["gpu"] = {"sources", "cublas", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
