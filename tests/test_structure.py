@@ -37,7 +37,7 @@ ALLOWED = {
     "gradcheck": "errors random device parallel grad_mode engine tensor",
     "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors arguments device parallel grad_mode engine tensor",
-    "checkpoint": "errors files device parallel engine tensor",
+    "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
     "occupancy": "",
