@@ -181,7 +181,7 @@ def killed_and_resumed(run, first, kills, random):
 
 
 @pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:0"])
-@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_kill_minus_9(folder, tmp_path, devices, kills):
     run, long = tmp_path / "r", ["--epochs", str(2 + kills // 3)]
     first = [*RUN, *long, "--data", folder, "--devices", devices, "--out", tmp_path, "--name", "r"]
