@@ -95,7 +95,7 @@ def minigrad_alexnet(
     state, x, target = start(batch)
     net = AlexNet(preset="trainable", devices=devices, dropout=dropout)
     net.load_state_dict(state)
-    images = Tensor(channels_last(x), device=devices[0])
+    images = Tensor(channels_last(x) if devices[0].startswith("cpu") else x, device=devices[0])
     optimizer = optim.SGD(net.parameters(), **SGD, **DECAY)
     learner = training(
         lambda: F.cross_entropy(net(images), target),

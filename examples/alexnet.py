@@ -13,7 +13,7 @@ docs/alexnet.md tells the presets apart, difference by difference, with sources.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
@@ -227,9 +227,14 @@ class AlexNet(nn.Module):
         """Name -> array, in the one-device grouped form: the columns' kernels one after the other."""
         return merged([column.state_dict() for column in self.columns])
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take weights in the one-device form; CheckpointError lists every name that does not fit."""
-        arrays = nn.fitting_state("AlexNet", self.state_dict(), state)
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> nn.LeftOut:
+        """Take weights in the one-device form; CheckpointError lists every name that does not fit.
+
+        strict=False: takes those that fit, and returns the names of the others.
+        """
+        own = self.state_dict()
+        fitting, left_out = nn.fitting_state("AlexNet", own, state, strict)
+        arrays = {**own, **fitting}
         for i, column in enumerate(self.columns):
             last = {name for name, _ in column.named_parameters() if name.startswith("fc8")}
             column.load_state_dict(
@@ -238,15 +243,35 @@ class AlexNet(nn.Module):
                     for name, _ in column.named_parameters()
                 }
             )
+        return left_out
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
-        """Weights and biases as two groups for an optimizer: the original code treats them differently."""
-        named = list(self.named_parameters())
-        weights = [p for name, p in named if name.endswith("weight")]
-        biases = [p for name, p in named if name.endswith("bias")]
+    def freeze(self, layers: Collection[str], frozen: bool = True) -> None:
+        """Leave these layers, "conv1" to "fc8", as they are in training, or train them again.
+
+        ArgumentError for a layer that there is not, and where none would be left to train.
+        """
+        parts = [(name.split(".")[-2], parameter) for name, parameter in self.named_parameters()]
+        unknown = set(layers) - {layer for layer, _ in parts}
+        if unknown:
+            raise ArgumentError(f"AlexNet.freeze: the layers are {', '.join(LAYERS)}, got {', '.join(sorted(unknown))}")
+        if frozen and not any(p.requires_grad for layer, p in parts if layer not in layers):
+            raise ArgumentError(f"AlexNet.freeze: {', '.join(layers)} are all that there is to train: leave one out")
+        for layer, parameter in parts:
+            if layer in layers:
+                parameter.requires_grad = not frozen
+
+    def parameter_groups(self, lr: float, weight_decay: float, apart: str = "") -> Iterator[dict[str, Any]]:
+        """Weights and biases as two groups for an optimizer: the original code treats them differently.
+
+        apart: a layer whose two are groups of their own, after the others.
+        """
         decay = weight_decay if self.preset.bias_decay else 0.0
-        yield {"params": weights, "lr": lr, "weight_decay": weight_decay}
-        yield {"params": biases, "lr": lr * self.preset.bias_lr, "weight_decay": decay}
+        for own in (False, True) if apart else (False,):
+            named = [(n, p) for n, p in self.named_parameters() if not apart or (n.split(".")[-2] == apart) == own]
+            weights = [p for name, p in named if name.endswith("weight")]
+            biases = [p for name, p in named if name.endswith("bias")]
+            yield {"params": weights, "lr": lr, "weight_decay": weight_decay}
+            yield {"params": biases, "lr": lr * self.preset.bias_lr, "weight_decay": decay}
 
 
 def merged(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

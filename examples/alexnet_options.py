@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import figures
-from alexnet import PRESETS
+from alexnet import LAYERS, PRESETS
 from command_line import OneLineParser, any_path, device_list, folder_name, positive
 
 from minigrad.errors import MinigradError
@@ -21,15 +21,21 @@ class Recipe:
     lr: float
     batch_size: int
     epochs: int
-    schedule: str  # "plateau": lr / 10 when the test error stops falling; "cosine": warm up, then fall to 0 as a cosine
+    schedule: str  # see SCHEDULES
     momentum: float = 0.9
     weight_decay: float = 0.0005
     dropout: float = 0.5
     colour_noise: float = 0.1  # standard deviation of the paper's PCA colour noise
+    accumulate: int = 1  # batches of a step
     fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
 
 
-PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="plateau")
+SCHEDULES = {
+    "paper": "lr / 10 when the test error stops falling (section 5)",
+    "original": "what the run behind the paper did, epoch by epoch",
+    "cosine": "warm up, then fall to 0 along a cosine",
+}
+PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="paper")
 RECIPES = {
     "paper": PAPER,
     "original": PAPER,
@@ -46,8 +52,21 @@ def recipe_for(options: argparse.Namespace) -> Recipe:
         recipe = replace(recipe, epochs=DEMO_EPOCHS)
     if options.tiny:
         recipe = replace(recipe, epochs=1, batch_size=16)
-    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs")}
+    said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule", "accumulate")}
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
+
+
+def layer_list(text: str) -> tuple[str, ...]:
+    """An argparse type: names of layers, and ranges of them, "conv1-conv5,fc6", in the order of the net."""
+    found: set[str] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        names = [first.strip(), (last or first).strip()]
+        if not set(names) <= set(LAYERS):
+            raise argparse.ArgumentTypeError(f"layers are {', '.join(LAYERS)}, and ranges conv1-conv5, got {text}")
+        begin, end = map(LAYERS.index, names)
+        found.update(LAYERS[begin : end + 1])
+    return tuple(layer for layer in LAYERS if layer in found)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -61,10 +80,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     number, whole = positive(float), positive(int)
     what = parser.add_argument_group("what to do (default: train)").add_mutually_exclusive_group()
-    what.add_argument("--evaluate", type=any_path, metavar="WEIGHTS", help="test saved weights with ten views")
     what.add_argument(
-        "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"), help="print the five likeliest classes of each image"
-    )
+        "--evaluate", type=any_path, nargs="+", metavar="WEIGHTS",
+        help="test saved weights with one view and with ten; those of several nets: each, and their average (Table 2)",
+    )  # fmt: skip
+    what.add_argument(
+        "--predict", nargs="+", metavar=("WEIGHTS", "IMAGE"),
+        help="print the five likeliest classes of each image; a folder stands for all images in it",
+    )  # fmt: skip
+    what.add_argument(
+        "--resume", type=any_path, metavar="RUN",
+        help="go on with a run that was stopped: its folder, or one of its checkpoints; its options hold, but for "
+        "those given here",
+    )  # fmt: skip
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", type=any_path, metavar="DIR",
@@ -97,7 +125,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learn.add_argument(
         "--batch-size", type=whole, metavar="N", help="images per step (default: 32; paper, original: 128)"
     )
+    learn.add_argument(
+        "--accumulate", type=whole, metavar="N", help="add up the gradients of N batches before each step (default: 1)"
+    )
     learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
+    learn.add_argument(
+        "--schedule", choices=tuple(SCHEDULES),
+        help="of the learning rate: " + "; ".join(f"{name}: {what}" for name, what in SCHEDULES.items())
+        + " (default: cosine; with --preset paper or original: paper)",
+    )  # fmt: skip
+    learn.add_argument(
+        "--init", type=any_path, metavar="WEIGHTS", help="begin with these weights; layers of other shapes begin anew"
+    )
+    learn.add_argument(
+        "--freeze", type=layer_list, default=(), metavar="LAYERS",
+        help="leave layers as they are: conv1-conv5, or conv1,conv2; mostly with --init",
+    )  # fmt: skip
     learn.add_argument(
         "--seed", type=positive(int, zero=True, most=2**63 - 1), default=0, metavar="N",
         help="of weights, dropout, order and crops (default: %(default)s)",
@@ -107,10 +150,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--out", type=any_path, default=Path("runs"), metavar="DIR", help="where runs go (default: %(default)s)"
     )
     out.add_argument("--name", type=folder_name, help="name of this run (default: numbered)")
+    out.add_argument(
+        "--checkpoint-minutes", type=number, default=10.0, metavar="M",
+        help="minutes between two checkpoints within an epoch (default: %(default)g)",
+    )  # fmt: skip
+    out.add_argument(
+        "--keep-checkpoints", type=whole, default=2, metavar="N",
+        help="checkpoints that stay, besides the best (default: %(default)s; one takes 0.5 GB)",
+    )  # fmt: skip
+    out.add_argument(
+        "--json", action="store_true", help="print what --evaluate and --predict found as JSON, and nothing else"
+    )
+    out.add_argument(
+        "--picture", type=any_path, metavar="FILE.png", help="draw the images of --predict with their likeliest classes"
+    )
     out.add_argument("--no-figures", action="store_true", help="draw nothing; matplotlib is not needed then")
     out.add_argument("--tiny", action="store_true", help="a few pictures, a few steps: does everything work?")
     options = parser.parse(arguments)
-    if not (options.no_figures or options.evaluate or options.predict):
+    for name, needed in (("json", options.evaluate or options.predict), ("picture", options.predict)):
+        if getattr(options, name) and not needed:
+            parser.error(f"--{name}: goes with {'--evaluate or --predict' if name == 'json' else '--predict'}")
+    if not (options.no_figures or options.evaluate or options.predict) or options.picture:
         try:
             figures.pyplot()
         except MinigradError as error:

@@ -33,11 +33,15 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {printable(message)} (--help lists the options)\n")
 
     def parse(self, arguments: list[str] | None) -> argparse.Namespace:
-        """The options, and in `given` those of them that are not the default."""
+        """The options, and in `given` those of them that stand on the command line."""
         options = self.parse_args(arguments)
-        values = vars(options).items()
-        options.given = {name: value for name, value in values if word(value) != word(self.get_default(name))}
+        unsaid = dict.fromkeys(vars(options), _UNSAID)  # what argparse does not find it does not set
+        said = vars(self.parse_args(arguments, argparse.Namespace(**unsaid)))
+        options.given = {name: getattr(options, name) for name, value in said.items() if value is not _UNSAID}
         return options
+
+
+_UNSAID = object()
 
 
 def word(value: Any) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+KEEP = getattr(signal, "SIGUSR1", None)  # asks for a checkpoint, and ends nothing
 PATIENCE = 4  # signals after which the program ends, whatever it is doing
 SWALLOWED = 0.02  # seconds until a signal is raised again that came where nothing can be raised
 
@@ -40,7 +41,7 @@ class _State:
     """Of the process, as signals are: the first signal, how many there were, and whether it was raised."""
 
     number = count = 0
-    raised = inside = False
+    raised = inside = keep = False
 
 
 def begin() -> None:
@@ -59,6 +60,8 @@ def begin() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # else nohup or the shell of a background job ignores it
             signal.signal(number, _leave)
+    if KEEP is not None:
+        signal.signal(KEEP, _keep)
     atexit.register(_all_done)
 
 
@@ -103,6 +106,12 @@ def received() -> int:
     return _State.number
 
 
+def asked_to_keep() -> bool:
+    """Whether SIGUSR1 has come since the last call."""
+    asked, _State.keep = _State.keep, False
+    return asked
+
+
 def raise_again() -> None:
     """Raise Interrupted where a signal has come within interruptible(): for those who catch errors of libraries.
 
@@ -111,6 +120,10 @@ def raise_again() -> None:
     """
     if _State.inside and _State.number:
         raise Interrupted(_State.number)
+
+
+def _keep(number: int, frame: Any) -> None:
+    _State.keep = True
 
 
 def _leave(number: int, frame: Any) -> None:

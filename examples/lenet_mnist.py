@@ -32,7 +32,8 @@ from drawn_digits import drawn_digits
 from lenet import VARIANTS, LeNet5
 from progress import progress
 from run_folder import Run
-from training import Scores, check_before_saving, evaluate, log_probabilities, rivals, train_epoch
+from scoring import Scores, evaluate, log_probabilities, rivals
+from training import check_before_saving, train_epoch
 
 import minigrad
 from minigrad import Tensor, checkpoint, optim

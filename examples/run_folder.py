@@ -7,10 +7,12 @@ import io
 import json
 import math
 import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from progress import warn
 
 from minigrad.base import files
 from minigrad.base.interrupts import hold
-from minigrad.errors import CheckpointError, MinigradError, printable
+from minigrad.errors import ArgumentError, CheckpointError, MinigradError, printable
 
 FILES = ("config.json", "log.csv", "metrics.json", "preparation.npz", "weights.safetensors")  # besides pictures
+LOCK = "lock"  # held while a process trains there
 
 
 class TrainingError(MinigradError):
@@ -83,6 +86,19 @@ class Log:
             self.whole = False
             warn(f"{self.path} cannot be written ({cause(error)}): going on; its rows are kept for the next try")
 
+    def go_on(self, count: int) -> None:
+        """Take up the first `count` rows that an earlier process has written; what it wrote after them goes."""
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))[:count]
+            self.rows = [{k: _value(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+        except (OSError, ValueError, csv.Error) as error:
+            warn(f"{self.path} cannot be read ({cause(error)}): it begins anew")
+        if len(self.rows) < count:
+            warn(f"{self.path} lacks {count - len(self.rows)} of its {count} rows: going on without them")
+        self.whole = False
+        self.catch_up()
+
     def catch_up(self) -> None:
         """Write the file anew where it is gone or lacks rows; `whole` tells whether it could be."""
         with suppress(OSError):
@@ -101,12 +117,24 @@ class Log:
         """Images and seconds of all training steps, images/s, and the share of the time spent waiting for data."""
         images, data, compute = (float(self.column("train", name).sum()) for name in ("images", "data_s", "compute_s"))
         seconds = data + compute
-        share = data / seconds
-        return {"images": int(images), "seconds": seconds, "images_per_s": images / seconds, "waiting_for_data": share}
+        speed, share = (images / seconds, data / seconds) if seconds else (math.nan, math.nan)  # no row was saved
+        return {"images": int(images), "seconds": seconds, "images_per_s": speed, "waiting_for_data": share}
 
     def steps(self) -> int:
         """How many training steps there were."""
         return sum(row["split"] == "train" for row in self.rows)
+
+
+def _finite(value: Any) -> Any:
+    """None for nan and inf, which JSON does not know."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:
@@ -125,12 +153,14 @@ class Run:
     tries again; the net goes to the system's folder for temporary files in the end.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.log = path, Log(path / "log.csv")
+    def __init__(self, path: Path, new: bool = True):
+        self.path, self.log, self.new = path, Log(path / "log.csv"), new
         self.save: Callable[[Path], None] | None = None
+        self.checkpoint: Callable[[], None] | None = None  # keeps the training, so that it can go on
         self.missing: dict[str, str] = {}  # what could not be written: name -> why
         self._texts: dict[str, str] = {}
-        self._metrics: dict[str, dict[str, Any]] = {}
+        self.metrics: dict[str, dict[str, Any]] = {}  # what metrics.json holds
+        self._lock = ExitStack()
         self._kept_at = 0  # steps after which the net was last saved
         self.planned = 0  # steps in all
 
@@ -146,14 +176,14 @@ class Run:
             self.missing[name] = cause(error)
             warn(f"{self.path / name} cannot be written ({cause(error)}): going on, to try again later")
 
-    def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int) -> None:
-        """Enter the scores of a test in metrics.json, in place of that test's earlier ones."""
-        self.enter(test, {**scores._asdict(), "views": views, "epoch": epoch, "step": step})
+    def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int, classes: Sequence[str] = ()) -> None:
+        """Enter the scores of a test in metrics.json, in place of that test's earlier ones; classes: their names."""
+        self.enter(test, {**scores.facts(classes), "views": views, "epoch": epoch, "step": step})
 
     def enter(self, name: str, numbers: dict[str, Any]) -> None:
         """Enter numbers under that name in metrics.json."""
-        self._metrics[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}  # JSON knows no NaN
-        self.write("metrics.json", json.dumps(self._metrics, indent=2) + "\n")
+        self.metrics[name] = {k: _finite(v) for k, v in numbers.items()}
+        self.write("metrics.json", json.dumps(self.metrics, indent=2) + "\n")
 
     # ---------------------------------------------------------------- the net
 
@@ -183,6 +213,8 @@ class Run:
 
     def _save(self) -> None:
         assert self.save is not None
+        if self.checkpoint is not None:
+            self.checkpoint()
         if self._kept_at < self.log.steps():
             self.save(self.path)
             self._kept_at = self.log.steps()
@@ -215,19 +247,34 @@ class Run:
     # ---------------------------------------------------------------- the end
 
     def __enter__(self) -> Run:
+        about = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        try:
+            self._lock.enter_context(files.holding(self.path / LOCK, about))
+        except files.HeldError as error:
+            raise ArgumentError(
+                f"{printable(self.path)} is in use: {printable(error.holder)} trains there, and holds its file {LOCK}: "
+                "wait until that has ended, or end it"
+            ) from None
+        except OSError as error:
+            warn(f"{self.path / LOCK} cannot be written ({cause(error)}): nothing keeps a second process out")
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            return
+        with self._lock:
+            if error is not None:
+                self._left(error)
+
+    def _left(self, error: BaseException) -> None:
+        """Keep what there is to keep where an error or a signal ends the run."""
         with hold(finish=True):
             steps = self.log.steps()
-            if steps == 0:
+            if steps == 0 and self.new:
                 self._remove()
                 say("Stopped before the first step: there is no net to keep.")
                 return
             # After a TrainingError the weights are those that gave nan or inf: the last epoch's are better.
-            if self._kept_at < steps and not isinstance(error, TrainingError | IncompleteRunError):
+            lost = self.save is None or isinstance(error, TrainingError | IncompleteRunError)
+            if self._kept_at < steps and not lost:
                 say(f"Stopped after {steps} of {self.planned} steps: keeping the net as it is.")
                 try:
                     self.keep(last=True)
@@ -239,6 +286,7 @@ class Run:
     def _remove(self) -> None:
         """Remove the folder: nothing was learned, and it would only occupy its name."""
         with suppress(OSError):
-            for name in self._texts:
+            for name in (*self._texts, LOCK):
                 (self.path / name).unlink(missing_ok=True)  # the signal may have come before it was written
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
             self.path.rmdir()

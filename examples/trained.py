@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as brief
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from alexnet import PRESETS, AlexNet
 from progress import progress
-from training import Scores, check_before_saving, evaluate, log_probabilities
+from scoring import Answered, Scores, answered, log_probabilities, tally
+from training import check_before_saving
 
 import minigrad
 from minigrad import checkpoint
@@ -71,7 +72,13 @@ class Trained:
     # ---------------------------------------------------------------- what it says of images
 
     def test(self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
-        """Scores on a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone.
+        """Scores on a folder; see answers."""
+        return tally(self.answers(images, workers, report, ten, step))
+
+    def answers(
+        self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None
+    ) -> Iterator[Answered]:
+        """What it says of a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone.
 
         TrainingError where the net answers nan or inf; it names the files, and the `step` of training, where given.
         """
@@ -79,7 +86,7 @@ class Trained:
         loader = self.loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
         title = f"testing with {'ten views' if ten else 'one view'}"
         with progress(len(loader), title, "batches") as bar:
-            return evaluate(self.model, loader, self.device, bar, names=images.paths, step=step)
+            yield from answered(self.model, loader, self.device, bar, images.paths, step)
 
     def log_probabilities(self, image: np.ndarray, name: Any = "the image") -> np.ndarray:
         """Logarithm of the softmax, ten views averaged, float64 (classes,), of a prepared image uint8 (256, 256, 3).
@@ -123,10 +130,11 @@ class Trained:
         checkpoint.save(run / WEIGHTS, state, facts)
 
     @classmethod
-    def restore(cls, path: Path, preset: str, devices: Sequence[str]) -> Trained:
+    def restore(cls, path: Path, preset: str, devices: Sequence[str], tell: Callable[[str], Any] = print) -> Trained:
         """What a weights file holds; `preset` counts where the file does not name one (weights from elsewhere).
 
-        CheckpointError, or DataError for the preparation beside it, where something in them cannot be used.
+        What it does without is told.  CheckpointError, or DataError for the preparation beside it, where something in
+        them cannot be used.
         """
         state, facts = checkpoint.load(path)
         where = printable(path)
@@ -160,7 +168,7 @@ class Trained:
                     f"it is {stats.mean_image.shape}: give the file that the weights' run made, or move this one away"
                 )
         else:
-            print(
+            tell(
                 f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image"
             )
             stats = ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0)

@@ -25,8 +25,8 @@ typedef TYPE T;  // what launch calls T=...; a macro T would break the templates
 // how often that is possible.
 //
 // A division of 64-bit numbers costs several times one of 32-bit numbers.  The compiler puts a test before each: where
-// both numbers have no more than 32 bits it divides those.  That still is some 20 instructions, as much as the rest of a
-// short kernel: where the host knows by what is divided, it prepares a Layout.
+// both numbers have no more than 32 bits it divides those.  That still is some 20 instructions, as much as the rest of
+// a short kernel: where the host knows by what is divided, it prepares a Layout.
 __device__ __forceinline__ long long global_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ long long global_threads() { return (long long)gridDim.x * blockDim.x; }
 
@@ -44,8 +44,8 @@ __device__ __forceinline__ Place place_of(long long i, int height, int width) {
 // ---------------------------------------------------------------- arrays with strides
 
 // Shapes and strides, in elements, of up to four arrays that are walked together; passed by value.  Axis 0 is the
-// innermost one, along which y's neighbours lie.  An array that is repeated along an axis (broadcast) has stride 0 there.
-// minigrad/gpu/layout.py packs it, with as few axes as can be.
+// innermost one, along which y's neighbours lie.  An array that is repeated along an axis (broadcast) has stride 0
+// there.  minigrad/gpu/layout.py packs it, with as few axes as can be.
 #define MAX_AXES 6
 struct Layout {
     long long size[MAX_AXES];
@@ -122,6 +122,8 @@ __device__ constexpr int lanes_of() {
     ((size = (int)sizeof(MORE) > size ? (int)sizeof(MORE) : size), ...);
     return 16 / size;
 }
+
+typedef Pack<REAL, lanes_of<REAL>()> Reals;
 
 // The pack of rule(x, ...) for each lane of the packs x, ...
 template <class Y, int LANES, class RULE, class... X>

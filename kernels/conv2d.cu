@@ -54,9 +54,9 @@ struct Steps {
     long long left;
 };
 
-// Either of them, read in one access of 16 bytes; member by member it would be three.
+// An Origin or a Step, read in one access of 16 bytes; member by member it would be three.
 template <class PLACE>
-__device__ __forceinline__ PLACE whole(const PLACE& place) {
+__device__ __forceinline__ PLACE in_one_access(const PLACE& place) {
     struct __align__(16) Words {
         int of[4];
     };
@@ -83,7 +83,7 @@ struct Product {
 struct Table {
     Origin origins[TILE_COLUMNS];
     Step steps[SPAN];
-    long long lefts[SPAN];
+    long long lefts[SPAN];  // along a row of left; -1: beyond the depth
 };
 
 // The factors of a product, as tile_product.cuh asks for them, in the tile at (first_row, first_column).  P is a
@@ -110,7 +110,7 @@ struct Factors {
 
     template <class LEFTS, class RIGHTS>
     __device__ void fetch(LEFTS& lefts, RIGHTS& rights, long long depth) {
-        if (done == SPAN) {
+        if (done == SPAN) {  // once for many tiles: the next steps, one by each thread
             int t = threadIdx.x;
             Steps steps = t < depth ? p.steps(end - depth + t) : Steps{{0, OUTSIDE, OUTSIDE}, -1};
             table.steps[t] = steps.right;
@@ -131,8 +131,8 @@ struct Factors {
         bool inside[Right::COUNT];
 #pragma unroll
         for (int i = 0; i < Right::COUNT; i++) {
-            Origin origin = whole(table.origins[Right::at(i)]);
-            Step step = whole(table.steps[done + Right::k(i)]);
+            Origin origin = in_one_access(table.origins[Right::at(i)]);
+            Step step = in_one_access(table.steps[done + Right::k(i)]);
             from[i] = origin.right + step.right;
             // One comparison tests both borders: as an unsigned number, a negative one is large.
             inside[i] = (unsigned)(origin.row + step.row) < height & (unsigned)(origin.col + step.col) < width;

@@ -2,9 +2,9 @@
 // element types of x and y.  For assign and fill of minigrad/gpu/arrays.py, and so for the ops astype, concat, copy,
 // pad and shape.
 
-// Conversion by the rule of minigrad/base/casting.py.  C++ leaves it open what (unsigned char)-1.0f is, and cards take the
-// nearest number that fits; so a float becomes an integer in two steps, each of them defined: without its fraction and
-// modulo 2^64 it is a long long, and the last bits of that are the result.
+// Conversion by the rule of minigrad/base/casting.py.  C++ leaves it open what (unsigned char)-1.0f is, and cards take
+// the nearest number that fits; so a float becomes an integer in two steps, each of them defined: without its fraction
+// and modulo 2^64 it is a long long, and the last bits of that are the result.
 template <class REAL_NUMBER>
 __device__ __forceinline__ long long whole(REAL_NUMBER x) {
     const REAL_NUMBER half = (REAL_NUMBER)9223372036854775808.0;  // 2^63

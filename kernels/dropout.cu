@@ -60,11 +60,10 @@ extern "C" __global__ void dropout(const REAL* __restrict__ x, REAL* __restrict_
                                    unsigned long long dropped, REAL scale) {
     __shared__ Word words[4 * ROW];
     constexpr int LANES = lanes_of<REAL>();
-    typedef Pack<REAL, LANES> Reals;
     if (threadIdx.x < BLOCKS)  // NumPy counts before it draws
         philox(key, counter + (Word)blockIdx.x * BLOCKS + threadIdx.x + 1, words + threadIdx.x);
     __syncthreads();
-    // Only a chunk of a batch has a skip: what lies at a multiple of 16 bytes is then in the middle of a thread's share.
+    // Only a chunk of a batch has a skip: packs of x then lie across those of two threads.
     bool packed = skip == 0 && ((unsigned long long)x | (unsigned long long)y) % sizeof(Reals) == 0;
     // A product: where x is NaN or infinite, 0 times it is NaN, as on the CPU.
     auto masked = [=](REAL x, Word bits) { return x * (bits >= dropped ? scale : REAL(0)); };

@@ -144,8 +144,11 @@ __device__ __forceinline__ void multiply_rows(SUM (&sums)[ROWS], const T (*span)
     }
 }
 
-// 4 blocks at a time: without the number the compiler makes room for 5, and spills sums of 8 bytes.
-extern "C" __global__ __launch_bounds__(THREADS, 4) void gemm_skinny_k(
+// Blocks at a time on a multiprocessor, for gemm_skinny_k; 0 leaves it to the compiler.  It makes room for 5, but sums of
+// 8 bytes would then spill.
+constexpr int FEW_ROWS_RESIDENT = sizeof(SUM) == 4 ? 0 : 4;
+
+extern "C" __global__ __launch_bounds__(THREADS, FEW_ROWS_RESIDENT) void gemm_skinny_k(
     T* __restrict__ c, const T* __restrict__ a, const T* __restrict__ b, const T* __restrict__ bias, int bias_along,
     const __grid_constant__ Product p, Layout batch) {
     __shared__ T span[ROWS][SPAN];

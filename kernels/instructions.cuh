@@ -89,9 +89,9 @@ __device__ __forceinline__ float tf32(float x) {
 // d += a b.  All 32 lanes of the warp must call it, together.  The factors must have been rounded by tf32(): a card
 // does not look at their last 13 bits, which is as if it rounded towards zero.
 //
-// The products are exact, as 2 x 11 bits fit a float.  The emulator adds them to d in the order of k, each time rounding
-// to the nearest float.  In which order a card adds them, with how many bits and how rounded, NVIDIA does not say; it is
-// always the same.
+// The products are exact, as 2 x 11 bits fit a float.  The emulator adds them to d in the order of k, each time
+// rounding to the nearest float.  In which order a card adds them, with how many bits and how rounded, NVIDIA does not
+// say; it is always the same.
 __device__ __forceinline__ void multiply_add_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
 #ifdef CUDASIM
     cs_multiply_add_tf32(d, a, b);

@@ -131,7 +131,9 @@ extern "C" __global__ __launch_bounds__(PIXELS, 4) void lrn_backward(
                 squares.push(next_x.of[r] * next_x.of[r]);
                 Powers s = powers(k + alpha * squares.sum());
                 shares.push(next_dy.of[r] * s.minus_beta);
-                terms.push(shares.of[REACH] * near.of[REACH] * s.inverse);
+                // Where there is no channel j + r, x and dy are 0, but its power of s may be infinite.
+                bool inside = (unsigned)(j + r) < (unsigned)maps.channels;
+                terms.push(inside ? shares.of[REACH] * near.of[REACH] * s.inverse : REAL(0));
                 int i = j + r - REACH;
                 if (i >= spot.first && i < spot.stop) *dx = shares.of[0] - 2 * alpha * beta * terms.sum() * near.of[0];
             }
@@ -160,8 +162,9 @@ extern "C" __global__ void lrn_wide_forward(const REAL* __restrict__ x, REAL* __
         REAL x_j = channel_0[(long long)j * maps.area];
         sum += x_j * x_j;
     }
-    s[e] = k + alpha * sum;
-    with_powers(beta, [&](auto powers) { y[e] = x[e] * powers(k + alpha * sum).minus_beta; });
+    REAL s_e = k + alpha * sum;
+    s[e] = s_e;
+    with_powers(beta, [&](auto powers) { y[e] = x[e] * powers(s_e).minus_beta; });
 }
 
 extern "C" __global__ void lrn_wide_backward(const REAL* __restrict__ x, const REAL* __restrict__ s,
@@ -176,7 +179,7 @@ extern "C" __global__ void lrn_wide_backward(const REAL* __restrict__ x, const R
         for (int j = max(i - reach, 0); j <= last; j++) {
             long long at = channel_0 + (long long)j * maps.area;
             Powers s_j = powers(s[at]);
-            total += dy[at] * x[at] * s_j.minus_beta * s_j.inverse;
+            total += dy[at] * s_j.minus_beta * x[at] * s_j.inverse;
         }
         dx[e] = dy[e] * powers(s[e]).minus_beta - 2 * alpha * beta * total * x[e];
     });

@@ -130,7 +130,7 @@ extern "C" __global__ __launch_bounds__(TILE * ROWS, 2) void lrn_within_map_back
     with_powers(beta, [&](auto powers) {
         auto term = [&](int i) {  // dy * y / s
             Powers s_i = powers(s[i]);
-            return dy[i] * x[i] * s_i.minus_beta * s_i.inverse;
+            return dy[i] * s_i.minus_beta * x[i] * s_i.inverse;
         };
         Totals total = window_sums(maps, tile, term, shared);
         for_own_pixels(maps, tile, [&](int i, int r) {
@@ -177,7 +177,7 @@ extern "C" __global__ void lrn_within_map_wide_backward(const REAL* __restrict__
     with_powers(beta, [&](auto powers) {
         REAL total = wide_sum(maps, e, reach, [&](long long i) {
             Powers s_i = powers(s[i]);
-            return dy[i] * x[i] * s_i.minus_beta * s_i.inverse;
+            return dy[i] * s_i.minus_beta * x[i] * s_i.inverse;
         });
         dx[e] = dy[e] * powers(s[e]).minus_beta - 2 * alpha * beta * total * x[e];
     });

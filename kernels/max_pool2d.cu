@@ -9,9 +9,10 @@
 // Backward: one thread per pixel of x asks the windows that see it, always in the same order, which of them it won.
 // (The other way round, each window would have to add its dy atomically, in an order that changes from run to run.)
 //
-// Windows of 3 x 3 pixels, AlexNet's, are written out, without loops: memory would wait for threads that have more than
-// some 200 instructions to do for an output, or 50 for a pixel (of float32, on a card with 10 instructions for a byte
-// that it moves), and the loops' tests and divisions are several times that.
+// Windows of 3 x 3 pixels, AlexNet's, are written out, without loops.  In the time that a large card takes to move a
+// byte it executes some 10 instructions of a thread: 200 for an output with its window, 50 for a pixel and its
+// gradient, in float32.  With more, memory waits for the threads; and loops take several times as many, for tests and
+// divisions.
 //
 // TAP: an unsigned integer type that can hold the number of any tap.  What a thread must know of the place of its
 // output (pixel, cell) is in a Layout, whose divisions are as fast as the sizes allow (common.cuh);

@@ -1,17 +1,15 @@
 // What a card can do at most, for the rooflines of minigrad/hardware_check: how many bytes a second it moves, and how
 // many additions and multiplications a second it makes.
 
-// y = x, 16 bytes at a time: neighbouring threads move neighbouring pieces.  n: the number of pieces.
-extern "C" __global__ void copy_pieces(REAL* __restrict__ y, const REAL* __restrict__ x, long long n) {
-    struct alignas(16) Piece {
-        REAL values[16 / sizeof(REAL)];
-    };
+// y = x, a pack of 16 bytes for each thread; neighbouring threads move neighbouring packs.  n: the number of packs.
+extern "C" __global__ void copy_packs(REAL* __restrict__ y, const REAL* __restrict__ x, long long n) {
     long long i = global_thread();
-    if (i < n) ((Piece*)y)[i] = ((const Piece*)x)[i];
+    if (i < n) ((Reals*)y)[i] = ((const Reals*)x)[i];
 }
 
-// `rounds` times CHAINS multiplications and additions in registers.  One waits for the one before it in its chain; there
-// are so many chains that the arithmetic units never do.  What comes out is written so that none of it may be left out:
+// `rounds` times CHAINS multiplications and additions in registers.  One waits for the one before it in its chain;
+// there are so many chains that the arithmetic units never do.  What comes out is written so that none of it may be
+// left out:
 //
 //     y = sum over chains of v_rounds,   v_(t+1) = a v_t + b,   v_0 = chain
 #define CHAINS 8

@@ -3,7 +3,7 @@
 //
 //     y[k] = x[rows[k]]               take_rows
 //     x[rows[k]] = y[picks[k]]        put_rows: no row is named twice
-//     dx[r] = sum of dy[k] with rows[k] = r
+//     dx[r] = sum of dy[k] with rows[k] = r    take_rows_backward
 //
 // One thread moves one element of a row: threads next to each other, elements next to each other.  Numbers and
 // places are 64 bits: a tensor may have more than 2^31 elements.
@@ -28,9 +28,10 @@ extern "C" __global__ void put_rows(T* __restrict__ x, const T* __restrict__ y, 
 
 // rows: each row that was taken, once.  Row rows[k] was taken by picks[first[k]], ..., picks[first[k + 1] - 1], and it
 // is one thread that adds these up, in that order: no atomics, the same bits every time.
-extern "C" __global__ void sum_rows(T* __restrict__ dx, const T* __restrict__ dy, const long long* __restrict__ rows,
-                                    const long long* __restrict__ first, const long long* __restrict__ picks,
-                                    long long length, long long n) {
+extern "C" __global__ void take_rows_backward(T* __restrict__ dx, const T* __restrict__ dy,
+                                              const long long* __restrict__ rows,
+                                              const long long* __restrict__ first,
+                                              const long long* __restrict__ picks, long long length, long long n) {
     long long i = global_thread();
     if (i < n) {
         long long k = i / length, at = i - k * length;

@@ -20,7 +20,7 @@
 
 #define SIDE 16         // threads along each side of a block
 #define THREADS 256     // of a block
-#define DEPTH_BYTES 64  // DEPTH of the k are so many bytes
+#define DEPTH_BYTES 64  // of a tile along k: DEPTH is 16 floats, or 8 doubles
 #define NEAR 8          // so many threads side by side copy numbers that lie side by side along k
 
 // Blocks at a time on a multiprocessor, for __launch_bounds__: two leave a thread 128 registers, which sums of 8 bytes
@@ -83,9 +83,10 @@ struct Sums {
     static constexpr int PAD = 16 / sizeof(T);
     SUM of[R][C];
 
-    // The thread's place in the block.  A warp is 4 x 8 threads, not 2 x 16: it reads fewer numbers for as many
-    // products.  Threads side by side read the same b, and have rows that are 4 apart: what they write to as many lines
-    // then lies in different banks.
+    // The thread's place among the SIDE x SIDE of the block.  A warp is 4 x 8 of them, not 2 x 16: it reads fewer
+    // numbers for as many products.  Threads 2i and 2i + 1 are a pair, which reads the same b; a warp has two pairs
+    // down and 8 across.  The rows of a pair are 4 apart, STEP runs: what its threads write to as many lines then lies
+    // in different banks.
     static constexpr int STEP = 4 / Runs<T, R>::LENGTH;
     static __device__ int down() {
         int pair = threadIdx.x / (2 * WARP) * 2 + threadIdx.x % WARP / 16;

@@ -6,9 +6,9 @@
 // k at a time, for each 16 of its rows and each 8 of its columns.
 //
 // Which of the rows are the first 8 of a product and which the last 8, and in which order it takes the k, is free, if
-// all keep to it.  Here a lane has two rows side by side, which are one access of 8 bytes, and two k.  Lines of a tile
-// are 4 words longer than a multiple of 16, so every second line begins 8 banks further: what a warp reads at once, from
-// 4 lines 8 numbers or 8 pairs of them, is in different banks.
+// all keep to it.  Here a lane has two rows side by side, which are one access of 8 bytes, and two k side by side.  So
+// what a warp reads at once lies in every second of 8 lines of a tile, [k]: 8 numbers of each, or 8 pairs.  Lines are 4
+// words longer than a multiple of 16, every second one begins 8 banks further, and all of it is in different banks.
 struct MatrixUnits {
     static constexpr int PAD = 4;
     static constexpr int DOWN = TILE_ROWS % 32 == 0 ? 2 : 1, ACROSS = THREADS / WARP / DOWN;  // warps

@@ -1,5 +1,5 @@
-// How the optimisers (sgd.cu, adam.cu) walk over all weights of a net in one launch: a launch costs the host as much time
-// as a bias of 4096 numbers costs the card.
+// How the optimisers (sgd.cu, adam.cu) change all weights of a net in one launch.  A launch for each would cost the
+// host more time than most of them, biases above all, cost the card.
 
 // A parameter `const __grid_constant__ Arrays<REAL> w` takes up to MANY arrays; Python's launch is given a list.
 #define MANY 32
@@ -28,25 +28,23 @@ __device__ __forceinline__ Work work_of(const Lengths& lengths) {
             (long long)(lengths.end[which] - first) * blockDim.x};
 }
 
-typedef Pack<REAL, lanes_of<REAL>()> Reals;
-
-// rule(value, g[i]) for every i, where value[k] is changed[k][i]: a weight and its state, and its gradient.  All are read
-// and written once.  By 16 bytes if all arrays begin at a multiple of 16 bytes; what then remains at the end, or else
-// everything, one by one.
+// rule(value, g[i]) for every i, where value[k] is changed[k][i]: a weight and its state, and its gradient.  All are
+// read and written once.  By 16 bytes if all arrays begin at a multiple of 16 bytes; what then remains at the end, or
+// else everything, one by one.
 template <int COUNT, class Rule>
 __device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL* g, const Work& work,
                                        const Rule& rule) {
-    constexpr int lanes = lanes_of<REAL>();
+    constexpr int LANES = lanes_of<REAL>();
     unsigned long long address = (unsigned long long)g;
 #pragma unroll
     for (int k = 0; k < COUNT; k++) address |= (unsigned long long)changed[k];
-    long long packs = address % 16 == 0 ? work.n / lanes : 0, i = work.i;
+    long long packs = address % 16 == 0 ? work.n / LANES : 0, i = work.i;
     if (i < packs) {
         Reals pack[COUNT], gradient = ((const Reals*)g)[i];
 #pragma unroll
         for (int k = 0; k < COUNT; k++) pack[k] = ((const Reals*)changed[k])[i];
 #pragma unroll
-        for (int lane = 0; lane < lanes; lane++) {
+        for (int lane = 0; lane < LANES; lane++) {
             REAL value[COUNT];
             for (int k = 0; k < COUNT; k++) value[k] = pack[k].lane[lane];
             rule(value, gradient.lane[lane]);
@@ -55,7 +53,7 @@ __device__ __forceinline__ void update(REAL* const (&changed)[COUNT], const REAL
 #pragma unroll
         for (int k = 0; k < COUNT; k++) ((Reals*)changed[k])[i] = pack[k];
     }
-    for (i += packs * lanes; i < work.n; i += work.threads) {
+    for (i += packs * LANES; i < work.n; i += work.threads) {
         REAL value[COUNT];
         for (int k = 0; k < COUNT; k++) value[k] = changed[k][i];
         rule(value, g[i]);

@@ -15,7 +15,7 @@ docs/architecture.md has it in full.
 # (Modules that are imported later find theirs in sys.modules and leave the attribute alone.)
 from . import checkpoint, functional, nn, optim
 from .base.grad_mode import is_grad_enabled, no_grad
-from .base.random import initial_seed, manual_seed
+from .base.random import get_rng_state, initial_seed, manual_seed, set_rng_state
 from .cudasim.device import CudaSim
 from .device import Device, default_device, default_devices, device, set_default_devices
 from .errors import (
@@ -78,6 +78,7 @@ __all__ = [
     "from_numpy",
     "functional",
     "gemm_in_use",
+    "get_rng_state",
     "gradcheck",
     "init",
     "in_chunks",
@@ -98,6 +99,7 @@ __all__ = [
     "set_gemm",
     "set_num_threads",
     "set_pool_limit",
+    "set_rng_state",
     "split",
     "tf32_allowed",
     "whole_batches",

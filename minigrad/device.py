@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import ModuleType
@@ -170,9 +171,15 @@ def device(spec: DeviceLike) -> Device:
         )
     kind, index = match[1], int(match[2] or 0)
     name = f"{kind}:{index}"
-    if name not in _devices:
-        _devices.setdefault(name, KINDS[kind](index))  # one step: two threads get the same object
+    with _naming:  # two threads get the same object, and the device one generator
+        if name not in _devices:
+            _devices[name] = KINDS[kind](index)
     return _devices[name]
+
+
+_naming = threading.RLock()
+if hasattr(os, "register_at_fork"):  # if forked while another thread names a device, a child would wait for ever
+    os.register_at_fork(before=_naming.acquire, after_in_parent=_naming.release, after_in_child=_naming.release)
 
 
 def default_devices() -> tuple[Device, ...]:

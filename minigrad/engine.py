@@ -94,9 +94,9 @@ class Function:
 
     def watch(self, inputs: Sequence[Any], output: Any) -> None:
         """Note the version of each input or output array that forward kept, in whole or as a view."""
-        watched, device = [], self.device
+        watched, device, array_type = [], self.device, self.device.array_type
         for value in vars(self).values():
-            if isinstance(value, device.array_type):
+            if isinstance(value, array_type):
                 for position, tensor in enumerate((*inputs, output)):
                     if device.shares(value, tensor.data):
                         watched.append((tensor.version, tensor.version.value, position, tensor.data.shape))

@@ -652,6 +652,31 @@ BUGS = [
     y[i] += s[t];""",
     ),
     Bug(
+        "a thread changes what it copies before the wait",
+        "copy",
+        "RACE",
+        """
+    __shared__ float s[64];
+    y[i] = x[i];
+    copy_async<4>(&s[t], &y[i], true);
+    copy_async_commit();
+    @@copy_async_wait<0>();@
+    y[i] = x[i] + 1;
+    copy_async_wait<0>();
+    y[i] += s[t];""",
+    ),
+    Bug(
+        "a copy from nowhere",
+        "copy",
+        "OOB-GLOBAL",
+        """
+    __shared__ float s[64];
+    copy_async<4>(&s[t], (const float*)0, @true@false@);
+    copy_async_commit();
+    copy_async_wait<0>();
+    y[i] = s[t];""",
+    ),
+    Bug(
         "a copy from an odd place",
         "copy",
         "MISALIGNED",

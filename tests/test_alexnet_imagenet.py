@@ -89,7 +89,7 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert "31 training and 9 test images of 3 classes" in out
     (result,) = out_folder.iterdir()
     assert {path.name for path in result.iterdir()} == {
-        "config.json", "log.csv", "metrics.json", "weights.safetensors", "preparation.npz", *PICTURES
+        "config.json", "log.csv", "metrics.json", "weights.safetensors", "preparation.npz", "checkpoints", *PICTURES
     }  # fmt: skip
     for name in PICTURES:
         picture = np.asarray(Image.open(result / name).convert("L"))
@@ -213,7 +213,8 @@ def test_an_interrupted_run_keeps_its_weights(folder, tmp_path, capsys, monkeypa
     assert done == code and f"interrupted ({name})" in err
     assert "Stopped after 2 of 10 steps: keeping the net" in out and "Ten views" not in out
     left = {path.name for path in (tmp_path / "mine").iterdir()}
-    assert left == {"config.json", "log.csv", "weights.safetensors", "preparation.npz"}, "nothing is drawn any more"
+    whole = {"config.json", "log.csv", "weights.safetensors", "preparation.npz", "checkpoints"}
+    assert left == whole, "nothing is drawn any more"
     done, out, err = run(capsys, "--data", folder, "--evaluate", tmp_path / "mine" / "weights.safetensors")
     assert done == 0, err
 
@@ -265,7 +266,7 @@ def test_a_net_that_has_diverged_gets_no_score_and_is_not_saved(folder, tmp_path
     assert code == 1 and "after step 1 the net answers nan or inf for 9 of the 9 images" in err, err
     assert str(folder / "val" / "ape" / "a.JPEG") in err and "lower --lr" in err
     assert "Ten views" not in out and "top-1" not in out
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["config.json", "log.csv"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["checkpoints", "config.json", "log.csv"]
 
 
 @OVERFLOW
@@ -437,12 +438,11 @@ def test_what_to_try_next_can_be_typed(folder, tmp_path, capsys, monkeypatch, na
     assert evaluate == ["--devices", "cpu:1,cpu:0", "--evaluate", weights]
     assert predict == ["--devices", "cpu:1,cpu:0", "--predict", weights]
     kept = ["--data", name, "--preset", "paper", "--lr", "0.001", "--out", f"./-{name}", "--no-figures"]
-    assert longer == [*kept[:4], "--devices", "cpu:1,cpu:0", *kept[4:], "--epochs", "4"]
+    assert longer == ["--resume", f"./-{name}/{name}", "--epochs", "4"]
     assert one == [*kept[:4], "--steps", "1", *kept[4:], "--devices", "cpu:1"]
-    for line in (longer, one):
-        options = alexnet_imagenet.parse(line)
-        assert options.data == Path(name) and options.out == Path(f"-{name}") and options.preset == "paper"
-    for line in (evaluate, [*predict, tmp_path / name / "val" / "cat" / "a.JPEG"]):
+    options = alexnet_imagenet.parse(one)
+    assert options.data == Path(name) and options.out == Path(f"-{name}") and options.preset == "paper"
+    for line in (longer, evaluate, [*predict, tmp_path / name / "val" / "cat" / "a.JPEG"]):
         code, out, err = run(capsys, *line)
         assert code == 0, err
 

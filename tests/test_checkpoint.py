@@ -111,7 +111,7 @@ def fail(*args, **kwargs):
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch, where, broken):
     path = tmp_path / "a"
     checkpoint.save(path, arrays(), {"epoch": 1})
-    monkeypatch.setattr(f"minigrad.checkpoint.{where}", broken, raising=False)
+    monkeypatch.setattr(f"minigrad.checkpoint.weights.{where}", broken, raising=False)
     with pytest.raises(CheckpointError, match="checkpoint: cannot write .*a: disk full"):
         checkpoint.save(path, {"weight": np.zeros(3)}, {"epoch": 2})
     monkeypatch.undo()
@@ -401,7 +401,7 @@ def test_what_is_too_large(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="its header would have 100000001 bytes"):
         checkpoint.load(tmp_path / "a")
     with monkeypatch.context() as smaller:
-        smaller.setattr(checkpoint, "_LONGEST_HEADER", 1000)
+        smaller.setattr(checkpoint.weights, "_LONGEST_HEADER", 1000)
         with pytest.raises(CheckpointError, match="names and metadata of 10.. bytes, at most 1000 fit"):
             checkpoint.save(tmp_path / "b", {}, {"x": "y" * 950})
 

@@ -741,6 +741,7 @@ def test_any_card_may_be_listed():
         ("0,", "MINIGRAD_CUDA='0,': the card of cuda:1 must be a number, got ''"),
         ("0,x", "the card of cuda:1 must be a number, got 'x'"),
         ("-1", "the card of cuda:0 must be a number, got '-1'"),
+        ("9" * 5000, "the card of cuda:0 must be a number, got '999"),
         ("0,1.0", "the card of cuda:1 must be a number, got '1.0'"),
         ("0,2,5", r"cuda:2: MINIGRAD_CUDA=0,2,5: there is no card 2 for cuda:1: the driver sees 2 card\(s\).*unset it"),
         ("1,1", r"cuda:2: MINIGRAD_CUDA=1,1 has the cards of 2 device\(s\).*list a card for each device that is used"),

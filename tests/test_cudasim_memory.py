@@ -34,6 +34,13 @@ def test_there_and_back(sim, values):
     assert back.dtype == values.dtype and type(back) is np.ndarray
 
 
+def test_views_of_nothing_go_to_the_host_in_check_mode(sim):
+    """An array without elements has no memory, and its slices begin behind that."""
+    with settings.options(mode="check"):
+        x = sim.upload(np.zeros((3, 0, 2)))
+        assert (x[1:].get().shape, x[..., ::-1].get().shape) == ((2, 0, 2), (3, 0, 2))
+
+
 def test_memory_order_is_kept(sim):
     values = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
     x = sim.upload(values)

@@ -1,5 +1,6 @@
 """Loader: the same batches whatever the workers do, errors that surface, threads that end, and the cache."""
 
+import json
 import threading
 import time
 import traceback
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minigrad import checkpoint
 from minigrad.data import (
     IMAGENET_PCA,
     CachedImages,
@@ -20,7 +22,7 @@ from minigrad.data import (
     UnreadableImageError,
     compute_stats,
 )
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, CheckpointError, DataError
 
 
 def pictures(n: int = 23, side: int = 12, channels: int = 3) -> ImageArray:
@@ -455,3 +457,34 @@ def test_the_threads_send_what_they_have_made(as_pictures, workers):
 
     with pytest.raises(MemoryError, match="the card is full"):
         list(Loader(pictures(10), 4, send=full, **options))
+
+
+def test_a_loader_goes_on_where_its_state_was_taken(tmp_path):
+    images = ImageArray(np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8), np.arange(10))
+
+    def loader(**changes):
+        return Loader(images, **{"batch_size": 3, "shuffle": True, "seed": 4, "workers": 0, **changes})
+
+    one, seen, states = loader(), [], [loader().state_dict()]
+    for _ in range(3):
+        for batch in one:
+            seen.append(batch.indices.tolist())
+            states.append(json.loads(json.dumps(one.state_dict())))
+    assert states[4]["position"] == [1, 0] and states[5]["position"] == [1, 1]
+    for done, state in enumerate(states[:-1]):
+        other, rest = loader(workers=2), []
+        for _ in other:  # somewhere else
+            break
+        other.load_state_dict(state)
+        assert other.state_dict() == state
+        while len(rest) + done < len(seen):
+            rest += [batch.indices.tolist() for batch in other]
+        assert rest == seen[done:], done
+    for changes in ({"seed": 5}, {"batch_size": 2}):
+        with pytest.raises(CheckpointError, match="Loader.load_state_dict: the state is of .*: make it as it was"):
+            loader(**changes).load_state_dict(states[3])
+    with pytest.raises(CheckpointError, match="expected what state_dict"):
+        loader().load_state_dict({"position": [0, 0]})
+    checkpoint.save_training(tmp_path / "t", loader=one)
+    checkpoint.load_training(tmp_path / "t", loader=other)
+    assert other.state_dict() == one.state_dict()

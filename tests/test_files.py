@@ -247,3 +247,43 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setattr("pwd.getpwuid", unknown)  # a container, run as a user it does not know
     with pytest.raises(OSError, match="no home folder"):
         files.cache_folder()
+
+
+# ---------------------------------------------------------------- second names, and locks
+
+
+def test_a_link_is_another_name_and_replaces_what_was_there(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    files.link(tmp_path / "a", tmp_path / "best")
+    files.link(tmp_path / "a", tmp_path / "best")  # rename(2) does nothing for two names of one file
+    assert os.path.samefile(tmp_path / "a", tmp_path / "best")
+    files.link(tmp_path / "b", tmp_path / "best")
+    assert (tmp_path / "best").read_text() == "b" and (tmp_path / "a").read_text() == "a"
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no hard links here")))
+    files.link(tmp_path / "a", tmp_path / "best")
+    assert (tmp_path / "best").read_text() == "a" and not os.path.samefile(tmp_path / "a", tmp_path / "best")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "best"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_a_lock_falls_with_its_holder(tmp_path):
+    code = (
+        "import sys, time\nfrom minigrad.base import files\n"
+        "with files.holding(sys.argv[1], 'the first'):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    path = tmp_path / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(files.HeldError, match="held by the first") as error, files.holding(path, "the second"):
+        pass
+    assert error.value.holder == "the first" and path.read_text() == "the first"
+    holder.kill()
+    holder.communicate()
+    assert path.exists()
+    with files.holding(path, "the second"):
+        assert path.read_text() == "the second"
+    assert not path.exists()
+    with pytest.raises(OSError):
+        with files.holding(tmp_path / "nowhere" / "lock", "x"):
+            pass

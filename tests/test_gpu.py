@@ -79,6 +79,9 @@ def test_launch_refuses_arguments(card):
         (2, -(2**63) - 1, "n = -9223372036854775809 does not fit int64"),
         (2, np.uint64(2**63), r"n = .*9223372036854775808.* does not fit int64"),
         (2, 1.5, "n = 1.5 does not fit int64"),
+        (2, np.float32(2**63), "n = .* does not fit int64"),
+        (2, np.nan, "n = nan does not fit int64"),
+        (2, -np.inf, "n = -inf does not fit int64"),
         (2, "24", "n must be a number, got '24'"),
         (2, np.zeros(1, np.int64), r"n must be a number, got ndarray \(1,\)"),
         (3, None, "value must be a number, got None"),
@@ -103,6 +106,7 @@ def test_launch_refuses_geometry_and_names(card):
         ((1, 1, 65536), "exceeds"),
         (-1, "grid must be an int or up to three ints >= 0, got -1"),
         (1.0, "grid must be"),
+        ([1], r"grid and block must be ints or tuples of ints, got \[1\], "),
         ((1, 1, 1, 1), "grid must be"),
     ]:
         with pytest.raises(KernelError, match=message):
@@ -748,9 +752,9 @@ def test_elements_beyond_2_to_the_31(large):
         where.arithmetic("subtract", x[:-1], y[1:], y[1:])
     assert values_of(where, y[-3:]).tolist() == [7, 7, 92]
     with last_blocks(8 * 1024):  # a warp for 1024 elements
-        from minigrad.ops._reduction import Rows
+        from minigrad.ops._reduction import rows_of
 
-        rows = Rows(where, x, (0,))
+        rows = rows_of(x, (0,))
         sums = where.empty(rows.pieces_shape, np.uint64)
         args = Strided(x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, 1
         rows.launch(where, "sum_rows", sums, *args, FROM=np.uint8, TO=np.uint64)

@@ -179,6 +179,19 @@ def test_wrong_arguments(wrong, capsys):
     assert "there are" in capsys.readouterr().err or "no op, and no kernel, is called so" in capsys.readouterr().err
 
 
+def test_only_an_older_file_of_results_makes_room(tmp_path, monkeypatch):
+    """A folder, and what is no file (/dev/null), keep their names."""
+    monkeypatch.setattr(command, "_look", lambda *_: (object(), []))
+    monkeypatch.setattr(command, "_run", lambda asked, machine, results, out: results.write("new") or 0)
+    folder, old, link = tmp_path / "folder", tmp_path / "results.md", tmp_path / "null"
+    folder.mkdir()
+    old.write_text("old")
+    link.symlink_to("/dev/null")
+    assert [command.main(["--out", str(out)]) for out in (folder, old, link)] == [2, 0, 0]
+    assert folder.is_dir() and link.is_symlink() and len(list(tmp_path.iterdir())) == 4
+    assert (old.read_text(), (tmp_path / "results.old.md").read_text()) == ("new\n", "old")
+
+
 def test_as_a_command(tmp_path):
     arguments = ["--devices", "cudasim:0", "--parts", "compare", "--cases", "relu", "--out", str(tmp_path / "r.md")]
     done = subprocess.run([sys.executable, "-m", "minigrad.hardware_check", *arguments], capture_output=True, text=True)

@@ -153,9 +153,10 @@ def test_factors_that_are_not_rounded_are_cut_off_and_reported():
     assert found.thread == (0, 0, 0) and f"a[0] = {a[0, 0, 0]:.9g} has more than the 10 bits" in found.text
     # the lane that is named is the one whose factor it is, and not the last to arrive
     b = rounded(b)
-    b[0, 6, 5] = 1 + 2.0**-13  # k = 6, n = 5: lane 5 * 4 + 2, b[1]
-    (found,) = faults(launch, module(code, "check"), "multiply", 1, 96, array(rounded(a)), array(b), array(d))
-    assert found.thread == (22, 0, 0) and "b[1] = 1.00012207 has" in found.text
+    for bit in (11, 23):  # the first that does not count, and the last
+        b[0, 6, 5] = 1 + 2.0**-bit  # k = 6, n = 5: lane 5 * 4 + 2, b[1]
+        (found,) = faults(launch, module(code, "check"), "multiply", 1, 96, array(rounded(a)), array(b), array(d))
+        assert found.thread == (22, 0, 0) and f"b[1] = {b[0, 6, 5]:.9g} has" in found.text
 
 
 @needs_emulator
@@ -373,12 +374,15 @@ def test_headers_include_headers_each_once():
     try:
         for name, text in (("a.cuh", '#include "b.cuh"\nin a'), ("b.cuh", "in b\n"), ("relu", "in relu")):
             sources.replace_source(name, text)
-        sources.replace_source("relu", '#include "a.cuh"\n#include "b.cuh"  // again\nin relu\n')
+        sources.replace_source(
+            "relu", ' # include "a.cuh"\n#include "b.cuh"  // again\nin relu\n#include "common.cuh"\n'
+        )
         lines = sources.full_source("relu").split('#line 1 "kernels/relu.cu"\n')[1].split("\n")
     finally:
         for name in ("a.cuh", "b.cuh", "relu"):
             sources.replace_source(name, None)
     assert [line for line in lines if line.startswith("in ")] == ["in b", "in a", "in relu"]
+    assert not [line for line in lines if "include" in line or "Layout" in line]  # common.cuh stands before every file
     text = sources.line_marker("kernels/relu.cu") + "\n" + "\n".join(lines)
     assert kernel_source.position(text, text.index("in a")) == ("kernels/a.cuh", 2)
     assert kernel_source.position(text, text.index("in b")) == ("kernels/b.cuh", 1)

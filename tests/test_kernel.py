@@ -13,6 +13,7 @@ from minigrad.gpu.sources import (
     full_source,
     kernel_folder,
     kernel_source,
+    remembered,
     replace_source,
     struct,
 )
@@ -139,6 +140,22 @@ def test_a_struct_is_filled_by_name_and_laid_out_as_c_does(source):
     assert np.frombuffer(raw, np.int32, 3).tolist() == [3, 7, 8]
     assert np.frombuffer(raw, np.int64, 24, 16).tolist() == list(range(24))
     assert np.frombuffer(raw, np.float64, 1, 208) == 0.5
+
+
+def test_what_is_remembered_is_worked_out_once_until_a_kernel_changes(source):
+    calls = []
+
+    @remembered
+    def sizes(n):
+        calls.append(n)
+        return struct("relu", "Sizes", scale=0, steps=0, rows=constants("relu", "ROWS"), n=n)
+
+    first = sizes(3)
+    assert sizes(3) is first and calls == [3] and first["rows"].tolist() == [[8, 8]]
+    with pytest.raises(ValueError, match="read-only"):
+        first["n"] = 4
+    replace_source("relu", SOURCE.replace("#define ROWS 8", "#define ROWS 5"))
+    assert sizes(3)["rows"].tolist() == [[5, 5]] and calls == [3, 3]
 
 
 def test_members_must_be_those_of_the_struct(source):

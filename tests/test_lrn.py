@@ -173,9 +173,12 @@ def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, face):
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_squares_may_overflow(face):
-    x = np.full((1, 3, 1, 1), 1e30, np.float32)
-    assert (lrn(Tensor(x, device=face)).numpy() == 0).all()
+@pytest.mark.parametrize("n", [3, 23])
+def test_squares_may_overflow(n, face):
+    """Also dy * x may, where dy * s^-beta does not."""
+    x = np.full((1, 13, 1, 1), 3e38, np.float32)
+    y, dx = run(x, face, n, dy=np.full(x.shape, 2.5, np.float32))
+    assert (y == 0).all() and (dx == 0).all()
 
 
 def test_tiny_values(face):
@@ -183,6 +186,16 @@ def test_tiny_values(face):
     # CUDA kernels take float32 below the least normal number for 0.
     least = 0 if face.startswith("cpu") else np.finfo(np.float32).tiny
     np.testing.assert_allclose(lrn(Tensor(x, device=face), k=1.0).numpy(), x, rtol=1e-6, atol=least)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 1, 2), (1, 40, 2, 3)])
+def test_infinite_powers_beyond_the_borders_add_nothing(shape, face):
+    """Every channel has a neighbour that is not 0, and a finite s^-beta; a channel before the first would have none."""
+    x = 1 + np.abs(normal(*shape)).astype(np.float32)
+    x[:, [0, -1]] = 0
+    settings = 3, 1e-30, 1.0, 2.0
+    dx = run(x, face, *settings)[1]
+    np.testing.assert_allclose(dx, run(x.astype(float), "textbook:0", *settings)[1], rtol=1e-4, atol=1e-6)
 
 
 def test_any_strides_and_the_memory_order_of_the_result(device):

@@ -166,6 +166,15 @@ def test_tiles_of_images_with_a_remainder(threads, tile, device, monkeypatch):
         np.testing.assert_array_equal(dx[one], one_dx)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("n", [3, 23])
+def test_squares_may_overflow(n, face):
+    """Also dy * x may, where dy * s^-beta does not."""
+    x = np.full((1, 1, 13, 2), 3e38, np.float32)
+    y, dx = run(x, face, n, dy=np.full(x.shape, 2.5, np.float32))
+    assert (y == 0).all() and (dx == 0).all()
+
+
 def test_any_strides_and_the_memory_order_of_the_result(device):
     x, dy = normal(2, 3, 7, 6), normal(2, 3, 7, 6, seed=1)
     expected = run(x, device, alpha=0.5, dy=dy)

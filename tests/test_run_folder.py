@@ -23,7 +23,7 @@ import progress  # noqa: E402
 import run_folder  # noqa: E402
 from command_line import Enduring, run_job  # noqa: E402
 from run_folder import IncompleteRunError, Log, Run, TrainingError, write_whole  # noqa: E402
-from training import Scores  # noqa: E402
+from scoring import Scores  # noqa: E402
 
 from minigrad.errors import DataError  # noqa: E402
 

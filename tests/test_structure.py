@@ -12,6 +12,7 @@ import pytest
 
 import minigrad
 from minigrad.engine import Function
+from minigrad.gpu.hardware_check.__main__ import PARTS
 from minigrad.gpu.sources import kernel_folder
 from minigrad.tensor import OPS
 
@@ -21,21 +22,22 @@ ROOT = PACKAGE.parent
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
     "errors arguments interrupts blas files memory casting tracing sources random device indexing engine parallel cpu "
-    "textbook cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
+    "textbook cublas cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
 ALLOWED = {
     "sources": "errors",
+    "cublas": "errors",
     "cuda_current": "",
-    "cuda_runtime": "errors cuda_current",
+    "cuda_runtime": "errors cublas cuda_current",
     "cudasim": "errors files sources device gpu",
     "profiler": "errors tracing device parallel engine",
     "debugging": "errors arguments tracing",
     "gradcheck": "errors random device parallel grad_mode engine tensor",
     "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors arguments device parallel grad_mode engine tensor",
-    "checkpoint": "errors files device parallel engine tensor",
+    "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
     "occupancy": "",
@@ -44,7 +46,7 @@ ALLOWED = {
 }
 # Folders that group modules: each module in them has a place of its own in the order.
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
-WINGS["gpu"] = {"sources", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
+WINGS["gpu"] = {"sources", "cublas", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
@@ -315,6 +317,13 @@ def test_the_house_shows_its_rooms_at_one_glance():
     assert len(shown) <= 20, shown
     told = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert [name for name in shown if f"`{name}" not in told] == []
+
+
+def test_the_documentation_has_every_header_of_the_kernels_and_every_part_of_the_check():
+    told = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "kernels").glob("*.cuh") if f"| `{path.name}` |" not in told] == []
+    told = (ROOT / "docs" / "cuda.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE) == list(PARTS)
 
 
 def test_the_core_asks_the_device_and_never_what_kind_it_is():

@@ -77,6 +77,7 @@ def test_rows_that_fit_no_tile_leave_few_idle():
 
 def test_the_compile_gate_knows_all_tiles():
     assert nvrtc.TILE_ROWS == {"conv2d": TILE_ROWS, "gemm": _gemm.TILES}
-    conv2d = [(types["REAL"], int(types["TILE_ROWS"])) for types in nvrtc.variants("conv2d")]
-    assert conv2d == [*(("float", n) for n in TILE_ROWS[4]), *(("double", n) for n in TILE_ROWS[8])]
+    conv2d = [(types["REAL"], int(types["TILE_ROWS"]), "TF32" in types) for types in nvrtc.variants("conv2d")]
+    floats = [("float", n, tf32) for tf32 in (False, True) for n in TILE_ROWS[4]]
+    assert sorted(conv2d) == sorted([*floats, *(("double", n, False) for n in TILE_ROWS[8])])
     assert {types["TILE_ROWS"] for types in nvrtc.variants("gemm") if types["T"] == "long long"} == {"64", "32"}

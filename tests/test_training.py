@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
+import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, nn, optim
 from minigrad.errors import DataError
@@ -17,7 +18,8 @@ from minigrad.errors import DataError
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from figures import smooth  # noqa: E402
 from run_folder import Log, TrainingError  # noqa: E402
-from training import check_before_saving, evaluate, probabilities, rivals, train_epoch  # noqa: E402
+from scoring import evaluate, probabilities, rivals  # noqa: E402
+from training import check_before_saving, train_epoch  # noqa: E402
 
 
 class Linear(nn.Module):
@@ -28,6 +30,10 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return self.layer(x.mean(axis=(2, 3)))
+
+
+def shares(scores):
+    return scores.top1, scores.top5, scores.images
 
 
 def batches(count, n=6, views=None, seed=0):
@@ -95,7 +101,7 @@ def counted(scores, labels):
 def test_a_net_that_answers_the_same_for_all_classes_is_never_right(classes, top5, views):
     shape = (classes, classes) if views is None else (classes, views, classes)
     scores = evaluate(Given(), [given(np.full(shape, 0.25), np.arange(classes))], "cpu:0")
-    assert scores[1:] == (0.0, top5, classes), "in five guesses of five classes the right one is always among them"
+    assert shares(scores) == (0.0, top5, classes), "in five guesses of five classes the right one is always among them"
     assert scores.loss == pytest.approx(np.log(classes), rel=1e-12)
 
 
@@ -103,7 +109,7 @@ def test_ties_count_against_the_net():
     rng = np.random.default_rng(0)
     z, labels = rng.integers(0, 4, (400, 9)), rng.integers(0, 9, 400)  # mostly ties
     scores = evaluate(Given(), [given(z[:150], labels[:150]), given(z[150:], labels[150:])], "cpu:0")
-    assert scores[1:] == counted(z, labels) and 0 < scores.top1 < scores.top5 < 1
+    assert shares(scores) == counted(z, labels) and 0 < scores.top1 < scores.top5 < 1
 
 
 def test_logits_that_hardly_differ_are_ranked_still():
@@ -119,7 +125,7 @@ def test_scores_do_not_change_where_probabilities_vanish(factor):
     rng = np.random.default_rng(0)
     z, labels = rng.standard_normal((200, 10), dtype="f"), rng.integers(0, 10, 200)
     plain, large = (evaluate(Given(), [given(x, labels)], "cpu:0") for x in (z, z * np.float32(factor)))
-    assert large[1:] == plain[1:] and 0 < plain.top1 < plain.top5 < 1
+    assert shares(large) == shares(plain) and 0 < plain.top1 < plain.top5 < 1
     x = np.float64(z * np.float32(factor))
     assert large.loss == pytest.approx((x.max(1) - x[np.arange(200), labels]).mean(), rel=1e-9)
 
@@ -134,7 +140,7 @@ def test_averaged_views_are_ranked_where_probabilities_vanish(factor, monkeypatc
         e = [[Decimal(float(logit)).exp() for logit in view] for view in views]
         p.append([sum(view[k] / sum(view) for view in e) / len(e) for k in range(8)])
     scores = evaluate(Given(), [given(z, labels)], "cpu:0")
-    assert scores[1:] == counted(p, labels) and 0 < scores.top1 < scores.top5 < 1
+    assert shares(scores) == counted(p, labels) and 0 < scores.top1 < scores.top5 < 1
     assert scores.loss == pytest.approx(-float(sum(row[k].ln() for row, k in zip(p, labels))) / 60, rel=1e-9)
 
 
@@ -218,13 +224,58 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path):
     model, (batch,) = Linear(), batches(1)
     batch.images[0] = np.nan
     before = model.state_dict()
-    with tqdm(disable=True) as bar, pytest.raises(TrainingError, match="loss is nan at step 0.*lower --lr than 0.1"):
+    with tqdm(disable=True) as bar, pytest.raises(TrainingError, match="loss is nan at step 1.*lower --lr than 0.1"):
         train_epoch(
             model, [batch], optim.SGD(model.parameters(), 0.1), "cpu:0",
             epoch=1, first_step=0, log=Log(tmp_path / "log.csv"), bar=bar,
         )  # fmt: skip
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_step_is_begun_before_its_loss_is_waited_for(tmp_path, monkeypatch):
+    model, seen = Linear(), []
+    before, real = model.state_dict()["layer.bias"], Tensor.item
+
+    def item(self):
+        seen.append((model.layer.bias.grad is not None, (model.layer.bias.numpy() == before).all()))
+        return real(self)
+
+    monkeypatch.setattr(Tensor, "item", item)
+    with tqdm(disable=True) as bar:
+        train_epoch(
+            model, batches(2), optim.SGD(model.parameters(), 0.1), "cpu:0",
+            epoch=1, first_step=0, log=Log(tmp_path / "log.csv"), bar=bar,
+        )  # fmt: skip
+    assert seen == [(True, True), (True, False)]  # with gradients, and with the weights of the step before
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (5, 1, 3, 2)])
+def test_batches_that_are_accumulated_do_as_one_large_one(tmp_path, sizes):
+    """Twice as many as there are in a step, and one more: the last step has what is left."""
+    parts = [batches(1, n, seed=k)[0] for k, n in enumerate((*sizes, *sizes, 3))]
+    groups = parts[: len(sizes)], parts[len(sizes) : -1], parts[-1:]
+    names = "images", "labels", "indices"
+    whole = [
+        SimpleNamespace(**{name: np.concatenate([getattr(b, name) for b in group]) for name in names})
+        for group in groups
+    ]
+    states, rows, told = [], [], []
+    for batches_, accumulate in ((parts, len(sizes)), (whole, 1)):
+        minigrad.manual_seed(3)
+        model, log = Linear(7), Log(tmp_path / f"{accumulate}.csv")
+        with tqdm(disable=True) as bar:
+            last = train_epoch(
+                model, batches_, optim.SGD(model.parameters(), 0.1, momentum=0.9), "cpu:0", epoch=1, first_step=0,
+                log=log, bar=bar, accumulate=accumulate, after_step=told.append,
+            )  # fmt: skip
+        assert last == 3
+        states.append(model.state_dict())
+        rows.append([[row["images"], row["top1"], row["loss"]] for row in log.rows])
+    assert told == [1, 2, 3] * 2
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-6)
+    for name, array in states[0].items():
+        np.testing.assert_allclose(array, states[1][name], rtol=1e-5, atol=1e-7)
 
 
 def train_on(batch, tmp_path, classes=7):
@@ -250,7 +301,7 @@ def test_top1_of_a_step_does_not_count_ties(tmp_path):
 def test_an_output_of_minus_infinity_stops_the_training_though_the_loss_is_finite(tmp_path):
     (batch,) = batches(1)
     batch.labels[:], batch.bias = 0, np.float32([0, 0, 0, -np.inf, 0, 0, 0])
-    with pytest.raises(TrainingError, match="an output is not finite at step 0.*lower --lr than 0.1"):
+    with pytest.raises(TrainingError, match="an output is not finite at step 1.*lower --lr than 0.1"):
         train_on(batch, tmp_path)
 
 

@@ -1,8 +1,8 @@
 // The ladder of convolutions, step 4: matrix units.  The formula is that of step 1, but that weights and pixels are
 // rounded to TF32, with 10 bits of mantissa: results are right to about three decimals.
 //
-// A convolution is the product of a matrix of weights, [o][k], and one of pixels, [k][pixel], where k counts c, u and v.
-// A matrix unit multiplies 16 x 8 of the one by 8 x 8 of the other by one instruction of a whole warp,
+// A convolution is the product of a matrix of weights, [o][k], and one of pixels, [k][pixel], where k counts c, u and
+// v. A matrix unit multiplies 16 x 8 of the one by 8 x 8 of the other by one instruction of a whole warp,
 // multiply_add_tf32 of kernels/instructions.cuh.  For it each lane brings its fragments, 4 weights and 2 pixels, and
 // gets 4 sums; docs/cuda.md has a picture.
 //

@@ -10,9 +10,9 @@
 // What it costs: memory for the parts, which are written and read once more: worth it while parts are few and sums
 // long.
 //
-// What kernels/conv2d.cu does besides: 64 x 128 weights for a block, 32 in the registers of each thread; it fetches the
-// next tile while it multiplies this one; and it chooses the number of parts so that there are blocks enough for a
-// card, and terms enough in each part.
+// What kernels/conv2d.cu does besides: up to 128 x 128 weights for a block, 64 in the registers of each thread; it
+// copies the next tiles while it multiplies these.  And the host chooses the number of parts by counting: blocks run in
+// waves, of which the last should be full, too, but parts must be added (minigrad/ops/_tile_product.py).
 
 #define TILE 16
 #define PAD (sizeof(REAL) == 8 ? 1 : 2)

@@ -21,6 +21,8 @@ _MOST_PADDING = 2**31 - 1  # what kernels count with; no image is larger
 
 def integer(op: str, name: str, value: Any, minimum: int = -_MOST, maximum: int = _MOST) -> int:
     """`value` as an int in this range (booleans, NumPy's too, and 2.0 are not integers)."""
+    if type(value) is int and minimum <= value <= maximum:  # nearly always
+        return value
     try:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except (TypeError, ValueError):  # ValueError: a Tensor of several elements

@@ -85,6 +85,26 @@ def move(source: PathLike, place: PathLike) -> None:
     _rename(source, place)
 
 
+def link(source: PathLike, place: PathLike, refuse: Callable[[str], Exception] | None = None) -> None:
+    """Make `place` another name of a file, at once, in place of what was there; a copy where there are no hard links.
+
+    refuse: as in `writing`.
+    """
+    with suppress(OSError):
+        if os.path.samefile(source, place):
+            return
+    name = f"{os.fspath(place)}.{secrets.token_hex(6)}.tmp"
+    with hold():
+        try:
+            os.link(source, name)
+            _rename(name, place)
+            return
+        except OSError:
+            _remove(name)
+    with writing(place, refuse) as file, open_regular(source) as content:
+        shutil.copyfileobj(content, file)
+
+
 def _rename(source: PathLike, place: PathLike) -> None:
     os.replace(source, place)
     with suppress(OSError):  # the new name too; some systems cannot do that for a folder
@@ -93,6 +113,50 @@ def _rename(source: PathLike, place: PathLike) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class HeldError(BlockingIOError):
+    """Another process holds the lock of a file; `holder` is what it wrote there about itself."""
+
+    def __init__(self, holder: str):
+        super().__init__(errno.EAGAIN, f"held by {holder}")
+        self.holder = holder
+
+
+@contextmanager
+def holding(path: PathLike, about: str) -> Iterator[None]:
+    """Hold the lock of the file `path` while the with block lasts; HeldError where another process does, or OSError.
+
+    about: what others are to read of the holder.  The system takes the lock from a process that ends, however it ends.
+    Where there are no locks, nobody is kept out.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor, mine = -1, False
+    try:
+        with hold():
+            while not mine:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise HeldError(os.read(descriptor, 1000).decode(errors="replace") or "another process") from None
+                except OSError:
+                    pass  # a file system without locks
+                with suppress(OSError):
+                    mine = os.fstat(descriptor).st_ino == os.stat(path).st_ino
+                if not mine:  # its holder has removed it meanwhile
+                    os.close(descriptor)
+                    descriptor = -1
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, about.encode())
+        yield
+    finally:
+        if descriptor >= 0:
+            if mine:
+                _remove(path)
+            os.close(descriptor)
 
 
 def leftovers(name: str) -> str:

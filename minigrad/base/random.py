@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -21,16 +22,18 @@ Stream = tuple[int, int]  # (0 for the processor and 1 for cards, number of the 
 class Owner(Protocol):
     """What has a generator: a device."""
 
+    name: str
     generator: np.random.Generator
 
 
 _seed = 0
 _owners: list[tuple[Owner, Stream]] = []
+_awaited: dict[str, np.random.Generator] = {}  # from set_rng_state, for devices that do not exist yet, by name
 
 
 def give_generator(owner: Owner, stream: Stream) -> None:
-    """Set `owner.generator`; manual_seed will restart it."""
-    owner.generator = _generator(stream)
+    """Set `owner.generator`; manual_seed will restart it, set_rng_state replace it."""
+    owner.generator = _awaited.pop(owner.name) if owner.name in _awaited else _generator(stream)
     _owners.append((owner, stream))
 
 
@@ -43,6 +46,7 @@ def manual_seed(seed: int) -> None:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ArgumentError(f"manual_seed: seed must be an integer >= 0, got {seed!r}")
     _seed = int(seed)
+    _awaited.clear()
     for owner, stream in list(_owners):
         owner.generator = _generator(stream)
 
@@ -50,6 +54,65 @@ def manual_seed(seed: int) -> None:
 def initial_seed() -> int:
     """The seed in force (0 until manual_seed is called)."""
     return _seed
+
+
+def get_rng_state() -> dict[str, Any]:
+    """How far the random numbers of all devices have come, for set_rng_state: {"seed": 0, "devices": {"cpu:0": ...}}.
+
+    Plain numbers and text, which JSON can hold.  What else draws numbers (a Generator of NumPy's in a program of your
+    own) has a state of its own.
+    """
+    generators = {**_awaited, **{owner.name: owner.generator for owner, _ in list(_owners)}}
+    return {"seed": _seed, "devices": {name: generator_state(g) for name, g in generators.items()}}
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Go on from get_rng_state(): every device, present and future, draws what it would have drawn next then.
+
+    A device that did not exist then starts afresh, with the seed of then.  ArgumentError for anything that
+    get_rng_state does not return; nothing is changed then.
+    """
+    global _seed
+    try:
+        seed, devices = state["seed"], dict(state["devices"])
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
+        generators = {str(name): _generator_from(saved) for name, saved in devices.items()}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(
+            f"set_rng_state: expected what get_rng_state() returns: {type(error).__name__}: {error}"
+        ) from None
+    _seed = seed
+    for owner, stream in list(_owners):
+        owner.generator = generators.pop(owner.name) if owner.name in generators else _generator(stream)
+    _awaited.clear()
+    _awaited.update(generators)
+
+
+def generator_state(generator: np.random.Generator) -> dict[str, Any]:
+    """The state of a generator of NumPy's as plain numbers and text; numbers of many words as lists."""
+    return _plain(generator.bit_generator.state)
+
+
+def load_generator_state(generator: np.random.Generator, state: Any) -> None:
+    """Bring a generator to a state of generator_state; ArgumentError for what is none of its kind."""
+    try:
+        generator.bit_generator.state = state
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        kind = type(generator.bit_generator).__name__
+        raise ArgumentError(f"the state of a random generator {kind} was expected, got {state!r}: {error}") from None
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {key: _plain(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
+
+
+def _generator_from(state: Any) -> np.random.Generator:
+    generator = np.random.Generator(np.random.SFC64(0))
+    generator.bit_generator.state = state
+    return generator
 
 
 def _generator(stream: Stream) -> np.random.Generator:

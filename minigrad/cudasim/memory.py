@@ -185,8 +185,8 @@ class SimArray:
             raise KernelError(f"get: {self!r}:\nUNINITIALISED: {int((marks == 0).sum())} bytes were never written")
 
     def marks(self) -> np.ndarray | None:
-        """The marks of this array's bytes, shape (*shape, itemsize), 1 where written; None: not kept."""
-        if self.memory.written is None:
+        """The marks of this array's bytes, shape (*shape, itemsize), 1 where written; None: not kept, or no bytes."""
+        if self.memory.written is None or self.size == 0:  # slices of nothing begin behind it
             return None
         offset = self.data.ptr - self.memory.bytes.ctypes.data
         return np.ndarray((*self.shape, self.itemsize), np.uint8, self.memory.written, offset, (*self.strides, 1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minigrad.base.arguments import integer
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, CheckpointError, DataError
 
 from .augment import CenterView, Drawn, Image, View, Views, channels_first, views_of
 from .prepare import ImageSource, Report, UnreadableImageError, check_channels_last
@@ -192,6 +192,7 @@ class Loader:
         self.wait_seconds = 0.0
         self.next_epoch = 0
         self.position = (0, 0)
+        self._start = 0  # the batch at which the next `for batch in loader` begins
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -199,8 +200,33 @@ class Loader:
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch | PictureBatch]:
-        self.next_epoch += 1
-        return self.epoch(self.next_epoch - 1)
+        epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        start, self._start = self._start, 0
+        return self.epoch(epoch, start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where `for batch in loader` goes on, and what its order depends on, for checkpoint.save_training."""
+        epoch, batch = self.position
+        done = batch == len(self)
+        place = [epoch + 1, 0] if done else [epoch, batch]
+        return {"position": place, "seed": self.seed, "batch_size": self.batch_size, "images": len(self.dataset)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next `for batch in loader` goes on where `state_dict()` was taken, in the middle of an epoch too.
+
+        CheckpointError where the state is of other images, another seed or batch size: the batches would be others.
+        """
+        own = self.state_dict()
+        if not isinstance(state, Mapping) or set(state) != set(own):
+            raise CheckpointError("Loader.load_state_dict: expected what state_dict() returns")
+        for name in ("seed", "batch_size", "images"):
+            if state[name] != own[name]:
+                raise CheckpointError(
+                    f"Loader.load_state_dict: the state is of {name} {state[name]}, this loader has {own[name]}: make "
+                    "it as it was"
+                )
+        self.next_epoch, self._start = map(int, state["position"])
+        self.position = (self.next_epoch, self._start)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The dataset's indices in the order of that epoch, int64 (len(dataset),)."""

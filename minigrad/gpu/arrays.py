@@ -22,7 +22,7 @@ class CardArrays(Launching):
 
     def empty_like(self, x: Array, dtype: Any = None) -> Array:
         """A new C-contiguous array of x's shape."""
-        return self.empty(x.shape, dtype or x.dtype)
+        return self.runtime.empty(x.shape, x.dtype if dtype is None else np.dtype(dtype))
 
     def upload(self, values: Any, dtype: Any = None) -> Array:
         """A copy of a NumPy array (or number, or list) on the device, its memory in the same order."""

@@ -18,7 +18,7 @@ from ..base.indexing import plain_index, rows_of, view
 from .arrays import CardArrays
 from .launching import THREADS, Array, blocks
 from .layout import Shape
-from .sources import constants, struct
+from .sources import constants, remembered, struct
 
 
 class Card(CardArrays):
@@ -57,7 +57,7 @@ class Card(CardArrays):
         length = math.prod(row_shape)
         n = touched.size * length
         args = dx, self.contiguous(dy), *lists, length, n
-        self.launch("shape", "sum_rows", blocks(n), THREADS, *args, T=dy.dtype)
+        self.launch("shape", "take_rows_backward", blocks(n), THREADS, *args, T=dy.dtype)
         return dx
 
     # ---------------------------------------------------------------- in place
@@ -143,17 +143,23 @@ class Card(CardArrays):
         changed: the weights, and each kind of state; one C-contiguous array for each gradient, of its size and type.
         numbers: the kernel's other arguments.
         """
-        (many,) = constants(file, "MANY")
         dtype = gradients[0].dtype
-        largest_first = sorted(range(len(gradients)), key=lambda k: -gradients[k].size)
-        for at in range(0, len(gradients), many):
-            some = largest_first[at : at + many]
-            sizes = [gradients[k].size for k in some]
-            ends = list(accumulate(blocks(size, 16 // dtype.itemsize * THREADS) for size in sizes))
-            unused = (many - len(some)) * [0]
-            lengths = struct(file, "Lengths", n=sizes + unused, end=ends + unused)
+        for some, lengths, grid in _together(file, tuple([g.size for g in gradients]), dtype.itemsize):
             lists = [[arrays[k] for k in some] for arrays in (*changed, gradients)]
-            self.launch(file, kernel, ends[-1], THREADS, *lists, lengths, *numbers, REAL=dtype)
+            self.launch(file, kernel, grid, THREADS, *lists, lengths, *numbers, REAL=dtype)
+
+
+@remembered
+def _together(file: str, sizes: Shape, itemsize: int) -> list[tuple[list[int], np.ndarray, int]]:
+    """The launches for arrays of these sizes, largest first: numbers of arrays, their `Lengths`, how many blocks."""
+    (many,) = constants(file, "MANY")
+    largest_first, launches = sorted(range(len(sizes)), key=lambda k: -sizes[k]), []
+    for at in range(0, len(sizes), many):
+        some = largest_first[at : at + many]
+        n, unused = [sizes[k] for k in some], (many - len(some)) * [0]
+        ends = list(accumulate(blocks(size, 16 // itemsize * THREADS) for size in n))
+        launches.append((some, struct(file, "Lengths", n=n + unused, end=ends + unused), ends[-1]))
+    return launches
 
 
 def _broadcast(a: Shape, b: Shape) -> Shape | None:

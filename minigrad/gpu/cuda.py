@@ -110,7 +110,7 @@ def _listed() -> tuple[int, ...] | None:
         return None
     numbers = [number.strip() for number in text.split(",")]
     for index, number in enumerate(numbers):
-        if not re.fullmatch("[0-9]+", number):
+        if not re.fullmatch("[0-9]{1,9}", number):
             raise DeviceError(
                 f"MINIGRAD_CUDA={text!r}: the card of cuda:{index} must be a number, got {number!r}: list the card of "
                 "each device, as in MINIGRAD_CUDA=0,0, or unset it"

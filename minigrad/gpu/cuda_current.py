@@ -17,13 +17,13 @@ class Current:
     """
 
     def __init__(self, cuda: Any, card: int, stream: Any, translated: Callable[[str, Exception], Exception]):
-        self.cuda, self.card, self.device, self.stream = cuda, card, cuda.Device(card), stream
+        self.card, self.device, self.stream = card, cuda.Device(card), stream
+        self.current_card, self.current_stream = cuda.runtime.getDevice, cuda.get_current_stream
         self.translated = translated
 
     def __call__(self) -> AbstractContextManager[Any]:
         try:
-            cuda = self.cuda
-            there = cuda.runtime.getDevice() == self.card and cuda.get_current_stream(self.card) is self.stream
+            there = self.current_card() == self.card and self.current_stream(self.card) is self.stream
         except Exception as error:
             raise self.translated("asking for the current card", error) from error
         return _NOTHING if there else self

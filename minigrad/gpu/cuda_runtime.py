@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, KernelError, MinigradError, OutOfMemoryError
+from .cublas import FACTORS, as_columns
 from .cuda_current import Current
 
 Array = Any  # cupy.ndarray
@@ -73,7 +74,7 @@ class CudaRuntime:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def _here(self, what: str) -> Iterator[None]:
+    def _here(self, what: str | Callable[[], str]) -> Iterator[None]:
         """`here`, and CuPy's errors become minigrad's."""
         try:
             with self.here():
@@ -81,7 +82,7 @@ class CudaRuntime:
         except MinigradError:
             raise
         except Exception as error:
-            raise self._translated(what, error) from error
+            raise self._translated(what if isinstance(what, str) else what(), error) from error
 
     def _translated(self, what: str, error: Exception) -> MinigradError:
         """The error of minigrad for one that CuPy has raised; its message says what to do."""
@@ -343,26 +344,29 @@ class CudaRuntime:
         The handle is this device's own.  CuPy's belong to a thread and a card: a thread that feeds two devices of one
         card would have one for both, and a handle that serves two streams need not give the same bits every time.
         """
-        (m, k), n = a.shape, b.shape[1]
-        shapes = f"gemm on {self.name}: {a.shape} {a.dtype} @ {b.shape} {b.dtype} into {out.shape} {out.dtype}"
+        (m, k), n, dtype = a.shape, b.shape[1], a.dtype
+
+        def what() -> str:  # for errors alone: types take longer to print than the rest of this method
+            return f"gemm on {self.name}: {a.shape} {dtype} @ {b.shape} {b.dtype} into {out.shape} {out.dtype}"
+
         if b.shape[0] != k or out.shape != (m, n) or not out.flags.c_contiguous or max(m, n, k) >= 2**31:
-            raise KernelError(f"{shapes}: shapes do not fit, out is not C-contiguous, or a side is 2^31 or more")
-        if a.dtype != b.dtype or a.dtype != out.dtype or a.dtype not in (np.float32, np.float64):
-            raise KernelError(f"{shapes}: all must be float32 or all float64")
-        self._check_owned(shapes, a, b, out)
+            raise KernelError(f"{what()}: shapes do not fit, out is not C-contiguous, or a side is 2^31 or more")
+        if dtype != b.dtype or dtype != out.dtype or dtype not in FACTORS:
+            raise KernelError(f"{what()}: all must be float32 or all float64")
+        self._check_owned(f"gemm on {self.name}", a, b, out)
         if out.size == 0:
             return out
-        with self._here(shapes):
+        with self._here(what):
             if k == 0:
                 self.cuda.runtime.memsetAsync(out.data.ptr, 0, out.nbytes, self.stream.ptr)
                 return out
             cublas = self.cuda.cublas
-            multiply = cublas.sgemm if a.dtype == np.float32 else cublas.dgemm
-            one, zero = np.ones(1, a.dtype), np.zeros(1, a.dtype)
+            multiply = cublas.sgemm if dtype.itemsize == 4 else cublas.dgemm
             # cuBLAS counts columns first.  So read, our memory holds the transposes: out^T = b^T a^T.
-            op_b, ld_b = _as_columns(shapes, b, cublas)
-            op_a, ld_a = _as_columns(shapes, a, cublas)
-            factors = one.ctypes.data, b.data.ptr, ld_b, a.data.ptr, ld_a, zero.ctypes.data
+            op_b, ld_b = as_columns(what, b, cublas)
+            op_a, ld_a = as_columns(what, a, cublas)
+            one, zero = FACTORS[dtype]
+            factors = one, b.data.ptr, ld_b, a.data.ptr, ld_a, zero
             with self._lock:  # another thread's product must not come between the mode and the product it is for
                 if self._blas is None:
                     self._blas = cublas.create()
@@ -382,16 +386,6 @@ def _said(ask: Callable[[], str]) -> str:
 def _dotted(version: int) -> str:
     """CUDA writes 12.8 as 12080."""
     return f"{version // 1000}.{version % 1000 // 10}"
-
-
-def _as_columns(what: str, matrix: Array, cublas: Any) -> tuple[int, int]:
-    """How cuBLAS finds the transpose of a row-major matrix: as it lies, or transposed; and the leading dimension."""
-    rows, columns = matrix.shape
-    if matrix.flags.c_contiguous:
-        return cublas.CUBLAS_OP_N, columns
-    if matrix.flags.f_contiguous:
-        return cublas.CUBLAS_OP_T, rows
-    raise KernelError(f"{what}: {matrix.shape} with strides {matrix.strides} is neither contiguous nor transposed so")
 
 
 def _inverse(axes: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 from ..device import Device
 from ..errors import KernelError, OutOfMemoryError, printable
 from ..processor.parallel import go_on
-from .sources import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file
+from .sources import C_TYPES, MACROS, Parameter, entry_points, full_source, kernel_file, remembered
 
 Array = Any  # cupy.ndarray, or cudasim.SimArray
 
@@ -99,25 +99,20 @@ class Launching(Device):
         """
         runtime = self.runtime
         try:
-            source = full_source(file)
-            entry = _entry(source, kernel, tuple(types.items()))
-            if entry is None:
-                raise _RefusedError(f"there is no such entry point in {printable(kernel_file(file))}")
+            entry = _entry(file, kernel, tuple(types.items()))
             if len(args) != len(entry.arguments):
                 names = ", ".join(p.name for p in entry.parameters)
                 raise _RefusedError(f"{len(args)} arguments for {len(entry.parameters)} parameters: {names}")
-            x, y, z = grid_size = _three("grid", grid)
-            tx, ty, tz = block_size = _three("block", block)
-            if x == 0 or y == 0 or z == 0:
+            try:
+                grid_size, block_size = _sizes(grid, block)
+            except TypeError:  # a list has no hash
+                raise _RefusedError(f"grid and block must be ints or tuples of ints, got {grid!r}, {block!r}") from None
+            if 0 in grid_size:
                 return
-            if x > MOST_BLOCKS or y > 65535 or z > 65535:
-                raise _RefusedError(f"grid {grid_size} exceeds (2147483647, 65535, 65535)")
-            if not 0 < tx * ty * tz <= 1024 or tz > 64:
-                raise _RefusedError(f"block {block_size} must have 1 to 1024 threads, at most 64 along z")
             ready = tuple([argument(self, value) for argument, value in zip(entry.arguments, args)])
         except _RefusedError as refused:
             raise KernelError(f"launch of {kernel} ({file}.cu) on {self}: {refused}") from None
-        function = runtime.function(source, entry.options, kernel)
+        function = runtime.function(entry.source, entry.options, kernel)
         runtime.launch(function, entry.parameters, grid_size, block_size, ready, shared_mem)
 
 
@@ -128,17 +123,20 @@ class _RefusedError(Exception):
 class _Entry(NamedTuple):
     """What a launch has to know of an entry point compiled with some options."""
 
+    source: str
     options: tuple[str, ...]
     parameters: list[Parameter]
     arguments: list[Argument]  # of each parameter
 
 
-@cache
-def _entry(source: str, kernel: str, types: tuple[tuple[str, Any], ...]) -> _Entry | None:
-    """Worked out at the first of many launches; None: the source has no such entry point."""
-    options = _options(types)
+@remembered
+def _entry(file: str, kernel: str, types: tuple[tuple[str, Any], ...]) -> _Entry:
+    """Worked out at the first of many launches."""
+    source, options = full_source(file), _options(types)
     parameters = _parameters(source, options).get(kernel)
-    return None if parameters is None else _Entry(options, parameters, [_argument(p) for p in parameters])
+    if parameters is None:
+        raise _RefusedError(f"there is no such entry point in {printable(kernel_file(file))}")
+    return _Entry(source, options, parameters, [_argument(p) for p in parameters])
 
 
 @cache
@@ -164,9 +162,23 @@ def c_type(dtype: Any) -> str:
     return C_TYPES[name]
 
 
-def _three(what: str, sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
-    if type(sizes) is int and sizes >= 0:  # nearly always
-        return sizes, 1, 1
+Sizes = tuple[int, int, int]
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _sizes(grid: int | tuple[int, ...], block: int | tuple[int, ...]) -> tuple[Sizes, Sizes]:
+    """The sizes of grid and blocks along x, y and z."""
+    x, y, z = grid_size = _three("grid", grid)
+    tx, ty, tz = block_size = _three("block", block)
+    if 0 not in grid_size:
+        if x > MOST_BLOCKS or y > 65535 or z > 65535:
+            raise _RefusedError(f"grid {grid_size} exceeds (2147483647, 65535, 65535)")
+        if not 0 < tx * ty * tz <= 1024 or tz > 64:
+            raise _RefusedError(f"block {block_size} must have 1 to 1024 threads, at most 64 along z")
+    return grid_size, block_size
+
+
+def _three(what: str, sizes: int | tuple[int, ...]) -> Sizes:
     given = sizes if isinstance(sizes, tuple) else (sizes,)
     if not 1 <= len(given) <= 3 or any([not isinstance(n, int) or n < 0 for n in given]):
         raise _RefusedError(f"{what} must be an int or up to three ints >= 0, got {sizes!r}")
@@ -230,18 +242,22 @@ def _number(name: str, dtype: np.dtype[Any]) -> Argument:
     convert: Callable[[Any], Any] = dtype.type
 
     def number(device: Launching, value: Any) -> Any:
-        if isinstance(value, np.ndarray) or not isinstance(value, (int, float, np.number, np.bool_)):
+        if type(value) is not float and not isinstance(value, (int, float, np.number, np.bool_)):
             raise _RefusedError(f"{name} must be a number, got {_seen(value)}")
-        return convert(value)
+        try:
+            return convert(value)
+        except (OverflowError, TypeError, ValueError):  # NaN, infinity or a complex number for an integer, ...
+            raise _RefusedError(f"{name} = {value!r} does not fit {dtype}") from None
 
     if dtype.kind not in "iu":
         return number
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
 
     def integer(value: Any) -> Any:
-        if value != int(value) or not least <= value <= most:
+        whole = int(value)  # NumPy would compare a float32 with `most` as a float32, and take 2^63 for 2^63 - 1
+        if value != whole or not least <= whole <= most:
             raise _RefusedError(f"{name} = {value!r} does not fit {dtype}")
-        return dtype.type(value)
+        return dtype.type(whole)
 
     convert, known = integer, lru_cache(maxsize=256)(integer)  # the same sizes come again in every step
     return lambda device, value: known(value) if type(value) is int else number(device, value)

@@ -177,7 +177,8 @@ def turn_of(layout: np.ndarray) -> Turn | None:
 def strides_of(array: Array, shape: Shape) -> tuple[int, ...]:
     """Strides in elements of an array broadcast to `shape`."""
     missing = len(shape) - array.ndim
-    own = (0 if n == 1 else stride // array.itemsize for n, stride in zip(array.shape, array.strides))
+    itemsize = array.itemsize
+    own = [0 if n == 1 else stride // itemsize for n, stride in zip(array.shape, array.strides)]
     return (0,) * missing + tuple(own)
 
 

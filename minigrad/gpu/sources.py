@@ -4,19 +4,18 @@ They are the files of the top-level folder kernels/, named after the ops.  A che
 reads them there; a wheel carries a copy inside the package.
 
 What both sides must know is written once, in the .cu file, so that a kernel can be read and run without Python:
-`constants` gives the
-host a kernel's #defines, `struct` fills one of its structs.
+`constants` gives the host a kernel's #defines, `struct` fills one of its structs.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -61,8 +60,23 @@ def replace_source(name: str, text: str | None, file: str | None = None) -> None
         _replaced.pop(name, None)
     else:
         _replaced[name] = text, file
-    full_source.cache_clear()
-    constants.cache_clear()
+    for function in _remembering:
+        function.cache_clear()
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_remembering: list[Any] = []
+
+
+def remembered(function: Function) -> Function:
+    """Decorates what depends on the kernels' text and on its arguments alone: structs, grids and the like for shapes.
+
+    An op asks for the same at every step, so each is worked out once, until `replace_source` changes a kernel.  The
+    arguments are hashable; the results are shared, and nobody writes into them (`struct` makes read-only arrays).
+    """
+    found = lru_cache(maxsize=1024)(function)
+    _remembering.append(found)
+    return cast(Function, found)
 
 
 def kernel_file(name: str) -> str:
@@ -77,7 +91,7 @@ def line_marker(file: str, line: int = 1) -> str:
     return f'#line {line} "{plain}"'
 
 
-@cache
+@remembered
 def full_source(name: str) -> str:
     """What the compiler gets: common.cuh, then kernels/<name>.cu with the files of kernels/ that it includes.
 
@@ -85,7 +99,7 @@ def full_source(name: str) -> str:
     """
     common = f"{line_marker('kernels/common.cuh')}\n{_header('common.cuh')}"
     file, source = kernel_file(name), kernel_source(name)
-    return f"{common}\n{line_marker(file)}\n{_with_headers(file, source, set())}\n"
+    return f"{common}\n{line_marker(file)}\n{_with_headers(file, source, {'common.cuh'})}\n"
 
 
 def _with_headers(file: str, source: str, known: set[str]) -> str:
@@ -104,7 +118,7 @@ def _with_headers(file: str, source: str, known: set[str]) -> str:
     return _INCLUDE.sub(included, source)
 
 
-_INCLUDE = re.compile(r'^#include "(?P<header>\w+\.cuh)"[^\n]*$', re.MULTILINE)
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"(?P<header>\w+\.cuh)"[^\n]*$', re.MULTILINE)
 
 
 def _header(file: str) -> str | None:
@@ -118,7 +132,7 @@ def _header(file: str) -> str | None:
 # ---------------------------------------------------------------- constants
 
 
-@cache
+@remembered
 def constants(name: str, *wanted: str) -> tuple[int, ...]:
     """The integers that kernels/<name>.cu, or what it includes, #defines under these names; in their order.
 
@@ -252,6 +266,8 @@ _MEMBERS = re.compile(r"(?P<type>[\w ]+?)\s+(?P<names>\w+(?:\[\w+\])*(?:\s*,\s*\
 def struct(name: str, kind: str, /, **members: Any) -> np.ndarray:
     """One `struct <kind>` of kernels/<name>.cu with these members, as launch passes it: by name, whatever their order.
 
+    Read-only, so that it can be `remembered`.
+
     KernelError where the members are not those of the struct.
     """
     source = full_source(name)
@@ -276,7 +292,11 @@ def struct(name: str, kind: str, /, **members: Any) -> np.ndarray:
                     f"{printable(kernel_file(name))}: struct {kind}: {member} = {members[member]!r} does not fit "
                     f"{dtype[member].base}"
                 ) from None
+    filled.flags.writeable = False
     return filled
+
+
+_STRUCT_DTYPES: dict[str, np.dtype[Any]] = {}  # each one once, as NumPy compares different objects field by field
 
 
 @cache
@@ -294,7 +314,8 @@ def struct_dtype(source: str, kind: str) -> np.dtype[Any]:
             if not all(map(_INTEGER.fullmatch, lengths)):
                 raise KernelError(f"struct {kind}: '{declaration}' must have an integer, or one's #define, in brackets")
             fields.append((word, dtype, tuple(map(int, lengths))))
-    return np.dtype(fields, align=True)
+    dtype = np.dtype(fields, align=True)
+    return _STRUCT_DTYPES.setdefault(str(dtype), dtype)
 
 
 @cache
@@ -303,5 +324,5 @@ def _structs(source: str) -> dict[str, str]:
     return dict(_STRUCT.findall(_COMMENT.sub("", source)))
 
 
-# Where the elements of up to three arrays lie, filled by gpu/layout.py.
+# Where the elements of up to four arrays lie, filled by gpu/layout.py.
 LAYOUT = struct_dtype(_header("common.cuh") or "", "Layout")

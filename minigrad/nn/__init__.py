@@ -15,7 +15,7 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .module import Module, Parameter, fitting_state
+from .module import LeftOut, Module, Parameter, fitting_state
 from .standardize import standardize_outputs
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "LRNWithinMap",
+    "LeftOut",
     "Linear",
     "MaxPool2d",
     "Module",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, MappingView
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from ..base.grad_mode import no_grad
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
-from ..errors import ArgumentError, CheckpointError, GraphError, printable
+from ..errors import ArgumentError, CheckpointError, GraphError, printable, some
 from ..tensor import Tensor, TensorLike
 
 Self = TypeVar("Self", bound="Module")
@@ -217,17 +217,20 @@ class Module:
         """Dotted name -> values of each parameter.  NumPy copies: training on does not change them."""
         return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LeftOut:
         """Overwrite all parameters, in place, from arrays or Tensors by name; converted to each parameter's dtype.
 
-        CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point; nothing is
-        changed then.
+        strict: CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point;
+        nothing is changed then.  strict=False loads what fits, and returns what it left out, of the model and of
+        `state`; CheckpointError where nothing fits.
         """
         parameters = dict(self.named_parameters())
-        for name, value in fitting_state(type(self).__name__, parameters, state).items():
+        values, left_out = fitting_state(type(self).__name__, parameters, state, strict)
+        for name, value in values.items():
             parameter = parameters[name]
             with no_grad():
                 parameter[...] = np.asarray(value)
+        return left_out
 
     # ---------------------------------------------------------------- printing
 
@@ -314,11 +317,24 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(value, name)
 
 
-def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+class LeftOut(NamedTuple):
+    """What load_state_dict(strict=False) did not load: names that the state lacks, that the model lacks, and whose
+    shapes differ.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+
+
+def fitting_state(
+    model: str, expected: Mapping[str, Any], state: Mapping[str, Any], strict: bool = True
+) -> tuple[dict[str, np.ndarray], LeftOut]:
     """`state` as NumPy arrays, once its names and shapes are those of `expected` (arrays or tensors by name).
 
     CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point: quantised
-    weights, for one, are whole numbers that mean something else.
+    weights, for one, are whole numbers that mean something else.  strict=False: the part of it that fits, and what was
+    left out; CheckpointError where nothing fits, or what fits is not floating-point.
     """
     if not isinstance(state, Mapping):
         raise CheckpointError(
@@ -326,6 +342,18 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
             f"got {type(state).__name__}"
         )
     values = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
+    left_out = LeftOut([name for name in expected if name not in values], [], [])
+    if not flag("load_state_dict", "strict", strict):
+        left_out.unexpected.extend(name for name in values if name not in expected)
+        left_out.misshapen.extend(n for n, v in values.items() if n in expected and v.shape != expected[n].shape)
+        values = {n: v for n, v in values.items() if n not in {*left_out.unexpected, *left_out.misshapen}}
+        if not values:
+            raise CheckpointError(
+                f"load_state_dict: not one name and shape of the {len(state)} given fits {model}, so nothing was "
+                f"loaded: the model has {some(list(expected), 3)}, given were "
+                f"{some([printable(name) for name in state], 3)}"
+            )
+        expected = {name: expected[name] for name in values}
     wrong = [f"missing: {name} {p.shape}" for name, p in expected.items() if name not in values]
     for name, value in values.items():
         if name not in expected:
@@ -339,4 +367,4 @@ def fitting_state(model: str, expected: Mapping[str, Any], state: Mapping[str, A
             f"load_state_dict: {len(wrong)} name(s) do not fit {model}, so nothing was loaded: build the model as it "
             "was when they were saved, or rename and convert what differs:\n  " + "\n  ".join(wrong)
         )
-    return values
+    return values, left_out

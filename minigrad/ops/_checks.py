@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def check_rank(op: str, name: str, x: Tensor, ndim: int, axes: str) -> None:
         raise ShapeError(f"{op}: {name} must have {ndim} axes {axes}, it has {x.ndim}: {x.shape}{advice}")
 
 
+@lru_cache(maxsize=256)
 def check_pixels(
     op: str, shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, outputs: Pair
 ) -> None:

@@ -102,13 +102,14 @@ def product(device: Device, a: Array, b: Array, bias: Array | None = None) -> Ar
         a, b = (device.converted(x, np.int32) for x in (a, b))
         return device.converted(product(device, a, b), dtype)
     (m, k), n = a.shape[-2:], b.shape[-1]
-    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n)
+    single = a.ndim == b.ndim == 2
+    shape = (m, n) if single else (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n)
     if 0 in shape:
         return device.empty(shape, dtype)
     if k == 0:  # sums of nothing
         c = device.zeros(shape, dtype)
         return c if bias is None else device.assign(c, bias)
-    if device.kind == "cuda" and _gemm == "cublas" and dtype.kind == "f" and _fits_cublas(a, b):
+    if single and device.kind == "cuda" and _gemm == "cublas" and dtype.kind == "f" and max(m, k, n) < 2**31:
         c = device.empty(shape, dtype)
         device.runtime.gemm(_regular(device, a), _regular(device, b), c, _tf32)  # type: ignore[union-attr]
         return c if bias is None else device.arithmetic("add", c, bias, c)
@@ -200,11 +201,6 @@ def _steps(x: Array) -> tuple[int, int]:
 
 
 # ---------------------------------------------------------------- cuBLAS
-
-
-def _fits_cublas(a: Array, b: Array) -> bool:
-    """Whether it is one product, with sizes that cuBLAS counts in 32 bits."""
-    return a.ndim == b.ndim == 2 and max(*a.shape, *b.shape) < 2**31
 
 
 def _regular(device: Device, x: Array) -> Array:

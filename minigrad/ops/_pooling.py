@@ -15,7 +15,7 @@ import numpy as np
 
 from ..device import Device
 from ..gpu import layout_of
-from ..gpu.sources import struct
+from ..gpu.sources import remembered, struct
 from ..processor.parallel import split
 from ._checks import Padding, Pair
 
@@ -77,6 +77,7 @@ def in_tiles(device: Device, shape: tuple[int, ...], work: Callable[[slice], Non
     split(device, shape[0], piece, at_least=tile)
 
 
+@remembered
 def axis_structs(kernel: str, **pairs: Pair) -> tuple[np.ndarray, np.ndarray]:
     """What kernels/<kernel>.cu is told of the two axes, down the rows and across: a `struct Axis` each.
 
@@ -86,6 +87,7 @@ def axis_structs(kernel: str, **pairs: Pair) -> tuple[np.ndarray, np.ndarray]:
     return struct(kernel, "Axis", **down), struct(kernel, "Axis", **across)
 
 
+@remembered
 def places(maps: int, size: Pair, *of: tuple[int, int, int]) -> np.ndarray:
     """A Layout that tells thread number i where it works: up to four numbers, all 0 for row 0, column 0 of map 0.
 
@@ -97,6 +99,7 @@ def places(maps: int, size: Pair, *of: tuple[int, int, int]) -> np.ndarray:
     return layout
 
 
+@remembered
 def cells_3_by_2(x_shape: tuple[int, ...], outputs: Pair, padding: Padding) -> tuple[int, np.ndarray]:
     """The threads, and their places, of a gradient's kernel for windows of 3 x 3 pixels, 2 apart.
 

@@ -16,7 +16,7 @@ import numpy as np
 from .. import gpu
 from ..device import Device
 from ..engine import Array
-from ..gpu.sources import constants
+from ..gpu.sources import constants, remembered
 
 Axes = tuple[int, ...]
 Shape = tuple[int, ...]
@@ -92,46 +92,59 @@ EACH = 32  # elements of a row for each of its threads, where a row is cut in pi
 
 
 class Rows:
-    """x (any strides) as rows: one for each element of the output, with n elements, along the axes that are reduced.
+    """An array (any strides) as rows: one for each element of the output, with n elements, along the axes that go.
 
     shape: that of the output, which has `outputs` elements.
-    kept, reduced: Layouts of x along the axes that stay and those that go.  x is a copy if it had too many for that.
+    order: None, or the array has too many axes for the kernels: then it is copied, with its axes in this order.
+    kept, reduced: Layouts of the array, or of the copy, along the axes that stay and those that go.
     along: whether the elements of a row are neighbours in memory, so that a warp is to share one.
     pieces, piece: a row is taken in so many pieces, of at most so many elements each.
     pieces_shape, pieces_axes: of the array of all pieces' outputs, and the axes along which to reduce it in turn.
+    blocks, threads: of the kernels.
     """
 
-    def __init__(self, device: Device, x: Array, axes: Axes):
-        kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
-        self.shape = tuple(x.shape[axis] for axis in kept)
-        self.outputs, self.n = math.prod(self.shape), math.prod(x.shape[axis] for axis in axes)
-        (row_axes,) = constants("reduce", "ROW_AXES")
-        if layout_along(x, kept) is None or layout_along(x, axes, row_axes) is None:
-            x = device.reshaped(x.transpose((*kept, *axes)), (self.outputs, self.n))
-            kept, axes = (0,), (1,)
-        self.x, self.kept, self.reduced = x, layout_along(x, kept), layout_along(x, axes)
-        longer = [axis for axis in range(x.ndim) if x.shape[axis] > 1]
-        nearest = min(longer, key=lambda axis: abs(x.strides[axis]), default=None)
-        warp, tall = constants("reduce", "WARP", "TALL")
+    def __init__(self, x_shape: Shape, strides: Shape, itemsize: int, axes: Axes):
+        strides = tuple(step // itemsize for step in strides)
+        kept = tuple(axis for axis in range(len(x_shape)) if axis not in axes)
+        self.shape = tuple(x_shape[axis] for axis in kept)
+        self.outputs, self.n = math.prod(self.shape), math.prod(x_shape[axis] for axis in axes)
+        row_axes, warp, tall = constants("reduce", "ROW_AXES", "WARP", "TALL")
+        self.order: Axes | None = None
+        if _layout(x_shape, strides, kept) is None or _layout(x_shape, strides, axes, row_axes) is None:
+            self.order = *kept, *axes
+            x_shape, strides, kept, axes = (self.outputs, self.n), (self.n, 1), (0,), (1,)
+        self.kept, self.reduced = _layout(x_shape, strides, kept), _layout(x_shape, strides, axes)
+        longer = [axis for axis in range(len(x_shape)) if x_shape[axis] > 1]
+        nearest = min(longer, key=lambda axis: abs(strides[axis]), default=None)
         self.along = nearest in axes and self.n >= warp  # with fewer, most lanes of a warp would have nothing to do
         self.piece = EACH * (warp if self.along else tall)
         self.pieces = gpu.blocks(self.n, self.piece)
         self.pieces_shape = (self.outputs, self.pieces) if self.along else (self.pieces, self.outputs)
         self.pieces_axes = (1,) if self.along else (0,)
+        warps_each = gpu.blocks(self.outputs * self.pieces, tall)
+        self.blocks = warps_each if self.along else gpu.blocks(self.outputs, warp) * self.pieces
+        self.threads = warp, tall
+
+    def regular(self, device: Device, x: Array) -> Array:
+        """The array itself, or the copy."""
+        return x if self.order is None else device.reshaped(x.transpose(self.order), (self.outputs, self.n))
 
     def launch(self, device: Device, kernel: str, y: Array, *args: Any, **types: Any) -> None:
         """Run kernel "<name>_rows<...>" or "<name>_columns<...>"; `_rows` in its name stands for either."""
         name = kernel if self.along else kernel.replace("_rows", "_columns")
-        warp, tall = constants("reduce", "WARP", "TALL")
-        warps_each = gpu.blocks(self.outputs * self.pieces, tall)
-        blocks = warps_each if self.along else gpu.blocks(self.outputs, warp) * self.pieces
-        device.launch("reduce", name, blocks, (warp, tall), y, *args, **types)
+        device.launch("reduce", name, self.blocks, self.threads, y, *args, **types)
 
 
-def layout_along(x: Array, axes: Axes, most: int = gpu.MAX_AXES) -> np.ndarray | None:
-    """The Layout of x along some of its axes; None: it would have too many."""
-    strides = tuple(x.strides[axis] // x.itemsize for axis in axes)
-    layout = gpu.layout_of(tuple(x.shape[axis] for axis in axes), (strides,))
+_rows = remembered(Rows)
+
+
+def rows_of(x: Array, axes: Axes) -> Rows:
+    return _rows(x.shape, x.strides, x.itemsize, axes)
+
+
+def _layout(shape: Shape, strides: Shape, axes: Axes, most: int = gpu.MAX_AXES) -> np.ndarray | None:
+    """The Layout of an array along some of its axes; None: it would have too many."""
+    layout = gpu.layout_of(tuple(shape[axis] for axis in axes), (tuple(strides[axis] for axis in axes),))
     return None if layout is None or layout["axes"][0] > most else layout
 
 
@@ -140,30 +153,30 @@ def summed(device: Device, x: Array, axes: Axes, dtype: Any = None, divisor: int
 
     C-contiguous.  Sums of nothing are 0, divided by 0 NaN.
     """
-    rows = Rows(device, x, axes)
+    rows = rows_of(x, axes)
     shape, dtype = rows.shape, np.dtype(dtype or x.dtype)
     if rows.n == 0:
         return device.full(shape, 0 if divisor else np.nan, dtype)
     while True:
-        y = device.empty(rows.pieces_shape, dtype)
+        x, y = rows.regular(device, x), device.empty(rows.pieces_shape, dtype)
         last = divisor if rows.pieces == 1 else 1
-        args = gpu.Strided(rows.x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, last
-        rows.launch(device, "sum_rows", y, *args, FROM=rows.x.dtype, TO=dtype)
+        args = gpu.Strided(x), rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece, last
+        rows.launch(device, "sum_rows", y, *args, FROM=x.dtype, TO=dtype)
         if rows.pieces == 1:
             return y.reshape(shape)
-        rows = Rows(device, y, rows.pieces_axes)
+        x, rows = y, rows_of(y, rows.pieces_axes)
 
 
 def largest(device: Device, x: Array, axes: Axes) -> tuple[Array, Array]:
     """The maximum of x over some axes (which go), and the number of the winner in its row; there is one in each."""
-    rows = Rows(device, x, axes)
+    rows = rows_of(x, axes)
     shape, kernel = rows.shape, "max_rows"
     numbers: tuple[Array, ...] = ()
     while True:
-        y = device.empty(rows.pieces_shape, x.dtype)
+        x, y = rows.regular(device, x), device.empty(rows.pieces_shape, x.dtype)
         winner = device.empty(rows.pieces_shape, np.int64)
-        args = winner, gpu.Strided(rows.x), *numbers, rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece
+        args = winner, gpu.Strided(x), *numbers, rows.kept, rows.reduced, rows.outputs, rows.n, rows.piece
         rows.launch(device, kernel, y, *args, FROM=x.dtype, TO=x.dtype)
         if rows.pieces == 1:
             return y.reshape(shape), winner.reshape(shape)
-        rows, kernel, numbers = Rows(device, y, rows.pieces_axes), "max_rows_of_pieces", (winner,)
+        x, rows, kernel, numbers = y, rows_of(y, rows.pieces_axes), "max_rows_of_pieces", (winner,)

@@ -11,10 +11,9 @@ blocks of its own; but parts must be written, read and added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 from ..gpu import blocks
-from ..gpu.sources import constants
+from ..gpu.sources import constants, remembered
 
 TILE_ROWS = {4: (128, 96, 64, 48, 32), 8: (64, 32)}  # what the kernels may be compiled with; keys: bytes of an element
 
@@ -28,7 +27,7 @@ ADDING = 2500  # another launch
 LEAST_PART = 128  # terms
 
 
-@cache
+@remembered
 def cut(
     rows: int, columns: int, depth: int, products: int, tiles: Sequence[int], itemsize: int
 ) -> tuple[int, int, int]:

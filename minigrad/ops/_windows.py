@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -86,6 +87,7 @@ def output_size(size: int, window: int, stride: int, padding: Pair, dilation: in
     return count
 
 
+@lru_cache(maxsize=256)
 def output_shape(
     op: str,
     shape: tuple[int, ...],

@@ -43,8 +43,8 @@ import numpy as np
 from .. import gpu
 from ..engine import Array, Function
 from ..errors import ShapeError
-from ..gpu import THREADS
-from ..gpu.sources import constants, struct
+from ..gpu import THREADS, Shape
+from ..gpu.sources import constants, remembered, struct
 from ..tensor import Tensor, apply, op
 from . import _conv2d_fast as fast
 from ._checks import Padding, Pair, check_floating, check_rank, integer, padding_of, pair
@@ -195,12 +195,7 @@ class Conv2d(Function):
 
         factors: the kernel's other arguments.  phases: products per group, see backward_gpu.
         """
-        (n, _, h, l), (o, cg, kh, kw), ((top, _), (left, _)) = self.x.shape, self.w.shape, self.p
-        (oh, ow), (sh, sw), (dh, dw) = self.outputs, self.s, self.d
-        channels = {"groups": self.groups, "cg": cg, "og": o // self.groups}
-        maps = {"n": n, "height": h, "width": l, "oh": oh, "ow": ow, "top": top, "left": left}
-        window = {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw}
-        sizes = struct("conv2d", "Convolution", **channels, **maps, **window)
+        sizes = _sizes(self.x.shape, self.w.shape, self.s, self.p, self.d, self.groups, self.outputs)
         size = out.dtype.itemsize
         tile, parts, part_depth = cut(rows, columns, depth, self.groups * phases, TILE_ROWS[size], size)
         tile_columns, threads = constants("conv2d", "TILE_COLUMNS", "THREADS")
@@ -215,3 +210,16 @@ class Conv2d(Function):
 
     def flops(self, x: Array, w: Array, b: Array | None = None) -> int:
         return 2 * len(x) * math.prod(self.outputs) * w.size
+
+
+@remembered
+def _sizes(
+    x_shape: Shape, w_shape: Shape, stride: Pair, padding: Padding, dilation: Pair, groups: int, outputs: Pair
+) -> np.ndarray:
+    """The kernels' `struct Convolution`."""
+    (n, _, h, l), (o, cg, kh, kw), ((top, _), (left, _)) = x_shape, w_shape, padding
+    (oh, ow), (sh, sw), (dh, dw) = outputs, stride, dilation
+    channels = {"groups": groups, "cg": cg, "og": o // groups}
+    maps = {"n": n, "height": h, "width": l, "oh": oh, "ow": ow, "top": top, "left": left}
+    window = {"kh": kh, "kw": kw, "sh": sh, "sw": sw, "dh": dh, "dw": dw}
+    return struct("conv2d", "Convolution", **channels, **maps, **window)

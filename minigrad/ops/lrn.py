@@ -23,7 +23,7 @@ The fast face goes on in _lrn_fast.py: the same formula on tiles that fit the ca
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,8 @@ from .. import gpu
 from ..base.arguments import number
 from ..engine import Array, Function
 from ..errors import ArgumentError, ShapeError
-from ..gpu import THREADS
-from ..gpu.sources import constants, struct
+from ..gpu import THREADS, Shape
+from ..gpu.sources import constants, remembered, struct
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
@@ -140,8 +140,7 @@ class ResponseNorm(Function):
         return np.moveaxis(total, 0, axis)
 
     def reach(self, size: int) -> int:
-        """How far a window goes to each side along an axis of so many elements: beyond them it has nothing to add."""
-        return min(self.n // 2, max(0, size - 1))
+        return _reach(self.n, size)
 
     # ---- fast, on the CPU
 
@@ -169,9 +168,10 @@ class ResponseNorm(Function):
 
     def forward_gpu(self, x: Array) -> Array:
         self.x = x = self.device.contiguous(x)
+        self.plan = self.plan_of(x.shape, self.n, self.groups)
         y = self.device.empty_like(x)
         settings = self.k, self.alpha, self.beta
-        if self.wide:
+        if self.plan.wide:
             self.s = self.device.empty_like(x)
             self.launch("wide_forward", x, y, self.s, settings=settings)
         else:
@@ -181,7 +181,7 @@ class ResponseNorm(Function):
     def backward_gpu(self, dy: Array) -> Array:
         dy = self.device.contiguous(dy)
         dx = self.device.empty_like(dy)
-        if self.wide:
+        if self.plan.wide:
             self.launch("wide_backward", self.x, self.s, dy, dx, settings=(self.alpha, self.beta))
         else:
             self.launch_backward(dy, dx)
@@ -191,35 +191,34 @@ class ResponseNorm(Function):
         """Fill dx, where windows are not wide."""
         raise NotImplementedError
 
-    @property
-    def wide(self) -> bool:
-        """Whether windows reach further than the fast kernels can: then one thread computes one number."""
-        (most_reach,) = constants(self.name, "MOST_REACH")
-        return self.reach(self.longest) > most_reach
+    @staticmethod
+    def plan_of(x_shape: Shape, n: int, groups: int) -> Plan:
+        raise NotImplementedError
 
     def launch(self, way: str, *images: Array, settings: tuple[float, ...]) -> None:
         """The kernel lrn_<way> or lrn_within_map_<way> on images (N, C, H, W)."""
-        x, reach, maps = self.x, self.reach(self.longest), struct(self.name, "Maps", **self.sizes())
+        x, (maps, reach, wide, blocks, threads) = self.x, self.plan
         kernel, launch = f"{self.name}_{way}", self.device.launch
-        if self.wide:
+        if wide:
             grid = gpu.blocks(x.size)
             launch(self.name, kernel, grid, THREADS, *images, maps, reach, *settings, REAL=x.dtype)
         else:
-            blocks, threads = self.grid(reach)
             launch(self.name, kernel, blocks, threads, *images, maps, *settings, REAL=x.dtype, REACH=reach)
 
-    @property
-    def longest(self) -> int:
-        """Elements along the longest axis that a window is along."""
-        raise NotImplementedError
 
-    def sizes(self) -> dict[str, int]:
-        """The members of the kernels' struct Maps."""
-        raise NotImplementedError
+class Plan(NamedTuple):
+    """What the kernels are told of images of one shape."""
 
-    def grid(self, reach: int) -> tuple[int, int | tuple[int, int]]:
-        """How many blocks, and the threads of each, where windows are not wide."""
-        raise NotImplementedError
+    maps: np.ndarray  # a `struct Maps`
+    reach: int
+    wide: bool  # windows reach further than the fast kernels can: then one thread computes one number
+    blocks: int  # where they are not wide
+    threads: int | tuple[int, int]
+
+
+def _reach(n: int, size: int) -> int:
+    """How far a window goes to each side along an axis of so many elements: beyond them it has nothing to add."""
+    return min(n // 2, max(0, size - 1))
 
 
 class LRN(ResponseNorm):
@@ -237,24 +236,17 @@ class LRN(ResponseNorm):
     def launch_backward(self, dy: Array, dx: Array) -> None:
         self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))
 
-    @property
-    def longest(self) -> int:
-        return self.x.shape[1] // self.groups
-
-    def sizes(self) -> dict[str, int]:
-        (n, _, h, w), channels = self.x.shape, self.longest
-        each = -(-channels // max(1, self.blocks_of_group()))  # of equally many in every block, or nearly so
-        return {"pixels": n * h * w, "area": h * w, "groups": self.groups, "channels": channels, "each": max(1, each)}
-
-    def blocks_of_group(self) -> int:
-        """How many blocks share the channels of a group."""
-        (most,) = constants("lrn", "CHANNELS")
-        return gpu.blocks(self.longest, most)
-
-    def grid(self, reach: int) -> tuple[int, int]:
-        n, _, h, w = self.x.shape
-        (pixels,) = constants("lrn", "PIXELS")
-        return gpu.blocks(n * h * w, pixels) * self.groups * self.blocks_of_group(), pixels
+    @staticmethod
+    @remembered
+    def plan_of(x_shape: Shape, n: int, groups: int) -> Plan:
+        images, c, h, w = x_shape
+        channels, pixels = c // groups, images * h * w
+        most_channels, threads, most_reach = constants("lrn", "CHANNELS", "PIXELS", "MOST_REACH")
+        shares = gpu.blocks(channels, most_channels)  # blocks that share the channels of a group
+        each = -(-channels // max(1, shares))  # of equally many in every block, or nearly so
+        sizes = {"pixels": pixels, "area": h * w, "groups": groups, "channels": channels, "each": max(1, each)}
+        reach, blocks = _reach(n, channels), gpu.blocks(pixels, threads) * groups * shares
+        return Plan(struct("lrn", "Maps", **sizes), reach, reach > most_reach, blocks, threads)
 
 
 class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
@@ -271,16 +263,13 @@ class LRNWithinMap(ResponseNorm, name="lrn_within_map"):
         self.launch("scale", self.x, s, settings=(self.k, self.alpha))
         self.launch("backward", self.x, s, dy, dx, settings=(self.alpha, self.beta))
 
-    @property
-    def longest(self) -> int:
-        return max(self.x.shape[2:])
-
-    def sizes(self) -> dict[str, int]:
-        n, c, h, w = self.x.shape
-        return {"maps": n * c, "height": h, "width": w}
-
-    def grid(self, reach: int) -> tuple[int, tuple[int, int]]:
-        n, c, h, w = self.x.shape
-        tile, rows = constants("lrn_within_map", "TILE", "ROWS")
-        inner = tile - 2 * reach
-        return n * c * gpu.blocks(h, inner) * gpu.blocks(w, inner), (tile, rows)
+    @staticmethod
+    @remembered
+    def plan_of(x_shape: Shape, n: int, groups: int) -> Plan:
+        images, c, h, w = x_shape
+        tile, rows, most_reach = constants("lrn_within_map", "TILE", "ROWS", "MOST_REACH")
+        maps = struct("lrn_within_map", "Maps", maps=images * c, height=h, width=w)
+        reach = _reach(n, max(h, w))
+        inner = max(1, tile - 2 * reach)
+        blocks = images * c * gpu.blocks(h, inner) * gpu.blocks(w, inner)
+        return Plan(maps, reach, reach > most_reach, blocks, (tile, rows))

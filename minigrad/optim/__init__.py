@@ -1,8 +1,21 @@
 """Optimisers, which change parameters by their gradients, and schedules, which change the learning rate."""
 
-from .adam import Adam
+from .adam import Adam, AdamW
+from .clipping import clip_grad_norm_
 from .optimizer import Optimizer
-from .schedules import ReduceOnPlateau, Schedule, StepLR, Warmup, WarmupCosine
+from .schedules import MultiStepLR, ReduceOnPlateau, Schedule, StepLR, Warmup, WarmupCosine
 from .sgd import SGD
 
-__all__ = ["SGD", "Adam", "Optimizer", "ReduceOnPlateau", "Schedule", "StepLR", "Warmup", "WarmupCosine"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "MultiStepLR",
+    "Optimizer",
+    "ReduceOnPlateau",
+    "Schedule",
+    "StepLR",
+    "Warmup",
+    "WarmupCosine",
+    "clip_grad_norm_",
+]

@@ -9,7 +9,10 @@ Kept here are the sums m = mean / (1 - b1) and u = square / (1 - b2), which save
     m <- b1 m + g,   u <- b2 u + g^2,   w <- w - a m / (sqrt(u) + e)
     c = sqrt((1 - b2^k) / (1 - b2)),   e = eps c,   a = lr c (1 - b1) / (1 - b1^k)
 
-Source: Kingma, Ba 2015 (arXiv 1412.6980), algorithm 1.
+AdamW lets the weights decay by themselves, w <- (1 - lr weight_decay) w before each step.  Adam adds weight_decay w to
+the gradient, so that the root of u divides the decay, too: weights with large gradients decay less.
+
+Sources: Kingma, Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov, Hutter 2019 (arXiv 1711.05101), algorithm 2.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class Adam(Optimizer):
     """
 
     state_names = ("gradient_sum", "square_sum")
+    decoupled = False  # whether the weights decay by themselves
 
     def __init__(
         self,
@@ -51,11 +55,13 @@ class Adam(Optimizer):
         super()._check_settings(settings)
         betas = settings["betas"]
         if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(map(is_number, betas)):
-            raise ArgumentError(f"Adam: betas must be two numbers, got {betas!r}")
+            raise ArgumentError(f"{self._name}: betas must be two numbers, got {betas!r}")
         if not all(0 <= beta < 1 for beta in betas):
-            raise ArgumentError(f"Adam: betas must be at least 0 and less than 1, got {betas!r}")
+            raise ArgumentError(f"{self._name}: betas must be at least 0 and less than 1, got {betas!r}")
         if settings["eps"] == 0:
-            raise ArgumentError("Adam: eps must be > 0: where the gradient has always been 0, the step is 0 / eps")
+            raise ArgumentError(
+                f"{self._name}: eps must be > 0: where the gradient has always been 0, the step is 0 / eps"
+            )
 
     def kept(self, group: Group) -> dict[str, float]:
         return dict(zip(self.state_names, group["betas"]))
@@ -63,7 +69,9 @@ class Adam(Optimizer):
     def rule(self, group: Group, step: int, w: Array, g: Array, t: Array, state: Sequence[Array]) -> None:
         (m, u), (b1, b2) = state, group["betas"]
         a, e = _scales(group, step)
-        if group["weight_decay"]:
+        if group["weight_decay"] and self.decoupled:
+            w *= _keep(group)
+        elif group["weight_decay"]:
             np.multiply(w, float(group["weight_decay"]), out=t)
             t += g
             g = t
@@ -81,8 +89,33 @@ class Adam(Optimizer):
     def rule_gpu(
         self, device: Device, group: Group, step: int, w: Arrays, g: Arrays, state: Sequence[Arrays], tiny: list[float]
     ) -> None:
-        numbers = *group["betas"], *_scales(group, step), group["weight_decay"], *tiny
+        decay, keep = (0.0, _keep(group)) if self.decoupled else (group["weight_decay"], 1.0)
+        numbers = *group["betas"], *_scales(group, step), decay, keep, *tiny
         device.update_weights("adam", "adam", [w, *state], g, *numbers)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov, Hutter 2019), as torch.optim.AdamW; see this module's docstring.
+
+    params, lr, betas, eps: as Adam's.  weight_decay: each step takes lr * weight_decay of a weight away.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+def _keep(group: Group) -> float:
+    """What an update of AdamW leaves of a weight."""
+    return 1.0 - float(group["lr"]) * float(group["weight_decay"])
 
 
 def _scales(group: Group, step: int) -> tuple[float, float]:

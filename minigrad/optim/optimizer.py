@@ -172,8 +172,13 @@ class Optimizer:
     def _step_on_card(self, device: Device, todo: list[tuple[int, Group]]) -> None:
         """One call of `rule_gpu` for all parameters of a group, but for those of another type or number of updates.
 
-        What does not lie in its parameter's order without gaps goes as a copy.
+        What does not lie in its parameter's order without gaps goes as a copy.  Parameters that may be views of the
+        same memory go one after the other: in one launch it would be open which of them is changed first.
         """
+        if len(todo) > 1 and not _apart([self._params[i] for i, _ in todo]):
+            for one in todo:
+                self._step_on_card(device, [one])
+            return
         together: dict[Any, tuple[Group, list[list[Array]]]] = {}
         copied: list[tuple[Array, Array]] = []  # where it belongs, and what is changed in its place
         for i, group in todo:
@@ -294,6 +299,13 @@ def aligned(arrays: Sequence[Array]) -> list[Array]:
     if all(array.flags.c_contiguous for array in turned):
         return [array.reshape(-1) for array in turned]
     return turned
+
+
+def _apart(params: Sequence[Tensor]) -> bool:
+    """Whether each weight on a card has a piece of memory to itself, in which no gradient lies either."""
+    weights = {id(p.data.data.mem) for p in params}
+    gradients = {id(p.grad.data.data.mem) for p in params}  # type: ignore[union-attr]
+    return len(weights) == len(params) and weights.isdisjoint(gradients)
 
 
 def _zeros_like(p: Tensor) -> Array:

@@ -7,7 +7,8 @@ it next (ReduceOnPlateau, or you).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..base.arguments import integer, is_number, number
@@ -63,6 +64,20 @@ class StepLR(Schedule):
 
     def factor(self, count: int) -> float:
         return self.gamma ** (count // self.step_size)
+
+
+class MultiStepLR(Schedule):
+    """Multiply the rate by gamma at each of the milestones, counts of step() in rising order, [23, 51, 78]."""
+
+    def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1):
+        self.milestones = [integer("MultiStepLR", "milestones", count, 1) for count in milestones]
+        if self.milestones != sorted(set(self.milestones)):
+            raise ArgumentError(f"MultiStepLR: milestones must rise, got {list(milestones)}")
+        self.gamma = number("MultiStepLR", "gamma", gamma, above=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return float(self.gamma ** bisect_right(self.milestones, count))
 
 
 class Warmup(Schedule):

@@ -336,7 +336,7 @@ void checks_end_phase() {
 // A copy reads, and it writes, at any time from its call to the wait for it.  So it counts as doing both at the call and
 // again in the wait; what others do in between is found by check_copies and here.
 static void check_copy(const Copy& copy) {
-    if (copy.from) check_global((cs_u64)copy.from, copy.bytes, Kind::read, copy.pc);
+    if (copy.inside) check_global((cs_u64)copy.from, copy.bytes, Kind::read, copy.pc);
     check_shared((cs_u64)copy.to, copy.bytes, Kind::write, copy.pc);
 }
 
@@ -344,18 +344,19 @@ static void set_copier(const Copy& copy, cs_u32 number) {
     for (cs_u32 i = 0; i < copy.bytes; i += 4) copier((cs_u64)copy.to + i) = (cs_u16)number;
 }
 
-void checks_copy_begins(const Copy& copy) {
+void checks_copy_begins(Copy& copy) {
     check_copy(copy);
+    if (copy.inside) memcpy(copy.seen, copy.from, copy.bytes);
     set_copier(copy, run.current->number + 1);
     if (!run.launch->count) return;
-    if (copy.from) count_access(copy.pc, (cs_u64)copy.from, copy.bytes, Kind::read, false);
+    if (copy.inside) count_access(copy.pc, (cs_u64)copy.from, copy.bytes, Kind::read, false);
     // Counts are by address of the instruction: this is another one, of the same line.
     count_access((const char*)copy.pc - 1, (cs_u64)copy.to, copy.bytes, Kind::write, true);
 }
 
 void checks_copy_ends(const Copy& copy) {
     set_copier(copy, 0);
-    if (copy.from && find_area((cs_u64)copy.from, copy.bytes, Kind::read)) {
+    if (copy.inside && find_area((cs_u64)copy.from, copy.bytes, Kind::read)) {
         const CsArea& area = *last_area;
         Piece& piece = global_pieces[area.piece];
         piece.split_for((cs_u64)copy.from, copy.bytes);
@@ -363,6 +364,10 @@ void checks_copy_ends(const Copy& copy) {
             const Access& write = piece.at(at)->write;
             if (in_this_launch(write) && write.phase > copy.phase)
                 report_race(write, "wrote", Kind::read, area, at, true, copy.pc);
+            else if (memcmp(copy.seen + (at - (cs_u64)copy.from), (const void*)at, piece.cell_bytes))
+                report("RACE", copy.pc, address_of(write.pc),
+                       "reads byte %llu of %s, which is changed at {other} before the wait for this copy",
+                       at - area.address, area.label);
         }
     }
     check_copy(copy);

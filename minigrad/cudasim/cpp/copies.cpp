@@ -40,7 +40,7 @@ extern "C" void cs_copy_async(void* shared, const void* global, int bytes, bool 
     must_be_fiber(pc);
     Busy busy(pc);
     Copies& mine = copies[run.current->number];
-    Copy copy = {(char*)shared, inside ? (const char*)global : nullptr, (cs_u32)bytes, mine.groups, run.phase, pc};
+    Copy copy = {(char*)shared, (const char*)global, (cs_u32)bytes, inside, mine.groups, run.phase, pc, {}};
     check_alignment(shared, copy.bytes, "to", pc);
     if (inside) check_alignment(global, copy.bytes, "from", pc);
     checks_copy_begins(copy);
@@ -61,7 +61,7 @@ extern "C" void cs_copy_async_wait(unsigned newest) {
         const Copy& copy = mine.begun[n];
         cs_control.pc = (cs_u64)copy.pc;  // a fault is that line's
         checks_copy_ends(copy);
-        if (copy.from)
+        if (copy.inside)
             memcpy(copy.to, copy.from, copy.bytes);
         else
             memset(copy.to, 0, copy.bytes);

@@ -114,11 +114,13 @@ void shared_memory_end_block();  // reports what was written behind an array
 
 struct Copy {
     char* to;          // in shared memory
-    const char* from;  // in global memory; null: zeros
+    const char* from;  // in global memory
     cs_u32 bytes;
+    bool inside;     // or else zeros are written, and nothing is read
     cs_u32 group;    // its number among those of the thread
     cs_u32 phase;    // in which it began
     const void* pc;  // of its call
+    char seen[16];   // what `from` held then; check mode
 };
 void copies_begin_block();
 void copies_end_block();                                  // reports those that nobody has waited for
@@ -131,7 +133,7 @@ void checks_begin_block();
 void checks_end_phase();  // all threads of the block have met
 void checks_end_launch();
 void checks_syncwarp(cs_u32 warp, cs_u32 mask);
-void checks_copy_begins(const Copy& copy);
+void checks_copy_begins(Copy& copy);
 void checks_copy_ends(const Copy& copy);
 
 enum class Kind : cs_u8 { read, write, atomic };

@@ -9,20 +9,19 @@ import numpy as np
 from ... import gpu
 from ...device import Device
 from ...tensor import Tensor
-
-PIECE = 16  # bytes that a thread of copy_pieces moves at a time
-CHAINS = 8  # of multiply_add in kernels/peaks.cu
-
-
-def copied_pieces(x: Tensor) -> Tensor:
-    """x, copied by copy_pieces."""
-    return x if x.device.on_host else tensor_of(x.device, copy_pieces(x.device, x.data, x.device.empty_like(x.data)))
+from ..layout import PACK
+from ..sources import constants
 
 
-def copy_pieces(device: Device, x: Any, y: Any) -> Any:
-    """y = x for contiguous arrays of a whole number of pieces, as fast as a kernel can; returns y."""
-    n = x.nbytes // PIECE
-    device.launch("peaks", "copy_pieces", gpu.blocks(n), gpu.THREADS, y, x, n, REAL=x.dtype)
+def copied_packs(x: Tensor) -> Tensor:
+    """x, copied by copy_packs."""
+    return x if x.device.on_host else tensor_of(x.device, copy_packs(x.device, x.data, x.device.empty_like(x.data)))
+
+
+def copy_packs(device: Device, x: Any, y: Any) -> Any:
+    """y = x for contiguous arrays of a whole number of packs, as fast as a kernel can; returns y."""
+    packs = x.nbytes // PACK
+    device.launch("peaks", "copy_packs", gpu.blocks(packs), gpu.THREADS, y, x, packs, REAL=x.dtype)
     return y
 
 
@@ -31,7 +30,8 @@ def multiplied_and_added(x: Tensor) -> Tensor:
     if not x.device.on_host:
         blocks = x.size // gpu.THREADS
         return tensor_of(x.device, multiply_add(x.device, blocks, 5, x.dtype).reshape(x.shape))
-    values = np.arange(CHAINS).astype(x.dtype)
+    (chains,) = constants("peaks", "CHAINS")
+    values = np.arange(chains).astype(x.dtype)
     for _ in range(5):
         values = values * x.dtype.type(0.5) + x.dtype.type(0.25)
     return Tensor(np.full(x.shape, values.sum()), dtype=x.dtype, device=x.device)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import functional as F
 from ...base.grad_mode import no_grad
-from ...optim import SGD, Adam
+from ...optim import SGD, Adam, AdamW
 from ...tensor import Tensor
 from . import bare, ladder, tf32
 from .case import Case, Shape, Shapes
@@ -396,6 +396,7 @@ _ALL = [
     _optimizer("Adam", "adam", lambda w: Adam([w], lr=0.01), "w w w g w w w"),
     _at_step_64("SGD, alexnet rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9, update_rule="alexnet")),
     _at_step_64("SGD, pytorch rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9)),
+    _optimizer("AdamW", "adam", lambda w: AdamW([w], lr=0.01, weight_decay=0.3), "w w w g w w w"),
     _at_step_64("Adam, step 64", "adam", lambda w: Adam([w], lr=1.0)),
     _of_a_net("SGD of a net", "sgd", lambda net: SGD(net, lr=0.01, weight_decay=5e-4)),
     _of_a_net("SGD of a net, velocity", "sgd", lambda net: SGD(net, lr=0.01, momentum=0.9)),
@@ -404,7 +405,7 @@ _ALL = [
 ]
 
 _ALL += [
-    Case("peaks, copy", ("peaks",), bare.copied_pieces, {"x": (12, 88)}, MAPS, backward=""),
+    Case("peaks, copy", ("peaks",), bare.copied_packs, {"x": (12, 88)}, MAPS, backward=""),
     Case("peaks, multiply and add", ("peaks",), bare.multiplied_and_added, {"x": (6, 256)}, MAPS, "y", ""),
 ]
 

@@ -90,7 +90,7 @@ def _check(asked: argparse.Namespace) -> int:
     out = asked.out or _file(machine)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists():
+        if out.is_file() and not out.is_symlink():  # not /dev/null, and no folder
             out.replace(out.with_name(f"{out.stem}.old{out.suffix}"))
         file = out.open("w", encoding="utf-8")
     except OSError as error:

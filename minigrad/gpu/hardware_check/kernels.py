@@ -98,7 +98,7 @@ def _scaled(on_card: bool, batch: int, shape: Shape) -> Shape:
 def _empty(device: Device) -> Callable[[], Any]:
     x = device.upload(np.ones(4, np.float32))
     y = device.empty_like(x)
-    return lambda: device.launch("peaks", "copy_pieces", 1, gpu.THREADS, y, x, 1, REAL=x.dtype)
+    return lambda: device.launch("peaks", "copy_packs", 1, gpu.THREADS, y, x, 1, REAL=x.dtype)
 
 
 # ---------------------------------------------------------------- convolutions

@@ -23,6 +23,7 @@ from ...engine import Function
 from ...tensor import Tensor
 from ..cases import CASES, Case, bare, computed_flops, inputs_of, moved_bytes
 from ..cases.case import gradient_of
+from ..sources import constants
 from .compare import gemms, usable, using
 from .report import EMULATED, Part, table
 
@@ -82,8 +83,9 @@ def peaks(device: Device, effort: Effort) -> Peaks:
     """What this device does at most."""
     x = device.zeros((effort.copied // 4,), np.float32)
     y = device.empty_like(x)
-    bandwidth = 2 * effort.copied / measured(device, lambda: bare.copy_pieces(device, x, y), effort.seconds)
-    operations = 2 * bare.CHAINS * effort.chain * effort.blocks * gpu.THREADS
+    bandwidth = 2 * effort.copied / measured(device, lambda: bare.copy_packs(device, x, y), effort.seconds)
+    (chains,) = constants("peaks", "CHAINS")
+    operations = 2 * chains * effort.chain * effort.blocks * gpu.THREADS
 
     def rate(dtype: Any) -> float:
         work = partial(bare.multiply_add, device, effort.blocks, effort.chain, dtype)

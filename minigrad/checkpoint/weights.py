@@ -30,9 +30,9 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from .base import files
-from .errors import CheckpointError, printable
-from .tensor import Tensor
+from ..base import files
+from ..errors import CheckpointError, printable
+from ..tensor import Tensor
 
 PathLike = str | os.PathLike[str]
 

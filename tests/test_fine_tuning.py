@@ -1,0 +1,184 @@
+"""Weights of another net as the beginning: other classes, frozen layers; the schedule of the run behind the paper."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minigrad import ArgumentError, CheckpointError, Tensor, checkpoint, nn, optim
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import alexnet_imagenet  # noqa: E402
+import trained  # noqa: E402
+from alexnet import AlexNet  # noqa: E402
+from alexnet_options import Recipe, layer_list  # noqa: E402
+
+NARROW = (6, 8, 12, 12, 8, 40, 40)
+
+
+@pytest.fixture(autouse=True)
+def narrow_net(monkeypatch, tmp_path):
+    for module in (alexnet_imagenet, trained):
+        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def pictures(root, classes, count):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in range(classes):
+            (root / split / f"class{label}").mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 80, (256, 256, 3))
+                pixels[..., label % 3] += 150
+                Image.fromarray(pixels.astype("uint8")).save(root / split / f"class{label}" / f"{i}.png")
+    return root
+
+
+def main(capsys, *arguments):
+    code = alexnet_imagenet.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# ---------------------------------------------------------------- load_state_dict
+
+
+def test_what_does_not_fit_is_left_out_and_told():
+    model, other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 6))
+    state = other.state_dict()
+    names = list(state)
+    del state[names[1]]
+    state["more"] = np.zeros(3)
+    before = model.state_dict()
+    left_out = model.load_state_dict(state, strict=False)
+    assert left_out == ([names[1]], ["more"], names[2:])
+    after = model.state_dict()
+    assert after[names[0]].tobytes() == state[names[0]].tobytes()
+    assert all(after[name].tobytes() == before[name].tobytes() for name in names[1:])
+    assert model.load_state_dict(after) == ([], [], [])
+    with pytest.raises(CheckpointError, match="missing: .*bias"):
+        model.load_state_dict(state)
+    with pytest.raises(
+        CheckpointError, match="not one name and shape of the 1 given fits Sequential, .*given were what"
+    ):
+        model.load_state_dict({"what": np.zeros(2)}, strict=False)
+    with pytest.raises(CheckpointError, match="wrong type: "):
+        model.load_state_dict({names[0]: np.zeros((4, 3), int)}, strict=False)
+    with pytest.raises(ArgumentError, match="strict must be True or False"):
+        model.load_state_dict(after, strict="no")
+
+
+@pytest.mark.parametrize("devices", [("cpu:0",), ("cpu:0", "cpu:1")])
+def test_alexnet_of_other_classes(devices):
+    big, small = (AlexNet(n, "trainable", devices, widths=NARROW) for n in (9, 4))
+    before, state = small.state_dict(), big.state_dict()
+    assert small.load_state_dict(state, strict=False) == ([], [], ["fc8.weight", "fc8.bias"])
+    for name, array in small.state_dict().items():
+        expected = before if name.startswith("fc8") else state
+        assert array.tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("devices", [("cpu:0",), ("cpu:0", "cpu:1")])
+def test_frozen_layers_do_not_move(devices):
+    net = AlexNet(3, "trainable", devices, widths=NARROW)
+    net.freeze(["conv1", "conv2", "fc6"])
+    optimizer = optim.SGD(list(net.parameter_groups(0.1, 0.1)), 0.1, momentum=0.9)
+    before = net.state_dict()
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype("f"), device=devices[0])
+    (net(x) ** 2).sum().backward()
+    optimizer.step()
+    moved = {name for name, array in net.state_dict().items() if array.tobytes() != before[name].tobytes()}
+    assert {name.split(".")[0] for name in moved} == {"conv3", "conv4", "conv5", "fc7", "fc8"}
+    net.freeze(["conv1"], frozen=False)
+    assert net.columns[0].conv1.weight.requires_grad
+    with pytest.raises(ArgumentError, match="the layers are conv1, .*, got conv9"):
+        net.freeze(["conv9"])
+    with pytest.raises(ArgumentError, match="are all that there is to train"):
+        net.freeze(["conv1", "conv3", "conv4", "conv5", "fc7", "fc8"])
+
+
+# ---------------------------------------------------------------- the program
+
+
+def test_from_many_classes_to_few(tmp_path, capsys):
+    """A net of seven classes becomes one of three, its convolutions as they were."""
+    many, few = pictures(tmp_path / "many", 7, 2), pictures(tmp_path / "few", 3, 3)
+    options = ["--out", tmp_path, "--batch-size", 3, "--steps", 2, "--no-figures", "--devices", "cpu:0"]
+    assert main(capsys, *options, "--data", many, "--name", "big")[0] == 0
+    weights = tmp_path / "big" / "weights.safetensors"
+    code, out, err = main(
+        capsys, *options, "--data", few, "--name", "small", "--init", weights, "--freeze", "conv1-conv5"
+    )
+    assert code == 0, err
+    assert f"weights of {weights}; these begin anew: fc8." in out and "fc8.bias" in out and "fc7" not in out
+    before, after = (checkpoint.load(tmp_path / name / "weights.safetensors")[0] for name in ("big", "small"))
+    assert after["fc8.weight"].shape == (3, 80)
+    for name in before:
+        layer = name.split(".")[0]
+        same = before[name].shape == after[name].shape and before[name].tobytes() == after[name].tobytes()
+        assert same == layer.startswith("conv"), name
+    assert json.loads((tmp_path / "small" / "config.json").read_text())["options"]["init"] == str(weights)
+    code, out, err = main(capsys, "--resume", tmp_path / "small", "--steps", 4)  # frozen as it was, nothing loaded anew
+    assert code == 0 and "weights of" not in out, err
+    again = checkpoint.load(tmp_path / "small" / "weights.safetensors")[0]
+    assert again["conv3.weight"].tobytes() == before["conv3.weight"].tobytes()
+    assert again["fc6.weight"].tobytes() != after["fc6.weight"].tobytes()
+    for wrong, message in (("conv6", "layers are conv1, "), ("conv1-fc8", "are all that there is to train")):
+        try:
+            code, _, err = main(capsys, *options, "--data", few, "--name", "x", "--freeze", wrong)
+        except SystemExit as stop:
+            code, err = stop.code, capsys.readouterr().err
+        assert code == 2 and message in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_lists_of_layers():
+    assert layer_list("conv1-conv3") == ("conv1", "conv2", "conv3")
+    assert layer_list("fc8,conv2 , conv4-conv5") == ("conv2", "conv4", "conv5", "fc8")
+
+
+# ---------------------------------------------------------------- the original's schedule
+
+
+@pytest.mark.parametrize("epochs", [93, 31])
+def test_the_schedule_of_the_run_behind_the_paper(epochs):
+    net = AlexNet(3, "original", ("cpu:0", "cpu:1"), widths=NARROW)
+    optimizer = optim.SGD(list(net.parameter_groups(0.01, 5e-4, apart="conv1")), 0.01)
+    loader = SimpleNamespace(transform=None)
+    views = SimpleNamespace(model=net, train_view=lambda noise: noise)
+    recipe = Recipe(0.01, 128, epochs, "original")
+    schedule = alexnet_imagenet.OriginalSchedule(views, loader, optimizer, recipe)
+    seen = {}
+    for epoch in range(1, epochs + 1):
+        schedule.begin(epoch)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        frozen = not net.columns[1].conv1.weight.requires_grad
+        seen[(epoch - 1) * 93 // epochs + 1] = (*rates, loader.transform, frozen)
+        assert schedule.step(0.5) is False
+    assert list(seen)[0] == 1 and seen[1] == pytest.approx((0.01, 0.02, 0.01, 0.02, 0.1, False))
+    for first, expected in {
+        23: (1e-3, 2e-3, 1e-3, 2e-3, 0.1, False),
+        51: (1e-4, 2e-4, 1e-4, 2e-4, 0.1, False),
+        68: (1e-4, 2e-4, 1e-5, 2e-5, 0.0, False),
+        72: (1e-4, 2e-4, 1e-5, 2e-5, 0.0, True),
+        78: (1e-5, 2e-5, 1e-5, 2e-5, 0.0, True),
+    }.items():
+        then = next(epoch for epoch in seen if epoch >= first)
+        before = max(epoch for epoch in seen if epoch < first)
+        assert seen[then] == pytest.approx(expected) and seen[before] != pytest.approx(expected), first
+
+
+def test_the_original_schedule_in_the_program(tmp_path, capsys):
+    data = pictures(tmp_path / "data", 3, 2)
+    options = ["--data", data, "--out", tmp_path, "--batch-size", 3, "--no-figures", "--devices", "cpu:0"]
+    code, out, err = main(capsys, *options, "--name", "r", "--schedule", "original", "--epochs", 4, "--lr", 0.001)
+    assert code == 0, err
+    rows = [line.split(",") for line in (tmp_path / "r" / "log.csv").read_text().splitlines()[1:]]
+    rates = [float(row[4]) for row in rows if row[0] == "train"]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4, 1e-5, 1e-5])

@@ -1,0 +1,456 @@
+"""Runs of the main job that are stopped, at any moment and in any way, and go on bit for bit."""
+
+import functools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minigrad import CheckpointError, checkpoint
+from minigrad.base import files as files_module
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+import alexnet_imagenet  # noqa: E402
+import interruption  # noqa: E402
+import run_folder  # noqa: E402
+import trained  # noqa: E402
+from alexnet import AlexNet  # noqa: E402
+
+NARROW = (6, 8, 12, 12, 8, 40, 40)
+RUN = ["--no-figures", "--batch-size", "4", "--epochs", "3", "--lr", "0.003"]
+
+# The program with a narrow net; a checkpoint after every step, where asked for.
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "examples")!r})
+import interruption
+interruption.begin()
+import functools, alexnet_imagenet, trained, going_on
+from alexnet import AlexNet
+for module in (alexnet_imagenet, trained):
+    module.AlexNet = functools.partial(AlexNet, widths={NARROW})
+interruption.finish(alexnet_imagenet.main)
+"""
+
+
+@pytest.fixture(autouse=True)
+def narrow_net(monkeypatch, tmp_path):
+    for module in (alexnet_imagenet, trained):
+        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three classes told apart by colour, and a file that cannot be read."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for label, name in enumerate(("ape", "bee", "cat")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 80, (260, 258, 3))
+                pixels[..., label] += 150
+                Image.fromarray(pixels.astype("uint8")).save(root / split / name / f"{i}.png")
+    (root / "train" / "bee" / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+def main(capsys, *arguments):
+    """(exit code, standard output, standard error) of the program."""
+    code = alexnet_imagenet.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def end_of(run):
+    """What must be equal at the end: weights, velocities, generators, scores, and the log but for its times."""
+    last = checkpoint.Checkpoints(run / "checkpoints").latest()
+    arrays, metadata = checkpoint.load(last)
+    training = metadata["training"]
+    weights, _ = checkpoint.load(run / "weights.safetensors")
+    lines = (run / "log.csv").read_text().splitlines()
+    return {
+        "arrays": {name: array.tobytes() for name, array in arrays.items()},
+        "weights": {name: array.tobytes() for name, array in weights.items()},
+        "rng": {name: training["rng"]["devices"][name] for name in training["values"]["config"]["devices"]},
+        "objects": training["objects"],
+        "scores": {k: v for k, v in json.loads((run / "metrics.json").read_text()).items() if k != "training"},
+        "log": [line.split(",")[:8] for line in lines],
+        "best": training["values"]["best"],
+    }
+
+
+@functools.cache
+def undisturbed(folder, devices, *more):
+    """The end of a run that nobody stopped."""
+    out = folder.parent / f"out-{devices.replace(',', '-').replace(':', '')}-{'-'.join(more)}"
+    code = alexnet_imagenet.main(
+        [*RUN, "--data", str(folder), "--devices", devices, "--out", str(out), "--name", "r", *more]
+    )
+    assert code == 0
+    return end_of(out / "r")
+
+
+def process(*arguments, **more):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:0"])
+@pytest.mark.parametrize("steps", [1, 5, 7])
+def test_a_run_that_is_interrupted_goes_on_bit_for_bit(folder, tmp_path, capsys, monkeypatch, devices, steps):
+    """Ctrl-C in the middle of a step, when dropout has drawn its numbers."""
+    real, count = alexnet_imagenet.train_epoch, []
+
+    def interrupted(model, batches, *args, **kwargs):
+        forward = type(model).forward
+
+        def and_then(self, x):
+            y = forward(self, x)
+            count.append(1)
+            if len(count) == steps + 1:
+                signal.raise_signal(signal.SIGINT)
+            return y
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model), "forward", and_then)
+            return real(model, batches, *args, **kwargs)
+
+    run = tmp_path / "r"
+    with monkeypatch.context() as patch:
+        patch.setattr(alexnet_imagenet, "train_epoch", interrupted)
+        code, out, err = main(capsys, *RUN, "--data", folder, "--devices", devices, "--out", tmp_path, "--name", "r")
+    assert code == 130 and f"after {steps} of 12 steps" in out, out + err
+    code, out, err = main(capsys, "--resume", run, "--workers", 3)
+    assert code == 0, err
+    assert f"going on after step {steps} of 12, in epoch {(steps - 1) // 4 + 1 if steps % 4 else steps // 4}" in out
+    assert "changed: --workers 3, it was 2" in out
+    assert end_of(run) == undisturbed(folder, devices)
+    assert not (run / "lock").exists()
+
+
+def moment(kind, run):
+    """A function that tells whether it is time to kill a process that trains in `run`: see KINDS."""
+    begin, log = time.monotonic(), run / "log.csv"
+
+    def rows(split):
+        return log.read_text().count(f"\n{split},") if log.exists() else 0
+
+    before = {split: rows(split) for split in ("train", "val")}
+    if kind == "saving":
+        return lambda: any((run / "checkpoints").glob("*.tmp"))
+    if kind == "a step later":
+        return lambda: rows("train") != before["train"]
+    if kind == "testing":  # an epoch is at its end, and the row of its test is not yet there
+        return lambda: rows("train") > before["train"] and rows("train") % 4 == 0
+    return lambda: time.monotonic() - begin > 1  # reading data, or importing
+
+
+KINDS = "saving", "a step later", "testing", "at any time"
+
+
+def killed_and_resumed(run, first, kills, random):
+    """Start a run and kill -9 it that many times, at moments of all kinds; it goes on each time, at last to its end."""
+    for number in range(kills):
+        begun = (run / "config.json").exists()
+        child = process(*(["--resume", run] if begun else first), "--checkpoint-minutes", 0.001)
+        there = moment(KINDS[number % len(KINDS)], run)
+        while child.poll() is None and not there():
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.02))
+        child.kill()
+        said = child.communicate()[0]
+        assert child.returncode == -signal.SIGKILL, f"{said}\nkill {number} came too late"
+    child = process("--resume", run)
+    said = child.communicate()[0]
+    assert child.returncode == 0, said
+
+
+@pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:0"])
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_kill_minus_9(folder, tmp_path, devices, kills):
+    run, long = tmp_path / "r", ["--epochs", str(2 + kills // 3)]
+    first = [*RUN, *long, "--data", folder, "--devices", devices, "--out", tmp_path, "--name", "r"]
+    killed_and_resumed(run, first, kills, np.random.default_rng(kills))
+    assert end_of(run) == undisturbed(folder, devices, *long)
+    assert not [path.name for path in run.rglob("*") if "tmp" in path.name or path.name == "lock"]
+
+
+def test_a_run_that_accumulates_goes_on_in_the_middle_of_an_epoch(folder, tmp_path, capsys, monkeypatch):
+    """Two batches a step: the first of the fourth step's is done again."""
+    real, count = alexnet_imagenet.train_epoch, []
+
+    def interrupted(model, batches, *args, **kwargs):
+        def until_ctrl_c():
+            for batch in batches:
+                count.append(1)
+                if len(count) == 4 + 4:
+                    signal.raise_signal(signal.SIGINT)
+                yield batch
+
+        return real(model, until_ctrl_c(), *args, **kwargs)
+
+    more = ["--accumulate", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(alexnet_imagenet, "train_epoch", interrupted)
+        where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r"]
+        code, out, err = main(capsys, *RUN, *more, *where)
+    assert code == 130 and "Stopped after 3 of 6 steps" in out, out + err
+    code, out, err = main(capsys, "--resume", tmp_path / "r")
+    assert code == 0 and "going on after step 3 of 6" in out, err
+    assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0", *more)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_keep_the_training(folder, tmp_path, number, code):
+    run = tmp_path / "r"
+    child = process(*RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r")
+    there = moment("a step later", run)
+    while child.poll() is None and not there():
+        time.sleep(0.001)
+    child.send_signal(number)
+    said = child.communicate()[0]
+    assert child.returncode == code and "of 12 steps: keeping" in said, said
+    child = process("--resume", run)
+    said = child.communicate()[0]
+    assert child.returncode == 0, said
+    assert end_of(run) == undisturbed(folder, "cpu:0")
+
+
+def test_sigusr1_writes_a_checkpoint_and_training_goes_on(folder, tmp_path, capsys, monkeypatch):
+    interruption.begin()
+    saved, real = [], checkpoint.Checkpoints.save
+
+    def save(kept, step, **training):
+        saved.append(step)
+        return real(kept, step, **training)
+
+    def add(log, **row):
+        added(log, **row)
+        if row["split"] == "train" and row["step"] in (2, 6):
+            signal.raise_signal(signal.SIGUSR1)
+
+    added = run_folder.Log.add
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", save)
+    monkeypatch.setattr(run_folder.Log, "add", add)
+    assert main(capsys, *RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r")[0] == 0
+    assert saved == [2, 4, 6, 8, 12]
+    assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
+
+
+def test_a_second_process_is_told_who_trains_there(folder, tmp_path, capsys):
+    run = tmp_path / "r"
+    child = process(*RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r", "--epochs", 50)
+    there = moment("a step later", run)
+    while child.poll() is None and not there():
+        time.sleep(0.001)
+    before = (run / "config.json").read_bytes()
+    code, out, err = main(capsys, "--resume", run)
+    assert code == 2 and f"is in use: process {child.pid} on " in err and "trains there" in err and not out
+    assert (run / "config.json").read_bytes() == before
+    child.kill()
+    child.communicate()
+    assert (run / "lock").exists()  # and nobody holds it
+    code, out, err = main(capsys, "--resume", run, "--epochs", 3)
+    assert code == 0 and "changed: --epochs 3, it was 50" in out, err
+
+
+@pytest.fixture
+def stopped(folder, tmp_path, capsys, monkeypatch):
+    """A run that was stopped after its first epoch, and has two checkpoints."""
+    real = alexnet_imagenet.Course.after_step
+
+    def after_step(course, step):
+        real(course, step)
+        if step == 6:
+            course.save()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alexnet_imagenet.Course, "after_step", after_step)
+        where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r"]
+        assert main(capsys, *RUN, *where)[0] == 130
+    names = sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir())
+    assert names == ["best.safetensors", "step-00000004.safetensors", "step-00000006.safetensors"]
+    return tmp_path / "r"
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(stopped, folder, capsys):
+    latest = stopped / "checkpoints" / "step-00000006.safetensors"
+    content = latest.read_bytes()
+    for damaged in (content[:-1], content[: len(content) // 2], b"", content[:-9] + b"?" + content[-8:]):
+        latest.write_bytes(damaged)
+        code, out, err = main(capsys, "--resume", stopped)
+        assert code == 2 and err.count("\n") == 1, err
+        assert "step-00000006.safetensors" in err and "The one before it can be read: " in err
+        offered = err.split("can be read: ")[1].strip()
+        assert latest.read_bytes() == damaged and not out
+    code, out, err = main(capsys, "--resume", offered)
+    assert code == 0 and "going on after step 4 of 12, in epoch 2" in out, err
+    assert end_of(stopped) == undisturbed(folder, "cpu:0")
+    assert list((stopped / "checkpoints").glob("*.left.safetensors")) == []  # step 6 was written anew
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--batch-size", "8"], "--resume: --batch-size cannot be changed, the run has 4: what can is --data, "),
+        (["--preset", "paper"], "--resume: --preset cannot be changed, the run has trainable"),
+        (["--seed", "3"], "--resume: --seed cannot be changed, the run has 0"),
+        (["--devices", "cpu:0,cpu:1"], "--resume: --devices: the run has one column, and cannot go on with 2"),
+        (["--evaluate", "x"], "not allowed with argument"),
+    ],
+)
+def test_what_would_make_another_run_is_refused(stopped, capsys, arguments, message):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    try:
+        code, out, err = main(capsys, "--resume", stopped, *arguments)
+    except SystemExit as stop:
+        code, err = stop.code, capsys.readouterr().err
+    assert code == 2 and message in err
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_no_run(tmp_path, capsys, folder):
+    for path, message in (
+        (tmp_path / "nothing", "there is no such folder"),
+        (tmp_path, "neither a checkpoint in it nor a config.json that says how it was begun"),
+        (folder / "train" / "ape" / "0.png", "give the folder of a run, or a file in its folder checkpoints"),
+    ):
+        code, _, err = main(capsys, "--resume", path)
+        assert code == 2 and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint.save_training(tmp_path / "checkpoints" / "step-00000001.safetensors", epoch=1)
+    code, _, err = main(capsys, "--resume", tmp_path)
+    assert code == 2 and "no checkpoint of this program" in err
+    checkpoint.save(tmp_path / "checkpoints" / "step-00000001.safetensors", {"w": np.ones(2)})
+    code, _, err = main(capsys, "--resume", tmp_path)
+    assert code == 2 and "is no checkpoint of a training" in err
+
+
+def test_other_pictures_are_refused(stopped, folder, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    (moved / "train" / "ape" / "0.png").rename(moved / "train" / "ape" / "9.png")
+    code, _, err = main(capsys, "--resume", stopped, "--data", moved)
+    assert code == 2 and "are not those that the run was begun with (train_files: " in err
+    (moved / "train" / "ape" / "9.png").rename(moved / "train" / "ape" / "0.png")
+    code, out, err = main(capsys, "--resume", stopped, "--data", moved)
+    assert code == 0 and f"changed: --data {moved}, it was {folder}" in out, err
+    assert end_of(stopped) == undisturbed(folder, "cpu:0")
+
+
+def test_epochs_rate_and_devices_may_be_changed_and_it_is_said(stopped, capsys):
+    code, out, err = main(
+        capsys, "--resume", stopped, "--epochs", 5, "--lr", 0.0015, "--devices", "textbook:0", "--keep-checkpoints", 1
+    )
+    assert code == 0, err
+    for line in (
+        "changed: --epochs 5, it was 3",
+        "changed: --lr 0.0015, it was 0.003",
+        "changed: --devices textbook:0, it was cpu:0",
+        "going on after step 6 of 20, in epoch 2",
+    ):
+        assert line in out, out
+    config = json.loads((stopped / "config.json").read_text())
+    assert config["recipe"]["epochs"] == 5 and config["recipe"]["lr"] == 0.0015 and len(config["resumed"]) == 1
+    assert (stopped / "log.csv").read_text().count("\ntrain,") == 20
+    assert len(list((stopped / "checkpoints").glob("step-*"))) == 1
+    code, out, err = main(capsys, "--resume", stopped)  # it has come to its end
+    assert code == 0 and "the run is complete: it has done its 20 steps" in out and "--epochs" in out, err
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(stopped, folder, capsys):
+    shutil.rmtree(stopped / "checkpoints")
+    code, out, err = main(capsys, "--resume", stopped)
+    assert code == 0 and "no checkpoint yet: the run begins anew" in out, err
+    assert end_of(stopped) == undisturbed(folder, "cpu:0")
+
+
+def test_a_full_disk_costs_a_checkpoint_and_the_next_one_is_tried(folder, tmp_path, capsys, monkeypatch):
+    real, refused = files_module.writing, []
+
+    def writing(path, *args):
+        if "step-00000002" in str(path) or "step-00000004" in str(path):
+            refused.append(Path(path).name)
+            raise CheckpointError("checkpoint: cannot write x: No space left on device: free space there")
+        return real(path, *args)
+
+    monkeypatch.setattr(files_module, "writing", writing)
+    where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r", "--checkpoint-minutes", 1e-5]
+    code, out, err = main(capsys, *RUN, *where)
+    assert code == 0 and len(refused) >= 2, err
+    assert err.count("No space left on device") >= 2 and "training goes on" in err
+    assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
+
+
+def test_a_folder_that_is_removed_is_made_again(folder, tmp_path, capsys, monkeypatch):
+    real = alexnet_imagenet.Course.after_step
+
+    def after_step(course, step):
+        real(course, step)
+        if step == 6:
+            shutil.rmtree(tmp_path / "r")
+
+    monkeypatch.setattr(alexnet_imagenet.Course, "after_step", after_step)
+    where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r", "--checkpoint-minutes", 1e-5]
+    code, out, err = main(capsys, *RUN, *where)
+    assert code == 0, err
+    assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_net_that_diverges_is_traced_to_its_layer_and_its_pictures(folder, tmp_path, capsys, monkeypatch):
+    """A picture is spoilt in step 7; the last checkpoint is after step 4."""
+
+    def train_epoch(model, batches, *args, real=alexnet_imagenet.train_epoch, **options):
+        def spoilt():
+            for i, batch in enumerate(batches):
+                if options["epoch"] == 2 and i == 2:
+                    batch.images[1, 2, 100, 100] = np.inf
+                yield batch
+
+        return real(model, spoilt(), *args, **options)
+
+    monkeypatch.setattr(alexnet_imagenet, "train_epoch", train_epoch)
+    where = ["--data", folder, "--devices", "cpu:0,cpu:1", "--out", tmp_path, "--name", "r"]
+    code, out, err = main(capsys, *RUN, *where)
+    assert code == 1 and "the loss is nan at step 7: start again with a lower --lr" in err
+    assert "looking for the cause: the steps after 4 are done again" in err
+    assert "Done again, its steps gave finite numbers" in err  # the loader's pictures were in order
+    assert "The net after 4 of 12 steps is in" in out
+
+    monkeypatch.undo()
+    for module in (alexnet_imagenet, trained):
+        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+    code, out, err = main(capsys, *RUN, *where[:-1], "s", "--lr", "1e6")
+    assert code == 1
+    found = err.split("It began in step ")[1]
+    assert ".png" in found and "conv2d at alexnet.py:" in found and "self.conv" in found and "nan or inf" in found, err
+
+
+def test_a_plateau_is_said_while_it_lasts(capsys):
+    log = run_folder.Log(Path("nowhere"))
+    log.whole = False
+    plateau, told = alexnet_imagenet.Plateau(log, 3), []
+    for step in range(1, 901):
+        log.add(split="train", step=step, loss=1.1 if step < 500 else 0.3)
+        plateau.look(step)
+        if "that of guessing (ln 3 = 1.099)" in capsys.readouterr().err:
+            told.append(step)
+    assert told == [100, 200, 400]
