@@ -312,7 +312,7 @@ LADDERS = {
         conv2d,
         "conv2d",
         _steps("conv2d", "naive", "tiled", "register_blocked", "tf32"),
-        small={"x": (3, 5, 9, 9), "w": (70, 5, 3, 3)},
+        small={"x": (3, 8, 9, 9), "w": (70, 8, 3, 3)},
         real={"x": (128, 96, 27, 27), "w": (256, 96, 5, 5)},
         settings=_STRIDES,
         moves="x w y",
