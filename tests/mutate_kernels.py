@@ -2,16 +2,21 @@
 
     python tests/mutate_kernels.py                 every kernel file, a sample of its mutants
     python tests/mutate_kernels.py lrn --all       every mutant of one file
+    python tests/mutate_kernels.py lrn.cuh --all   every mutant of what kernels include
     python tests/mutate_kernels.py --save          and write benchmarks/results/kernel_mutants.md
+    python tests/mutate_kernels.py --judged FILE   take the verdicts that FILE has, and add the others to it
 
 A mutant is a kernel file with one change: a barrier removed, a comparison or an index calculation changed.  It runs the
-cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of the files
-that include it.  A mutant is caught if the emulator reports a fault or if a result differs from NumPy's; it survives if
-neither happens.  A survivor is either equivalent (the change does not matter) or a hole in the cases.  Mutants that do
-not compile do not count.
+cases of its file (minigrad/gpu/cases) on the emulator in check mode; a .cuh file runs those of all files that include
+it, and common.cuh, which is put before every file, those of USERS.  A mutant is caught if the emulator reports a fault
+or if a result differs from NumPy's; it survives if neither happens.  A survivor is either equivalent (the change does
+not matter) or a hole in the cases.  Mutants that do not compile do not count.
 """
 
 import argparse
+import hashlib
+import json
+import math
 import multiprocessing
 import os
 import random
@@ -23,48 +28,57 @@ from pathlib import Path
 import numpy as np
 
 import minigrad.cudasim.settings as cudasim
+from minigrad.cudasim.source import without_comments, without_ptx
 from minigrad.errors import KernelError, MinigradError
-from minigrad.gpu.cases import cases_of, differences, run
+from minigrad.gpu.cases import Case, cases_of, differences, run
 from minigrad.gpu.sources import kernel_folder, kernel_names, kernel_source, replace_source
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "kernel_mutants.md"
 SAMPLE = 24  # mutants of one file, unless --all
 SECONDS = 20  # for a launch: a mutant may never end
-# A file that others include runs their cases.
-INCLUDED = {"update.cuh": ("sgd", "adam")} | dict.fromkeys(
-    ("tile_product.cuh", "tile_product_tf32.cuh"), ("gemm", "conv2d")
-)
+# Every function of common.cuh is used by one of these.
+USERS = ("relu", "tanh", "arithmetic", "max_pool2d", "reduce", "softmax", "lrn_within_map", "dropout")
+HEADERS = sorted(path.name for path in kernel_folder().glob("*.cuh"))
 
 # (kind, pattern, replacement).  Patterns match code only: comments and the lines of parameters are left alone.
 CHANGES = [
     ("barrier removed", r"__syncthreads\(\);", ""),
     ("barrier removed", r"__syncwarp\([^)]*\);", ""),
+    ("wait removed", r"copy_async_(?:commit|wait<\d+>)\(\);", ""),
     ("< to <=", r" < ", " <= "),
     ("<= to <", r" <= ", " < "),
     ("> to >=", r" > ", " >= "),
     (">= to >", r" >= ", " > "),
     ("== to !=", r" == ", " != "),
     ("&& to ||", r" && ", " || "),
+    ("|| to &&", r" \|\| ", " && "),
     ("+ to -", r" \+ ", " - "),
     ("- to +", r" - ", " + "),
+    ("+= to -=", r" \+= ", " -= "),
     ("* to +", r"(?<=\w) \* (?=[\w(])", " + "),
     ("/ to *", r" / ", " * "),
     ("% to /", r" % ", " / "),
+    ("^ to |", r" \^(?==? )", " |"),
     ("0 to 1", r"(?<= = )0(?=[;,])", "1"),
 ]
+
+Job = tuple[str, str, int, str, str]  # name of the file, kind, line number, the line as changed, the source as changed
 
 
 def mutants(source: str) -> list[tuple[str, int, str, str]]:
     """(kind, line number, the line as changed, the whole source as changed)."""
     found = []
+    emulated = without_ptx(source).split("\n")
     for kind, pattern, replacement in CHANGES:
         for match in re.finditer(pattern, source):
             line = source.count("\n", 0, match.start()) + 1
             start = source.rfind("\n", 0, match.start()) + 1
             end = source.find("\n", match.start())
             before = source[start : match.start()]
-            # Not in comments, not in the list of template or kernel parameters, not in preprocessor lines.
+            # Not in comments, not in the list of template or kernel parameters, not in preprocessor lines, nor in PTX.
             if "//" in before or before.lstrip().startswith(("#", "template")) or "__global__" in source[start:end]:
+                continue
+            if not emulated[line - 1]:
                 continue
             changed = source[: match.start()] + replacement + source[match.end() :]
             text = before + "[" + source[match.start() : match.end()].strip() + " -> " + replacement.strip() + "]"
@@ -73,12 +87,38 @@ def mutants(source: str) -> list[tuple[str, int, str, str]]:
     return found
 
 
+def included(name: str) -> set[str]:
+    """The headers that a file of kernels/ includes, and those that these include."""
+    found = set(re.findall(r'^#include "(\w+\.cuh)"', text_of(name), re.MULTILINE))
+    return found.union(*map(included, found))
+
+
+def text_of(name: str) -> str:
+    return (kernel_folder() / name).read_text(encoding="utf-8") if name in HEADERS else kernel_source(name)
+
+
+def cases_that_run(name: str) -> list[tuple[Case, str]]:
+    """The cases of a file, or those of all files that include it, and a dtype of each.
+
+    Those come first that need the fewest libraries and are the smallest: most mutants are caught by the first.
+    """
+    users = USERS if name == "common.cuh" else [file for file in kernel_names() if name in included(file)]
+    files = users if name in HEADERS else [name]
+    cases = {case.name: case for file in files for case in cases_of(file)}.values()
+
+    def order(one: tuple[Case, str]) -> tuple[bool, str, int]:
+        case, dtype = one
+        return case.matrix_units != ("tf32" in name), dtype, sum(map(math.prod, case.small.values()))
+
+    return sorted(((case, dtype) for case in cases for dtype in case.dtypes), key=order)
+
+
 def verdict(name: str, source: str) -> str:
     """How a mutant is caught: kinds of reports, "wrong result"; "survives"; "does not compile"."""
+    cases = [(case, np.dtype(dtype)) for case, dtype in cases_that_run(name)]
     replace_source(name, source)
-    cases = [case for file in INCLUDED.get(name, (name,)) for case in cases_of(file)]
     with cudasim.options(mode="check", time_limit=SECONDS):
-        for case, dtype in ((one, np.dtype(name)) for one in cases for name in one.dtypes):
+        for case, dtype in cases:
             expected = run(case, "cpu:0", "small", dtype)
             try:
                 got = run(case, "cudasim:0", "small", dtype)
@@ -99,9 +139,15 @@ def _kinds(error: KernelError) -> str:
     return ", ".join(sorted(kinds)) or "fault"
 
 
-def judged(job: tuple[str, str, int, str, str]) -> tuple[str, str, int, str, str]:
-    """In a process of its own: a mutant may do anything.  (name, kind, line, text, verdict)"""
-    name, kind, line, text, source = job
+def key_of(job: Job) -> str:
+    """A mutant's code; comments do not count, nor which line it is."""
+    code = " ".join(without_comments(job[4]).split())
+    return f"{job[0]} {hashlib.sha256(code.encode()).hexdigest()[:16]}"
+
+
+def judged(job: Job) -> str:
+    """The verdict, of a process of its own: a mutant may do anything."""
+    name, source = job[0], job[4]
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -117,32 +163,39 @@ def judged(job: tuple[str, str, int, str, str]) -> tuple[str, str, int, str, str
     with os.fdopen(read) as pipe:
         answer = pipe.read()
     status = os.waitpid(child, 0)[1]
-    return name, kind, line, text, answer or f"the process died ({status})"
+    return answer or f"the process died ({status})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "names", nargs="*", metavar="kernel", help="files of kernels/, without .cu; default: all with cases"
-    )
+    parser.add_argument("names", nargs="*", metavar="kernel", help="files of kernels/, without .cu; default: all")
     parser.add_argument("--all", action="store_true", help="every mutant, not a sample")
     parser.add_argument("--save", action="store_true", help=f"write benchmarks/results/{RESULTS.name}")
+    parser.add_argument("--judged", type=Path, metavar="FILE", help="verdicts of earlier runs, to which new ones go")
     args = parser.parse_args()
 
-    names = args.names or [*(name for name in kernel_names() if cases_of(name)), *INCLUDED]
+    names = args.names or [*kernel_names(), *HEADERS]
+    before = dict(map(json.loads, args.judged.open())) if args.judged and args.judged.exists() else {}
     jobs, made = [], Counter()
     for name in names:
-        found = mutants((kernel_folder() / name).read_text() if name in INCLUDED else kernel_source(name))
+        found = [(name, *mutant) for mutant in mutants(text_of(name))]
         made[name] = len(found)
-        barriers = [m for m in found if m[0] == "barrier removed"]
-        others = [m for m in found if m[0] != "barrier removed"]
-        if not args.all and len(others) > SAMPLE:
-            others = random.Random(name).sample(others, SAMPLE)
-        jobs += [(name, *mutant) for mutant in barriers + others]
+        sample = [job for job in found if not job[1].endswith("removed")]
+        if not args.all and len(sample) > SAMPLE:
+            sample = random.Random(name).sample(sample, SAMPLE)
+        jobs += [job for job in found if job in sample or job[1].endswith("removed") or key_of(job) in before]
 
     rows, survivors, kinds = {}, [], {}
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        for i, (name, kind, line, text, answer) in enumerate(pool.imap(judged, jobs), 1):
+        answers = pool.imap(judged, [job for job in jobs if key_of(job) not in before])
+        for i, job in enumerate(jobs, 1):
+            name, kind, line, text, _ = job
+            if key_of(job) not in before:
+                before[key_of(job)] = next(answers)
+                if args.judged:
+                    with args.judged.open("a") as file:
+                        print(json.dumps([key_of(job), before[key_of(job)]]), file=file)
+            answer = before[key_of(job)]
             if answer == "does not compile":
                 continue
             caught = answer != "survives"
@@ -178,7 +231,7 @@ def report(rows: dict, kinds: dict, survivors: list, made: Counter, everything: 
 
 
 def file_name(name: str) -> str:
-    return name if name in INCLUDED else f"{name}.cu"
+    return name if name in HEADERS else f"{name}.cu"
 
 
 if __name__ == "__main__":

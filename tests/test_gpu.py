@@ -308,6 +308,26 @@ def test_no_pack_begins_in_the_middle_of_one(which):
         np.testing.assert_array_equal(values_of(where, y), host[1] * 2)
 
 
+def test_sums_and_maxima_of_a_block_leave_their_memory_free():
+    """One after the other in the same shared memory: check mode reports it where a barrier is missing."""
+    if available() is not None:
+        pytest.skip(available())
+    text = """extern "C" __global__ void one_after_the_other(REAL* y) {
+        __shared__ REAL warps[WARP];
+        REAL sum = block_sum(REAL(threadIdx.x), warps), most = block_max(REAL(threadIdx.x), warps);
+        y[threadIdx.x] = block_sum(sum + most, warps);
+    }"""
+    where = minigrad.device("cudasim:0")
+    replace_source("relu", text)
+    try:
+        with options(mode="check"):
+            y = where.empty((96,), "float32")
+            where.launch("relu", "one_after_the_other", 1, 96, y, REAL=np.float32)
+            np.testing.assert_array_equal(values_of(where, y), 96 * (95 * 48 + 95))
+    finally:
+        replace_source("relu", None)
+
+
 def test_divisions_of_64_bits_find_the_same_places(card):
     """Large tensors need them.  Here small ones are told to do them, too."""
     x = numbers((3, 5, 2, 7, 4), "float32").transpose(4, 1, 3, 0, 2)
