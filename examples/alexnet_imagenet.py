@@ -280,8 +280,8 @@ def predict(options: argparse.Namespace) -> None:
             failed += 1
             print(printable(error), file=sys.stderr)
             continue
-        p = np.exp(net.log_probabilities(image, path))
-        best = np.argsort(-p, kind="stable")[:5]  # of equals, the first class
+        log_p = net.log_probabilities(image, path)
+        p, best = np.exp(log_p), np.argsort(-log_p, kind="stable")[:5]  # of equals, the first class
         found.append({"image": str(path), "classes": {net.classes[k]: float(p[k]) for k in best}})
         if len(shown) < SHOWN:
             shown.append((image, p))

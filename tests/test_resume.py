@@ -248,7 +248,7 @@ def test_sigusr1_writes_a_checkpoint_and_training_goes_on(folder, tmp_path, caps
     monkeypatch.setattr(checkpoint.Checkpoints, "save", save)
     monkeypatch.setattr(run_folder.Log, "add", add)
     assert main(capsys, *RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r")[0] == 0
-    assert saved == [2, 4, 6, 8, 12]
+    assert saved == [0, 2, 4, 6, 8, 12]
     assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
 
 

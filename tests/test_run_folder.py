@@ -92,9 +92,9 @@ def test_what_a_full_disk_refused_is_written_when_there_is_room_again(run, disk,
     step(run)
     run.keep(last=True)
     assert (run.path / "net").read_text() == "5" and rows(run.path) == [1, 2, 3, 4, 5]
-    assert json.loads((run.path / "metrics.json").read_text())["one_view"] == {
-        "loss": 2.0, "top1": 0.5, "top5": 1.0, "images": 8, "views": 1, "epoch": 2, "step": 4
-    }  # fmt: skip
+    told = json.loads((run.path / "metrics.json").read_text())["one_view"]
+    facts = {"loss": 2.0, "top1": 0.5, "top5": 1.0, "images": 8, "views": 1, "epoch": 2, "step": 4}
+    assert {name: told[name] for name in facts} == facts
     run.check()
     assert not list(run.path.glob("*.tmp"))
 

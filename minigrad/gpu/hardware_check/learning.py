@@ -172,7 +172,7 @@ def torch_run(options: argparse.Namespace, device: str) -> Ran:
     optimizer = torch.optim.SGD(w.values(), 1.0, recipe.momentum)
     rate = optim.SGD([minigrad.Tensor([0.0], requires_grad=True)], recipe.lr)
     steps = options.steps or recipe.epochs * len(loader)
-    each_step, _ = schedules(rate, recipe, steps)
+    each_step, _ = schedules(ours, loader, rate, recipe, steps)
 
     def on_device(batch: Any) -> tuple[Any, Any]:
         return torch.from_numpy(np.ascontiguousarray(batch.images)).to(device), torch.from_numpy(batch.labels).to(
