@@ -357,13 +357,13 @@ def test_other_pictures_are_refused(stopped, folder, tmp_path, capsys):
 
 def test_epochs_rate_and_devices_may_be_changed_and_it_is_said(stopped, capsys):
     code, out, err = main(
-        capsys, "--resume", stopped, "--epochs", 5, "--lr", 0.0015, "--devices", "textbook:0", "--keep-checkpoints", 1
+        capsys, "--resume", stopped, "--epochs", 5, "--lr", 0.0015, "--devices", "cpu:1", "--keep-checkpoints", 1
     )
     assert code == 0, err
     for line in (
         "changed: --epochs 5, it was 3",
         "changed: --lr 0.0015, it was 0.003",
-        "changed: --devices textbook:0, it was cpu:0",
+        "changed: --devices cpu:1, it was cpu:0",
         "going on after step 6 of 20, in epoch 2",
     ):
         assert line in out, out
