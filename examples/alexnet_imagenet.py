@@ -15,23 +15,21 @@ if __name__ == "__main__":  # before the imports that take a second
     interruption.begin()
 
 import argparse
-import functools
 import json
 import math
-import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import figures
 import numpy as np
 from alexnet import AlexNet
-from alexnet_options import WARM_UP, Recipe, parse, recipe_for
-from command_line import command, new_run, run_job, word
+from alexnet_options import Recipe, parse, recipe_for
+from command_line import new_run, run_job, word
+from evaluation import evaluate, predict
 from going_on import (
     CHECKPOINTS,
     CONFIG,
@@ -48,10 +46,11 @@ from going_on import (
     where_it_began,
 )
 from inputs import Inputs
+from outcome import draw, suggest, tell
 from progress import progress, warn
 from run_folder import Log, Run, TrainingError
-from scoring import Scores, ensemble
-from trained import PREPARATION, WEIGHTS, Trained, readable
+from schedules import OriginalSchedule, schedules
+from trained import Trained
 from training import train_epoch
 
 import minigrad
@@ -59,20 +58,19 @@ from minigrad import checkpoint, optim
 from minigrad.base import files
 from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
-from minigrad.data import ImageFolder, Loader, Report, compute_stats, prepare_image
-from minigrad.data.decode import EXTENSIONS
+from minigrad.data import ImageFolder, Loader, Report, compute_stats
 from minigrad.data.demo_set import make_demo_set
-from minigrad.errors import ArgumentError, DataError, printable, some
+from minigrad.errors import DataError, printable, some
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     minigrad.manual_seed(options.seed)
-    job = predict if options.predict else evaluate_weights if options.evaluate else resume if options.resume else train
+    job = predict if options.predict else evaluate if options.evaluate else resume if options.resume else train
     return run_job("alexnet_imagenet.py", job, options)
 
 
-# ---------------------------------------------------------------- the three jobs
+# ---------------------------------------------------------------- training, and going on with it
 
 
 def train(options: argparse.Namespace) -> None:
@@ -166,7 +164,7 @@ def train_net(
     trained = time.perf_counter()
     scores = net.test(val_set, options.workers, report, ten=True, step=step)
     run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes)
-    print(f"Ten views: {describe(scores)} (guessing: {1 / len(net.classes):.1%}).")
+    print(f"Ten views: {scores} (guessing: {1 / len(net.classes):.1%}).")
 
     drawn = [] if options.no_figures else draw(run, net, first_kernels, train_set, val_set, scores, options.seed)
     run.keep(last=True)
@@ -176,17 +174,17 @@ def train_net(
 
 
 def learn(
-    course: Course, net: Trained, recipe: Recipe, schedules: tuple[Any, Any], val_set: ImageFolder, workers: int,
+    course: Course, net: Trained, recipe: Recipe, moved: tuple[Any, Any], val_set: ImageFolder, workers: int,
     report: Report,
 ) -> None:  # fmt: skip
-    """Train from where the course is, epoch by epoch, with a test at the end of each."""
+    """Train from where the course is, epoch by epoch, with a test at the end of each.  moved: see schedules()."""
     plateau = Plateau(course.run.log, len(net.classes))
 
     def after_step(step: int) -> None:
         course.after_step(step)
         plateau.look(step)
 
-    run, loader, optimizer, (each_step, each_epoch) = course.run, course.loader, course.objects["optimizer"], schedules
+    run, loader, optimizer, (each_step, each_epoch) = course.run, course.loader, course.objects["optimizer"], moved
     for epoch in range(course.epoch, recipe.epochs + 1):
         if isinstance(each_epoch, OriginalSchedule):
             each_epoch.begin(epoch)
@@ -208,7 +206,7 @@ def learn(
             run.score("one_view", one, views=1, epoch=epoch, step=step)
             reduced = each_epoch is not None and each_epoch.step(1 - one.top1)
             course.after_epoch(one.top1)
-        print(f"epoch {epoch}: {describe(one)}, one view")
+        print(f"epoch {epoch}: {one}, one view")
         if reduced:
             print(f"learning rate now {optimizer.param_groups[0]['lr']:g}")
         run.keep(last=epoch == recipe.epochs)
@@ -220,100 +218,6 @@ def tested_to_the_end(run: Path, step: int) -> bool:
         return bool(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["ten_views"]["step"] == step)
     except (OSError, ValueError, LookupError, TypeError):
         return False
-
-
-def evaluate_weights(options: argparse.Namespace) -> None:
-    tell = (lambda text: None) if options.json else print
-    nets = [Trained.restore(path, options.preset, options.devices, tell) for path in options.evaluate]
-    for path, net in zip(options.evaluate, nets):
-        if list(net.classes) != list(nets[0].classes):
-            raise ArgumentError(
-                f"--evaluate: {printable(path)} has other classes than {printable(options.evaluate[0])}: only nets of "
-                "the same classes can be averaged"
-            )
-    root, report = options.data or trained_on(options.evaluate[0], tell), Report()
-    val_set = ImageFolder(root, "val", classes=nets[0].classes, limit=options.val_limit)
-    found: dict[str, Any] = {"images": str(val_set.folder)}
-    for views, name in ((1, "one view"), (10, "ten views")):
-        each, average = ensemble([net.answers(val_set, options.workers, report, ten=views == 10) for net in nets])
-        for path, scores in zip(options.evaluate, each):
-            found.setdefault(str(path), {})[name] = scores.facts(nets[0].classes)
-            tell(f"{printable(path)} on {printable(val_set.folder)}: {describe(scores)}, {name}")
-        if len(nets) > 1:
-            found.setdefault("average", {})[name] = average.facts(nets[0].classes)
-            tell(f"the average of {len(nets)} nets: {describe(average)}, {name}")
-    if options.json:
-        print(json.dumps(found, indent=2))
-    if report.skipped:
-        tell(report)
-
-
-def trained_on(weights: Path, tell: Callable[[str], Any] = print) -> Path:
-    """The folder of images that weights were trained on, as config.json beside them has it."""
-    config = weights.parent / CONFIG
-    try:
-        root = Path(json.loads(config.read_text(encoding="utf-8"))["data"])
-    except (OSError, ValueError, LookupError, TypeError):
-        raise DataError(
-            f"--evaluate: no readable {printable(config)} says what the weights were trained on: give --data DIR"
-        ) from None
-    if not (root.is_absolute() and root.is_dir()):
-        raise DataError(
-            f"--evaluate: {printable(config)} says that the weights were trained on {printable(root)}, "
-            "which is not there: give --data DIR"
-        )
-    tell(f"no --data: the images are those that the weights were trained for, in {printable(root)}")
-    return root
-
-
-def predict(options: argparse.Namespace) -> None:
-    weights, *given = options.predict
-    if not given:
-        raise ArgumentError("--predict: give the weights and at least one image: --predict WEIGHTS IMAGE...")
-    tell = (lambda text: None) if options.json else print
-    net = Trained.restore(Path(weights), options.preset, options.devices, tell)
-    paths, failed, found, shown = images_of(given), 0, [], []
-    for path in paths:
-        try:
-            image = prepare_image(path)
-        except DataError as error:
-            failed += 1
-            print(printable(error), file=sys.stderr)
-            continue
-        log_p = net.log_probabilities(image, path)
-        p, best = np.exp(log_p), np.argsort(-log_p, kind="stable")[:5]  # of equals, the first class
-        found.append({"image": str(path), "classes": {net.classes[k]: float(p[k]) for k in best}})
-        if len(shown) < SHOWN:
-            shown.append((image, p))
-        tell(f"{printable(path)}: " + ", ".join(f"{printable(net.classes[k])} {p[k]:.1%}" for k in best))
-    if options.json:
-        print(json.dumps(found, indent=2))
-    if options.picture and shown:
-        images, shares = zip(*shown)
-        figures.predictions(images, np.stack(shares), None, net.classes, options.picture)
-        tell(f"{printable(options.picture)}: {len(shown)} of {len(found)} images with their likeliest classes")
-    if failed:
-        raise DataError(f"--predict: {failed} of {len(paths)} image(s) could not be read")
-
-
-SHOWN = 24  # images in a picture of --predict, at most
-
-
-def images_of(given: Sequence[str]) -> list[str]:
-    """The files that are named, and those in the folders that are; DataError for a folder without one."""
-    paths = []
-    for name in given:
-        if not os.path.isdir(name):
-            paths.append(name)
-            continue
-        inside = [
-            os.path.join(folder, file) for folder, _, files in os.walk(name) for file in files
-            if file.lower().endswith(EXTENSIONS)
-        ]  # fmt: skip
-        if not inside:
-            raise DataError(f"--predict: the folder {printable(name)} holds no image ({', '.join(EXTENSIONS)})")
-        paths += sorted(inside)
-    return paths
 
 
 # ---------------------------------------------------------------- pieces of a training run
@@ -346,52 +250,6 @@ def fit_to_data(net: Trained, loader: Loader, count: int) -> None:
         if len(views) >= count:
             break
     net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device))
-
-
-def schedules(net: Trained, loader: Loader, optimizer: Any, recipe: Recipe, steps: int) -> tuple[Any, Any]:
-    """What moves the learning rate after each step, and after each epoch's test; one of them is None."""
-    if recipe.schedule == "cosine":
-        return optim.WarmupCosine(optimizer, round(WARM_UP * steps), steps), None
-    if recipe.schedule == "original":
-        return None, OriginalSchedule(net, loader, optimizer, recipe)
-    return None, optim.ReduceOnPlateau(optimizer, factor=0.1, patience=3)
-
-
-class OriginalSchedule:
-    """What the run behind the paper did (config 145 of the original code; docs/alexnet.md), at the begin of each epoch.
-
-    With another number of epochs than its 93 all is stretched.
-    """
-
-    RATES = {1: 1.0, 23: 0.1, 51: 0.01, 78: 0.001}  # from this epoch on, so much of the first rate
-    CONV1_SLOWER, CONV1_FROZEN = 68, 72  # from these on, conv1 learns at 0.001 of it, and not at all
-    NO_COLOUR_NOISE, EPOCHS = 68, 93
-
-    def __init__(self, net: Trained, loader: Loader, optimizer: Any, recipe: Recipe):
-        self.net, self.loader, self.optimizer, self.recipe = net, loader, optimizer, recipe
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
-        conv1 = {id(p) for name, p in net.model.named_parameters() if "conv1" in name}
-        self.of_conv1 = [all(id(p) in conv1 for p in group["params"]) for group in optimizer.param_groups]
-
-    def begin(self, epoch: int) -> None:
-        """Set rates and noise for this epoch (from 1); what they were before does not matter."""
-        then = (epoch - 1) * self.EPOCHS // self.recipe.epochs + 1  # its epoch, in that run
-        rate = next(rate for first, rate in reversed(self.RATES.items()) if then >= first)
-        for group, base, of_conv1 in zip(self.optimizer.param_groups, self.base_lrs, self.of_conv1):
-            group["lr"] = base * (0.001 if of_conv1 and then >= self.CONV1_SLOWER else rate)
-        if then >= self.CONV1_FROZEN:
-            self.net.model.freeze(["conv1"])
-        noise = self.recipe.colour_noise if then < self.NO_COLOUR_NOISE else 0.0
-        self.loader.transform = self.net.train_view(noise)
-
-    def step(self, error: float) -> bool:
-        return False  # the test error is not asked
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"base_lrs": list(self.base_lrs)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.base_lrs = list(state["base_lrs"])
 
 
 def begin_with(model: AlexNet, weights: Path) -> None:
@@ -451,90 +309,6 @@ def config_of(
         "statistics": stats, **began,
         "minigrad": minigrad.__version__, "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-
-
-# ---------------------------------------------------------------- the end of a run
-
-
-def describe(scores: Scores) -> str:
-    return (
-        f"top-1 {scores.top1:.1%}, top-5 {scores.top5:.1%}, loss {scores.loss:.3f} on {scores.images} held-out images"
-    )
-
-
-def draw(
-    run: Run, net: Trained, first_kernels: np.ndarray, train_set: ImageFolder, val_set: ImageFolder, scores: Scores,
-    seed: int,
-) -> list[str]:  # fmt: skip
-    """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""
-    title = f"AlexNet ({net.preset}), {len(train_set)} training images: {scores.top1:.0%} top-1 on held-out images "
-    title += "(ten views)"
-    random = np.random.default_rng(seed)
-    held_out, pool_order = random.permutation(len(val_set)), random.permutation(len(train_set))
-
-    @functools.cache
-    def shown() -> tuple[list[np.ndarray], list[int]]:
-        found = readable(val_set, held_out, 8)
-        return [image for _, image in found], [int(val_set.labels[i]) for i, _ in found]
-
-    def curves(path: Path) -> None:
-        figures.learning_curves(run.log, len(net.classes), path, title, "held-out images, one view")
-
-    def kernels(path: Path) -> None:
-        figures.conv1_kernels(net.model.state_dict()["conv1.weight"], first_kernels, path)
-
-    def predictions(path: Path) -> None:
-        images, labels = shown()
-        figures.predictions(images, net.probabilities(images), labels, net.classes, path)
-
-    def nearest(path: Path) -> None:
-        images, labels = shown()
-        pool = readable(train_set, pool_order, 400)
-        there, here = net.features([image for _, image in pool]), net.features(images[:5])
-        found = []
-        for feature in here:
-            order = np.argsort(((there - feature) ** 2).sum(1))[:6]
-            found.append([(pool[j][1], net.classes[train_set.labels[pool[j][0]]]) for j in order])
-        figures.neighbours(images[:5], [net.classes[k] for k in labels[:5]], found, path)
-
-    pictures = {
-        "learning_curves.png": curves, "conv1_kernels.png": kernels, "predictions.png": predictions,
-        "nearest.png": nearest,
-    }  # fmt: skip
-    drawn, failed = figures.draw_each(run.path, pictures)
-    run.missing.update(failed)
-    return drawn
-
-
-def tell(run: Run, report: Report, drawn: list[str], trained: float, total: float) -> None:
-    """How the time was spent, what was skipped, and what lies in the run's folder."""
-    if run.log.steps():
-        speed = run.log.speed()
-        print(
-            f"Trained on {speed['images']} images in {speed['seconds']:.0f} s: {speed['images_per_s']:.1f} images/s, "
-            f"{speed['waiting_for_data']:.1%} of the time waiting for data."
-        )
-    print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
-    if report.skipped:
-        print(report)
-    names = [CONFIG, "log.csv", "metrics.json", WEIGHTS, PREPARATION, CHECKPOINTS, *drawn]
-    print(f"In {printable(run.path)}: {', '.join(name for name in names if (run.path / name).exists())}")
-
-
-def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
-    """What to do next, as commands that work in the folder where this one was given."""
-    weights, testing = word(run / WEIGHTS), ("devices", "workers", "val_limit")
-    longer = command(options, "--resume", word(run), "--epochs", str(4 * epochs), keep=())
-    print("Try next:")
-    print(f"  {longer}    # go on: longer is better")
-    print(f"  {command(options, '--evaluate', weights, keep=testing)}")
-    print(f"  {command(options, '--predict', weights, keep=['devices'])} IMAGE...")
-    if len(options.devices) > 1:
-        one = command(options, "--devices", options.devices[0], drop=("devices", "name"))
-        print(f"  {one}    # the same net on one device")
-    if not options.data:
-        yours = command(options, "--data", drop=("epochs", "steps", "name", "tiny"))
-        print(f"  {yours} DIR    # your own pictures: DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves, conv1's kernels (Figure 3), predictions and neighbours (Figure 4)."""
+"""The pictures of a run: learning curves, conv1's kernels (Figure 3), predictions, neighbours (Figure 4), confusion."""
 
 from __future__ import annotations
 
@@ -169,6 +169,34 @@ def neighbours(
         "Test images (left) and the training images nearest to them in fc7's feature space (green: same class)",
         fontsize=10,
     )
+    save(figure, path)
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str], path: Path, most: int = 20) -> None:
+    """What the images of each class (rows) were taken for (columns), in shares of the row: counts int64 (K, K).
+
+    Of more classes than `most`, those with the most wrong answers are shown.
+    """
+    plt = pyplot()
+    wrong = counts.sum(1) - counts.diagonal()
+    kept = np.sort(np.argsort(-wrong, kind="stable")[:most])
+    shown = counts[np.ix_(kept, kept)] / np.maximum(counts.sum(1)[kept, None], 1)
+    side = 2.6 + 0.42 * len(kept)
+    figure, axis = plt.subplots(figsize=(side + 0.8, side))
+    axis.imshow(shown, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(kept):
+        for j, column in enumerate(kept):
+            if counts[row, column]:
+                colour = "white" if shown[i, j] > 0.6 else "black"
+                axis.text(j, i, int(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    names = [short(classes[k], 20) for k in kept]
+    axis.set_xticks(range(len(kept)), names, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(kept)), names, fontsize=8)
+    axis.set(xlabel="taken for", ylabel="class")
+    title = f"{int(wrong.sum())} of {int(counts.sum())} images taken for another class"
+    if len(kept) < len(classes):
+        title += f" (the {len(kept)} of {len(classes)} classes with the most of them)"
+    figure.suptitle(title, fontsize=10)
     save(figure, path)
 
 

@@ -32,6 +32,9 @@ class Scores:
     right: np.ndarray | None = None
     confusion: np.ndarray | None = None
 
+    def __str__(self) -> str:
+        return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%}, loss {self.loss:.3f} on {self.images} held-out images"
+
     def facts(self, classes: Sequence[str] = ()) -> dict[str, Any]:
         """What metrics.json is to tell, with the names of the classes in full: intervals, classes, confusions."""
         facts: dict[str, Any] = {"loss": self.loss, "top1": self.top1, "top5": self.top5, "images": self.images}

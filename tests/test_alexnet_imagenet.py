@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from narrow import NARROW, make_narrow, narrow_net  # noqa: F401
+from narrow import main as run
 from PIL import Image
 
 import minigrad.functional as F
@@ -26,19 +28,12 @@ from minigrad.data import ImageFolder, Loader
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 import alexnet_imagenet  # noqa: E402
+import figures  # noqa: E402
 import trained  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
 
 CACHE = os.environ.get("XDG_CACHE_HOME", "")
-NARROW = (6, 8, 12, 12, 8, 40, 40)
-PICTURES = ("learning_curves.png", "conv1_kernels.png", "predictions.png", "nearest.png")
-
-
-@pytest.fixture(autouse=True)
-def narrow_net(monkeypatch, tmp_path):
-    for module in (alexnet_imagenet, trained):
-        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+PICTURES = ("learning_curves.png", "conv1_kernels.png", "predictions.png", "nearest.png", "confusion.png")
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +59,6 @@ def folder(tmp_path_factory):
                     image.save(here / f"{i}.JPG", "jpeg")
     (root / "train" / "bee" / "broken.jpg").write_bytes((root / "train" / "bee" / "3.JPG").read_bytes()[:300])
     return root
-
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error) of the program."""
-    code = alexnet_imagenet.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 emulated = [pytest.mark.slow, pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))]
@@ -226,7 +214,7 @@ def test_a_picture_that_cannot_be_drawn_costs_neither_scores_nor_the_other_pictu
         assert "ten_views" in (tmp_path / "mine" / "metrics.json").read_text(), "scores go to a file first"
         raise ValueError("a font is\nmissing")
 
-    monkeypatch.setattr(alexnet_imagenet.figures, "conv1_kernels", broken)
+    monkeypatch.setattr(figures, "conv1_kernels", broken)
     code, out, err = run(capsys, "--data", folder, "--out", tmp_path, "--steps", 2, "--batch-size", 6, "--name", "mine")
     assert code == 1 and "conv1_kernels.png could not be drawn: ValueError: a font is" in err
     assert err.splitlines()[-1].endswith("not all of the run could be written: conv1_kernels.png: a font is")
@@ -301,8 +289,7 @@ def trained_net(folder, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     options = ["--data", str(folder), "--out", str(runs), "--steps", "4", "--batch-size", "8", "--no-figures"]
     with pytest.MonkeyPatch.context() as patch:
-        for module in (alexnet_imagenet, trained):
-            patch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+        make_narrow(patch)
         assert alexnet_imagenet.main([*options, "--name", "mine"]) == 0
     return runs / "mine"
 

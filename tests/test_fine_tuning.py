@@ -1,6 +1,5 @@
 """Weights of another net as the beginning: other classes, frozen layers; the schedule of the run behind the paper."""
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -8,24 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from narrow import NARROW, main, narrow_net  # noqa: F401
 from PIL import Image
 
 from minigrad import ArgumentError, CheckpointError, Tensor, checkpoint, nn, optim
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import alexnet_imagenet  # noqa: E402
-import trained  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
 from alexnet_options import Recipe, layer_list  # noqa: E402
-
-NARROW = (6, 8, 12, 12, 8, 40, 40)
-
-
-@pytest.fixture(autouse=True)
-def narrow_net(monkeypatch, tmp_path):
-    for module in (alexnet_imagenet, trained):
-        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def pictures(root, classes, count):
@@ -38,12 +28,6 @@ def pictures(root, classes, count):
                 pixels[..., label % 3] += 150
                 Image.fromarray(pixels.astype("uint8")).save(root / split / f"class{label}" / f"{i}.png")
     return root
-
-
-def main(capsys, *arguments):
-    code = alexnet_imagenet.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 # ---------------------------------------------------------------- load_state_dict

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from narrow import NARROW, main, make_narrow, narrow_net  # noqa: F401
 from PIL import Image
 
 from minigrad import CheckpointError, checkpoint
@@ -21,31 +22,25 @@ sys.path.insert(0, str(ROOT / "examples"))
 import alexnet_imagenet  # noqa: E402
 import interruption  # noqa: E402
 import run_folder  # noqa: E402
-import trained  # noqa: E402
-from alexnet import AlexNet  # noqa: E402
 
-NARROW = (6, 8, 12, 12, 8, 40, 40)
 RUN = ["--no-figures", "--batch-size", "4", "--epochs", "3", "--lr", "0.003"]
 
-# The program with a narrow net; a checkpoint after every step, where asked for.
+# The program with a narrow net; a checkpoint after every step, where asked for. Each forward pass and each save lasts
+# some milliseconds longer than it must: who watches from outside, to stop it there, finds the moment on any machine.
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "examples")!r})
 import interruption
 interruption.begin()
-import functools, alexnet_imagenet, trained, going_on
+import functools, os, time, alexnet_imagenet, trained, going_on
 from alexnet import AlexNet
+def later(function, seconds):
+    return lambda *given: (time.sleep(seconds), function(*given))[1]
+AlexNet.forward, os.fsync = later(AlexNet.forward, 0.03), later(os.fsync, 0.003)
 for module in (alexnet_imagenet, trained):
     module.AlexNet = functools.partial(AlexNet, widths={NARROW})
 interruption.finish(alexnet_imagenet.main)
 """
-
-
-@pytest.fixture(autouse=True)
-def narrow_net(monkeypatch, tmp_path):
-    for module in (alexnet_imagenet, trained):
-        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +57,6 @@ def folder(tmp_path_factory):
                 Image.fromarray(pixels.astype("uint8")).save(root / split / name / f"{i}.png")
     (root / "train" / "bee" / "broken.png").write_bytes(b"no picture")
     return root
-
-
-def main(capsys, *arguments):
-    """(exit code, standard output, standard error) of the program."""
-    code = alexnet_imagenet.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def end_of(run):
@@ -143,9 +131,9 @@ def test_a_run_that_is_interrupted_goes_on_bit_for_bit(folder, tmp_path, capsys,
     assert not (run / "lock").exists()
 
 
-def moment(kind, run):
+def moment(kind, run, random):
     """A function that tells whether it is time to kill a process that trains in `run`: see KINDS."""
-    begin, log = time.monotonic(), run / "log.csv"
+    begin, pause, log = time.monotonic(), random.uniform(0, 1.5), run / "log.csv"
 
     def rows(split):
         return log.read_text().count(f"\n{split},") if log.exists() else 0
@@ -157,7 +145,7 @@ def moment(kind, run):
         return lambda: rows("train") != before["train"]
     if kind == "testing":  # an epoch is at its end, and the row of its test is not yet there
         return lambda: rows("train") > before["train"] and rows("train") % 4 == 0
-    return lambda: time.monotonic() - begin > 1  # reading data, or importing
+    return lambda: time.monotonic() - begin > pause  # importing, reading data, or in the first steps
 
 
 KINDS = "saving", "a step later", "testing", "at any time"
@@ -168,7 +156,7 @@ def killed_and_resumed(run, first, kills, random):
     for number in range(kills):
         begun = (run / "config.json").exists()
         child = process(*(["--resume", run] if begun else first), "--checkpoint-minutes", 0.001)
-        there = moment(KINDS[number % len(KINDS)], run)
+        there = moment(KINDS[number % len(KINDS)], run, random)
         while child.poll() is None and not there():
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.02))
@@ -183,7 +171,7 @@ def killed_and_resumed(run, first, kills, random):
 @pytest.mark.parametrize("devices", ["cpu:0,cpu:1", "cpu:0"])
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_kill_minus_9(folder, tmp_path, devices, kills):
-    run, long = tmp_path / "r", ["--epochs", str(2 + kills // 3), "--lr", "0.0003"]  # with more, it diverges
+    run, long = tmp_path / "r", ["--epochs", str(5 + kills), "--lr", "0.0003"]  # with a higher one, it diverges
     first = [*RUN, *long, "--data", folder, "--devices", devices, "--out", tmp_path, "--name", "r"]
     killed_and_resumed(run, first, kills, np.random.default_rng(kills))
     assert end_of(run) == undisturbed(folder, devices, *long)
@@ -436,8 +424,7 @@ def test_a_net_that_diverges_is_traced_to_its_layer_and_its_pictures(folder, tmp
     assert "The net after 4 of 12 steps is in" in out
 
     monkeypatch.undo()
-    for module in (alexnet_imagenet, trained):
-        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+    make_narrow(monkeypatch)
     code, out, err = main(capsys, *RUN, *where[:-1], "s", "--lr", "1e6")
     assert code == 1
     found = err.split("It began in step ")[1]

@@ -1,30 +1,19 @@
 """Scores in full: intervals, classes, confusions, averages of nets; and what the main job tells of all that."""
 
-import functools
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from narrow import main, make_narrow, narrow_net  # noqa: F401
 from PIL import Image
 
 from minigrad import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import alexnet_imagenet  # noqa: E402
-import trained  # noqa: E402
-from alexnet import AlexNet  # noqa: E402
 from scoring import Scores, ensemble, interval, tally  # noqa: E402
-
-NARROW = (6, 8, 12, 12, 8, 40, 40)
-
-
-@pytest.fixture(autouse=True)
-def narrow_net(monkeypatch, tmp_path):
-    for module in (alexnet_imagenet, trained):
-        monkeypatch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def log_softmax(z):
@@ -92,18 +81,11 @@ def nets(folder, tmp_path_factory):
     out, found = tmp_path_factory.mktemp("runs"), []
     options = ["--data", str(folder), "--out", str(out), "--steps", "3", "--batch-size", "5", "--no-figures"]
     with pytest.MonkeyPatch.context() as patch:
-        for module in (alexnet_imagenet, trained):
-            patch.setattr(module, "AlexNet", functools.partial(AlexNet, widths=NARROW))
+        make_narrow(patch)
         for seed in ("0", "1"):
             assert alexnet_imagenet.main([*options, "--devices", "cpu:0", "--name", f"r{seed}", "--seed", seed]) == 0
             found.append(out / f"r{seed}" / "weights.safetensors")
     return found
-
-
-def main(capsys, *arguments):
-    code = alexnet_imagenet.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def test_metrics_tell_of_classes_and_confusions(nets):
