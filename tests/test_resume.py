@@ -207,7 +207,7 @@ def test_a_run_that_accumulates_goes_on_in_the_middle_of_an_epoch(folder, tmp_pa
 def test_signals_keep_the_training(folder, tmp_path, number, code):
     run = tmp_path / "r"
     child = process(*RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r")
-    there = moment("a step later", run)
+    there = moment("a step later", run, np.random.default_rng(0))
     while child.poll() is None and not there():
         time.sleep(0.001)
     child.send_signal(number)
@@ -243,7 +243,7 @@ def test_sigusr1_writes_a_checkpoint_and_training_goes_on(folder, tmp_path, caps
 def test_a_second_process_is_told_who_trains_there(folder, tmp_path, capsys):
     run = tmp_path / "r"
     child = process(*RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r", "--epochs", 50)
-    there = moment("a step later", run)
+    there = moment("a step later", run, np.random.default_rng(0))
     while child.poll() is None and not there():
         time.sleep(0.001)
     before = (run / "config.json").read_bytes()
