@@ -1,7 +1,6 @@
 """What all tests share: the device under test, the same seeds before each test, and hypothesis profiles."""
 
 import contextlib
-import gc
 import os
 import random
 import signal
@@ -56,12 +55,6 @@ def pytest_collection_modifyitems(config, items):
         mark = item.get_closest_marker("cpu_only")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"about the CPU alone: {mark.args[0]}"))
-
-
-def pytest_collection_finish(session):
-    """The tests stay to the end: gc.collect(), which some of them call, need not look through all of them each time."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
