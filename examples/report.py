@@ -126,7 +126,7 @@ def pictures_of(folder: Path, config: Mapping[str, Any], devices: tuple[str, ...
         warn(f"the pictures in {printable(config['data'])} are of other classes now: no predictions and neighbours")
         return None, pictures
     shown = Exhibits(net, *sets, config.get("seed", 0))
-    pictures["predictions"] = exhibits.predictions_data(shown.probabilities(), *shown.held_out(), 10)
+    pictures["predictions"] = exhibits.predictions_data(shown, views=10)
     pictures["neighbours"] = exhibits.neighbours_data(shown)
     return sets[0], pictures
 

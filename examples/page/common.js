@@ -47,6 +47,26 @@ const memory = {
   set(name, value) { try { sessionStorage.setItem(this.key + name, JSON.stringify(value)); } catch { /* not allowed: forgotten */ } },
 };
 
+const places = () => [...document.querySelectorAll("a, button, summary, input, [tabindex]")];
+const boxes = () => [...document.querySelectorAll(".scroll")];
+const folded = () => [...document.querySelectorAll("details")];
+
+/** Where the reader is, for findPlace() on the page that is read next. */
+function keepPlace() {
+  memory.set("place", { y: scrollY, focus: places().indexOf(document.activeElement), open: folded().map((each) => each.open),
+    boxes: boxes().map((each) => [each.scrollLeft, each.scrollTop]) });
+}
+function findPlace() {
+  const place = memory.get("place");
+  if (!place) return;
+  memory.set("place", null);
+  folded().forEach((each, i) => { each.open = Boolean(place.open[i]); });
+  boxes().forEach((each, i) => { if (place.boxes[i]) [each.scrollLeft, each.scrollTop] = place.boxes[i]; });
+  scrollTo(0, place.y);
+  const focus = places()[place.focus];
+  if (focus) focus.focus({ preventScroll: true });
+}
+
 // ---------------------------------------------------------------- tables
 
 /**
@@ -95,7 +115,7 @@ const short = (value) => missing(value) ? "" : value >= 1e6 ? `${plain(value / 1
  * whiskers: {x, low, high}}; tables are joined by their first columns, and series are their other columns, in order.
  */
 function chart(wanted) {
-  const place = el("div", { class: "plot", role: "img", "aria-label": `${wanted.title}. ${wanted.about}` });
+  const place = el("div", { class: "plot" });
   const figure = el("figure", { class: wanted.wide ? "wide" : null }, el("h3", {}, wanted.title), place,
     wanted.note ? el("figcaption", {}, wanted.note) : null);
   charts.push({ wanted, place, plot: null });
@@ -111,6 +131,7 @@ function draw(entry) {
   if (entry.plot) entry.plot.destroy();
   const show = wanted.share ? (value) => percent(value) : plain;
   const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "12px system-ui, sans-serif" };
+  const off = wanted.keep && memory.get(`off ${wanted.name}`) || [];
   const zoomed = memory.get(`zoom ${wanted.name}`);
   const joined = wanted.tables.length > 1 ? uPlot.join(wanted.tables) : wanted.tables[0];
   // Where no cursor points at a place, the legend has the last values.
@@ -150,13 +171,14 @@ function draw(entry) {
       { ...axis, size: 58, values: (u, ticks) => ticks.map((t) => wanted.share ? `${plain(100 * t)} %` : short(t)) }],
     series: [{ label: wanted.x_label, value: legend(whole) },
       ...wanted.series.map((series) => ({
-        width: series.width || 2, spanGaps: true, dash: series.dash, label: series.label, show: series.show !== false,
+        width: series.width || 2, spanGaps: true, dash: series.dash, label: series.label, show: series.show !== false && !off.includes(series.label),
         stroke: colour(series.colour) || series.colour, value: legend(show),
         points: { show: Boolean(series.points), size: 6, fill: colour(series.colour) || series.colour },
       }))],
     bands: (wanted.bands || []).map((series) => ({ series, fill: colour("band") })),
     cursor: { sync: wanted.sync ? { key: wanted.sync } : undefined, points: { size: 7 }, drag: { x: true, y: false } },
     hooks: {
+      setSeries: wanted.keep ? [(u) => memory.set(`off ${wanted.name}`, u.series.filter((each) => !each.show).map((each) => each.label))] : [],
       draw: wanted.whiskers ? [whiskers] : [],
       setScale: [(u, key) => {
         if (key !== "x" || !entry.plot) return;
@@ -169,6 +191,9 @@ function draw(entry) {
   const plot = new uPlot(options, joined, place);
   if (zoomed) plot.setScale("x", { min: zoomed[0], max: zoomed[1] });
   entry.plot = plot;
+  const picture = place.querySelector(".u-wrap");
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", `${wanted.title}. ${wanted.about}`);
   for (const head of place.querySelectorAll(".u-legend .u-series:not(:first-child) th")) {
     head.tabIndex = 0;
     head.setAttribute("role", "button");

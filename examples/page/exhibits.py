@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Exhibits:
         self.net, self.train_set, self.val_set = net, train_set, val_set
         random = np.random.default_rng(seed)
         self._held_out, self._pool = random.permutation(len(val_set)), random.permutation(len(train_set))
+        self.names = [called(name, getattr(train_set, "words", {})) for name in net.classes]
         self._found: dict[str, Any] = {}
 
     def forget(self) -> None:
@@ -80,25 +81,34 @@ def _nearest(distances: np.ndarray, pool: list[tuple[int, np.ndarray]], images: 
 # ---------------------------------------------------------------- as a page's data
 
 
-def predictions_data(p: np.ndarray, images: Sequence[np.ndarray], labels: Sequence[int], views: int) -> dict[str, Any]:
-    """The five likeliest classes of each picture; p (N, classes)."""
+def called(name: str, words: Mapping[str, str]) -> str:
+    """A class as a person reads it: "n02088364: beagle"."""
+    return f"{name}: {words[name]}" if words.get(name) else name
+
+
+def predictions_data(exhibits: Exhibits, views: int) -> dict[str, Any]:
+    """The five likeliest classes of each picture, with ten views or one of it."""
+    (images, labels), names = exhibits.held_out(), exhibits.names
+    p = exhibits.probabilities() if views == 10 else exhibits.net.probabilities(images, ten=False)
     entries = []
     for image, label, shares in zip(images, labels, p):
         best = np.argsort(-shares, kind="stable")[:5]
-        entries.append({"image": jpeg(image, 200), "label": label, "best": [[int(k), float(shares[k])] for k in best]})
-    return {"views": views, "pictures": entries}
+        entries.append(
+            {"image": jpeg(image, 200), "class": names[label], "best": [[names[k], float(shares[k])] for k in best]}
+        )
+    return {"views": views, "pictures": rounded(entries)}
 
 
 def neighbours_data(exhibits: Exhibits) -> dict[str, Any]:
-    images, labels = exhibits.held_out()
+    (images, labels), names = exhibits.held_out(), exhibits.names
     found = exhibits.neighbours()
     rows = [
-        {"image": jpeg(image, 96), "label": label}
-        | {space: [{"image": jpeg(near, 96), "label": k} for near, k in found[space][i]] for space in found}
+        {"image": jpeg(image, 96), "class": names[label]}
+        | {space: [{"image": jpeg(near, 96), "class": names[k]} for near, k in found[space][i]] for space in found}
         for i, (image, label) in enumerate(zip(images[:ASKED], labels))
     ]
     # how many of the neighbours are of the picture's own class, in each space
-    right = {space: sum(near["label"] == row["label"] for row in rows for near in row[space]) for space in found}
+    right = {space: sum(near["class"] == row["class"] for row in rows for near in row[space]) for space in found}
     return {"rows": rows, "right": right, "of": sum(len(row["fc7"]) for row in rows), "pool": POOL}
 
 

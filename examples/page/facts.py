@@ -10,6 +10,7 @@ import numpy as np
 from scoring import interval
 
 from .curves import Curves, rounded
+from .exhibits import called
 
 ROWS = 1000  # classes in the table, at most
 SQUARE = 20  # classes in the square of confusions, at most
@@ -27,7 +28,7 @@ def facts_of_run(
     tests = {key: metrics[key] for key in ("one_view", "ten_views") if key in metrics}
     return {
         "name": name,
-        "classes": [called(each, words) for each in classes[:ROWS]] if len(classes) <= ROWS else [],
+        "classes": len(classes),
         "curves": curves.data(),
         "tests": rounded(curves.tests),
         "chance": {"loss": math.log(len(classes)), "top1": 1 / len(classes)} if classes else None,
@@ -54,11 +55,6 @@ def speed_of(curves: Curves) -> dict[str, Any]:
         "images": curves.images, "seconds": seconds, "images_per_s": curves.images / seconds if seconds else None,
         "waiting_for_data": curves.data_s / seconds if seconds else None,
     }  # fmt: skip
-
-
-def called(name: str, words: Mapping[str, str]) -> str:
-    """A class as a person reads it: "n02088364: beagle"."""
-    return f"{name}: {words[name]}" if words.get(name) else name
 
 
 # ---------------------------------------------------------------- class by class

@@ -76,13 +76,13 @@ class Page:
 
         def work() -> None:
             self.shown.forget()
-            names = [facts.called(name, self.words) for name in self.net.classes]
-            self.data["answers"] = facts.answers_of_scores(scores, names, 1, step)
+            self.data["answers"] = facts.answers_of_scores(scores, self.shown.names, 1, step)
             views = exhibits.SHOWN, exhibits.ASKED + exhibits.POOL
             self._draw("kernels", 0, self._kernels, step)
             self._draw("predictions", views[0], self._predictions_of_one_view, step)
             self._draw("neighbours", views[1], self._neighbours, step)
-            self._write()
+            if self._has_time(0.0):
+                self._write()
 
         self._try(work)
 
@@ -174,11 +174,10 @@ class Page:
         return exhibits.kernels_data(weight, self.first_kernels)
 
     def _predictions_of_one_view(self) -> dict[str, Any]:
-        images, labels = self.shown.held_out()
-        return exhibits.predictions_data(self.net.probabilities(images, ten=False), images, labels, 1)
+        return exhibits.predictions_data(self.shown, views=1)
 
     def _predictions(self) -> dict[str, Any]:
-        return exhibits.predictions_data(self.shown.probabilities(), *self.shown.held_out(), 10)
+        return exhibits.predictions_data(self.shown, views=10)
 
     def _neighbours(self) -> dict[str, Any]:
         return exhibits.neighbours_data(self.shown)
@@ -194,7 +193,7 @@ class Page:
     def _patience(self, seconds: float) -> float:
         """Seconds after which a page that has not been rewritten tells of a run that is gone."""
         per_step = seconds / max(1, self.curves.steps - self._steps_before)
-        return 6 * 3600.0 if self.data["why"] else max(600.0, 10 * per_step)
+        return 6 * 3600.0 if self.data["why"] else max(600.0, 10 * per_step, 2 * self.spent / SHARE)
 
     def _state(self, error: BaseException | None) -> None:
         state, why = "finished", ""

@@ -1,7 +1,6 @@
 // The page of one run: data is what examples/page/facts.py and exhibits.py have made.
 "use strict";
 
-const name = (k) => data.classes[k] === undefined ? `class ${k}` : data.classes[k];
 const nothing = (id, text) => at(id).append(el("p", { class: "quiet" }, text));
 const training = data.state === "training";
 const later = (what) => training ? `${what} are drawn after an epoch, where there is time for it, and at the end.` : `${what} were not drawn.`;
@@ -23,6 +22,10 @@ if (data.progress && data.progress.steps) {
   at("progress").querySelector("p").append(parts.join(" · "));
 }
 
+let pressed = false;  // somebody drags, or holds a key
+for (const [type, value] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false], ["keydown", true], ["keyup", false], ["blur", false]])
+  addEventListener(type, () => { pressed = value; }, true);
+
 (function refresh() {
   const line = at("fresh"), age = Date.now() / 1000 - data.written;
   line.append(`Written ${clock(data.written)}.`);
@@ -42,9 +45,9 @@ if (data.progress && data.progress.steps) {
   say();
   line.append(button);
   const again = () => {
-    const busy = paused || document.hidden || document.querySelector(".u-select[style*='width']:not([style*='width: 0'])") !== null;
-    if (busy) setTimeout(again, 2000);
-    else location.reload();
+    if (paused || document.hidden || pressed) return setTimeout(again, 2000);
+    keepPlace();
+    location.reload();
   };
   // a while after the next one is due
   setTimeout(again, Math.max(5, data.every - age + 2) * 1000);
@@ -59,8 +62,7 @@ if (data.progress && data.progress.steps) {
   for (const [test, views] of [[ten, "ten views"], [one, "one view"]])
     if (test) add(`Top-1, ${views}`, percent(test.top1), `${between(test.top1_interval)}, after epoch ${test.epoch}`);
   const best = ten || one;
-  if (best && data.classes.length !== 0 && data.classes.length <= 5) { /* the first five are all */ }
-  else if (best) add(`Top-5, ${ten ? "ten views" : "one view"}`, percent(best.top5), between(best.top5_interval));
+  if (best && data.classes > 5) add(`Top-5, ${ten ? "ten views" : "one view"}`, percent(best.top5), between(best.top5_interval));
   if (best) add("Loss, held out", plain(best.loss), data.chance ? `guessing: ${plain(data.chance.loss)}` : "");
   if (!missing(data.speed.images_per_s)) {
     add("Images a second", plain(data.speed.images_per_s), `${lasting(data.speed.seconds)} of training`);
@@ -78,7 +80,7 @@ if (data.progress && data.progress.steps) {
   const batch = c.width === 1 ? "each batch" : `mean of ${whole(c.width)} batches`;
   const x_label = "images seen", last = (values) => values.length ? values[values.length - 1] : null;
   const everywhere = (value) => [c.x, c.x.map(() => value)];
-  const common = { x_label, sync: "run" };
+  const common = { x_label, sync: "run", keep: true };
 
   function learned(key, title, share, low, high) {
     const tables = [[c.x, c[key]]], series = [{ label: batch, colour: c.running ? "pale" : "blue", width: c.running ? 1 : 2, points: few }], bands = [];
@@ -138,16 +140,16 @@ if (data.progress && data.progress.steps) {
 (function predictions() {
   const p = data.predictions;
   if (!p) return nothing("predictions", later("Predictions"));
-  const right = p.pictures.filter((each) => each.best[0][0] === each.label).length;
+  const right = p.pictures.filter((each) => each.best[0][0] === each.class).length;
   at("predictions").append(el("p", {}, `${after(p)}${whole(right)} of these ${whole(p.pictures.length)} held-out pictures right, with ${p.views === 1 ? "one view" : "ten views"} of each.`));
   at("predictions").append(el("div", { class: "cards" }, p.pictures.map((each) => {
-    const good = each.best[0][0] === each.label;
-    return el("div", { class: "card" }, el("img", { src: each.image, alt: `held-out picture of the class ${name(each.label)}`, width: 200, height: 200 }),
-      el("div", {}, el("p", { class: "truth" }, named(name(each.label)), " ", el("span", { class: good ? "right" : "wrong" }, good ? "✓ right" : "✗ wrong")),
+    const good = each.best[0][0] === each.class;
+    return el("div", { class: "card" }, el("img", { src: each.image, alt: `held-out picture of the class ${each.class}`, width: 200, height: 200 }),
+      el("div", {}, el("p", { class: "truth" }, named(each.class), " ", el("span", { class: good ? "right" : "wrong" }, good ? "✓ right" : "✗ wrong")),
         el("ol", { class: "best" }, each.best.map(([k, share]) => {
           const bar = el("span", { class: "bar" });
           bar.style.width = `${100 * share}%`;
-          return el("li", { class: k === each.label ? "own" : null }, bar, named(name(k)), el("span", {}, percent(share)));
+          return el("li", { class: k === each.class ? "own" : null }, bar, named(k), el("span", {}, percent(share)));
         }))));
   })));
 })();
@@ -158,13 +160,13 @@ if (data.progress && data.progress.steps) {
   at("neighbours").append(el("p", {}, `${after(n)}For held-out pictures, the nearest of ${whole(n.pool)} training pictures: in the space of fc7, the net's last hidden layer, `
     + `${whole(n.right.fc7)} of ${whole(n.of)} are of the picture's own class; by their pixels, ${whole(n.right.pixels)}.`));
   const strip = (title, row, near) => [el("p", { class: "row" }, title), el("div", { class: "strip" }, near.map((each) => {
-    const own = each.label === row.label;
-    return el("figure", {}, el("img", { src: each.image, alt: `${name(each.label)}, ${own ? "the same class" : "another class"}`, width: 96, height: 96 }),
-      el("figcaption", { class: own ? "right" : "wrong" }, own ? "✓ " : "✗ ", named(name(each.label))));
+    const own = each.class === row.class;
+    return el("figure", {}, el("img", { src: each.image, alt: `${each.class}, ${own ? "the same class" : "another class"}`, width: 96, height: 96 }),
+      el("figcaption", { class: own ? "right" : "wrong" }, own ? "✓ " : "✗ ", named(each.class)));
   }))];
   for (const row of n.rows)
     at("neighbours").append(el("div", { class: "near" },
-      el("div", { class: "query" }, el("img", { src: row.image, alt: `held-out picture of the class ${name(row.label)}`, width: 96, height: 96 }), el("strong", {}, named(name(row.label)))),
+      el("div", { class: "query" }, el("img", { src: row.image, alt: `held-out picture of the class ${row.class}`, width: 96, height: 96 }), el("strong", {}, named(row.class))),
       el("div", {}, strip("in fc7", row, row.fc7), strip("in pixels", row, row.pixels))));
 })();
 
@@ -214,4 +216,5 @@ if (data.progress && data.progress.steps) {
 at("settings").append(el("dl", {}, [...data.settings, ...Object.entries(data.versions)].map(([key, value]) => [el("dt", {}, named(key)), el("dd", {}, named(value))])));
 
 drawCharts();
+findPlace();
 document.documentElement.dataset.ready = "yes";
