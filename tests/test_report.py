@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -632,16 +633,22 @@ def in_browser(folder, pages, dark):
     """(what FRAMES finds of each page, (address, width), the lines of the console)"""
     frames = "".join(f'<iframe src="{address}" width="{width}" height="900"></iframe>' for address, width in pages)
     (folder / "frames.html").write_text(FRAMES.format(frames=frames))
+    text, console = browse(folder, dark)
+    return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', text, re.DOTALL)[1])), console
+
+
+def browse(folder, dark, virtual_ms=2000):
+    """(what frames.html in the folder has become, the lines of the console)"""
     command = [
         CHROMIUM, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--disable-gpu",
         "--allow-file-access-from-files",  # or the outer page could not measure the inner ones
         f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--user-data-dir={folder / 'profile'}",
-        "--virtual-time-budget=2000", "--enable-logging=stderr", "--dump-dom", (folder / "frames.html").as_uri(),
+        f"--virtual-time-budget={virtual_ms}", "--enable-logging=stderr", "--dump-dom",
+        (folder / "frames.html").as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found and found[1], done.stderr[-2000:]
-    return json.loads(html.unescape(found[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert '<pre id="found"></pre>' not in done.stdout, done.stderr[-2000:]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 @in_chromium
@@ -672,3 +679,45 @@ def test_a_browser_shows_the_pages(runs, tmp_path, dark):
     names = page_found["first_classes"]
     assert names == sorted(names, key=lambda name: (name[0].isalpha(), name)), "sorted by name, at a click"
     assert "stopped to refresh itself" in found[-1]["text"] and "stopped to refresh" not in page_found["text"]
+
+
+# A page of a run in training, at whose chart of the loss somebody looks closer before it reads itself anew.
+READER = """<!doctype html><meta charset="utf-8"><body><iframe src="training.html" width="390" height="700"></iframe>
+<pre id="found"></pre><script>
+const frame = document.querySelector("iframe");
+let loads = 0;
+frame.addEventListener("load", () => {
+  const page = frame.contentDocument, view = frame.contentWindow;
+  loads += 1;
+  const about = () => ({ y: Math.round(view.scrollY), open: page.querySelector("details").open,
+    zoom: [...page.querySelectorAll(".plot")].map((plot) => plot.dataset.zoom), ground: page.activeElement.tagName,
+    sorted: page.querySelectorAll("[aria-sort=ascending]").length });
+  if (loads === 1) {
+    const before = about(), plot = page.querySelector(".u-over"), box = plot.getBoundingClientRect();
+    const mouse = (type, x) => plot.dispatchEvent(new view.MouseEvent(type, { bubbles: true, view, movementX: 9,
+      clientX: box.left + x * box.width, clientY: box.top + 40 }));
+    mouse("mousemove", 0.2); mouse("mousedown", 0.2); mouse("mousemove", 0.6);
+    page.dispatchEvent(new view.MouseEvent("mouseup", { bubbles: true, view, clientX: box.left + 0.6 * box.width }));
+    page.querySelector("details").open = true;
+    const sort = page.querySelector("#classes thead button");
+    sort.click();
+    sort.focus();
+    view.scrollTo(0, 1500);
+    setTimeout(() => { document.getElementById("found").dataset.before = JSON.stringify([before, about()]); }, 100);
+  } else if (loads === 2) document.getElementById("found").textContent = JSON.stringify(about());
+});
+</script>"""
+
+
+@in_chromium
+def test_a_page_that_refreshes_itself_keeps_what_one_looks_at(runs, tmp_path):
+    data = page_of(runs / "mine<b>") | {"state": "training", "written": time.time(), "every": 1, "patience": 1e6}
+    (tmp_path / "training.html").write_text(document("report", "training", data))
+    (tmp_path / "frames.html").write_text(READER)
+    text, console = browse(tmp_path, dark=False, virtual_ms=12_000)
+    before, left = json.loads(html.unescape(re.search(r'data-before="(.*?)"', text)[1]))
+    after = json.loads(html.unescape(re.search(r'<pre id="found".*?>(.*?)</pre>', text, re.DOTALL)[1]))
+    assert console == [] and before["y"] == 0 and not before["open"] and set(before["zoom"]) == {"all"}
+    assert left["y"] == 1500 and left["zoom"][0] == "closer" and left["zoom"][-1] == "all" and left["sorted"] == 1
+    assert abs(after.pop("y") - left.pop("y")) < 20, "a legend may have got another line"
+    assert after == left

@@ -182,12 +182,14 @@ function draw(entry) {
       draw: wanted.whiskers ? [whiskers] : [],
       setScale: [(u, key) => {
         if (key !== "x" || !entry.plot) return;
-        const all = u.data[0], { min, max } = u.scales.x;
-        memory.set(`zoom ${wanted.name}`, min > all[0] || max < all[all.length - 1] ? [min, max] : null);
+        const all = u.data[0], { min, max } = u.scales.x, closer = min > all[0] || max < all[all.length - 1];
+        memory.set(`zoom ${wanted.name}`, closer ? [min, max] : null);
+        place.dataset.zoom = closer ? "closer" : "all";
       }],
     },
   };
   entry.plot = null;
+  place.dataset.zoom = zoomed ? "closer" : "all";
   const plot = new uPlot(options, joined, place);
   if (zoomed) plot.setScale("x", { min: zoomed[0], max: zoomed[1] });
   entry.plot = plot;
