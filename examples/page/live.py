@@ -126,7 +126,6 @@ class Page:
         begin = time.monotonic()
         try:
             work()
-            self.failed.pop(name, None)
         except Exception as error:  # no fault of a name, a picture or a disk may end a run
             if not ended:
                 raise_again()
@@ -155,6 +154,7 @@ class Page:
         found = facts.facts_of_run(self.run.path.name, self.config, self.run.metrics, self.curves, self.words)
         page = found | {name: value for name, value in self.data.items() if value is not None}
         write_whole(self.run.path / PAGE, document("report", f"{self.run.path.name} · minigrad", page))
+        self.failed.pop(PAGE, None)
         self._written = time.monotonic()
 
     def _has_time(self, cost: float) -> bool:
