@@ -152,6 +152,7 @@ function draw(entry) {
     u.ctx.rect(u.bbox.left - arm, u.bbox.top, u.bbox.width + 2 * arm, u.bbox.height);
     u.ctx.clip();
     u.ctx.strokeStyle = colour("red");
+    u.ctx.setLineDash([]);
     u.ctx.lineWidth = 1.2 * devicePixelRatio;
     x.forEach((value, i) => {
       if (missing(low[i]) || missing(high[i])) return;
