@@ -31,7 +31,7 @@ import page.curves  # noqa: E402
 import page.live  # noqa: E402
 import progress  # noqa: E402
 import report  # noqa: E402
-from interruption import Interrupted  # noqa: E402
+from interruption import Interrupted, interruptible  # noqa: E402
 from page import document as page_document  # noqa: E402
 from page import exhibits, facts  # noqa: E402
 from page.curves import Curves  # noqa: E402
@@ -39,6 +39,8 @@ from page.document import data_of, document  # noqa: E402
 from page.index import run_data, write_index  # noqa: E402
 from run_folder import Log, Run, TrainingError, rows_of  # noqa: E402
 from scoring import Scores, interval  # noqa: E402
+
+from minigrad import checkpoint  # noqa: E402
 
 SCRIPT, QUOTES, TURNED = "<script>alert(1)<", "b\"'&lt;", "c\u202egnp"
 NAMES = sorted([SCRIPT, QUOTES, TURNED])
@@ -67,8 +69,12 @@ def runs(tmp_path_factory):
         make_narrow(patch)
         patch.setattr(alexnet_imagenet, "draw", lambda *_: [])  # the PNG files take longer than all the rest
         options = ["--data", data, "--out", root / "runs", "--name", "mine<b>", "--epochs", 2, "--batch-size", 4]
+        patch.setattr(page.live, "SHARE", 1e9)  # time for all pictures after every epoch
+        written, write_whole = [], page.live.write_whole
+        patch.setattr(page.live, "write_whole", lambda path, text: (written.append(text), write_whole(path, text)))
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as err:
             assert alexnet_imagenet.main([str(option) for option in options]) == 0, err.getvalue()
+    (root / "written.json").write_text(json.dumps([data_of(text) for text in written]))
     return root / "runs"
 
 
@@ -256,6 +262,7 @@ def test_of_many_classes_the_hardest_are_shown():
     }  # fmt: skip
     assert max(row["top1"] for row in answers["rows"]) == 0.9 and len(answers["square"]["names"]) == 20
     assert answers["wrong"] == int((10 - right).sum()) and answers["pairs"][0]["times"] == 10
+    assert all(pair["class"] != pair["taken_for"] for pair in answers["pairs"])
 
 
 def test_pictures_are_those_of_the_net(runs):
@@ -444,6 +451,21 @@ def test_the_page_says_how_the_run_ended(page_and_run, error, state, why):
     assert [each["state"] for each in data_of((run.path.parent / "index.html").read_text())["runs"]] == ["stopped"]
 
 
+def test_a_signal_that_a_library_makes_an_error_of_its_own_ends_the_run(page_and_run, monkeypatch):
+    def library(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise ValueError("no such glyph") from None
+
+    live, run = page_and_run
+    live.begin()
+    step(run)
+    monkeypatch.setattr(page.live, "document", library)
+    with interruptible(), pytest.raises(Interrupted, match="SIGTERM"):
+        live.after_step(1)
+
+
 def test_a_run_without_a_step_leaves_no_page(page_and_run):
     live, run = page_and_run
     with pytest.raises(TrainingError):
@@ -469,11 +491,37 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path, capsys, monkeyp
     assert err.count("report.html cannot be written") == 1
 
 
-def test_without_figures_there_is_no_page(tmp_path, capsys):
-    data = pictures_into(tmp_path / "data", ["a", "b", "c"])
-    options = ("--data", data, "--out", tmp_path / "runs", "--steps", 1, "--batch-size", 4, "--no-figures")
+def test_pages_are_written_as_training_goes(runs):
+    pages = json.loads((runs.parent / "written.json").read_text())
+    assert [each["state"] for each in pages] == ["training"] * (len(pages) - 1) + ["finished"]
+    assert pages[0]["progress"]["step"] == 1 and "kernels" not in pages[0] and pages[0]["answers"] is None
+    after = {each["predictions"]["step"]: each for each in pages if each.get("predictions", {}).get("views") == 1}
+    assert set(after) == {6, 12}, "after every epoch, with one view"
+    for step, each in after.items():
+        assert each["kernels"]["step"] == each["neighbours"]["step"] == each["answers"]["step"] == step
+        assert each["answers"]["views"] == 1 and each["answers"]["images"] == 6
+    assert [each["why"] for each in pages if each["why"]] == ["testing with ten views"]
+
+
+def test_without_figures_there_is_no_page_and_the_same_net(runs, tmp_path, capsys):
+    data = runs.parent / "data"
+    options = ("--data", data, "--out", tmp_path, "--name", "r", "--epochs", 2, "--batch-size", 4, "--no-figures")
     assert run_main(capsys, *options)[0] == 0
-    assert not list((tmp_path / "runs").glob("**/*.html"))
+    assert not list(tmp_path.glob("**/*.html"))
+    looked_at, left_alone = (
+        checkpoint.load(folder / "weights.safetensors")[0] for folder in (runs / "mine<b>", tmp_path / "r")
+    )
+    for name, array in left_alone.items():
+        assert np.array_equal(looked_at[name], array), "looking at a net does not change what it learns"
+
+
+def test_an_index_stays_where_the_runs_are(page_and_run, tmp_path):
+    live, run = page_and_run
+    live.begin()
+    run.path = tmp_path / "elsewhere" / "r"
+    run.path.mkdir(parents=True)
+    live.end(None)
+    assert not (tmp_path / "elsewhere" / "index.html").exists() and (tmp_path / "runs" / "index.html").exists()
 
 
 def test_a_run_that_goes_on_keeps_what_only_its_page_had(runs, tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 from scoring import interval
 
 MOST = 1000  # points of a curve
-ENOUGH = 20  # points from which on a running mean says more than they do
+ENOUGH = 40  # points from which on a running mean says more than they do
 
 
 class Curves:
@@ -70,7 +70,7 @@ class Curves:
             "waiting": [p.data_s / p.seconds if p.seconds else None for p in self.points],
         }  # fmt: skip
         if len(self.points) >= ENOUGH:
-            last = max(2, len(self.points) // 20)
+            last = len(self.points) // 20
             columns["running"] = last * self.width
             columns["mean_loss"] = running_mean([p.loss for p in self.points], [p.images for p in self.points], last)
             columns["mean_top1"] = running_mean([p.top1 for p in self.points], [p.images for p in self.points], last)

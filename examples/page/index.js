@@ -5,7 +5,6 @@ at("fresh").append(`Written ${clock(data.written)}; a run rewrites this page whe
 
 (function index() {
   if (!data.runs.length) return at("runs").append(el("p", { class: "quiet" }, "There is no run in this folder."));
-  const shades = ["#2b6cb0", "#c53030", "#2f855a", "#b7791f", "#6b46c1", "#2c7a7b", "#b83280", "#718096"];
   const dashes = [undefined, [8, 4], [2, 3]];
   const drawn = data.runs.filter((run) => run.tests.length);
   const hidden = new Set(memory.get("hidden") || drawn.slice(8).map((run) => run.name));
@@ -13,7 +12,7 @@ at("fresh").append(`Written ${clock(data.written)}; a run rewrites this page whe
   if (drawn.length) {
     const figure = (key, title, share) => chart({ name: key, title, share, fixed: share ? [0, 1] : null, x_label: "epoch", sync: "runs", height: 320,
       tables: drawn.map((run) => [run.tests.map((test) => test.epoch), run.tests.map((test) => test[key])]),
-      series: drawn.map((run, i) => ({ label: run.name, colour: shades[i % shades.length], dash: dashes[Math.floor(i / shades.length) % dashes.length], points: true, show: !hidden.has(run.name) })),
+      series: drawn.map((run, i) => ({ label: run.name, colour: `run-${i % 8}`, dash: dashes[Math.floor(i / 8) % dashes.length], points: true, show: !hidden.has(run.name) })),
       about: drawn.map((run) => `${run.name}: ${(share ? percent : plain)(run.tests[run.tests.length - 1][key])}`).join("; ") });
     at("curves").append(figure("top1", "Top-1", true), figure("loss", "Loss", false));
   } else at("curves").append(el("p", { class: "quiet" }, "No run has been tested yet."));

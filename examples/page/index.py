@@ -45,8 +45,11 @@ def write_index(folder: Path, training: Path | None = None) -> bool:
 
 def run_data(folder: Path, training: bool = False) -> dict[str, Any] | None:
     """A run's line in the table; None where the folder holds no run, {"name", "why"} where it cannot be read."""
-    if not (folder / "config.json").is_file():
-        return None
+    try:
+        if not (folder / "config.json").is_file():
+            return None
+    except OSError:
+        return None  # a folder of somebody else's, who lets nobody in
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         metrics = {}

@@ -25,6 +25,7 @@ PAGE = "report.html"
 EVERY = 30.0  # seconds between two pages, at least
 SHARE = 0.005  # of the time of training, which the page may take
 PICTURES = ("kernels", "predictions", "neighbours")
+WARNINGS = 400  # shown, at most, of all processes of a run
 KEPT = (*PICTURES, "answers", "warnings", "skipped")  # what only the page has; the run's other files have the rest
 
 
@@ -42,6 +43,7 @@ class Page:
     ):  # fmt: skip
         self.run, self.config, self.net, self.first_kernels = run, config, net, first_kernels
         self.shown, self.report, self.off = shown, report, off
+        self.runs = run.path.parent  # where the index is, also where the run has to move elsewhere in the end
         self.words: Mapping[str, str] = getattr(shown.train_set, "words", {})
         self.curves, self.events, self.taken = Curves(), Events(), 0
         self.data: dict[str, Any] = {"state": "training", "why": ""}
@@ -65,7 +67,7 @@ class Page:
 
         self.run.ending = self.end
         self._try(work)
-        self._try(lambda: write_index(self.run.path.parent, training=self.run.path), INDEX)
+        self._try(lambda: write_index(self.runs, training=self.run.path), INDEX)
 
     def after_step(self, step: int) -> None:
         if time.monotonic() - self._written >= EVERY and self._has_time(0.0):
@@ -116,7 +118,7 @@ class Page:
             self.events.close()
 
         self._try(work, ended=True)
-        self._try(lambda: write_index(self.run.path.parent), INDEX, ended=True)
+        self._try(lambda: write_index(self.runs), INDEX, ended=True)
 
     # ---------------------------------------------------------------- how
 
@@ -148,7 +150,7 @@ class Page:
         self.data |= {
             "progress": self._progress(now - self._begun), "written": time.time(), "every": EVERY,
             "patience": self._patience(now - self._begun),
-            "warnings": [*self.earlier_warnings, *progress.warned],
+            "warnings": [*self.earlier_warnings, *progress.warned][-WARNINGS:],
             "skipped": facts.skipped_data(self.report.skipped),
         }  # fmt: skip
         found = facts.facts_of_run(self.run.path.name, self.config, self.run.metrics, self.curves, self.words)
