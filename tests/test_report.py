@@ -466,13 +466,13 @@ def test_a_signal_that_a_library_makes_an_error_of_its_own_ends_the_run(page_and
         live.after_step(1)
 
 
-def test_a_run_without_a_step_leaves_no_page(page_and_run):
+def test_a_run_without_a_step_leaves_no_page(page_and_run, capsys):
     live, run = page_and_run
     with pytest.raises(TrainingError):
         with run:
             live.begin()
             raise TrainingError("before the first step")
-    assert not run.path.exists()
+    assert not run.path.exists() and capsys.readouterr().err == ""
     assert data_of((run.path.parent / "index.html").read_text())["runs"] == []
 
 

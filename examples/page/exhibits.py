@@ -15,6 +15,7 @@ from trained import Trained, readable
 from .curves import rounded
 
 SHOWN, ASKED, POOL, NEAR = 8, 5, 400, 6  # pictures shown, of them with neighbours, looked through for them, neighbours
+LOTS = 10 * POOL  # places drawn by lot
 
 
 class Exhibits:
@@ -26,7 +27,8 @@ class Exhibits:
     def __init__(self, net: Trained, train_set: Any, val_set: Any, seed: int):
         self.net, self.train_set, self.val_set = net, train_set, val_set
         random = np.random.default_rng(seed)
-        self._held_out, self._pool = random.permutation(len(val_set)), random.permutation(len(train_set))
+        # more than are shown, because files may be broken; a copy, or all of a million places would be kept
+        self._held_out, self._pool = (random.permutation(len(each))[:LOTS].copy() for each in (val_set, train_set))
         self.names = [called(name, getattr(train_set, "words", {})) for name in net.classes]
         self._found: dict[str, Any] = {}
 

@@ -32,9 +32,10 @@ KEPT = (*PICTURES, "answers", "warnings", "skipped")  # what only the page has; 
 class Page:
     """runs/NAME/report.html.
 
-    begin, after_step, after_epoch, last and end are called by the main job, in this order.  None of them raises: a page
-    that cannot be made is a warning, the first time.  What asks the net (predictions, neighbours) or draws is left for
-    later where the page has taken more than SHARE of the time; `last` does all of it.
+    begin, after_step, after_epoch, testing and last are called by the main job, in this order, and end by the run when
+    it is left.  None of them raises anything but a signal's Interrupted: a page that cannot be made is a warning, the
+    first time.  What asks the net (predictions, neighbours) or draws is left for later where the page has taken more
+    than SHARE of the time; `last` does all of it.  off: nothing is done at all.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Page:
         self.run, self.config, self.net, self.first_kernels = run, config, net, first_kernels
         self.shown, self.report, self.off = shown, report, off
         self.runs = run.path.parent  # where the index is, also where the run has to move elsewhere in the end
+        # what classes are called, in datasets whose classes are codes
         self.words: Mapping[str, str] = getattr(shown.train_set, "words", {})
         self.curves, self.events, self.taken = Curves(), Events(), 0
         self.data: dict[str, Any] = {"state": "training", "why": ""}
