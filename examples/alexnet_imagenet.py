@@ -47,6 +47,8 @@ from going_on import (
 )
 from inputs import Inputs
 from outcome import draw, suggest, tell
+from page.exhibits import Exhibits
+from page.live import Page
 from progress import progress, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
@@ -154,19 +156,24 @@ def train_net(
         print("no checkpoint yet: the run begins anew")
     run.write(CONFIG, json.dumps(config, indent=2) + "\n")
     course.begin()
+    shown = Exhibits(net, train_set, val_set, options.seed)
+    page = Page(run, config, net, first_kernels, shown, report, off=options.no_figures)
 
     run.save, run.checkpoint, run.planned = net.save, course.save, steps
+    page.begin()
     try:
-        learn(course, net, recipe, (each_step, each_epoch), val_set, options.workers, report)
+        learn(course, net, recipe, (each_step, each_epoch), val_set, options.workers, report, page)
     except TrainingError as error:
         raise TrainingError(f"{error}.  {where_it_began(course, net, train_set.paths)}") from error
     step = course.step
     trained = time.perf_counter()
+    page.testing("testing with ten views")
     scores = net.test(val_set, options.workers, report, ten=True, step=step)
     run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes)
     print(f"Ten views: {scores} (guessing: {1 / len(net.classes):.1%}).")
 
-    drawn = [] if options.no_figures else draw(run, net, first_kernels, train_set, val_set, scores, options.seed)
+    drawn = [] if options.no_figures else draw(run, net, first_kernels, shown, scores)
+    page.last(step)
     run.keep(last=True)
     tell(run, report, drawn, trained - begin, time.perf_counter() - begin)
     suggest(run.path, options, recipe.epochs)
@@ -175,7 +182,7 @@ def train_net(
 
 def learn(
     course: Course, net: Trained, recipe: Recipe, moved: tuple[Any, Any], val_set: ImageFolder, workers: int,
-    report: Report,
+    report: Report, page: Page,
 ) -> None:  # fmt: skip
     """Train from where the course is, epoch by epoch, with a test at the end of each.  moved: see schedules()."""
     plateau = Plateau(course.run.log, len(net.classes))
@@ -183,6 +190,7 @@ def learn(
     def after_step(step: int) -> None:
         course.after_step(step)
         plateau.look(step)
+        page.after_step(step)
 
     run, loader, optimizer, (each_step, each_epoch) = course.run, course.loader, course.objects["optimizer"], moved
     for epoch in range(course.epoch, recipe.epochs + 1):
@@ -210,6 +218,7 @@ def learn(
         if reduced:
             print(f"learning rate now {optimizer.param_groups[0]['lr']:g}")
         run.keep(last=epoch == recipe.epochs)
+        page.after_epoch(one, step)
 
 
 def tested_to_the_end(run: Path, step: int) -> bool:

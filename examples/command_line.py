@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from interruption import interruptible, received
-from progress import warn
+from progress import warn, warned
 from run_folder import FILES, Run, cause
 
 import minigrad
@@ -145,6 +145,7 @@ def run_job(program: str, job: Callable[[argparse.Namespace], None], options: ar
     streams, out = (sys.stdout, sys.stderr), Enduring(sys.stdout, "standard output")
     sys.stdout, sys.stderr = out, Enduring(sys.stderr, "standard error")  # type: ignore[assignment]
     code, line = 0, ""
+    warned.clear()
     try:
         with interruptible(), warnings.catch_warnings():
             # One line per unreadable file, without the line of source that warns, and above the progress bar.

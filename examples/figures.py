@@ -15,6 +15,7 @@ from run_folder import cause, write_whole
 from minigrad.errors import MissingDependencyError, printable
 
 BLUE, RED, GREY = "#2b6cb0", "#c53030", "#a0aec0"
+MOVED = 0.01  # below, what training added to conv1 is mostly rounding, and drawn at full scale would look like much
 
 
 def pyplot() -> Any:
@@ -62,21 +63,24 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str, tested_o
     plt = pyplot()
     seen = np.cumsum(log.column("train", "images"))
     tested = np.array([seen[min(int(step), len(seen)) - 1] for step in log.column("val", "step")])
-    width = max(1, len(seen) // 20)
+    width, few = len(seen) // 20, len(seen) < 40  # of a few steps, a mean says less than they do
     figure, axes = plt.subplots(1, 2, figsize=(11, 4))
     chance = {"loss": np.log(num_classes), "top1": 1 / num_classes}
     for axis, name, label in zip(axes, ("loss", "top1"), ("cross-entropy", "top-1")):
         values = log.column("train", name)
-        axis.plot(seen, values, color=BLUE, alpha=0.25, lw=0.8, label="each batch")
-        axis.plot(seen, smooth(values, width), color=BLUE, lw=2, label=f"mean of {width} batches")
-        axis.plot(tested, log.column("val", name), "o-", color=RED, ms=5, label=tested_on)
+        if few:
+            axis.plot(seen, values, ".-", color=BLUE, lw=1, label="each batch")
+        else:
+            axis.plot(seen, values, color=BLUE, alpha=0.25, lw=0.8, label="each batch")
+            axis.plot(seen, smooth(values, width), color=BLUE, lw=2, label=f"mean of {width} batches")
+        if len(tested):
+            axis.plot(tested, log.column("val", name), "o-", color=RED, ms=5, label=tested_on)
         axis.axhline(chance[name], color=GREY, ls="--", lw=1, label="chance")
         axis.set(xlabel="training images seen", ylabel=label)
         axis.grid(alpha=0.2)
         axis.legend(fontsize=8)
-    axes[0].set_ylim(
-        bottom=0, top=max(2 * chance["loss"], 1.1 * float(smooth(log.column("train", "loss"), width).max()))
-    )
+    losses = smooth(log.column("train", "loss"), max(1, width))
+    axes[0].set_ylim(bottom=0, top=max(2 * chance["loss"], 1.1 * float(losses.max(initial=0.0))))
     axes[1].set_ylim(0, 1)
     axes[1].yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     figure.suptitle(title)
@@ -87,33 +91,45 @@ def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: i
     """The kernels of conv1 (O, 3, 11, 11), one sheet per column of the network (Figure 3), and their change.
 
     Random weights are noise, and what a short training adds to them is hard to see under it: so the change from
-    `before`, the first weights, is drawn beside.
+    `before`, the first weights, is drawn beside, unless there is next to none (see MOVED).
     """
     plt = pyplot()
-    change = weight - before
-    figure, axes = plt.subplots(columns, 2, figsize=(13, 3.1 * columns), squeeze=False)
-    for i, (now, moved) in enumerate(zip(np.split(weight, columns), np.split(change, columns))):
-        across = 12 if len(now) % 12 == 0 else len(now)
-        for axis, kernels, what in zip(axes[i], (now, moved), ("kernels", "what training added to them")):
-            axis.imshow(_sheet(kernels, across), interpolation="nearest")
-            axis.set_title(f"column {i + 1}: {what}", fontsize=10, loc="left")
-            axis.axis("off")
-    size = np.linalg.norm(change) / max(float(np.linalg.norm(before)), 1e-12)
-    figure.suptitle(f"conv1, each kernel scaled to its range; training moved the weights by {size:.0%}", fontsize=11)
+    moved, change = moved_by(weight, before), weight - before
+    drawn = [("kernels", weight), ("what training added to them", change)][: 2 if moved >= MOVED else 1]
+    figure, axes = plt.subplots(columns, len(drawn), figsize=(6.5 * len(drawn), 3.1 * columns), squeeze=False)
+    for j, (what, all_of_them) in enumerate(drawn):
+        for i, kernels in enumerate(np.split(all_of_them, columns)):
+            axes[i, j].imshow(sheet(kernels), interpolation="nearest")
+            axes[i, j].set_title(f"column {i + 1}: {what}", fontsize=10, loc="left")
+            axes[i, j].axis("off")
+    said = f"training moved the weights by {moved:.0%}"
+    if moved < MOVED:
+        said = "training moved the weights by less than 1 %" if moved else "training has not moved them"
+    figure.suptitle(f"conv1, each kernel scaled to its range; {said}", fontsize=11)
     save(figure, path)
 
 
-def _sheet(kernels: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
-    """Kernels (O, 3, h, w) side by side on white; grey is 0, and a channel is 0 or 1 at the largest weight."""
+def moved_by(weight: np.ndarray, before: np.ndarray) -> float:
+    """How far training has moved weights, as a share of the length of the first ones."""
+    return float(np.linalg.norm(weight - before)) / max(float(np.linalg.norm(before)), 1e-12)
+
+
+def sheet(kernels: np.ndarray, gap: int = 2) -> np.ndarray:
+    """Kernels (O, 3, h, w) side by side, float (H, W, 4) with nothing (alpha 0) between them.
+
+    Grey is 0, and a channel is 0 or 1 at the kernel's largest weight.  Twelve stand in a row where that comes out even.
+    """
     o, _, h, w = kernels.shape
+    across = 12 if o % 12 == 0 else o
     peak = np.maximum(np.abs(kernels).max(axis=(1, 2, 3), keepdims=True), 1e-12)
     pictures = (0.5 + 0.5 * kernels / peak).transpose(0, 2, 3, 1)
     rows = -(-o // across)
-    sheet = np.ones((rows * (h + gap) + gap, across * (w + gap) + gap, 3))
+    whole = np.zeros((rows * (h + gap) + gap, across * (w + gap) + gap, 4))
     for i, picture in enumerate(pictures):
         top, left = gap + i // across * (h + gap), gap + i % across * (w + gap)
-        sheet[top : top + h, left : left + w] = picture
-    return sheet
+        whole[top : top + h, left : left + w, :3] = picture
+        whole[top : top + h, left : left + w, 3] = 1
+    return whole
 
 
 def predictions(

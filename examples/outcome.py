@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 
 import figures
 import numpy as np
 from command_line import command, word
 from going_on import CHECKPOINTS, CONFIG
+from page.exhibits import Exhibits
+from page.live import PAGE
 from run_folder import Run
 from scoring import Scores
-from trained import PREPARATION, WEIGHTS, Trained, readable
+from trained import PREPARATION, WEIGHTS, Trained
 
-from minigrad.data import ImageFolder, Report
+from minigrad.data import Report
 from minigrad.errors import printable
 
 
-def draw(
-    run: Run, net: Trained, first_kernels: np.ndarray, train_set: ImageFolder, val_set: ImageFolder, scores: Scores,
-    seed: int,
-) -> list[str]:  # fmt: skip
+def draw(run: Run, net: Trained, first_kernels: np.ndarray, shown: Exhibits, scores: Scores) -> list[str]:
     """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""
-    title = f"AlexNet ({net.preset}), {len(train_set)} training images: {scores.top1:.0%} top-1 on held-out images "
-    title += "(ten views)"
-    random = np.random.default_rng(seed)
-    held_out, pool_order = random.permutation(len(val_set)), random.permutation(len(train_set))
-
-    @functools.cache
-    def shown() -> tuple[list[np.ndarray], list[int]]:
-        found = readable(val_set, held_out, 8)
-        return [image for _, image in found], [int(val_set.labels[i]) for i, _ in found]
+    title = f"AlexNet ({net.preset}), {len(shown.train_set)} training images: {scores.top1:.0%} top-1 on held-out "
+    title += "images (ten views)"
 
     def curves(path: Path) -> None:
         figures.learning_curves(run.log, len(net.classes), path, title, "held-out images, one view")
@@ -40,18 +31,13 @@ def draw(
         figures.conv1_kernels(net.model.state_dict()["conv1.weight"], first_kernels, path)
 
     def predictions(path: Path) -> None:
-        images, labels = shown()
-        figures.predictions(images, net.probabilities(images), labels, net.classes, path)
+        images, labels = shown.held_out()
+        figures.predictions(images, shown.probabilities(), labels, net.classes, path)
 
     def nearest(path: Path) -> None:
-        images, labels = shown()
-        pool = readable(train_set, pool_order, 400)
-        there, here = net.features([image for _, image in pool]), net.features(images[:5])
-        found = []
-        for feature in here:
-            order = np.argsort(((there - feature) ** 2).sum(1))[:6]
-            found.append([(pool[j][1], net.classes[train_set.labels[pool[j][0]]]) for j in order])
-        figures.neighbours(images[:5], [net.classes[k] for k in labels[:5]], found, path)
+        images, labels = shown.held_out()
+        found = [[(near, net.classes[k]) for near, k in row] for row in shown.neighbours()["fc7"]]
+        figures.neighbours(images[: len(found)], [net.classes[k] for k in labels[: len(found)]], found, path)
 
     def confusion(path: Path) -> None:
         figures.confusion(scores.confusion, net.classes, path)
@@ -76,7 +62,7 @@ def tell(run: Run, report: Report, drawn: list[str], trained: float, total: floa
     print(f"Everything took {total:.0f} s ({trained:.0f} s until the end of training).")
     if report.skipped:
         print(report)
-    names = [CONFIG, "log.csv", "metrics.json", WEIGHTS, PREPARATION, CHECKPOINTS, *drawn]
+    names = [CONFIG, "log.csv", "metrics.json", WEIGHTS, PREPARATION, CHECKPOINTS, PAGE, *drawn]
     print(f"In {printable(run.path)}: {', '.join(name for name in names if (run.path / name).exists())}")
 
 

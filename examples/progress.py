@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,8 @@ from tqdm import tqdm
 from minigrad.errors import printable
 
 EVERY = 5.0  # seconds between two plain lines
+
+warned: deque[str] = deque(maxlen=200)  # the last warnings of the job at work, for the page of its run
 
 
 def progress(total: int | None, title: str, units: str, leave: bool = False) -> Any:
@@ -27,6 +30,7 @@ def progress(total: int | None, title: str, units: str, leave: bool = False) -> 
 
 def warn(text: str) -> None:
     """One line on standard error, above a bar; it never fails, because it tells of failures."""
+    warned.append(printable(text))
     with suppress(OSError, ValueError):
         tqdm.write(f"warning: {printable(text)}", file=sys.stderr)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,7 @@ class Log:
     def go_on(self, count: int) -> None:
         """Take up the first `count` rows that an earlier process has written; what it wrote after them goes."""
         try:
-            with open(self.path, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))[:count]
-            self.rows = [{k: _value(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+            self.rows = list(itertools.islice(rows_of(self.path), count))
         except (OSError, ValueError, csv.Error) as error:
             warn(f"{self.path} cannot be read ({cause(error)}): it begins anew")
         if len(self.rows) < count:
@@ -130,7 +129,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _value(text: str) -> Any:
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log.csv, one after the other, without the columns that are empty in them."""
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield {k: value_of(v) for k, v in row.items() if v not in ("", None)}
+
+
+def value_of(text: str) -> Any:
+    """A number where it is one."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
@@ -157,6 +164,7 @@ class Run:
         self.path, self.log, self.new = path, Log(path / "log.csv"), new
         self.save: Callable[[Path], None] | None = None
         self.checkpoint: Callable[[], None] | None = None  # keeps the training, so that it can go on
+        self.ending: Callable[[BaseException | None], None] | None = None  # is told when the run is left, and how
         self.missing: dict[str, str] = {}  # what could not be written: name -> why
         self._texts: dict[str, str] = {}
         self.metrics: dict[str, dict[str, Any]] = {}  # what metrics.json holds
@@ -263,6 +271,9 @@ class Run:
         with self._lock:
             if error is not None:
                 self._left(error)
+        if self.ending is not None:
+            with hold(finish=True):
+                self.ending(error)
 
     def _left(self, error: BaseException) -> None:
         """Keep what there is to keep where an error or a signal ends the run."""

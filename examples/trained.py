@@ -96,9 +96,13 @@ class Trained:
         views = self.ten_view()(image).transpose(0, 3, 1, 2)[None]
         return log_probabilities(self.model, views, self.device, [name])[0]
 
-    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Softmax over the classes (N, classes), ten views averaged, of prepared images uint8 (256, 256, 3)."""
-        return np.exp([self.log_probabilities(image) for image in images])
+    def probabilities(self, images: Sequence[np.ndarray], ten: bool = True) -> np.ndarray:
+        """Softmax over the classes (N, classes), ten views averaged or the centre alone, of prepared images."""
+        if ten:
+            return np.exp([self.log_probabilities(image) for image in images])
+        view = self.center_view()
+        views = np.stack([view(image) for image in images]).transpose(0, 3, 1, 2)
+        return np.exp(log_probabilities(self.model, views, self.device))
 
     def features(self, images: Sequence[np.ndarray], batch: int = 64) -> np.ndarray:
         """The activations of the last hidden layer, fc7, float64 (N, 4096): the feature space of Figure 4."""

@@ -75,9 +75,11 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
         "the unreadable file is to be named, while it runs and at the end"
     )
     assert "31 training and 9 test images of 3 classes" in out
-    (result,) = out_folder.iterdir()
+    (result,) = (path for path in out_folder.iterdir() if path.is_dir())
+    assert (out_folder / "index.html").is_file()
     assert {path.name for path in result.iterdir()} == {
-        "config.json", "log.csv", "metrics.json", "weights.safetensors", "preparation.npz", "checkpoints", *PICTURES
+        "config.json", "log.csv", "metrics.json", "weights.safetensors", "preparation.npz", "checkpoints",
+        "report.html", *PICTURES,
     }  # fmt: skip
     for name in PICTURES:
         picture = np.asarray(Image.open(result / name).convert("L"))
@@ -201,7 +203,7 @@ def test_an_interrupted_run_keeps_its_weights(folder, tmp_path, capsys, monkeypa
     assert done == code and f"interrupted ({name})" in err
     assert "Stopped after 2 of 10 steps: keeping the net" in out and "Ten views" not in out
     left = {path.name for path in (tmp_path / "mine").iterdir()}
-    whole = {"config.json", "log.csv", "weights.safetensors", "preparation.npz", "checkpoints"}
+    whole = {"config.json", "log.csv", "weights.safetensors", "preparation.npz", "checkpoints", "report.html"}
     assert left == whole, "nothing is drawn any more"
     done, out, err = run(capsys, "--data", folder, "--evaluate", tmp_path / "mine" / "weights.safetensors")
     assert done == 0, err
@@ -254,7 +256,8 @@ def test_a_net_that_has_diverged_gets_no_score_and_is_not_saved(folder, tmp_path
     assert code == 1 and "after step 1 the net answers nan or inf for 9 of the 9 images" in err, err
     assert str(folder / "val" / "ape" / "a.JPEG") in err and "lower --lr" in err
     assert "Ten views" not in out and "top-1" not in out
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["checkpoints", "config.json", "log.csv"]
+    left = sorted(path.name for path in (tmp_path / "mine").iterdir())
+    assert left == ["checkpoints", "config.json", "log.csv", "report.html"]
 
 
 @OVERFLOW
