@@ -58,7 +58,9 @@ def test_views_are_the_same_for_images_of_any_memory_order(image, mean, turned):
     expected = image[2:9, 3:10].astype(np.float32)
     colour = np.array([1, 2, 3], np.float32)
     assert np.array_equal(cut(turned(image), Window(2, 3, 7), colour), expected - colour)
-    assert np.array_equal(cut(turned(image), Window(2, 3, 7, True), turned(mean)), (expected - mean[2:9, 3:10])[:, ::-1])
+    assert np.array_equal(
+        cut(turned(image), Window(2, 3, 7, True), turned(mean)), (expected - mean[2:9, 3:10])[:, ::-1]
+    )
     for average in (None, colour, turned(mean)):
         view = TrainViews(7, average, IMAGENET_PCA, 0.1, 0.5)(turned(image), rng(4))
         step = rng(4)

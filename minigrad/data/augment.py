@@ -64,7 +64,7 @@ def cut(image: Image, window: Window, mean: Mean = None) -> View:
             np.subtract(view, mean[rows, columns], out=view)
         else:
             _add_colour(view, -mean, out=view)
-    return _mirrored(view) if flip else view
+    return mirrored(view) if flip else view
 
 
 def channels_first(views: View) -> View:
@@ -149,12 +149,12 @@ def _add_colour(view: View, colour: View, out: View | None = None) -> View:
     return np.add(view.reshape(rows), np.tile(colour, width), out=into).reshape(view.shape)
 
 
-def _mirrored(view: View) -> View:
-    """view[:, ::-1] in memory of its own, channel by channel: six times faster than an inner axis of three."""
-    mirrored = np.empty_like(view)
-    for channel in range(view.shape[-1]):
-        mirrored[..., channel] = view[:, ::-1, channel]
-    return mirrored
+def mirrored(image: NDArray[Any]) -> NDArray[Any]:
+    """image[:, ::-1] in memory of its own, channel by channel: six times faster than on an inner axis of three."""
+    result = np.empty_like(image, order="C")
+    for channel in range(image.shape[-1]):
+        result[..., channel] = image[:, ::-1, channel]
+    return result
 
 
 def _check_size(image: Image, size: int) -> None:
