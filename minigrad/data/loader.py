@@ -221,7 +221,8 @@ class Loader:
         finally:
             batches.close()
         if not readable and start_batch == 0:
-            raise DataError(f"Loader: not one image of epoch {epoch} could be read. {self.report.summary()}")
+            what = "image" if holds_images(self.dataset) else "item"
+            raise DataError(f"Loader: not one {what} of epoch {epoch} could be read. {self.report.summary()}")
 
     def _prepared(self, epoch: int, start_batch: int) -> Generator[Made, None, None]:
         """Yield every batch, in order, with up to `prefetch` of them under way."""
