@@ -6,7 +6,7 @@ PHOTOS: class folders of JPEG files.  Three sources are made of them: the files 
 shorter side scaled, the centre cut out, JPEG of quality 90), as ILSVRC is often kept; the same pixels as one array of
 uint8 in a memory-mapped file.  Each contestant takes all of a source in a random order and makes training views of it:
 the picture at 256 x 256, a random 224 x 224 of it, mirrored half of the time, minus the mean colour, times a scale, in
-batches of 32 float32.  They take turns (A B C A B C ...), each in a process of its own, and nobody computes meanwhile.
+batches of 16 float32.  They take turns (A B C A B C ...), each in a process of its own, and nobody computes meanwhile.
 
 Without torchvision the others are timed alone.  Then AlexNet is trained for a few steps: how long does it wait?
 """
@@ -27,7 +27,7 @@ from PIL import Image
 
 from minigrad.data import IMAGENET_MEAN_RGB, ImageFolder, Loader, TrainViews
 
-BATCH, SIZE, CROP, SCALE = 32, 256, 224, 1 / 58
+BATCH, SIZE, CROP, SCALE = 16, 256, 224, 1 / 58
 OURS, PROCESSES, TORCH = "minigrad", "processes", "torchvision"
 VIEWS = TrainViews(CROP, IMAGENET_MEAN_RGB, scale=SCALE)
 

@@ -1,7 +1,11 @@
 """Datasets of any kind, the order in which they are taken, and batches made of their items."""
 
+import contextlib
+import io
 import pickle
+import re
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -278,3 +282,21 @@ def test_collate_names_the_items_that_do_not_fit(items, message):
 def test_collate_counts_from_0_where_it_is_told_nothing():
     with pytest.raises(DataError, match="item 2 has str and item 0 int; make them alike, or give Loader a collate"):
         default_collate([1, 2, "3"])
+
+
+# ---------------------------------------------------------------- the page about it
+
+PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```\n\n[^`]*\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_example_of_the_page_says_what_it_prints():
+    assert len(EXAMPLES) == 3 == PAGE.count("```python")
+
+
+@pytest.mark.parametrize("code, printed", EXAMPLES, ids=["arrays", "text", "balanced"])
+def test_examples_print_what_the_page_says(code, printed):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "docs/data.md", "exec"), {"__name__": "example"})
+    assert out.getvalue() == printed
