@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import DataError, printable
+from minigrad.errors import DataError, printable, some
 
 
 def default_collate(items: Sequence[Any], indices: Sequence[int] | None = None) -> Any:
@@ -53,7 +53,7 @@ def _collate(items: Sequence[Any], indices: Sequence[int], where: str) -> Any:
     if kind is dict:
         for item, index in zip(items, indices):
             if item.keys() != first.keys():
-                raise _unlike(where, indices[0], f"the keys {list(first)}", index, str(list(item)))
+                raise _unlike(where, indices[0], f"the keys {some(map(repr, first))}", index, some(map(repr, item)))
         return {key: _collate([item[key] for item in items], indices, f"{where}[{key!r}]") for key in first}
     if kind in (tuple, list):
         for item, index in zip(items, indices):
@@ -85,7 +85,7 @@ def _numbers(items: Sequence[Any], indices: Sequence[int], where: str) -> Any:
         return np.array(items, np.float32)
     for item, index in zip(items, indices):
         if not -(2**63) <= item < 2**63:
-            raise DataError(f"default_collate: item {index}{where} is {item}, and int64 ends at 2**63 - 1")
+            raise DataError(f"default_collate: item {index}{printable(where)} is {item}, and int64 ends at 2**63 - 1")
     return np.array(items, np.int64)
 
 

@@ -108,12 +108,12 @@ class Loader:
             self._of_images(cache_bytes, pictures)
         elif pictures:
             raise ArgumentError(
-                f"Loader: pictures=True is for datasets of images, with image(index) and labels, got {_of(dataset)}"
+                f"Loader: pictures=True is for datasets of images, with image(index) and labels, got {_a(dataset)}"
             )
         elif not hasattr(dataset, "__getitem__"):
             raise ArgumentError(
                 "Loader: the dataset must have dataset[index], or for images image(index) and labels, got "
-                f"{_of(dataset)}"
+                f"{_a(dataset)}"
             )
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.workers, self.prefetch, self.drop_last = workers, prefetch, drop_last
@@ -156,7 +156,7 @@ class Loader:
         done = batch == len(self)
         place = [epoch + 1, 0] if done else [epoch, batch]
         state = {"position": place, "seed": self.seed, "batch_size": self.batch_size, "images": len(self.dataset)}
-        if not isinstance(self.sampler, SequentialSampler):  # its weights may be many: the order they give will do
+        if not isinstance(self.sampler, SequentialSampler):  # a sampler is known by the order that it gives
             state["sampler"] = zlib.crc32(self.order(0).tobytes())
         return state
 
@@ -272,11 +272,11 @@ def _sampler(sampler: Any, shuffle: bool, n: int) -> Sampler:
         raise ArgumentError("Loader: a sampler decides the order itself; leave shuffle out")
     if not callable(sampler) or not hasattr(sampler, "__len__"):
         raise ArgumentError(
-            f"Loader: a sampler must have a length and be called with (seed, epoch), got {sampler!r}; "
+            f"Loader: a sampler must have a length and be called with (seed, epoch), got {_a(sampler)}; "
             "WeightedRandomSampler and class_balanced of minigrad.data make one"
         )
     return sampler
 
 
-def _of(dataset: Any) -> str:
-    return f"a {type(dataset).__name__}"
+def _a(thing: Any) -> str:
+    return f"a {type(thing).__name__}"
