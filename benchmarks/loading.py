@@ -14,6 +14,7 @@ Without torchvision the others are timed alone.  Then AlexNet is trained for a f
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -191,14 +192,20 @@ def measured(path: str, workers: int, runs: int, who: list[str]) -> tuple[int, T
 
 
 def table(sources: dict[str, str], workers: int, runs: int, who: list[str]) -> list[str]:
-    names = ("source", "workers", *(f"{name}, images/s" for name in who), *(f"{OURS} / {name}" for name in who[1:]))
+    names = (
+        "source",
+        "workers",
+        *(f"{name}, images/s" for name in who),
+        *(f"{OURS} / {name}" for name in who[1:]),
+        "load",
+    )
     lines = header(*names)
     for name, path in sources.items():
         for count in sorted({1, workers}):
             images, times = measured(path, count, runs, who)
             speeds = [f"{images / statistics.median(times[each]):.0f}" for each in who]
             ratios = [f"{1 / ratio(times, OURS, each):.2f}" for each in who[1:]]
-            lines.append(row(name, count, *speeds, *ratios))
+            lines.append(row(name, count, *speeds, *ratios, f"{os.getloadavg()[0]:.0f}"))
             print(lines[-1], flush=True)
     return lines
 
@@ -281,7 +288,8 @@ def main() -> None:
         f"{SIZE} x {SIZE}, a random {CROP} x {CROP} of it mirrored half of the time, minus the mean colour, scaled,",
         "float32. Ratios are the medians of those of neighbouring passes; above 1 minigrad is faster. Workers: threads",
         "of minigrad's Loader, processes of the others. The column processes is the same work by processes that write",
-        "into shared memory: this program has them, not minigrad.",
+        "into shared memory: this program has them, not minigrad. Load: how many processes of the machine, these among",
+        "them, were running or wanted to at the end of the row.",
         "",
         *loaded,
         "",

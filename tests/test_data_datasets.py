@@ -110,7 +110,7 @@ def test_a_random_split_shares_nothing_and_loses_nothing(n, lengths, seed):
 @pytest.mark.parametrize(
     "n, fractions, lengths",
     [
-        (100, (0.29, 0.71), [29, 71]),  # 0.29 * 100 is 28.999999999999996
+        (100, (0.71, 0.29), [71, 29]),  # 0.29 * 100 is 28.999999999999996
         (10, (1 / 3, 1 / 3, 1 / 3), [4, 3, 3]),
         (11, (0.5, 0.25, 0.25), [6, 3, 2]),
         (7, (1.0,), [7]),
