@@ -30,13 +30,18 @@ Sample = tuple[float, dict[str, np.ndarray]]  # a loss, and part of each gradien
 
 
 class Peer:
-    """A process that holds one contestant: `make(*args)` builds it there and returns functions to call by name."""
+    """A process that holds one contestant: `make(*args)` builds it there and returns functions to call by name.
 
-    def __init__(self, name: str, make: Callable[..., dict[str, Callable[..., Any]]], *args: Any):
+    children: it starts processes itself, which Python forbids to those that it ends without asking.
+    """
+
+    def __init__(
+        self, name: str, make: Callable[..., dict[str, Callable[..., Any]]], *args: Any, children: bool = False
+    ):
         self.name = name
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=not children)
         self._process.start()
         self._answer()
 

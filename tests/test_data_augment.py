@@ -52,6 +52,23 @@ def test_cut_leaves_its_input_alone(image, mean):
     assert np.array_equal(image, before[0]) and np.array_equal(mean, before[1])
 
 
+@pytest.mark.parametrize("turned", [lambda x: x, np.asfortranarray, lambda x: x[::-1, ::-1][::-1, ::-1]])
+def test_views_are_the_same_for_images_of_any_memory_order(image, mean, turned):
+    """Views are computed in place: a memory order that reshape would have to copy must not lose what is added."""
+    expected = image[2:9, 3:10].astype(np.float32)
+    colour = np.array([1, 2, 3], np.float32)
+    assert np.array_equal(cut(turned(image), Window(2, 3, 7), colour), expected - colour)
+    assert np.array_equal(
+        cut(turned(image), Window(2, 3, 7, True), turned(mean)), (expected - mean[2:9, 3:10])[:, ::-1]
+    )
+    for average in (None, colour, turned(mean)):
+        view = TrainViews(7, average, IMAGENET_PCA, 0.1, 0.5)(turned(image), rng(4))
+        step = rng(4)
+        plain = random_crop_flip(image, 7, step, average)
+        assert np.array_equal(view, pca_noise(plain, IMAGENET_PCA, step) * np.float32(0.5))
+        assert not np.array_equal(view, plain * np.float32(0.5))
+
+
 @pytest.mark.parametrize("window", [(-1, 0, 5), (0, -1, 5), (7, 0, 5), (0, 9, 5), (0, 0, 0), (0, 0, 12)])
 def test_cut_refuses_windows_outside_the_image(image, window):
     with pytest.raises(ArgumentError, match="leaves the image"):

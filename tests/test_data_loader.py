@@ -12,6 +12,7 @@ from PIL import Image
 from minigrad import checkpoint
 from minigrad.data import (
     IMAGENET_PCA,
+    ArrayDataset,
     CachedImages,
     CenterView,
     ImageArray,
@@ -20,7 +21,9 @@ from minigrad.data import (
     TenViews,
     TrainViews,
     UnreadableImageError,
+    class_balanced,
     compute_stats,
+    random_split,
 )
 from minigrad.errors import ArgumentError, CheckpointError, DataError
 
@@ -488,3 +491,225 @@ def test_a_loader_goes_on_where_its_state_was_taken(tmp_path):
     checkpoint.save_training(tmp_path / "t", loader=one)
     checkpoint.load_training(tmp_path / "t", loader=other)
     assert other.state_dict() == one.state_dict()
+
+
+# ---------------------------------------------------------------- data of any kind
+
+
+class Sentences:
+    """Texts of numbers, of differing length, which take a random time to fetch; some cannot be read."""
+
+    def __init__(self, n: int = 17, broken: tuple[int, ...] = ()) -> None:
+        self.n, self.broken, self._timing = n, broken, np.random.default_rng()  # unseeded on purpose
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> list[int]:
+        time.sleep(self._timing.uniform(0, 0.002))
+        if index in self.broken:
+            raise UnreadableImageError(f"sentence-{index}.txt", "broken on purpose")
+        return [index] * (index % 4 + 1)
+
+
+def padded(items: list[list[int]]) -> tuple[np.ndarray, list[int]]:
+    batch = np.full((len(items), max(map(len, items))), -1)
+    for row, item in zip(batch, items):
+        row[: len(item)] = item
+    return batch, [len(item) for item in items]
+
+
+def plain(batches):
+    """Batches as lists, to be compared."""
+    return [[part.tolist() if isinstance(part, np.ndarray) else part for part in batch] for batch in batches]
+
+
+def test_arrays_pairs_and_dicts():
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10) % 3
+    first, second, third = Loader(ArrayDataset(x, y), 4)
+    assert type(first) is tuple and first[0].dtype == np.float64 and first[1].dtype == np.int64
+    assert np.array_equal(second[0], x[4:8]) and np.array_equal(second[1], y[4:8]) and len(third[0]) == 2
+    assert [batch.tolist() for batch in Loader(x, 8, workers=0)] == [x[:8].tolist(), x[8:].tolist()]
+    (batch,) = Loader([{"text": t, "length": len(t)} for t in ("one", "three")], 2)
+    assert batch["text"] == ["one", "three"] and batch["length"].tolist() == [3, 5]
+    assert [len(batch) for batch in Loader(range(10), 4, drop_last=True)] == [4, 4]
+
+
+@pytest.mark.filterwarnings("ignore:skipped image")
+def test_batches_of_items_depend_on_their_number_alone():
+    def jittered(item, rng):
+        return [value + rng.normal() for value in item]
+
+    def run(workers, start=0, epoch=2, **options):
+        data = Sentences(broken=(3, 8))
+        loader = Loader(data, 4, jittered, collate=padded, shuffle=True, seed=5, workers=workers, **options)
+        batches = plain(loader.epoch(epoch, start))
+        assert sorted(loader.report.skipped) == [(f"sentence-{k}.txt", "broken on purpose") for k in (3, 8)] or start
+        return batches
+
+    whole = run(0)
+    assert run(1) == run(3) == run(3, prefetch=1) == run(2, prefetch=50) == whole
+    assert run(2, start=3) == run(0, start=3) == whole[3:]
+    assert run(0, epoch=3) != whole
+    assert sum(len(lengths) for _, lengths in whole) == 15
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_items_random_numbers_are_its_own(workers):
+    def draw(item, rng):
+        return int(item), rng.random()
+
+    def drawn(**options):
+        loader = Loader(range(30), workers=workers, transform=draw, **{"batch_size": 7, **options})
+        return {int(i): value for items, values in loader.epoch(1) for i, value in zip(items, values)}
+
+    base = drawn()
+    assert len(set(base.values())) == 30
+    assert drawn(batch_size=4, shuffle=True) == base
+    assert all(drawn(seed=1)[i] != base[i] for i in base)
+    # An image of this number sees the same: datasets of any kind share one rule.
+    seen = {}
+    images = pictures()
+    list(Loader(images, 7, lambda image, rng: seen.setdefault(len(seen), rng.random()) * image, workers=0).epoch(1))
+    assert all(np.float32(seen[i]) == np.float32(base[i]) for i in range(23))
+
+
+class Twice:
+    """Every index twice, backwards: a sampler of one's own."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return 2 * self.n
+
+    def __call__(self, seed: int, epoch: int) -> list[int]:
+        return [*range(self.n)][::-1] * 2
+
+
+def test_an_item_drawn_again_gets_other_random_numbers():
+    """A rare class that is drawn ten times an epoch is to be seen in ten ways."""
+    loader = Loader(range(5), 4, lambda item, rng: (item, rng.random()), sampler=Twice(5), workers=2)
+    items, values = map(np.concatenate, zip(*loader.epoch(0)))
+    assert items.tolist() == [4, 3, 2, 1, 0] * 2 and len(set(values.tolist())) == 10 and len(loader) == 3
+    once = Loader(range(5), 5, lambda item, rng: rng.random(), workers=0)
+    assert next(once.epoch(0)).tolist() == values[4::-1].tolist()
+    views = Loader(pictures(5), 10, TrainViews(5), sampler=Twice(5), workers=0)
+    (batch,) = views
+    assert not np.array_equal(batch.images[:5], batch.images[5:]) and np.array_equal(
+        batch.indices[:5], batch.indices[5:]
+    )
+    assert same([batch], [next(views.epoch(0))])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_class_balanced_batches_go_on_in_the_middle_of_an_epoch(workers):
+    labels = np.array([0] * 90 + [1] * 9 + [2])
+    data = ImageArray(np.arange(100 * 12, dtype=np.uint8).reshape(100, 2, 2, 3), labels)
+
+    def make(weights=labels, **changes):
+        sampler = class_balanced(weights, num_samples=120)
+        return Loader(data, **{"batch_size": 16, "sampler": sampler, "seed": 3, "workers": workers, **changes})
+
+    loader = make()
+    assert len(loader) == 8 and np.array_equal(loader.order(4), class_balanced(labels, 120)(3, 4))
+    whole = [batch.indices.tolist() for _ in range(2) for batch in loader]
+    counts = np.bincount(labels[np.concatenate(whole)])
+    assert counts.sum() == 240 and counts.min() > 45
+    loader, done = make(), 0
+    for _ in loader:
+        done += 1
+        if done == 5:
+            break
+    state = json.loads(json.dumps(loader.state_dict()))
+    other = make()
+    other.load_state_dict(state)
+    assert [batch.indices.tolist() for _ in range(2) for batch in other] == whole[5:]
+    for different in (make(weights=labels[::-1]), make(sampler=None), make(sampler=None, shuffle=True)):
+        with pytest.raises(CheckpointError, match="the state is of sampler .*: make it as it was"):
+            different.load_state_dict(state)
+    with pytest.raises(CheckpointError, match=r"the state is of sampler None, this loader has \d+"):
+        make().load_state_dict(make(sampler=None).state_dict())
+
+
+def test_parts_of_images_load_as_images():
+    train, test = random_split(pictures(20), (0.75, 0.25), seed=1)
+    assert sorted([*train.indices, *test.indices]) == list(range(20))
+    for part in (train, test):
+        (batch,) = Loader(part, 20, workers=0)
+        assert np.array_equal(batch.images, pictures(20).images[part.indices].transpose(0, 3, 1, 2))
+        assert np.array_equal(batch.labels, part.indices % 5) and batch.indices.tolist() == list(range(len(part)))
+    assert np.array_equal(compute_stats(train).mean_rgb, compute_stats(pictures_of(train.indices)).mean_rgb)
+
+
+def pictures_of(indices: np.ndarray) -> ImageArray:
+    whole = pictures(20)
+    return ImageArray(whole.images[indices], whole.labels[indices])
+
+
+def test_what_a_loader_refuses_of_data_and_order():
+    class Bare:
+        def __len__(self):
+            return 4
+
+    for options, message in (
+        ({"shuffle": True, "sampler": Twice(4)}, "a sampler decides the order itself"),
+        ({"sampler": [3, 2, 1, 0]}, r"called with \(seed, epoch\), got a list"),
+        ({"sampler": lambda seed, epoch: [0]}, "a sampler must have a length"),
+        ({"pictures": True}, "pictures=True is for datasets of images, .* got a range"),
+    ):
+        with pytest.raises(ArgumentError, match=f"Loader: .*{message}"):
+            Loader(range(4), 2, **options)
+    with pytest.raises(ArgumentError, match=r"must have dataset\[index\], or for images .* got a Bare"):
+        Loader(Bare(), 2)
+    with pytest.raises(ArgumentError, match="collate is for other data"):
+        Loader(pictures(), 2, collate=list)
+    for data, options in (([], {}), (range(4), {"sampler": Twice(2), "batch_size": 5, "drop_last": True})):
+        with pytest.raises(DataError, match="no batch to make from . items"):
+            Loader(data, **{"batch_size": 2, **options})
+    with pytest.raises(DataError, match=r"a sampler: indices must be in 0\.\.1, as there are 2 items, got 2"):
+        list(Loader(range(2), 2, sampler=Twice(3)))
+    loader = Loader(range(4), 2, sampler=type("Short", (Twice,), {"__len__": lambda self: 6})(2))
+    with pytest.raises(DataError, match="has the length 6, but gave 4 indices for epoch 0"):
+        list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_that_do_not_fit_are_named_by_their_index(workers):
+    data = [np.zeros(3)] * 6 + [np.zeros(4)] + [np.zeros(3)] * 3
+    batches = iter(Loader(data, 4, workers=workers))
+    next(batches)
+    with pytest.raises(DataError, match=r"item 6 has \(4,\) and item 4 the shape \(3,\); .* give Loader a collate"):
+        next(batches)
+    with pytest.raises(DataError, match="the collate <lambda> returned None"):
+        list(Loader(data, 4, collate=lambda items: None, workers=workers))
+    with pytest.raises(DataError, match="not one item of epoch 0 could be read"), pytest.warns(UserWarning):
+        list(Loader(Sentences(3, broken=(0, 1, 2)), 2, collate=padded, workers=workers))
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, RecursionError, StopIteration])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_fails_ends_the_epoch_with_its_error(error, workers):
+    """Whatever it raises, no caller waits for a batch that never comes."""
+
+    class Failing(Sentences):
+        def __getitem__(self, index):
+            if index == 9:
+                raise error("on purpose")
+            return super().__getitem__(index)
+
+    ended = []
+
+    def run():
+        try:
+            list(Loader(Failing(40), 2, collate=padded, workers=workers, prefetch=4))
+        except BaseException as raised:
+            ended.append(raised)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and len(ended) == 1
+    cause = ended[0] if error is not StopIteration else ended[0].__cause__  # a generator may not pass that one on
+    assert type(cause) is error and "on purpose" in str(cause)
+    assert not loader_threads()

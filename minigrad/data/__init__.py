@@ -1,6 +1,7 @@
-"""Reading images: folders and idx files, preparation to 256 x 256, augmentation, and the batch loader.
+"""Data: folders of images and idx files, arrays, preparation to 256 x 256, augmentation, and the batch loader.
 
-The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.
+The order of use is that of the modules: folder -> prepare (by decode) -> augment or transforms -> loader; idx reads
+MNIST.  The loader takes data of any kind (datasets) in any order (sampling), and makes batches of them (collate).
 base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
 the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
@@ -20,9 +21,12 @@ from .augment import (
     random_crop_flip,
     ten_views,
 )
+from .batches import Batch, PictureBatch
+from .collate import default_collate
+from .datasets import ArrayDataset, CachedImages, Dataset, ImageArray, Subset, random_split
 from .folder import ImageFolder
 from .idx import Mnist, load_mnist, read_idx
-from .loader import Batch, CachedImages, ImageArray, Loader, PictureBatch
+from .loader import Loader
 from .prepare import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
@@ -34,36 +38,65 @@ from .prepare import (
     compute_stats,
     prepare_image,
 )
+from .sampling import Sampler, WeightedRandomSampler, class_balanced
+from .transforms import (
+    ColorJitter,
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+)
 
 __all__ = [
     "IMAGENET_MEAN_RGB",
     "IMAGENET_PCA",
+    "ArrayDataset",
     "Batch",
     "CachedImages",
     "CenterView",
+    "ColorJitter",
+    "Compose",
+    "Dataset",
     "ImageArray",
     "ImageFolder",
     "ImageSource",
     "ImageStats",
     "Loader",
     "Mnist",
+    "Normalize",
     "PictureBatch",
+    "RandomCrop",
+    "RandomHorizontalFlip",
     "Report",
     "RgbPCA",
+    "Sampler",
+    "Subset",
     "TenViews",
     "TrainViews",
     "UnreadableImageError",
     "Views",
+    "WeightedRandomSampler",
     "Window",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
     "center_crop",
     "center_window",
     "channels_first",
+    "class_balanced",
     "compute_stats",
     "cut",
+    "default_collate",
     "load_mnist",
     "pca_noise",
     "prepare_image",
     "random_crop_flip",
+    "random_split",
     "read_idx",
     "ten_views",
 ]

@@ -53,15 +53,18 @@ def cut(image: Image, window: Window, mean: Mean = None) -> View:
             f"{image.shape}; take a smaller crop or prepare larger images"
         )
     rows, columns = slice(top, top + size), slice(left, left + size)
-    view = image[rows, columns].astype(np.float32)
+    view = np.array(image[rows, columns], dtype=np.float32, order="C")  # fresh and dense: it is written into below
     if mean is not None:
         if mean.shape not in (image.shape, image.shape[-1:]):
             raise ArgumentError(
                 f"cut: the mean must have the image's shape {image.shape} or one value per "
                 f"channel, got shape {mean.shape}; compute it from images of the same size"
             )
-        view = view - mean[rows, columns] if mean.ndim == 3 else _add_colour(view, -mean)
-    return np.ascontiguousarray(view[:, ::-1]) if flip else view
+        if mean.ndim == 3:
+            np.subtract(view, mean[rows, columns], out=view)
+        else:
+            _add_colour(view, -mean, out=view)
+    return mirrored(view) if flip else view
 
 
 def channels_first(views: View) -> View:
@@ -138,10 +141,20 @@ def random_colour(image: Image | View, pca: RgbPCA, rng: np.random.Generator, st
     return shift.astype(np.float32)
 
 
-def _add_colour(view: View, colour: View) -> View:
+def _add_colour(view: View, colour: View, out: View | None = None) -> View:
     """view (H, W, C) + colour (C,).  Row by row, as NumPy is six times slower on an inner axis of three."""
     height, width, channels = view.shape
-    return (view.reshape(height, width * channels) + np.tile(colour, width)).reshape(view.shape)
+    rows = (height, width * channels)
+    into = None if out is None else out.reshape(rows)
+    return np.add(view.reshape(rows), np.tile(colour, width), out=into).reshape(view.shape)
+
+
+def mirrored(image: NDArray[Any]) -> NDArray[Any]:
+    """image[:, ::-1] in memory of its own, channel by channel: six times faster than on an inner axis of three."""
+    result = np.empty_like(image, order="C")
+    for channel in range(image.shape[-1]):
+        result[..., channel] = image[:, ::-1, channel]
+    return result
 
 
 def _check_size(image: Image, size: int) -> None:
@@ -173,7 +186,7 @@ class TrainViews:
     def __call__(self, image: Image, rng: np.random.Generator) -> View:
         view = random_crop_flip(image, self.size, rng, self.mean)
         if self.pca is not None:
-            view = pca_noise(view, self.pca, rng, self.pca_std)
+            _add_colour(view, random_colour(view, self.pca, rng, self.pca_std), out=view)
         return _scaled(view, self.scale)
 
     def draw(self, image: Image, rng: np.random.Generator) -> Drawn:
@@ -219,7 +232,8 @@ class TenViews:
 
 
 def _scaled(view: View, scale: float) -> View:
-    return view if scale == 1.0 else view * np.float32(scale)
+    """view * scale, written into `view`, which is to be nobody else's."""
+    return view if scale == 1.0 else np.multiply(view, np.float32(scale), out=view)
 
 
 def _place(window: Window) -> tuple[int, int, int]:
