@@ -1,6 +1,7 @@
-"""Reading images: folders and idx files, preparation to 256 x 256, augmentation, and the batch loader.
+"""Reading images: folders, packed stores and idx files, preparation to 256 x 256, augmentation, and the batch loader.
 
-The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.
+The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.  packing
+writes what a source has to a store, once, and opening takes whichever there is, a folder or a store.
 base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
 the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
@@ -23,6 +24,8 @@ from .augment import (
 from .folder import ImageFolder
 from .idx import Mnist, load_mnist, read_idx
 from .loader import Batch, CachedImages, ImageArray, Loader, PictureBatch
+from .opening import open_images
+from .packing import pack
 from .prepare import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
@@ -32,8 +35,11 @@ from .prepare import (
     RgbPCA,
     UnreadableImageError,
     compute_stats,
+    prepare_bytes,
     prepare_image,
 )
+from .store import PackedImages
+from .store_check import check_store
 
 __all__ = [
     "IMAGENET_MEAN_RGB",
@@ -47,6 +53,7 @@ __all__ = [
     "ImageStats",
     "Loader",
     "Mnist",
+    "PackedImages",
     "PictureBatch",
     "Report",
     "RgbPCA",
@@ -58,10 +65,14 @@ __all__ = [
     "center_crop",
     "center_window",
     "channels_first",
+    "check_store",
     "compute_stats",
     "cut",
     "load_mnist",
+    "open_images",
+    "pack",
     "pca_noise",
+    "prepare_bytes",
     "prepare_image",
     "random_crop_flip",
     "read_idx",

@@ -177,7 +177,8 @@ class Loader:
                 f"and drop_last {drop_last}; add images or take smaller batches"
             )
         self.dataset = dataset
-        if cache_bytes and not isinstance(dataset, ImageArray | CachedImages):  # those are in memory already
+        at_hand = isinstance(dataset, ImageArray | CachedImages) or getattr(dataset, "in_memory", False)
+        if cache_bytes and not at_hand:
             self.dataset = CachedImages(dataset, cache_bytes)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.transform: Any = CenterView() if transform is None else transform

@@ -1,0 +1,37 @@
+"""Whatever lies in a folder of pictures, as a dataset: what the main job opens its data with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from minigrad.base.arguments import integer
+from minigrad.errors import DataError, printable
+
+from .folder import ImageFolder
+from .store import PackedImages, is_store
+
+
+def open_images(
+    root: str | os.PathLike[str],
+    split: str,
+    *,
+    size: int = 256,
+    limit: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+) -> PackedImages | ImageFolder:
+    """The images of a split: PackedImages where `root` is a packed store, else ImageFolder.  Arguments as theirs.
+
+    Raises DataError where neither can be opened, or where a store is of another `size`.
+    """
+    if not is_store(root):
+        return ImageFolder(root, split, size=size, limit=limit, seed=seed, classes=classes)
+    size = integer("open_images", "size", size, 1)
+    images = PackedImages(root, split, limit=limit, seed=seed, classes=classes)
+    if images.size != size:
+        raise DataError(
+            f"open_images: the pictures of the store '{printable(root)}' are {images.size} x {images.size}, and "
+            f"{size} x {size} are needed: pack them at that size"
+        )
+    return images
