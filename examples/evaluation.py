@@ -16,7 +16,7 @@ from going_on import CONFIG
 from scoring import ensemble
 from trained import Trained
 
-from minigrad.data import ImageFolder, Report, prepare_image
+from minigrad.data import Report, open_images, prepare_image
 from minigrad.data.decode import EXTENSIONS
 from minigrad.errors import ArgumentError, DataError, printable
 
@@ -31,7 +31,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 "the same classes can be averaged"
             )
     root, report = options.data or trained_on(options.evaluate[0], tell), Report()
-    val_set = ImageFolder(root, "val", classes=nets[0].classes, limit=options.val_limit)
+    val_set = open_images(root, "val", classes=nets[0].classes, limit=options.val_limit)
     found: dict[str, Any] = {"images": str(val_set.folder)}
     for views, name in ((1, "one view"), (10, "ten views")):
         each, average = ensemble([net.answers(val_set, options.workers, report, ten=views == 10) for net in nets])

@@ -14,12 +14,12 @@ from run_folder import Run
 from scoring import Scores
 from trained import PREPARATION, WEIGHTS, Trained, readable
 
-from minigrad.data import ImageFolder, Report
+from minigrad.data import NamedImages, Report
 from minigrad.errors import printable
 
 
 def draw(
-    run: Run, net: Trained, first_kernels: np.ndarray, train_set: ImageFolder, val_set: ImageFolder, scores: Scores,
+    run: Run, net: Trained, first_kernels: np.ndarray, train_set: NamedImages, val_set: NamedImages, scores: Scores,
     seed: int,
 ) -> list[str]:  # fmt: skip
     """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""

@@ -22,9 +22,9 @@ from minigrad.data import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
     CenterView,
-    ImageFolder,
     ImageStats,
     Loader,
+    NamedImages,
     TenViews,
     TrainViews,
 )
@@ -60,7 +60,7 @@ class Trained:
     def ten_view(self) -> TenViews:
         return TenViews(self.model.input_size, self.stats.mean_image, PRESETS[self.preset].pixel_scale)
 
-    def loader(self, images: ImageFolder, batch_size: int, view: Any, **options: Any) -> Loader:
+    def loader(self, images: NamedImages, batch_size: int, view: Any, **options: Any) -> Loader:
         """Batches of views for the network (training.Inputs takes them).
 
         A card is sent the pictures as bytes, a third as many or less, by the threads that load, and makes the views.
@@ -71,12 +71,12 @@ class Trained:
 
     # ---------------------------------------------------------------- what it says of images
 
-    def test(self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
+    def test(self, images: NamedImages, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
         """Scores on a folder; see answers."""
         return tally(self.answers(images, workers, report, ten, step))
 
     def answers(
-        self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None
+        self, images: NamedImages, workers: int, report: Any, ten: bool, step: int | None = None
     ) -> Iterator[Answered]:
         """What it says of a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone.
 
@@ -206,7 +206,7 @@ def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> 
     )
 
 
-def readable(images: ImageFolder, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:
+def readable(images: NamedImages, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:
     """The first `count` (index, image) in that order whose files can be read."""
     found: list[tuple[int, np.ndarray]] = []
     for i in order:

@@ -24,7 +24,7 @@ from .augment import (
 from .folder import ImageFolder
 from .idx import Mnist, load_mnist, read_idx
 from .loader import Batch, CachedImages, ImageArray, Loader, PictureBatch
-from .opening import open_images
+from .opening import NamedImages, open_images
 from .packing import pack
 from .prepare import (
     IMAGENET_MEAN_RGB,
@@ -53,6 +53,7 @@ __all__ = [
     "ImageStats",
     "Loader",
     "Mnist",
+    "NamedImages",
     "PackedImages",
     "PictureBatch",
     "Report",

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 from minigrad.base.arguments import integer
 from minigrad.errors import DataError, printable
 
 from .folder import ImageFolder
+from .prepare import ImageSource
 from .store import PackedImages, is_store
+
+
+class NamedImages(ImageSource, Protocol):
+    """What the main job needs of a dataset, besides what a Loader does: PackedImages, ImageFolder, or your own."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Label k is classes[k]."""
+        ...
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The name of every picture, for messages."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        ...
 
 
 def open_images(
@@ -20,7 +42,7 @@ def open_images(
     limit: int | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
-) -> PackedImages | ImageFolder:
+) -> NamedImages:
     """The images of a split: PackedImages where `root` is a packed store, else ImageFolder.  Arguments as theirs.
 
     Raises DataError where neither can be opened, or where a store is of another `size`.

@@ -29,6 +29,8 @@ def check_store(folder: str | os.PathLike[str], progress: Callable[[int, int], N
     for split, facts in manifest["splits"].items():
         listed += [(f"{split}/{name}", size, checksum) for name, size, checksum in store.files_of(facts, jpeg)]
     done, everything = 0, sum(size for _, size, _ in listed)
+    if progress is not None:
+        progress(done, everything)
     faults = []
     for name, size, checksum in listed:
         wrong = store.sized(root / name, size)
