@@ -115,6 +115,7 @@ class Shards:
         self.stop = threading.Event()
         self.done = 0
         self._counting = threading.Lock()
+        self._good: dict[str, int] = {}  # of each split, a picture that could be read
 
     def pack(self, task: Task) -> None:
         """Write a shard, and then its part.
@@ -124,13 +125,6 @@ class Shards:
         """
         try:
             part = self._write(task)
-            if len(part.kept) >= _MANY and not part.kept.any():
-                first = self.source.splits[task.split].name(int(task.indices[0]))
-                raise PackingError(
-                    f"pack: of {len(part.kept)} pictures, from '{printable(first)}' on, not one can be read "
-                    f"({printable(part.reasons[0])}): bring the source back, and give the same call again; or take "
-                    "these pictures out of it"
-                )
             content = io.BytesIO()
             np.savez(content, **part._replace(reasons=_as_bytes(part.reasons))._asdict())  # type: ignore[arg-type]
             with files.writing(self._part_path(task)) as file:
@@ -144,7 +138,7 @@ class Shards:
         kept, lengths, reasons = np.zeros(len(task.indices), bool), [], []
         sums = np.zeros((self.size, self.size, 3) if train else 0, np.uint32)  # 1024 times 255 is far below 2**32
         products = np.zeros((3, 3), np.int64)
-        written = checksum = 0
+        written = checksum = refused = 0
         with files.writing(self.path(task)) as file:
             for j, index in enumerate(task.indices.tolist()):
                 if self.stop.is_set():
@@ -153,9 +147,10 @@ class Shards:
                     data, name = listing.read(index), listing.name(index)
                     image = prepare_bytes(data, name, self.size, background=self.background)
                 except UnreadableImageError as error:
-                    _raise_if_not_of_the_file(error)
+                    refused += self._refused_by_the_system(error, task.split)
                     reasons.append(error.reason)
                 else:
+                    self._good[task.split] = index
                     content = image.tobytes()
                     if self.quality is not None:
                         content = _jpeg(image, self.quality)
@@ -169,7 +164,35 @@ class Shards:
                         products += _products(image)
                 with self._counting:
                     self.done += 1
+        if not kept.any() and (len(kept) >= _MANY or (refused and task.split not in self._good)):
+            first = listing.name(int(task.indices[0]))
+            raise PackingError(
+                f"pack: of {len(kept)} pictures, from '{printable(first)}' on, not one can be read "
+                f"({printable(reasons[0])}): bring the source back, and give the same call again; or take "
+                "these pictures out of it"
+            )
         return Part(kept, reasons, written, checksum, np.array(lengths, np.int64), sums, products)
+
+    def _refused_by_the_system(self, error: UnreadableImageError, split: str) -> bool:
+        """Whether a picture was not to be had at all, and is not one with odd content.
+
+        PackingError where it is the disk, the network or the memory that failed and not this picture: all that follow
+        would be left out.
+        """
+        cause = error.__cause__ or error.__context__
+        by_system = isinstance(cause, OSError) and cause.errno is not None
+        gone = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_THE_FILE)
+        if by_system and not gone and split in self._good:
+            try:
+                self.source.splits[split].read(self._good[split])  # as it was before
+            except UnreadableImageError:
+                gone = True
+        if gone:
+            raise PackingError(
+                f"pack: cannot read '{printable(error.path)}': {printable(error.reason)}. That is not the picture's "
+                "fault: look at disk and memory, bring the source back, and give the same call again"
+            ) from error
+        return by_system
 
     def path(self, task: Task) -> Path:
         return self.root / task.split / shard_name(task.number, self.quality is not None)
@@ -220,15 +243,6 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 def _products(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The sum over all pixels of colour times colour, (3, 3): in integers, so without BLAS and its own threads."""
-    channels = np.ascontiguousarray(image.reshape(-1, 3).T).astype(np.int64)
-    return np.array([[a @ b for b in channels] for a in channels])
-
-
-def _raise_if_not_of_the_file(error: UnreadableImageError) -> None:
-    """PackingError where it is the disk, the network or the memory that failed, and not this picture."""
-    cause = error.__cause__
-    if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_THE_FILE):
-        raise PackingError(
-            f"pack: cannot read '{printable(error.path)}': {printable(error.reason)}. That is not the picture's fault: "
-            "look at the disk and the memory, and give the same call again"
-        ) from error
+    r, g, b = np.ascontiguousarray(image.reshape(-1, 3).T).astype(np.int64)
+    rg, rb, gb = r @ g, r @ b, g @ b
+    return np.array([[r @ r, rg, rb], [rg, g @ g, gb], [rb, gb, b @ b]])
