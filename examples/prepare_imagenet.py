@@ -94,7 +94,8 @@ def prepare(options: argparse.Namespace) -> None:
     from minigrad.data.sources import find_source  # here, as it may read through all of SRC
 
     begin = time.perf_counter()
-    source, folder = find_source(options.paths[0]), options.paths[1]
+    with progress(100, "searching", "percent") as bar:
+        source, folder = find_source(options.paths[0], progress=searched(bar)), options.paths[1]
     counts = " and ".join(f"{len(listing)} of {printable(split)}" for split, listing in source.splits.items())
     print(f"{printable(options.paths[0])}: {printable(source.kind)}, {counts}, {len(source.classes)} classes")
     try:
@@ -133,6 +134,16 @@ def verify(folder: Path) -> None:
     if faults:
         raise DamagedError(f"{printable(folder)}: {len(faults)} faults: move it away, and pack it anew")
     print(f"{printable(folder)}: all is as it was written")
+
+
+def searched(bar: Any) -> Callable[[str, int, int], None]:
+    """What moves the bar of a search: called with what is searched, how much of it is done, and of how much."""
+
+    def move(what: str, done: int, total: int) -> None:
+        bar.set_postfix_str(printable(what), refresh=False)
+        bar.update(100 * done // max(total, 1) - bar.n)
+
+    return move
 
 
 def shown(bar: Any, unit: int = 1) -> Callable[[int, int], None]:

@@ -34,7 +34,7 @@ class FolderSource:
 
     kind = "class folders"
 
-    def __init__(self, root):
+    def __init__(self, root, progress=None):
         root = Path(root)
         self.classes = tuple(sorted(path.name for path in (root / "train").iterdir()))
         words = root / "words.txt"

@@ -230,7 +230,7 @@ class _Packing:
                         raise error
                 look()
         finally:
-            self.shards.stop.set()
+            self.shards.end()
             pool.shutdown(wait=True, cancel_futures=True)
 
     # ---------------------------------------------------------------- the end

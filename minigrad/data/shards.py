@@ -10,6 +10,7 @@ import io
 import json
 import os
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -114,6 +115,7 @@ class Shards:
         self.background: Any = None if settings["background"] is None else tuple(settings["background"])
         self.stop = threading.Event()
         self.done = 0
+        self._at_work = 0
         self._counting = threading.Lock()
         self._good: dict[str, int] = {}  # of each split, a picture that could be read
 
@@ -123,6 +125,10 @@ class Shards:
         Raises StoppedError; OSError where it cannot be written; PackingError where pictures cannot be read for a reason
         that is not theirs.
         """
+        with self._counting:
+            if self.stop.is_set():
+                raise StoppedError
+            self._at_work += 1
         try:
             part = self._write(task)
             content = io.BytesIO()
@@ -132,25 +138,37 @@ class Shards:
         except BaseException:
             self.stop.set()
             raise
+        finally:
+            with self._counting:
+                self._at_work -= 1
+
+    def end(self) -> None:
+        """Stop all work, and return when nobody is at it any more.
+
+        A thread may be at work that its pool does not know of: Ctrl-C came between its start and its being noted.
+        """
+        self.stop.set()
+        while self._at_work:
+            time.sleep(0.01)
 
     def _write(self, task: Task) -> Part:
         listing, train = self.source.splits[task.split], task.split == "train"
         kept, lengths, reasons = np.zeros(len(task.indices), bool), [], []
         sums = np.zeros((self.size, self.size, 3) if train else 0, np.uint32)  # 1024 times 255 is far below 2**32
         products = np.zeros((3, 3), np.int64)
-        written = checksum = refused = 0
+        written = checksum = 0
         with files.writing(self.path(task)) as file:
             for j, index in enumerate(task.indices.tolist()):
                 if self.stop.is_set():
                     raise StoppedError
                 try:
-                    data, name = listing.read(index), listing.name(index)
+                    data, name = self._read_picture(task.split, index), listing.name(index)
                     image = prepare_bytes(data, name, self.size, background=self.background)
                 except UnreadableImageError as error:
-                    refused += self._refused_by_the_system(error, task.split)
+                    if isinstance(error.__cause__, MemoryError):
+                        raise _not_its_fault(error) from error
                     reasons.append(error.reason)
                 else:
-                    self._good[task.split] = index
                     content = image.tobytes()
                     if self.quality is not None:
                         content = _jpeg(image, self.quality)
@@ -164,7 +182,7 @@ class Shards:
                         products += _products(image)
                 with self._counting:
                     self.done += 1
-        if not kept.any() and (len(kept) >= _MANY or (refused and task.split not in self._good)):
+        if not kept.any() and (len(kept) >= _MANY or task.split not in self._good):
             first = listing.name(int(task.indices[0]))
             raise PackingError(
                 f"pack: of {len(kept)} pictures, from '{printable(first)}' on, not one can be read "
@@ -173,26 +191,28 @@ class Shards:
             )
         return Part(kept, reasons, written, checksum, np.array(lengths, np.int64), sums, products)
 
-    def _refused_by_the_system(self, error: UnreadableImageError, split: str) -> bool:
-        """Whether a picture was not to be had at all, and is not one with odd content.
+    def _read_picture(self, split: str, index: int) -> bytes:
+        """The bytes of a picture; UnreadableImageError where these are not to be had.
 
-        PackingError where it is the disk, the network or the memory that failed and not this picture: all that follow
-        would be left out.
+        PackingError where it is the disk, the network or the source as a whole that is at fault, and not this picture:
+        all that follow would be left out.
         """
-        cause = error.__cause__ or error.__context__
-        by_system = isinstance(cause, OSError) and cause.errno is not None
-        gone = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_THE_FILE)
-        if by_system and not gone and split in self._good:
-            try:
-                self.source.splits[split].read(self._good[split])  # as it was before
-            except UnreadableImageError:
-                gone = True
-        if gone:
-            raise PackingError(
-                f"pack: cannot read '{printable(error.path)}': {printable(error.reason)}. That is not the picture's "
-                "fault: look at disk and memory, bring the source back, and give the same call again"
-            ) from error
-        return by_system
+        listing = self.source.splits[split]
+        try:
+            data = listing.read(index)
+        except UnreadableImageError as error:
+            cause = error.__cause__
+            gone = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_THE_FILE)
+            if not gone and split in self._good:
+                try:
+                    listing.read(self._good[split])  # as it could be before
+                except UnreadableImageError:
+                    gone = True
+            if gone:
+                raise _not_its_fault(error) from error
+            raise
+        self._good[split] = index
+        return data
 
     def path(self, task: Task) -> Path:
         return self.root / task.split / shard_name(task.number, self.quality is not None)
@@ -246,3 +266,10 @@ def _products(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     r, g, b = np.ascontiguousarray(image.reshape(-1, 3).T).astype(np.int64)
     rg, rb, gb = r @ g, r @ b, g @ b
     return np.array([[r @ r, rg, rb], [rg, g @ g, gb], [rb, gb, b @ b]])
+
+
+def _not_its_fault(error: UnreadableImageError) -> PackingError:
+    return PackingError(
+        f"pack: cannot read '{printable(error.path)}': {printable(error.reason)}. That is not the picture's fault: "
+        "look at disk and memory, bring the source back, and give the same call again"
+    )
