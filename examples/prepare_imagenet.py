@@ -117,8 +117,9 @@ def prepare(options: argparse.Namespace) -> None:
         print(f"{len(names)} pictures were left out, see {printable(folder / 'report.json')}: {some(names, 5)}")
     if options.check:
         verify(folder)
-    train = Path(sys.argv[0]).with_name("alexnet_imagenet.py")
-    print(f"Try next:\n  {quoted(sys.orig_argv[0])} {quoted(str(train))} --data {quoted(word(folder))}")
+    if {"train", "val"} <= set(report["pictures"]):
+        train = Path(sys.argv[0]).with_name("alexnet_imagenet.py")
+        print(f"Try next:\n  {quoted(sys.orig_argv[0])} {quoted(str(train))} --data {quoted(word(folder))}")
 
 
 def check(options: argparse.Namespace) -> None:

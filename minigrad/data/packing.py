@@ -33,8 +33,9 @@ from . import store
 from .prepare import IMAGENET_MEAN_RGB, ImageStats, stats_of_sums
 from .shards import Listing, PackingError, Shards, Source, StoppedError, Task
 
-# Pictures in a shard: 1024 of 256 x 256 are 201 MB.  Smaller sets get smaller shards, so that all cores have work.
-_MOST_IN_SHARD, _LEAST_IN_SHARD, _SHARDS = 1024, 32, 64
+# Pictures in a shard: 1024 of 256 x 256 are 201 MB.  Small sets get smaller shards, so that all cores have work, and
+# very large ones larger shards, so that a folder does not hold too many.
+_LEAST_IN_SHARD, _IN_SHARD, _FEW_SHARDS, _MOST_SHARDS = 32, 1024, 64, 4096
 LOCK = "lock"
 _TEMPORARY = r".*\.[0-9a-f]{12}\.tmp"  # see base/files.py
 
@@ -142,11 +143,12 @@ class _Packing:
             )
         limit = self.settings["limit"]
         indices = np.arange(len(labels)) if limit is None else store.drawn(labels, limit, 0)
-        each = min(_MOST_IN_SHARD, max(_LEAST_IN_SHARD, -(-len(indices) // _SHARDS)))
-        cuts = range(0, len(indices), each)
+        n = len(indices)
+        each = max(min(max(_LEAST_IN_SHARD, -(-n // _FEW_SHARDS)), _IN_SHARD), -(-n // _MOST_SHARDS))
+        cuts = range(0, n, each)
         self.tasks += [Task(split, k, indices[start : start + each]) for k, start in enumerate(cuts)]
         return {
-            "pictures": len(indices),
+            "pictures": n,
             "in_shard": each,
             "names": _checksum(listing.name(i) for task in self._tasks_of(split) for i in task.indices.tolist()),
             "labels": f"{zlib.crc32(labels[indices].astype('<i8').data):08x}",
@@ -355,7 +357,7 @@ def _report_of(root: Path) -> dict[str, Any]:
 
 def _jpeg_share(quality: int) -> float:
     """Bytes of a JPEG as a share of its pixels': more than photographs take (docs/alexnet.md)."""
-    return 0.1 if quality <= 75 else 0.2 if quality <= 92 else 0.5
+    return 0.1 if quality <= 75 else 0.15 if quality <= 90 else 0.5
 
 
 def _bytes(count: int) -> str:

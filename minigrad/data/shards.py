@@ -154,7 +154,7 @@ class Shards:
     def _write(self, task: Task) -> Part:
         listing, train = self.source.splits[task.split], task.split == "train"
         kept, lengths, reasons = np.zeros(len(task.indices), bool), [], []
-        sums = np.zeros((self.size, self.size, 3) if train else 0, np.uint32)  # 1024 times 255 is far below 2**32
+        sums = np.zeros((self.size, self.size, 3) if train else 0, np.uint32)  # enough for 16 million pictures
         products = np.zeros((3, 3), np.int64)
         written = checksum = 0
         with files.writing(self.path(task)) as file:
