@@ -1,5 +1,6 @@
 """The command that packs pictures, and the main job on what it has packed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -207,8 +208,8 @@ def end_of(run):
     metrics = json.loads((run / "metrics.json").read_text())
     config = json.loads((run / "config.json").read_text())
     return {
-        "weights": {name: array.tobytes() for name, array in weights.items()},
-        "preparation": dict(np.load(run / "preparation.npz"))["mean_image"].tobytes(),
+        "weights": {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in weights.items()},
+        "preparation": hashlib.sha256((run / "preparation.npz").read_bytes()).hexdigest(),
         "scores": {name: value for name, value in metrics.items() if name != "training"},
         "log": [line.split(",")[:8] for line in (run / "log.csv").read_text().splitlines()],
         "config": {name: config[name] for name in ("classes", "statistics", "train_files", "val_files")},

@@ -14,8 +14,8 @@ A store is a folder, made by `pack` (packing.py):
 
 Numbers are little-endian.  A shard holds a few hundred pictures, so that packing can go on after the last whole shard.
 Nothing is kept in memory for each picture: labels, names and pixels are mapped, and the system reads what is looked at.
-For raw pixels `image` returns a view of the map, without a copy: in one thread TrainViews takes 10 to 17 % less time from
-it than from a copy, in two 0 to 14 %.
+For raw pixels `image` returns a view of the map, without a copy: TrainViews takes 10 to 17 % less time from it than
+from a copy in one thread, and 0 to 14 % in two.
 """
 
 from __future__ import annotations
