@@ -1,6 +1,7 @@
 """Reading images: folders and idx files, preparation to 256 x 256, augmentation, and the batch loader.
 
-The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.
+The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.  What else
+pictures may come from, archives and ILSVRC's official files, is in sources; words is what people call the classes.
 base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
 the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
@@ -32,8 +33,10 @@ from .prepare import (
     RgbPCA,
     UnreadableImageError,
     compute_stats,
+    prepare_bytes,
     prepare_image,
 )
+from .sources import Source, SourceImages, find_source
 
 __all__ = [
     "IMAGENET_MEAN_RGB",
@@ -50,6 +53,8 @@ __all__ = [
     "PictureBatch",
     "Report",
     "RgbPCA",
+    "Source",
+    "SourceImages",
     "TenViews",
     "TrainViews",
     "UnreadableImageError",
@@ -60,8 +65,10 @@ __all__ = [
     "channels_first",
     "compute_stats",
     "cut",
+    "find_source",
     "load_mnist",
     "pca_noise",
+    "prepare_bytes",
     "prepare_image",
     "random_crop_flip",
     "read_idx",

@@ -13,8 +13,9 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,22 +143,39 @@ def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = T
     large), ArgumentError for a size below 1 or not an integer.
     """
     size = integer("prepare_image", "size", size, 1)
+    with _unreadable(path), files.open_regular(path) as file:
+        return _prepared(file, size, draft)
+
+
+def prepare_bytes(data: bytes, name: str, size: int = 256, draft: bool = True) -> NDArray[np.uint8]:
+    """The same of a file's bytes, by the same rules; `name` is what errors call it."""
+    size = integer("prepare_bytes", "size", size, 1)
+    with _unreadable(name), io.BytesIO(data) as file:
+        return _prepared(file, size, draft)
+
+
+def _prepared(file: BinaryIO, size: int, draft: bool) -> NDArray[np.uint8]:
+    image = decode.open_image(file)
+    width, height = image.size
+    box = (0.0, 0.0, float(width), float(height))
+    if draft:
+        # box is the picture's extent after the shrink, exact even where a side is no multiple of 8.
+        box = (image.draft(None, (2 * size, 2 * size)) or ("", box))[1]
+    decode.check_size(image, (width, height))
+    return _resize_and_crop(decode.to_rgb(image, file), (width, height), box, size)
+
+
+@contextmanager
+def _unreadable(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what goes wrong with a picture into an UnreadableImageError."""
     try:
-        with files.open_regular(path) as file:
-            image = decode.open_image(file)
-            width, height = image.size
-            box = (0.0, 0.0, float(width), float(height))
-            if draft:
-                # box is the picture's extent after the shrink, exact even where a side is no multiple of 8.
-                box = (image.draft(None, (2 * size, 2 * size)) or ("", box))[1]
-            decode.check_size(image, (width, height))
-            return _resize_and_crop(decode.to_rgb(image, file), (width, height), box, size)
+        yield
     except Exception as error:  # on broken files Pillow raises almost anything: OSError, SyntaxError...
         if isinstance(error, OSError) and error.errno:  # the file may be good, but the system does not give it
             raise UnreadableImageError(
-                path, one_line(error), "Check the path, its permissions and the disk."
+                name, one_line(error), "Check the path, its permissions and the disk."
             ) from error
-        raise UnreadableImageError(path, one_line(error)) from error
+        raise UnreadableImageError(name, one_line(error)) from error
 
 
 def _resize_and_crop(
