@@ -5,10 +5,13 @@ import gzip
 import io
 import lzma
 import os
+import pickle
 import random
 import subprocess
 import sys
 import tarfile
+import tracemalloc
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +21,9 @@ import pytest
 from made_ilsvrc import WNIDS, picture, put, tar_of
 
 from minigrad.data import ImageFolder, SourceImages, UnreadableImageError, find_source, prepare_bytes, prepare_image
+from minigrad.data.archives import tar_members
 from minigrad.data.listing import Found
+from minigrad.data.sources import in_class_folders
 from minigrad.errors import ArgumentError, DataError
 
 FILES = (  # in ImageFolder's order: the files of a folder before what lies in its folders
@@ -139,7 +144,10 @@ def test_missing_and_misnamed_folders_are_told(tmp_path):
         for path in (unpack(tmp_path / f"bad{len(files)}", files), write(tmp_path / "a.tar", tar_of(files))):
             with pytest.raises(DataError, match="looked for train/"):
                 find_source(path)
-    for path, message in ((tmp_path / "no", "does not exist"), (unpack(tmp_path / "empty", {"x.txt": b""}), "found")):
+    for path, message in (
+        (tmp_path / "no", "does not exist"), (f"{tmp_path}/a\0b", "character 0"),
+        (unpack(tmp_path / "empty", {"x.txt": b""}), "found 1 files"),
+    ):  # fmt: skip
         with pytest.raises(DataError, match=message):
             find_source(path)
     with pytest.raises(ArgumentError, match="splits"):
@@ -187,6 +195,27 @@ def test_tiny_imagenet_as_it_comes(tmp_path, form):
     assert listed(train) == [f"train/{w}/images/{w}_{i}.JPEG" for w in WNIDS[:2] for i in (0, 1)]
     val = SourceImages(source, "val", size=8)
     assert [int(val.image(i).mean((0, 1)).argmax()) for i in range(3)] == [1, 0, 1]  # green is the goldfish
+
+
+def test_tiny_imagenet_s_val_in_class_folders(tmp_path):
+    """As many scripts rearrange it; the annotations are left where they were."""
+    files = {f"val/{WNIDS[k]}/images/val_{i}.JPEG": b"1" for i, k in ((0, 1), (2, 1), (10, 0))}
+    files |= {
+        name: data for name, data in tiny().items() if not name.startswith("val/images/") and "_boxes" not in name
+    }
+    for path in (unpack(tmp_path / "set", files), write(tmp_path / "a.tar", tar_of(files))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            val = find_source(path).split("val")
+        assert val.labels.tolist() == [0, 1, 1] and val.name(0) == f"val/{WNIDS[0]}/images/val_10.JPEG"
+
+
+def test_which_dataset_is_for_what_lies_there(tmp_path):
+    assert in_class_folders(unpack(tmp_path / "set", contents())) and in_class_folders(tmp_path / "nothing")
+    assert in_class_folders("a\0b")
+    assert not in_class_folders(write(tmp_path / "a.tar", tar_of(contents())))
+    assert not in_class_folders(unpack(tmp_path / "tiny", tiny()))
+    assert not in_class_folders(unpack(tmp_path / "flat", {"val/ILSVRC2012_val_00000001.JPEG": b""}))
 
 
 @pytest.mark.filterwarnings("ignore:.*passed over for their endings")
@@ -358,6 +387,7 @@ def test_pictures_come_unchanged_to_threads_and_after_a_fork(tmp_path, form):
     listing, wanted = find_source(path).splits["train"], list(files.values())
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(listing.read, [*range(60)] * 4)) == wanted * 4
+    again = pickle.loads(pickle.dumps(listing))  # for processes that are not forked
     if sys.platform == "win32":
         return
     children = []
@@ -367,7 +397,7 @@ def test_pictures_come_unchanged_to_threads_and_after_a_fork(tmp_path, form):
             right = all(listing.read((i * 7 + k) % 60) == wanted[(i * 7 + k) % 60] for i in range(60))
             os._exit(0 if right else 1)
         children.append(child)
-    assert [listing.read(i) for i in range(60)] == wanted
+    assert [listing.read(i) for i in range(60)] == wanted == [again.read(i) for i in range(60)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
 
 
@@ -473,6 +503,17 @@ def test_what_the_tar_command_makes_is_read(tmp_path, form):
     train = find_source(tmp_path / "a.tar").splits["train"]
     assert listed(train) == [name for name in FILES if name.startswith("train")]
     assert [train.read(i) for i in range(len(train))] == [files[name] for name in listed(train)]
+
+
+def test_a_search_forgets_what_it_has_passed():
+    """tarfile keeps every member it has seen, more than a kilobyte each."""
+    content = tar_of({f"train/cat/{k}.jpg": b"" for k in range(2000)})
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in tar_members(lambda at, n: content[at : at + n], 0, len(content), "it"))
+        assert count == 2000 and tracemalloc.get_traced_memory()[1] < 300_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_listing_takes_few_bytes_for_a_picture():

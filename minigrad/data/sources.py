@@ -62,14 +62,14 @@ def find_source(
 
     Raises DataError where there is nothing to take pictures from, where that is damaged or not to be trusted (see
     archives.py), and where classes do not fit together; ArgumentError for other splits; MissingDependencyError where
-    ILSVRC's labels are needed and scipy is not installed.
+    ILSVRC's development kit is to be read and scipy is not installed.
     """
     splits = tuple(splits)
     if not splits or not set(splits) <= set(SPLITS):
         raise ArgumentError(f"find_source: splits must be of 'train' and 'val', got {splits!r}")
     path = Path(path)
     told = progress or (lambda what, done, total: None)
-    if path.name in ilsvrc.ARCHIVES and path.is_file():
+    if path.name in ilsvrc.ARCHIVES and _is_file(path):
         path = path.parent
     with listable(path):
         if _is_file(path):
@@ -80,11 +80,19 @@ def find_source(
         return _folders(path, splits, told)
 
 
+def in_class_folders(path: str | os.PathLike[str]) -> bool:
+    """Whether ImageFolder is for what lies there; where not, SourceImages is.  Of nothing ImageFolder says it best."""
+    path = Path(path)
+    with listable(path):
+        return not (_is_file(path) or (_is_folder(path) and (ilsvrc.is_official(path) or _is_tiny(path))))
+
+
 def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except ValueError:  # a zero byte: check_root says so
-        return False
+    return "\0" not in str(path) and path.is_file()  # of such a name check_root says what is wrong
+
+
+def _is_folder(path: Path) -> bool:
+    return "\0" not in str(path) and path.is_dir()
 
 
 # ---------------------------------------------------------------- folders
@@ -99,13 +107,14 @@ def _folders(root: Path, splits: Sequence[str], progress: Progress) -> Source:
     else:
         train = split_folder(top, "train")
     classes = tuple(Tree(top, train).class_folders())
-    source = Source("class folders", root, classes, words_near(classes, top, top.parent), {}, missing := {})
+    kind = "Tiny ImageNet" if _is_tiny(top) else "class folders"
+    source = Source(kind, root, classes, words_near(classes, top, top.parent), {}, missing := {})
     if "train" in splits:
         source.splits["train"] = class_folders(top, train, classes, progress)
     if "val" in splits and train == top:
         missing["val"] = f"the class folders lie in '{printable(root)}' itself, so all are for training"
-    elif "val" in splits and (top / "val" / ANNOTATIONS).is_file():
-        return _with_kind(source, "Tiny ImageNet", val=_annotated_folder(top, classes))
+    elif "val" in splits and _is_tiny(top):
+        source.splits["val"] = _annotated_folder(top, classes)
     elif "val" in splits and not {"val", "test"} & set(there):
         missing["val"] = f"looked for val/ or test/ in '{printable(root)}'"
     elif "val" in splits:
@@ -118,8 +127,9 @@ def _folders(root: Path, splits: Sequence[str], progress: Progress) -> Source:
     return source
 
 
-def _with_kind(source: Source, kind: str, **more: Listing) -> Source:
-    return Source(kind, source.path, source.classes, source.words, {**source.splits, **more}, source.missing)
+def _is_tiny(root: Path) -> bool:
+    """Whether val/ is as Tiny ImageNet has it; where it was put into class folders, the annotations may lie on."""
+    return (root / "val" / ANNOTATIONS).is_file() and (root / "val" / "images").is_dir()
 
 
 def _annotated_folder(root: Path, classes: Sequence[str]) -> FolderListing:
@@ -181,7 +191,7 @@ def _archive(path: Path, splits: Sequence[str], progress: Progress) -> Source:
         members = zip_members(file, where) if zipped else tar_members(reader(file), 0, archive.size, where)
         for member in members:
             if member.name in _TEXTS:
-                if len(texts) < 100:  # by chance pictures' folders could hold one each
+                if len(texts) < 100:  # they lie at the top, but any folder may hold one of such a name
                     texts[member.path] = _text(file, archive, member.numbers)
             elif passed.picture(member):
                 found.add(member.folder, member.name, *kept(member.numbers))
@@ -227,7 +237,8 @@ def _split_archive(
     for name in FILES:
         words = words or read_words(texts.get(name, b"").splitlines(), classes)
     words = words or words_near(classes, path.parent)
-    kind, missing = "zip" if zipped else "tar", {}
+    flat = f"val/{ANNOTATIONS}" in texts and "val/images" in found.folders
+    kind, missing = "Tiny ImageNet" if flat else "zip" if zipped else "tar", {}
     listings: dict[str, Listing] = {}
     folder_of = found.folder_of()
     for split in splits:
@@ -235,9 +246,7 @@ def _split_archive(
             missing[split] = f"looked for {'val/ or test/' if split == 'val' else 'train/'} in {where}"
             continue
         names = own if split == "train" else numbered(split)
-        flat = "val/images" in found.folders and f"val/{ANNOTATIONS}" in texts and split == "val"
-        if flat:
-            kind = "Tiny ImageNet"
+        if flat and split == "val":
             pictures = np.flatnonzero(folder_of == found.folders["val/images"])
             labels = _annotated(
                 texts[f"val/{ANNOTATIONS}"], found, pictures.tolist(), classes, f"val/images of {where}"
