@@ -324,7 +324,7 @@ def test_random_damage_is_an_error_or_changes_no_list(tmp_path, form):
     whole = tar_of(files) if form == "tar" else zip_of(files, zipfile.ZIP_STORED)
     names = set(FILES)
     rng, refused = random.Random(1), 0
-    for _ in range(150):
+    for _ in range(100):
         damaged = bytearray(whole)
         for _ in range(rng.choice((1, 1, 8))):
             damaged[rng.randrange(len(whole) - (10240 - 2048 if form == "tar" else 0))] = rng.randrange(256)
@@ -344,7 +344,7 @@ def test_random_damage_is_an_error_or_changes_no_list(tmp_path, form):
                     assert form == "tar" or content == b"x" * 600
                 except UnreadableImageError:
                     assert form == "zip"
-    assert refused > 5
+    assert refused > 3
 
 
 def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
@@ -507,11 +507,11 @@ def test_what_the_tar_command_makes_is_read(tmp_path, form):
 
 def test_a_search_forgets_what_it_has_passed():
     """tarfile keeps every member it has seen, more than a kilobyte each."""
-    content = tar_of({f"train/cat/{k}.jpg": b"" for k in range(2000)})
+    content = tar_of({f"train/cat/{k}.jpg": b"" for k in range(1000)})
     tracemalloc.start()
     try:
         count = sum(1 for _ in tar_members(lambda at, n: content[at : at + n], 0, len(content), "it"))
-        assert count == 2000 and tracemalloc.get_traced_memory()[1] < 300_000
+        assert count == 1000 and tracemalloc.get_traced_memory()[1] < 150_000
     finally:
         tracemalloc.stop()
 

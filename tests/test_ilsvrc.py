@@ -227,6 +227,7 @@ def test_what_was_not_unpacked_to_the_end_is_refused(tmp_path):
     shutil.rmtree(root / "train" / WNIDS[2])
     with pytest.raises(DataError, match=rf"1 of 5 are not among the training pictures \({WNIDS[2]}\)"):
         find_source(root)
+    assert find_source(root, ["val"]).classes == WNIDS  # whose labels need no training pictures
     root = in_form(made.make(tmp_path / "c"), "class folders")
     os.remove(root / "val" / made.val_name(3))
     with pytest.raises(DataError, match=r"holds 9: 1 are not there \(numbers 3\)"):
