@@ -48,7 +48,9 @@ def zip_of(files: dict[str, bytes], method=zipfile.ZIP_DEFLATED) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", method) as packed:
         for name, data in files.items():
-            packed.writestr(name, data)
+            member = zipfile.ZipInfo(name)
+            member.extra = b"UT\5\0\1abcd"  # what the zip command writes of a file's time
+            packed.writestr(member, data, method)
     return content.getvalue()
 
 
@@ -120,6 +122,8 @@ def test_class_folders_without_splits_are_for_training(tmp_path):
         write(tmp_path / "a.tar", tar_of(files)),
         write(tmp_path / "b.tar", tar_of(below("top/", files))),
     )
+    one = find_source(write(tmp_path / "c.tar", tar_of({"top/cat/1.jpg": b"1"})))
+    assert one.classes == ("cat",) and one.split("train").name(0) == "cat/1.jpg"
     for path in paths:
         source = find_source(path)
         assert listed(source.splits["train"]) == list(files) and source.splits["train"].labels.tolist() == [0, 1, 1]
@@ -356,11 +360,18 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
         os.truncate(path, 4 << 30)  # a sparse file
         with pytest.raises(DataError, match="bytes"):
             find_source(path)
-    member.type, member.size, member.name = tarfile.REGTYPE, 3 << 30, "train/cat/1.jpg"
+    member.type, member.size, member.name = tarfile.REGTYPE, 5 << 30, "train/cat/1.jpg"
     path.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
-    os.truncate(path, (3 << 30) + 2048)
-    with pytest.raises(UnreadableImageError, match="a file of 3,072 MiB, more than the 512"):
+    os.truncate(path, (5 << 30) + 2048)
+    with pytest.raises(UnreadableImageError, match="a file of 4,095 MiB, more than the 512"):
         find_source(path).splits["train"].read(0)
+    for size in (-1, -512, -1024, -(2**40)):
+        lying = bytearray(tarfile.TarInfo("train/cat/1.jpg").tobuf(tarfile.GNU_FORMAT))
+        lying[124:136] = (2**96 + size).to_bytes(12, "big")
+        lying[148:156] = b" " * 8
+        lying[148:156] = b"%06o\0 " % sum(lying)
+        with pytest.raises(DataError, match="no whole tar"):
+            find_source(write(path, tar_of({"train/cat/0.jpg": b""})[:512] + bytes(lying) + bytes(4096)))
     chain = tarfile.TarInfo("x")
     chain.type = tarfile.XHDTYPE
     with pytest.raises(DataError, match="no whole tar"):
@@ -433,7 +444,7 @@ def test_an_archive_that_has_changed_is_not_read(tmp_path):
 def test_a_zip_whose_bytes_were_damaged_is_told(tmp_path):
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         packed = bytearray(zip_of({"train/cat/1.jpg": bytes(range(256)) * 20}, method))
-        packed[50] ^= 0x55
+        packed[80] ^= 0x55
         with pytest.raises(UnreadableImageError, match="damaged|cut off"):
             find_source(write(tmp_path / "a.zip", bytes(packed))).splits["train"].read(0)
 

@@ -163,6 +163,15 @@ def test_a_tar_of_tars_alone_is_for_training(tmp_path):
         source.split("val")
 
 
+def test_the_search_of_a_tar_too_large_to_make(monkeypatch, capsys):
+    """The benchmark, small: it compares every label, and names, with what it has made up."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import scan_imagenet
+
+    scan_imagenet.main(["--classes", "30", "--pictures", "600"])
+    assert "names and labels are right" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- what is refused
 
 

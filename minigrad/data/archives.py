@@ -62,8 +62,8 @@ def tar_members(read: Read, start: int, size: int, where: str) -> Iterator[Membe
                 folder, name = _safe(member.name, where)
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise DataError(f"{where}: '{printable(member.name)}' is {_kind(member)}. {_REFUSED}")
-                if tar.offset <= at or member.offset_data + max(member.size, 0) > size:
-                    raise tarfile.ReadError(f"'{printable(member.name)}' reaches beyond it")
+                if member.size < 0 or tar.offset <= at:  # else it would go round in a circle
+                    raise tarfile.ReadError(f"'{printable(member.name)}' has {member.size:,} bytes")
                 at = tar.offset
                 if member.isreg():
                     yield Member(folder, name, (start + member.offset_data, member.size))

@@ -173,13 +173,12 @@ class _Tars(_Training):
     def listing(self, progress: Progress) -> Listing:
         found, passed, archives = Found("qI"), Passed(self.where), []
         for k, (name, path) in enumerate(zip(self.classes, self._paths)):
-            found.folders.setdefault(f"train/{name}", k)  # a tar for each folder, in this order
             archives.append(Archive(path))
             with archives[-1].open() as file:
                 add_class(found, reader(file), 0, archives[-1].size, name, f"'{printable(path)}'", passed)
             progress("train/", k + 1, len(self._paths))
         passed.tell()
-        return TarListing(archives, *_by_class(found, self.classes, self.where))
+        return TarListing(archives, *_by_class(found, self.classes, self.where))  # a tar for each folder: none is empty
 
 
 class _ClassFolders(_Training):
