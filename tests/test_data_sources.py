@@ -433,6 +433,16 @@ def test_what_cannot_be_had_is_named_with_the_reason(tmp_path, form):
         listing.read(0)
 
 
+def test_pictures_are_read_from_another_folder_too(tmp_path, monkeypatch):
+    files = contents()
+    unpack(tmp_path / "set", files)
+    write(tmp_path / "a.tar", tar_of(files))
+    monkeypatch.chdir(tmp_path)
+    listings = [find_source(path).splits["train"] for path in ("set", "a.tar")]
+    monkeypatch.chdir("/")
+    assert [listing.read(0) for listing in listings] == [files[FILES[0]]] * 2
+
+
 def test_an_archive_that_has_changed_is_not_read(tmp_path):
     path = write(tmp_path / "a.tar", tar_of(contents()))
     listing = find_source(path).splits["train"]

@@ -73,6 +73,7 @@ def find_source(
         path = path.parent
     with listable(path):
         if _is_file(path):
+            path = Path(os.path.abspath(path))  # pictures are read later, from wherever the program is then
             return ilsvrc.find_tar_of_tars(path, told) if ilsvrc.is_tar_of_tars(path) else _archive(path, splits, told)
         check_root(path)
         if ilsvrc.is_official(path):
@@ -108,7 +109,8 @@ def _folders(root: Path, splits: Sequence[str], progress: Progress) -> Source:
         train = split_folder(top, "train")
     classes = tuple(Tree(top, train).class_folders())
     kind = "Tiny ImageNet" if _is_tiny(top) else "class folders"
-    source = Source(kind, root, classes, words_near(classes, top, top.parent), {}, missing := {})
+    missing: dict[str, str] = {}
+    source = Source(kind, root, classes, words_near(classes, top, top.parent), {}, missing)
     if "train" in splits:
         source.splits["train"] = class_folders(top, train, classes, progress)
     if "val" in splits and train == top:
