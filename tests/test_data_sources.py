@@ -372,6 +372,11 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
         lying[148:156] = b"%06o\0 " % sum(lying)
         with pytest.raises(DataError, match="no whole tar"):
             find_source(write(path, tar_of({"train/cat/0.jpg": b""})[:512] + bytes(lying) + bytes(4096)))
+    for size in ("-1", "-1024"):
+        back = tarfile.TarInfo("train/cat/1.jpg")
+        back.pax_headers = {"size": size}
+        with pytest.raises(DataError, match="no whole tar"):
+            find_source(write(path, back.tobuf(tarfile.PAX_FORMAT) + bytes(4096)))
     chain = tarfile.TarInfo("x")
     chain.type = tarfile.XHDTYPE
     with pytest.raises(DataError, match="no whole tar"):

@@ -62,7 +62,7 @@ def tar_members(read: Read, start: int, size: int, where: str) -> Iterator[Membe
                 folder, name = _safe(member.name, where)
                 if not (member.isreg() or member.isdir()) or member.issparse():
                     raise DataError(f"{where}: '{printable(member.name)}' is {_kind(member)}. {_REFUSED}")
-                if member.size < 0 or tar.offset <= at:  # else it would go round in a circle
+                if member.size < 0:  # it would go round in a circle
                     raise tarfile.ReadError(f"'{printable(member.name)}' has {member.size:,} bytes")
                 at = tar.offset
                 if member.isreg():
