@@ -543,7 +543,7 @@ def test_a_search_forgets_what_it_has_passed():
 
 
 def test_a_listing_takes_few_bytes_for_a_picture():
-    """15 million pictures: what is held of each is its name and 28 bytes."""
+    """15 million pictures: what is held of each is its name and 28 bytes, and 4 for the label."""
     found = Found("qI")
     for k in range(2000):
         found.add(f"train/n{k % 20:08}", f"n{k % 20:08}_{k}.JPEG", k * 1000, 900)

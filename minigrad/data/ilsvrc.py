@@ -42,7 +42,7 @@ TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSV
 ARCHIVES = (TRAIN, VAL, DEVKIT)
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
-_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _MOST_KIT = 1 << 28  # bytes that the kit unpacks to, at most: it has 2.6 MB
 _MISSING = {
     "train": f"{TRAIN} (the training pictures; or train/ with the tars in it, or with class folders)",
