@@ -112,7 +112,7 @@ def train_net(
     else:
         stats = stats_of_values(saved["stats"])
     model = AlexNet(len(train_set.classes), options.preset, options.devices, dropout=recipe.dropout)
-    net = Trained(model, options.preset, train_set.classes, stats)
+    net = Trained(model, options.preset, train_set.classes, stats, train_set.words)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
 
     loader = net.loader(
@@ -164,7 +164,7 @@ def train_net(
     step = course.step
     trained = time.perf_counter()
     scores = net.test(val_set, options.workers, report, ten=True, step=step)
-    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes)
+    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes, words=net.words)
     print(f"Ten views: {scores} (guessing: {1 / len(net.classes):.1%}).")
 
     drawn = [] if options.no_figures else draw(run, net, first_kernels, train_set, val_set, scores, options.seed)

@@ -25,7 +25,7 @@ def draw(
     """All pictures of the run; returns the names of those that could be drawn, and enters the others in run.missing."""
     title = f"AlexNet ({net.preset}), {len(train_set)} training images: {scores.top1:.0%} top-1 on held-out images "
     title += "(ten views)"
-    random = np.random.default_rng(seed)
+    names, random = net.names, np.random.default_rng(seed)
     held_out, pool_order = random.permutation(len(val_set)), random.permutation(len(train_set))
 
     @functools.cache
@@ -41,7 +41,7 @@ def draw(
 
     def predictions(path: Path) -> None:
         images, labels = shown()
-        figures.predictions(images, net.probabilities(images), labels, net.classes, path)
+        figures.predictions(images, net.probabilities(images), labels, names, path)
 
     def nearest(path: Path) -> None:
         images, labels = shown()
@@ -50,11 +50,11 @@ def draw(
         found = []
         for feature in here:
             order = np.argsort(((there - feature) ** 2).sum(1))[:6]
-            found.append([(pool[j][1], net.classes[train_set.labels[pool[j][0]]]) for j in order])
-        figures.neighbours(images[:5], [net.classes[k] for k in labels[:5]], found, path)
+            found.append([(pool[j][1], names[train_set.labels[pool[j][0]]]) for j in order])
+        figures.neighbours(images[:5], [names[k] for k in labels[:5]], found, path)
 
     def confusion(path: Path) -> None:
-        figures.confusion(scores.confusion, net.classes, path)
+        figures.confusion(scores.confusion, names, path)
 
     pictures = {
         "learning_curves.png": curves, "conv1_kernels.png": kernels, "predictions.png": predictions,

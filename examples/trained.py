@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
@@ -28,6 +28,7 @@ from minigrad.data import (
     TenViews,
     TrainViews,
 )
+from minigrad.data.words import shown_names
 from minigrad.errors import CheckpointError, DataError, printable, some
 
 WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
@@ -35,17 +36,23 @@ WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
 
 @dataclass
 class Trained:
-    """AlexNet, the names of its classes, and the statistics of the images it was trained on."""
+    """AlexNet, its classes and words for them where there are any, and the statistics of what it was trained on."""
 
     model: AlexNet
     preset: str
     classes: Sequence[str]
     stats: ImageStats
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def device(self) -> str:
         """Where images go in and logits come out."""
         return self.model.devices[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call the classes in pictures and tables."""
+        return shown_names(self.classes, self.words)
 
     # ---------------------------------------------------------------- how an image becomes an input
 
@@ -123,6 +130,8 @@ class Trained:
             "preset": self.preset,
             "mean_rgb": json.dumps([float(value) for value in self.stats.mean_rgb]),
         }
+        if self.words:
+            facts["words"] = json.dumps(dict(self.words))
         state = self.model.state_dict()
         noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
         check_before_saving(self.model, state, self.center_view()(noise).transpose(2, 0, 1), self.device)
@@ -148,7 +157,7 @@ class Trained:
                 f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}: give the "
                 f"{WEIGHTS} of a run"
             )
-        names, preset, mean = _facts(where, facts, len(state["fc8.weight"]), preset)
+        names, preset, mean, words = _facts(where, facts, len(state["fc8.weight"]), preset)
         bad = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if bad:
             raise CheckpointError(
@@ -172,11 +181,13 @@ class Trained:
                 f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image"
             )
             stats = ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0)
-        return cls(model, preset, names, stats)
+        return cls(model, preset, names, stats, words)
 
 
-def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> tuple[list[str], str, np.ndarray]:
-    """(class names, preset, mean colour) of a file's metadata, each with a default; CheckpointError for bad ones."""
+def _facts(
+    where: str, facts: dict[str, Any], num_classes: int, preset: str
+) -> tuple[list[str], str, np.ndarray, dict[str, str]]:
+    """(class names, preset, mean colour, words) of a file's metadata, or defaults; CheckpointError for bad ones."""
 
     def fact(name: str, default: Any, fits: Callable[[Any], bool], what: str) -> Any:
         value = facts.get(name, default)
@@ -198,11 +209,15 @@ def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> 
         numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)
         return numbers and len(value) == 3
 
+    def is_words(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(words, str) for words in value.values())
+
     names = [f"class {k}" for k in range(num_classes)]
     return (
         fact("classes", names, is_names, f"a list of {num_classes} names, as fc8.weight has {num_classes} rows"),
         fact("preset", preset, lambda value: value in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
         np.array(fact("mean_rgb", IMAGENET_MEAN_RGB.tolist(), is_colour, "three numbers"), np.float32),
+        fact("words", {}, is_words, "the words of classes, by name"),
     )
 
 

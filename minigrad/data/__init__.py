@@ -1,7 +1,8 @@
 """Reading images: folders, packed stores and idx files, preparation to 256 x 256, augmentation, and the batch loader.
 
-The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.  packing
-writes what a source has to a store, once, and opening takes whichever there is, a folder or a store.
+The order of use is that of the modules: folder -> prepare (by decode) -> augment -> loader; idx reads MNIST.  What else
+pictures may come from, archives and ILSVRC's official files, is in sources; words is what people call the classes.
+packing writes what a source has to a store, once, and opening takes whatever there is.
 base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
 the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
@@ -38,6 +39,7 @@ from .prepare import (
     prepare_bytes,
     prepare_image,
 )
+from .sources import Source, SourceImages, find_source
 from .store import PackedImages
 from .store_check import check_store
 
@@ -58,6 +60,8 @@ __all__ = [
     "PictureBatch",
     "Report",
     "RgbPCA",
+    "Source",
+    "SourceImages",
     "TenViews",
     "TrainViews",
     "UnreadableImageError",
@@ -69,6 +73,7 @@ __all__ = [
     "check_store",
     "compute_stats",
     "cut",
+    "find_source",
     "load_mnist",
     "open_images",
     "pack",

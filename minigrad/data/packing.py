@@ -30,8 +30,9 @@ from minigrad.base.arguments import integer, one_of
 from minigrad.errors import DataError, one_line, printable, some
 
 from . import store
+from .listing import Listing, Source
 from .prepare import IMAGENET_MEAN_RGB, ImageStats, stats_of_sums
-from .shards import Listing, PackingError, Shards, Source, StoppedError, Task
+from .shards import PackingError, Shards, StoppedError, Task
 
 # Pictures in a shard: 1024 of 256 x 256 are 201 MB.  Small sets get smaller shards, so that all cores have work, and
 # very large ones larger shards, so that a folder does not hold too many.
@@ -58,7 +59,7 @@ def pack(
     its name and the reason, and the store counts, numbers and averages those that are there.
 
     Args:
-        source: see Source; minigrad.data.sources finds those on disk.
+        source: what find_source has found.
         folder: a new folder, an empty one, or a store of the same source and settings that is not finished.
         size: side of the packed pictures.  The main job takes 256.
         fit: "scale" enlarges pictures smaller than `size`, as the paper says ("we first rescaled the image such that

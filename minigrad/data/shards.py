@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from PIL import Image
 from minigrad.base import files
 from minigrad.errors import DataError, printable
 
+from .listing import Source
 from .prepare import UnreadableImageError, prepare_bytes
 from .store import shard_name
 
@@ -39,35 +40,6 @@ _NOT_THE_FILE = {
     )
     if hasattr(errno, name)
 }  # fmt: skip
-
-
-class Listing(Protocol):
-    """The pictures of one split of a source; safe to be read from several threads."""
-
-    @property
-    def labels(self) -> NDArray[Any]: ...
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str: ...
-
-    def read(self, index: int) -> bytes: ...
-
-
-class Source(Protocol):
-    """What can be packed; the attributes are those of a dataset, and the listings are by the names of the splits."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def classes(self) -> Sequence[str]: ...
-
-    @property
-    def words(self) -> Mapping[str, str]: ...
-
-    @property
-    def splits(self) -> Mapping[str, Listing]: ...
 
 
 class PackingError(DataError):
