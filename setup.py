@@ -12,7 +12,8 @@ PLOT = ["matplotlib>=3.7"]
 # NVIDIA's compiler, alone: it needs no card and no driver.  Not among the tests' needs, nor beside cuda12, which has
 # one of its own: CuPy for CUDA 12 would take this newer one, and what that compiles no driver for CUDA 12 can load.
 NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT]
+IMAGENET = ["scipy>=1.11"]  # reads the meta.mat of ILSVRC2012's development kit
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *IMAGENET]
 
 setup(
     name="minigrad",
@@ -39,6 +40,7 @@ setup(
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "nvrtc": NVRTC,
         "plot": PLOT,
+        "imagenet": IMAGENET,
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],
     },

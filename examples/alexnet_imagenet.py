@@ -1,7 +1,8 @@
 """Train AlexNet in two columns, test it with ten views, and draw what it learned.
 
 python examples/alexnet_imagenet.py                    ten classes of rendered pictures, a few minutes on two cores
-python examples/alexnet_imagenet.py --data DIR         DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
+python examples/alexnet_imagenet.py --data DIR         DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg, or a store
+                                                       that prepare_imagenet.py has packed
 python examples/alexnet_imagenet.py --resume runs/NAME go on with a run that was stopped, as if it had not been
 python examples/alexnet_imagenet.py --evaluate WEIGHTS [--data DIR]
 python examples/alexnet_imagenet.py --predict WEIGHTS IMAGE...
@@ -60,7 +61,7 @@ from minigrad import checkpoint, optim
 from minigrad.base import files
 from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
-from minigrad.data import ImageFolder, Loader, Report, compute_stats
+from minigrad.data import ImageStats, Loader, NamedImages, PackedImages, Report, compute_stats, open_images
 from minigrad.data.demo_set import make_demo_set
 from minigrad.errors import DataError, printable, some
 
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     root = options.data or demo_set(options.tiny)
-    train_set, val_set = ImageFolder(root, "train"), ImageFolder(root, "val", limit=options.val_limit)
+    train_set, val_set = open_images(root, "train"), open_images(root, "val", limit=options.val_limit)
     with new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}") as run:
         train_net(run, options, root, train_set, val_set, begin)
 
@@ -93,13 +94,13 @@ def resume(options: argparse.Namespace) -> None:
         root = options.data or Path(config["data"])
         if options.data is None and not root.is_dir():
             root = demo_set(options.tiny) if config["demo"] else root
-        train_set, val_set = ImageFolder(root, "train"), ImageFolder(root, "val", limit=options.val_limit)
+        train_set, val_set = open_images(root, "train"), open_images(root, "val", limit=options.val_limit)
         check_data(config, root, train_set, val_set)
         train_net(run, options, root, train_set, val_set, begin, config, saved, path)
 
 
 def train_net(
-    run: Run, options: argparse.Namespace, root: Path, train_set: ImageFolder, val_set: ImageFolder, begin: float,
+    run: Run, options: argparse.Namespace, root: Path, train_set: NamedImages, val_set: NamedImages, begin: float,
     before: dict[str, Any] | None = None, saved: dict[str, Any] | None = None, path: Path | None = None,
 ) -> None:  # fmt: skip
     """Train in the run's folder; before, saved, path: its configuration, its checkpoint's values, and where that is."""
@@ -109,11 +110,11 @@ def train_net(
         f"from {printable(root)}"
     )
     if saved is None:
-        stats = compute_stats(train_set, max_images=options.stats_images, workers=options.workers, report=report)
+        stats = statistics(train_set, options, report)
     else:
         stats = stats_of_values(saved["stats"])
     model = AlexNet(len(train_set.classes), options.preset, options.devices, dropout=recipe.dropout)
-    net = Trained(model, options.preset, train_set.classes, stats)
+    net = Trained(model, options.preset, train_set.classes, stats, train_set.words)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
 
     loader = net.loader(
@@ -169,7 +170,7 @@ def train_net(
     trained = time.perf_counter()
     page.testing("testing with ten views")
     scores = net.test(val_set, options.workers, report, ten=True, step=step)
-    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes)
+    run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes, words=net.words)
     print(f"Ten views: {scores} (guessing: {1 / len(net.classes):.1%}).")
 
     drawn = [] if options.no_figures else draw(run, net, first_kernels, shown, scores)
@@ -181,7 +182,7 @@ def train_net(
 
 
 def learn(
-    course: Course, net: Trained, recipe: Recipe, moved: tuple[Any, Any], val_set: ImageFolder, workers: int,
+    course: Course, net: Trained, recipe: Recipe, moved: tuple[Any, Any], val_set: NamedImages, workers: int,
     report: Report, page: Page,
 ) -> None:  # fmt: skip
     """Train from where the course is, epoch by epoch, with a test at the end of each.  moved: see schedules()."""
@@ -249,6 +250,15 @@ def demo_set(tiny: bool) -> Path:
             raise DataError(f"the demo pictures have no place: {error.strerror}; {advice}") from error
         except DataError as error:
             raise DataError(f"{error}; {advice}") from error
+
+
+def statistics(train_set: NamedImages, options: argparse.Namespace, report: Report) -> ImageStats:
+    """Mean image and colour components: a store has its own, of all its training pictures."""
+    if not isinstance(train_set, PackedImages):
+        return compute_stats(train_set, max_images=options.stats_images, workers=options.workers, report=report)
+    if "stats_images" in options.given:
+        warn("--stats-images is not needed: a store has statistics of all its training pictures, and they are taken")
+    return train_set.stats
 
 
 def fit_to_data(net: Trained, loader: Loader, count: int) -> None:

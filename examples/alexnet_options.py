@@ -96,13 +96,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", type=any_path, metavar="DIR",
-        help="folder with train/<class>/*.jpg and val/<class>/*.jpg; jpeg, png, gif, bmp or webp of any size (default: "
-        "the demo set)",
+        help="folder with train/<class>/*.jpg and val/<class>/*.jpg; jpeg, png, gif, bmp or webp of any size; or a "
+        "store that prepare_imagenet.py has packed (default: the demo set)",
     )  # fmt: skip
     data.add_argument("--val-limit", type=whole, metavar="N", help="test on at most N images of each class")
     data.add_argument(
         "--stats-images", type=whole, default=5000, metavar="N",
-        help="mean image and colour components from at most N images (default: %(default)s)",
+        help="mean image and colour components from at most N images; a store has its own (default: %(default)s)",
     )  # fmt: skip
     data.add_argument(
         "--workers", type=positive(int, zero=True, most=1000), default=2, metavar="N",

@@ -16,7 +16,7 @@ from going_on import CONFIG
 from scoring import ensemble
 from trained import Trained
 
-from minigrad.data import ImageFolder, Report, prepare_image
+from minigrad.data import Report, open_images, prepare_image
 from minigrad.data.decode import EXTENSIONS
 from minigrad.errors import ArgumentError, DataError, printable
 
@@ -31,15 +31,16 @@ def evaluate(options: argparse.Namespace) -> None:
                 "the same classes can be averaged"
             )
     root, report = options.data or trained_on(options.evaluate[0], tell), Report()
-    val_set = ImageFolder(root, "val", classes=nets[0].classes, limit=options.val_limit)
+    val_set = open_images(root, "val", classes=nets[0].classes, limit=options.val_limit)
+    words = nets[0].words or val_set.words
     found: dict[str, Any] = {"images": str(val_set.folder)}
     for views, name in ((1, "one view"), (10, "ten views")):
         each, average = ensemble([net.answers(val_set, options.workers, report, ten=views == 10) for net in nets])
         for path, scores in zip(options.evaluate, each):
-            found.setdefault(str(path), {})[name] = scores.facts(nets[0].classes)
+            found.setdefault(str(path), {})[name] = scores.facts(nets[0].classes, words)
             tell(f"{printable(path)} on {printable(val_set.folder)}: {scores}, {name}")
         if len(nets) > 1:
-            found.setdefault("average", {})[name] = average.facts(nets[0].classes)
+            found.setdefault("average", {})[name] = average.facts(nets[0].classes, words)
             tell(f"the average of {len(nets)} nets: {average}, {name}")
     if options.json:
         print(json.dumps(found, indent=2))
@@ -71,6 +72,7 @@ def predict(options: argparse.Namespace) -> None:
         raise ArgumentError("--predict: give the weights and at least one image: --predict WEIGHTS IMAGE...")
     tell = (lambda text: None) if options.json else print
     net = Trained.restore(Path(weights), options.preset, options.devices, tell)
+    names = net.names
     paths, failed, found, shown = images_of(given), 0, [], []
     for path in paths:
         try:
@@ -82,14 +84,16 @@ def predict(options: argparse.Namespace) -> None:
         log_p = net.log_probabilities(image, path)
         p, best = np.exp(log_p), np.argsort(-log_p, kind="stable")[:5]  # of equals, the first class
         found.append({"image": str(path), "classes": {net.classes[k]: float(p[k]) for k in best}})
+        if net.words:
+            found[-1]["words"] = {net.classes[k]: net.words.get(net.classes[k], "") for k in best}
         if len(shown) < SHOWN:
             shown.append((image, p))
-        tell(f"{printable(path)}: " + ", ".join(f"{printable(net.classes[k])} {p[k]:.1%}" for k in best))
+        tell(f"{printable(path)}: " + ", ".join(f"{printable(names[k])} {p[k]:.1%}" for k in best))
     if options.json:
         print(json.dumps(found, indent=2))
     if options.picture and shown:
         images, shares = zip(*shown)
-        figures.predictions(images, np.stack(shares), None, net.classes, options.picture)
+        figures.predictions(images, np.stack(shares), None, names, options.picture)
         tell(f"{printable(options.picture)}: {len(shown)} of {len(found)} images with their likeliest classes")
     if failed:
         raise DataError(f"--predict: {failed} of {len(paths)} image(s) could not be read")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from training import not_finite, steps_of
 
 import minigrad
 from minigrad.checkpoint import Checkpoints
-from minigrad.data import ImageFolder, ImageStats, Loader, RgbPCA
+from minigrad.data import ImageStats, Loader, NamedImages, PackedImages, RgbPCA
 from minigrad.errors import ArgumentError, CheckpointError, DataError, NotFiniteError, printable, some
 from minigrad.optim import Schedule
 
@@ -256,10 +257,11 @@ def as_before(options: argparse.Namespace, before: Mapping[str, Any]) -> argpars
     return result
 
 
-def check_data(config: Mapping[str, Any], root: Path, train_set: ImageFolder, val_set: ImageFolder) -> None:
+def check_data(config: Mapping[str, Any], root: Path, train_set: NamedImages, val_set: NamedImages) -> None:
     """DataError where the pictures are not those that the run was begun with: their order would be another."""
     now = facts_of_data(train_set, val_set)
-    for name, value in now.items():
+    for name in [*now, *({"pixels"} & set(config) - set(now))]:
+        value = now.get(name)
         if config.get(name) != value:
             shown = f"{config.get(name)} then, {value} now" if not isinstance(value, list) else "other classes"
             raise DataError(
@@ -268,16 +270,27 @@ def check_data(config: Mapping[str, Any], root: Path, train_set: ImageFolder, va
             )
 
 
-def facts_of_data(train_set: ImageFolder, val_set: ImageFolder) -> dict[str, Any]:
-    """What tells whether a folder of pictures is the same as before: classes, numbers, and the files' names."""
+def facts_of_data(train_set: NamedImages, val_set: NamedImages) -> dict[str, Any]:
+    """What tells whether pictures are the same as before: classes, numbers, and the files' names.
 
-    def names(images: ImageFolder) -> str:
-        relative = "\n".join(str(Path(path).relative_to(images.folder)) for path in images.paths)
-        return f"{zlib.crc32(relative.encode(errors='surrogateescape')):08x}"
+    A folder and the store that it was packed to are the same, but where the store's pixels are others.
+    """
 
+    def names(images: NamedImages) -> str:
+        """CRC-32 of the names within the split, with a newline between two."""
+        folder, split, checksum, between = f"{images.folder}{os.sep}", f"{images.folder.name}/", 0, ""
+        for path in images.paths:
+            inside = path.removeprefix(folder if path.startswith(folder) else split)
+            checksum = zlib.crc32((between + inside).encode(errors="surrogateescape"), checksum)
+            between = "\n"
+        return f"{checksum:08x}"
+
+    pixels = {}
+    if isinstance(train_set, PackedImages) and (train_set.kind, train_set.fit) != ("raw", "scale"):
+        pixels = {"pixels": f"{train_set.kind}, {train_set.fit}"}
     return {
         "classes": list(train_set.classes), "train_images": len(train_set), "val_images": len(val_set),
-        "train_files": names(train_set), "val_files": names(val_set),
+        "train_files": names(train_set), "val_files": names(val_set), **pixels,
     }  # fmt: skip
 
 

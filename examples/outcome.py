@@ -32,15 +32,15 @@ def draw(run: Run, net: Trained, first_kernels: np.ndarray, shown: Exhibits, sco
 
     def predictions(path: Path) -> None:
         images, labels = shown.held_out()
-        figures.predictions(images, shown.probabilities(), labels, net.classes, path)
+        figures.predictions(images, shown.probabilities(), labels, net.names, path)
 
     def nearest(path: Path) -> None:
         images, labels = shown.held_out()
-        found = [[(near, net.classes[k]) for near, k in row] for row in shown.neighbours()["fc7"]]
-        figures.neighbours(images[: len(found)], [net.classes[k] for k in labels[: len(found)]], found, path)
+        found = [[(near, net.names[k]) for near, k in row] for row in shown.neighbours()["fc7"]]
+        figures.neighbours(images[: len(found)], [net.names[k] for k in labels[: len(found)]], found, path)
 
     def confusion(path: Path) -> None:
-        figures.confusion(scores.confusion, net.classes, path)
+        figures.confusion(scores.confusion, net.names, path)
 
     pictures = {
         "learning_curves.png": curves, "conv1_kernels.png": kernels, "predictions.png": predictions,

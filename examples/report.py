@@ -34,7 +34,7 @@ from run_folder import Run, cause, rows_of, write_whole
 from trained import WEIGHTS, Trained
 
 from minigrad.checkpoint import Checkpoints
-from minigrad.data import ImageFolder
+from minigrad.data import open_images
 from minigrad.errors import ArgumentError, DataError, MinigradError, printable
 
 
@@ -117,7 +117,7 @@ def pictures_of(folder: Path, config: Mapping[str, Any], devices: tuple[str, ...
 
     def both_sets() -> tuple[Any, Any]:
         limit = (config.get("options") or {}).get("val_limit")
-        return ImageFolder(config["data"], "train"), ImageFolder(config["data"], "val", limit=limit)
+        return open_images(config["data"], "train"), open_images(config["data"], "val", limit=limit)
 
     sets = attempt("the pictures that the net was trained on", both_sets)
     if sets is None:

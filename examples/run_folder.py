@@ -12,7 +12,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -184,9 +184,12 @@ class Run:
             self.missing[name] = cause(error)
             warn(f"{self.path / name} cannot be written ({cause(error)}): going on, to try again later")
 
-    def score(self, test: str, scores: Any, *, views: int, epoch: int, step: int, classes: Sequence[str] = ()) -> None:
-        """Enter the scores of a test in metrics.json, in place of that test's earlier ones; classes: their names."""
-        self.enter(test, {**scores.facts(classes), "views": views, "epoch": epoch, "step": step})
+    def score(
+        self, test: str, scores: Any, *, views: int, epoch: int, step: int, classes: Sequence[str] = (),
+        words: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Enter the scores of a test in metrics.json, in place of its earlier ones; classes, words: as facts has it."""
+        self.enter(test, {**scores.facts(classes, words), "views": views, "epoch": epoch, "step": step})
 
     def enter(self, name: str, numbers: dict[str, Any]) -> None:
         """Enter numbers under that name in metrics.json."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,11 @@ class Scores:
     def __str__(self) -> str:
         return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%}, loss {self.loss:.3f} on {self.images} held-out images"
 
-    def facts(self, classes: Sequence[str] = ()) -> dict[str, Any]:
-        """What metrics.json is to tell, with the names of the classes in full: intervals, classes, confusions."""
+    def facts(self, classes: Sequence[str] = (), words: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What metrics.json is to tell, with the names of the classes in full: intervals, classes, confusions.
+
+        words: of classes, to be told beside their scores.
+        """
         facts: dict[str, Any] = {"loss": self.loss, "top1": self.top1, "top5": self.top5, "images": self.images}
         facts |= {f"{name}_interval": interval(facts[name], self.images) for name in ("top1", "top5")}
         if classes and self.right is not None and self.confusion is not None:
@@ -45,6 +48,9 @@ class Scores:
                 name: {"images": int(n), "top1": int(right) / int(n) if n else None}
                 for name, n, right in zip(classes, counts, self.right)
             }
+            for name in classes:
+                if words and name in words:
+                    facts["classes"][name]["words"] = words[name]
             seen_as = [{classes[k]: int(row[k]) for k in np.flatnonzero(row)} for row in self.confusion]
             facts["confusion"] = dict(zip(classes, seen_as))
         return facts

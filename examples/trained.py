@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
@@ -22,12 +22,13 @@ from minigrad.data import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
     CenterView,
-    ImageFolder,
     ImageStats,
     Loader,
+    NamedImages,
     TenViews,
     TrainViews,
 )
+from minigrad.data.words import shown_names
 from minigrad.errors import CheckpointError, DataError, printable, some
 
 WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
@@ -35,17 +36,23 @@ WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
 
 @dataclass
 class Trained:
-    """AlexNet, the names of its classes, and the statistics of the images it was trained on."""
+    """AlexNet, its classes and words for them where there are any, and the statistics of what it was trained on."""
 
     model: AlexNet
     preset: str
     classes: Sequence[str]
     stats: ImageStats
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def device(self) -> str:
         """Where images go in and logits come out."""
         return self.model.devices[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call the classes in pictures and tables."""
+        return shown_names(self.classes, self.words)
 
     # ---------------------------------------------------------------- how an image becomes an input
 
@@ -60,7 +67,7 @@ class Trained:
     def ten_view(self) -> TenViews:
         return TenViews(self.model.input_size, self.stats.mean_image, PRESETS[self.preset].pixel_scale)
 
-    def loader(self, images: ImageFolder, batch_size: int, view: Any, **options: Any) -> Loader:
+    def loader(self, images: NamedImages, batch_size: int, view: Any, **options: Any) -> Loader:
         """Batches of views for the network (training.Inputs takes them).
 
         A card is sent the pictures as bytes, a third as many or less, by the threads that load, and makes the views.
@@ -71,12 +78,12 @@ class Trained:
 
     # ---------------------------------------------------------------- what it says of images
 
-    def test(self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
+    def test(self, images: NamedImages, workers: int, report: Any, ten: bool, step: int | None = None) -> Scores:
         """Scores on a folder; see answers."""
         return tally(self.answers(images, workers, report, ten, step))
 
     def answers(
-        self, images: ImageFolder, workers: int, report: Any, ten: bool, step: int | None = None
+        self, images: NamedImages, workers: int, report: Any, ten: bool, step: int | None = None
     ) -> Iterator[Answered]:
         """What it says of a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone.
 
@@ -127,6 +134,8 @@ class Trained:
             "preset": self.preset,
             "mean_rgb": json.dumps([float(value) for value in self.stats.mean_rgb]),
         }
+        if self.words:
+            facts["words"] = json.dumps(dict(self.words))
         state = self.model.state_dict()
         noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
         check_before_saving(self.model, state, self.center_view()(noise).transpose(2, 0, 1), self.device)
@@ -152,7 +161,7 @@ class Trained:
                 f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}: give the "
                 f"{WEIGHTS} of a run"
             )
-        names, preset, mean = _facts(where, facts, len(state["fc8.weight"]), preset)
+        names, preset, mean, words = _facts(where, facts, len(state["fc8.weight"]), preset)
         bad = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if bad:
             raise CheckpointError(
@@ -176,11 +185,13 @@ class Trained:
                 f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image"
             )
             stats = ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0)
-        return cls(model, preset, names, stats)
+        return cls(model, preset, names, stats, words)
 
 
-def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> tuple[list[str], str, np.ndarray]:
-    """(class names, preset, mean colour) of a file's metadata, each with a default; CheckpointError for bad ones."""
+def _facts(
+    where: str, facts: dict[str, Any], num_classes: int, preset: str
+) -> tuple[list[str], str, np.ndarray, dict[str, str]]:
+    """(class names, preset, mean colour, words) of a file's metadata, or defaults; CheckpointError for bad ones."""
 
     def fact(name: str, default: Any, fits: Callable[[Any], bool], what: str) -> Any:
         value = facts.get(name, default)
@@ -202,15 +213,19 @@ def _facts(where: str, facts: dict[str, Any], num_classes: int, preset: str) -> 
         numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < 1e6 for v in value)
         return numbers and len(value) == 3
 
+    def is_words(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(words, str) for words in value.values())
+
     names = [f"class {k}" for k in range(num_classes)]
     return (
         fact("classes", names, is_names, f"a list of {num_classes} names, as fc8.weight has {num_classes} rows"),
         fact("preset", preset, lambda value: value in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
         np.array(fact("mean_rgb", IMAGENET_MEAN_RGB.tolist(), is_colour, "three numbers"), np.float32),
+        fact("words", {}, is_words, "the words of classes, by name"),
     )
 
 
-def readable(images: ImageFolder, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:
+def readable(images: NamedImages, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:
     """The first `count` (index, image) in that order whose files can be read."""
     found: list[tuple[int, np.ndarray]] = []
     for i in order:

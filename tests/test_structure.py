@@ -48,7 +48,7 @@ ALLOWED = {
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
 WINGS["gpu"] = {"sources", "cublas", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
-LIBRARIES = {"files": set(), "data": {"numpy", "PIL"}, "checkpoint": {"numpy", "safetensors"}}
+LIBRARIES = {"files": set(), "data": {"numpy", "PIL", "scipy"}, "checkpoint": {"numpy", "safetensors"}}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Exhibits:
         random = np.random.default_rng(seed)
         # more than are shown, because files may be broken; a copy, or all of a million places would be kept
         self._held_out, self._pool = (random.permutation(len(each))[:LOTS].copy() for each in (val_set, train_set))
-        self.names = [called(name, getattr(train_set, "words", {})) for name in net.classes]
+        self.names = net.names
         self._found: dict[str, Any] = {}
 
     def forget(self) -> None:
@@ -81,11 +81,6 @@ def _nearest(distances: np.ndarray, pool: list[tuple[int, np.ndarray]], images: 
 
 
 # ---------------------------------------------------------------- as a page's data
-
-
-def called(name: str, words: Mapping[str, str]) -> str:
-    """A class as a person reads it: "n02088364: beagle"."""
-    return f"{name}: {words[name]}" if words.get(name) else name
 
 
 def predictions_data(exhibits: Exhibits, views: int) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from scoring import interval
 
+from minigrad.data.words import shown_names
+
 from .curves import Curves, rounded
-from .exhibits import called
 
 ROWS = 1000  # classes in the table, at most
 SQUARE = 20  # classes in the square of confusions, at most
@@ -70,7 +71,7 @@ def answers_of(metrics: Mapping[str, Any], classes: Sequence[str], words: Mappin
     right = {number[name]: found for name, found in test["classes"].items() if name in number}
     seen = {number[name]: {number[as_]: n for as_, n in row.items()} for name, row in test["confusion"].items()}
     return classes_data(
-        [called(name, words) for name in classes],
+        shown_names(classes, words),
         {k: (found["images"], found["top1"]) for k, found in right.items()}, seen, test["views"], test["step"],
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ class Page:
         self.shown, self.report, self.off = shown, report, off
         self.runs = run.path.parent  # where the index is, also where the run has to move elsewhere in the end
         # what classes are called, in datasets whose classes are codes
-        self.words: Mapping[str, str] = getattr(shown.train_set, "words", {})
+        self.words: Mapping[str, str] = shown.net.words
         self.curves, self.events, self.taken = Curves(), Events(), 0
         self.data: dict[str, Any] = {"state": "training", "why": ""}
         self.earlier_warnings: list[str] = []

@@ -1,7 +1,9 @@
-"""Data: folders of images and idx files, arrays, preparation to 256 x 256, augmentation, and the batch loader.
+"""Data: pictures from folders, archives and packed stores, arrays, idx files; preparation, augmentation, the loader.
 
 The order of use is that of the modules: folder -> prepare (by decode) -> augment or transforms -> loader; idx reads
 MNIST.  The loader takes data of any kind (datasets) in any order (sampling), and makes batches of them (collate).
+What else pictures may come from, archives and ILSVRC's official files, is in sources; words is what people call the
+classes.  packing writes what a source has to a store, once, and opening takes whatever there is.
 base/files.py opens the files.  Nothing here knows tensors: batches are NumPy arrays.  For a card, a loader hands over
 the pictures as bytes, and what is to be made of them, to the op `prepare` of ops/.  The synthetic set is in
 minigrad.data.demo_set.
@@ -27,6 +29,8 @@ from .datasets import ArrayDataset, CachedImages, Dataset, ImageArray, Subset, r
 from .folder import ImageFolder
 from .idx import Mnist, load_mnist, read_idx
 from .loader import Loader
+from .opening import NamedImages, open_images
+from .packing import pack
 from .prepare import (
     IMAGENET_MEAN_RGB,
     IMAGENET_PCA,
@@ -36,9 +40,13 @@ from .prepare import (
     RgbPCA,
     UnreadableImageError,
     compute_stats,
+    prepare_bytes,
     prepare_image,
 )
 from .sampling import Sampler, WeightedRandomSampler, class_balanced
+from .sources import Source, SourceImages, find_source
+from .store import PackedImages
+from .store_check import check_store
 from .transforms import (
     ColorJitter,
     Compose,
@@ -67,13 +75,17 @@ __all__ = [
     "ImageStats",
     "Loader",
     "Mnist",
+    "NamedImages",
     "Normalize",
+    "PackedImages",
     "PictureBatch",
     "RandomCrop",
     "RandomHorizontalFlip",
     "Report",
     "RgbPCA",
     "Sampler",
+    "Source",
+    "SourceImages",
     "Subset",
     "TenViews",
     "TrainViews",
@@ -88,12 +100,17 @@ __all__ = [
     "center_crop",
     "center_window",
     "channels_first",
+    "check_store",
     "class_balanced",
     "compute_stats",
     "cut",
     "default_collate",
+    "find_source",
     "load_mnist",
+    "open_images",
+    "pack",
     "pca_noise",
+    "prepare_bytes",
     "prepare_image",
     "random_crop_flip",
     "random_split",

@@ -31,7 +31,7 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
 # The endings of their names, in any case.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp")
 
-_MOST_BYTES = 1 << 29  # of a file: some decoders read all of it before they look
+MOST_BYTES = 1 << 29  # of a file: some decoders read all of it before they look
 _STRIP = 1 << 20  # pixels that are laid on white at a time
 
 
@@ -40,8 +40,8 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
     begin = file.read(8)
     length = file.seek(0, 2)
     file.seek(0)
-    if length > _MOST_BYTES:
-        raise OSError(f"a file of {length >> 20:,} MiB, more than the {_MOST_BYTES >> 20} that are read")
+    if length > MOST_BYTES:
+        raise OSError(f"a file of {length >> 20:,} MiB, more than the {MOST_BYTES >> 20} that are read")
     for magic, decoder in _DECODERS:
         if begin.startswith(magic):
             return decoder(file)  # type: ignore[arg-type]

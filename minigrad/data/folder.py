@@ -21,7 +21,8 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,16 @@ from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
 from .decode import EXTENSIONS
 from .prepare import prepare_image
+from .words import words_near
 
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "System Volume Information")
 _SYSTEM_FOLDERS = {name.lower() for name in SYSTEM_FOLDERS}
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 # Folder names accepted for each split, in the order in which they are tried.
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
 # Other names that people give them, in any case: never taken, but pointed at where the split is missing.
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "test", "testing"),
     "test": ("test", "testing"),
@@ -66,6 +68,7 @@ class ImageFolder:
 
     Attributes:
         classes: tuple of names; label k is classes[k].
+        words: class -> what people call it, by synset_words.txt or words.txt in `root` or beside it; {} without one.
         paths: list of str, sorted by class and then by path.
         labels: int64 (len,), in 0..len(classes)-1.
         empty_classes: class folders without an image; they keep their label, and a warning names them.
@@ -91,31 +94,26 @@ class ImageFolder:
         seed = integer("ImageFolder", "seed", seed, 0)
         limit = None if limit is None else integer("ImageFolder", "limit", limit, 1)
         self.root, self.split, self.size = Path(root), split, integer("ImageFolder", "size", size, 1)
-        try:
+        with listable(root):
             self._list(limit, seed, classes)
-        except OSError as error:
-            where = root if error.filename is None else error.filename
-            raise DataError(
-                f"ImageFolder: cannot read '{printable(where)}': {one_line(error)}. Check the path, its permissions "
-                "and the disk, or take it out of the dataset."
-            ) from error
 
     def _list(self, limit: int | None, seed: int, classes: Sequence[str] | None) -> None:
         """Fill in classes, paths and labels.  Raises OSError for what cannot be read."""
-        _check_root(self.root)
-        self.folder = _split_folder(self.root, self.split)
-        tree = _Tree(self.root, self.folder)
+        check_root(self.root)
+        self.folder = split_folder(self.root, self.split)
+        tree = Tree(self.root, self.folder)
         found = tree.class_folders()
         self.classes = tuple(found) if classes is None else tuple(classes)
         if len(set(self.classes)) != len(self.classes):
             raise ArgumentError(f"ImageFolder: the names in classes must differ, got {some(self.classes)}")
         one_folder = []
         if classes is None and self.split in ("val", "test"):
-            train = _split_folder(self.root, "train")
-            self.classes = tuple(_Tree(self.root, train).class_folders())
+            train = split_folder(self.root, "train")
+            self.classes = tuple(Tree(self.root, train).class_folders())
             if os.path.samefile(train, self.folder):
                 one_folder = [f"'{printable(self.folder)}' is '{printable(train)}': it tests on what was trained on"]
         self._check_subset(found, given=classes is not None)
+        self.words = words_near(self.classes, self.root, Path(os.path.abspath(self.root)).parent)
 
         number = {name: k for k, name in enumerate(self.classes)}
         self.paths: list[str] = []
@@ -172,7 +170,25 @@ class ImageFolder:
         return prepare_image(self.paths[index], self.size)
 
 
-class _Tree:
+@contextmanager
+def listable(root: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the OSError of a folder that cannot be listed into a DataError that names it."""
+    try:
+        yield
+    except OSError as error:
+        where = root if error.filename is None else error.filename
+        raise DataError(
+            f"ImageFolder: cannot read '{printable(where)}': {one_line(error)}. Check the path, its permissions "
+            "and the disk, or take it out of the dataset."
+        ) from error
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder of that name, in any case, is one that systems leave behind."""
+    return name.lower() in _SYSTEM_FOLDERS
+
+
+class Tree:
     """The class folders of one split and their images, by the rule above, and notes on what it passes over."""
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -259,7 +275,7 @@ class _Tree:
                         f"ImageFolder: '{printable(entry.path)}' is a link to '{printable(os.readlink(entry.path))}', "
                         "which cannot be reached. Bring that back, or remove the link."
                     )
-            elif not name.startswith(".") and lower not in _SYSTEM_FILES:
+            elif not name.startswith(".") and lower not in SYSTEM_FILES:
                 ending = os.path.splitext(lower)[1]
                 # Names like x.0001, x.0002 would be as many kinds as files.
                 self._pass(ending if ending in self._passed or len(self._passed) < 100 else "others", entry.path)
@@ -288,7 +304,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _check_root(root: Path) -> None:
+def check_root(root: Path) -> None:
     """Raise DataError where there is no such folder, OSError where one cannot tell."""
     try:
         if stat.S_ISDIR(os.stat(root).st_mode):
@@ -303,7 +319,7 @@ def _check_root(root: Path) -> None:
     )
 
 
-def _split_folder(root: Path, split: str | None) -> Path:
+def split_folder(root: Path, split: str | None) -> Path:
     """The folder of a split, or a DataError that tells the usual mistakes apart."""
     if split is None:
         return root
@@ -311,9 +327,9 @@ def _split_folder(root: Path, split: str | None) -> Path:
         if (root / name).is_dir():
             return root / name
     wanted = " or ".join(f"{name}/" for name in _SPLIT_FOLDERS[split])
-    folders = _subfolders(root)
-    any_split = {name for names in _OTHER_NAMES.values() for name in names}
-    misnamed = [path.name for path in folders if path.name.lower() in _OTHER_NAMES[split]]
+    folders = subfolders(root)
+    any_split = {name for names in OTHER_NAMES.values() for name in names}
+    misnamed = [path.name for path in folders if path.name.lower() in OTHER_NAMES[split]]
     beside = [path.name for path in folders if path.name.lower() in any_split]
     if misnamed:
         advice = f"Rename {printable(misnamed[0])}/ to {split}/"
@@ -326,7 +342,7 @@ def _split_folder(root: Path, split: str | None) -> Path:
     raise DataError(f"ImageFolder: looked for {wanted} in '{printable(root)}', found {_contents(root)}. {advice}.")
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     """The visible folders in `folder`, sorted by name."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith(".")]

@@ -63,7 +63,8 @@ class Loader:
         send: called by the thread that made a batch, with its images (of other data, with the batch); what it returns
             takes their place.
             `lambda images: Tensor(images, device="cuda:0")` puts them on their way while the caller still computes.
-        cache_bytes: bound for decoded images kept in memory (default 1 GiB; 0: none); of other data nothing is kept.
+        cache_bytes: bound for decoded images kept in memory (default 1 GiB; 0: none); of other data nothing is kept,
+            nor of a dataset that says `in_memory`, as a packed store does.
         report: collects unreadable files; None makes a new one.
 
     Attributes: report; wait_seconds, the time this epoch's caller has spent waiting for batches; position,
@@ -130,7 +131,8 @@ class Loader:
                 "Loader: images are put together as a Batch, and collate is for other data; give a transform, or a "
                 "dataset without a method image"
             )
-        if cache_bytes and not isinstance(self.dataset, ImageArray | CachedImages):  # those are in memory already
+        at_hand = isinstance(self.dataset, ImageArray | CachedImages) or getattr(self.dataset, "in_memory", False)
+        if cache_bytes and not at_hand:
             self.dataset = CachedImages(self.dataset, cache_bytes)
         if self.transform is None and not pictures:
             self.transform = CenterView()

@@ -13,8 +13,9 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,22 +143,54 @@ def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = T
     large), ArgumentError for a size below 1 or not an integer.
     """
     size = integer("prepare_image", "size", size, 1)
+    with _unreadable(path), files.open_regular(path) as file:
+        return _prepared(file, size, draft)
+
+
+def prepare_bytes(
+    data: bytes, name: str, size: int = 256, draft: bool = True, background: tuple[int, int, int] | None = None
+) -> NDArray[np.uint8]:
+    """The same of a file's bytes, by the same rules; `name` is what errors call it.
+
+    background: a colour (R, G, B), 0..255.  Where it is given, a picture whose shorter side is below `size` is not
+    enlarged: it stays unscaled, in the centre of a square of this colour; what reaches beyond the square is cut off.
+    """
+    size = integer("prepare_bytes", "size", size, 1)
+    with _unreadable(name), io.BytesIO(data) as file:
+        return _prepared(file, size, draft, background)
+
+
+def _prepared(
+    file: BinaryIO, size: int, draft: bool, background: tuple[int, int, int] | None = None
+) -> NDArray[np.uint8]:
+    image = decode.open_image(file)
+    width, height = image.size
+    box = (0.0, 0.0, float(width), float(height))
+    if draft:
+        # box is the picture's extent after the shrink, exact even where a side is no multiple of 8.
+        box = (image.draft(None, (2 * size, 2 * size)) or ("", box))[1]
+    decode.check_size(image, (width, height))
+    rgb = decode.to_rgb(image, file)
+    if background is None or min(width, height) >= size:
+        return _resize_and_crop(rgb, (width, height), box, size)
+    left, top = round((size - width) / 2), round((size - height) / 2)  # negative where the picture is cut
+    square = Image.new("RGB", (size, size), background)
+    seen = rgb.crop((max(-left, 0), max(-top, 0), min(size - left, width), min(size - top, height)))
+    square.paste(seen, (max(left, 0), max(top, 0)))
+    return np.array(square)
+
+
+@contextmanager
+def _unreadable(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what goes wrong with a picture into an UnreadableImageError."""
     try:
-        with files.open_regular(path) as file:
-            image = decode.open_image(file)
-            width, height = image.size
-            box = (0.0, 0.0, float(width), float(height))
-            if draft:
-                # box is the picture's extent after the shrink, exact even where a side is no multiple of 8.
-                box = (image.draft(None, (2 * size, 2 * size)) or ("", box))[1]
-            decode.check_size(image, (width, height))
-            return _resize_and_crop(decode.to_rgb(image, file), (width, height), box, size)
+        yield
     except Exception as error:  # on broken files Pillow raises almost anything: OSError, SyntaxError...
         if isinstance(error, OSError) and error.errno:  # the file may be good, but the system does not give it
             raise UnreadableImageError(
-                path, one_line(error), "Check the path, its permissions and the disk."
+                name, one_line(error), "Check the path, its permissions and the disk."
             ) from error
-        raise UnreadableImageError(path, one_line(error)) from error
+        raise UnreadableImageError(name, one_line(error)) from error
 
 
 def _resize_and_crop(
@@ -298,6 +331,14 @@ def compute_stats(
         count += 1
     if total is None or products is None:
         raise DataError(f"compute_stats: none of {len(indices)} images could be read. {report.summary()}")
+    return stats_of_sums(total, products, count, len(images), seed)
+
+
+def stats_of_sums(total: NDArray[Any], products: NDArray[Any], count: int, of: int, seed: int = 0) -> ImageStats:
+    """Statistics of `count` out of `of` images, from sums of integers that have not been rounded.
+
+    total: (H, W, C), the sum of the images; products: (C, C), the sum of colour times colour over all their pixels.
+    """
     mean_image = total / count
     mean = mean_image.mean(axis=(0, 1))
     covariance = products / (count * mean_image[..., 0].size) - np.outer(mean, mean)
@@ -305,7 +346,7 @@ def compute_stats(
     # The sign of an eigenvector is free; a positive largest entry makes files from different machines agree.
     vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))])
     pca = RgbPCA(vectors, np.sqrt(eigenvalues.clip(min=0)))  # rounding can leave -1e-12 for a grey set
-    return ImageStats(mean_image.astype(np.float32), mean.astype(np.float32), pca, count, len(images), seed)
+    return ImageStats(mean_image.astype(np.float32), mean.astype(np.float32), pca, count, of, seed)
 
 
 def _decoded(
