@@ -21,7 +21,7 @@ import pytest
 from made_ilsvrc import WNIDS, picture, put, tar_of
 
 from minigrad.data import ImageFolder, SourceImages, UnreadableImageError, find_source, prepare_bytes, prepare_image
-from minigrad.data.archives import tar_members
+from minigrad.data.archives import Passed, tar_members
 from minigrad.data.listing import Found
 from minigrad.data.sources import in_class_folders
 from minigrad.errors import ArgumentError, DataError
@@ -30,7 +30,13 @@ FILES = (  # in ImageFolder's order: the files of a folder before what lies in i
     "train/cat/9.jpg", "train/cat/z.jpg", "train/cat/a/1.jpg", "train/cat/a/2.JPEG", "train/cat/a/x/1.png",
     "train/cat/a-b/1.jpg", "train/dög/10.jpg", "train/dög/9.jpg", "val/dög/1.jpg",
 )  # fmt: skip
-PASSED = ("train/cat/.hidden.jpg", "train/cat/__MACOSX/1.jpg", "train/beside.jpg", "train/cat/notes.doc")
+PASSED = (
+    "train/cat/.hidden.jpg",
+    "train/cat/__MACOSX/1.jpg",
+    "train/beside.jpg",
+    "train/cat/notes.doc",
+    "train/.DS_Store",
+)
 
 
 def contents(names=FILES):
@@ -113,6 +119,17 @@ def test_what_does_not_count_is_passed_over_and_told(tmp_path, form):
     text = " ".join(str(warning.message) for warning in told)
     for name in ("hidden", "beside.jpg", "notes.doc", "__MACOSX"):
         assert name in text
+    assert "DS_Store" not in text
+
+
+def test_of_many_that_do_not_count_five_are_named(tmp_path):
+    path = write(tmp_path / "a.tar", tar_of({"cat/1.jpg": b"1", **{f"cat/{k}.txt": b"" for k in range(40)}}))
+    with pytest.warns(UserWarning, match="40 files passed over .*: cat/0.txt, .*, cat/4.txt and 35 more"):
+        find_source(path)
+    passed = Passed("it")
+    for k in range(40):
+        passed.add("why", str(k))
+    assert [len(names) for _, names in passed._kinds.values()] == [5]
 
 
 def test_class_folders_without_splits_are_for_training(tmp_path):
@@ -452,7 +469,7 @@ def test_an_archive_that_has_changed_is_not_read(tmp_path):
     path = write(tmp_path / "a.tar", tar_of(contents()))
     listing = find_source(path).splits["train"]
     write(path, tar_of({"x": b"x", **contents()}) + bytes(1024))
-    with pytest.raises(UnreadableImageError, match="changed since"):
+    with pytest.raises(UnreadableImageError, match="changed since .* Look at the file"):
         listing.read(0)
 
 
