@@ -92,7 +92,7 @@ def resume(options: argparse.Namespace) -> None:
         options = as_before(options, config["options"])
         minigrad.manual_seed(options.seed)
         root = options.data or Path(config["data"])
-        if options.data is None and not root.is_dir():
+        if options.data is None and not root.exists():
             root = demo_set(options.tiny) if config["demo"] else root
         train_set, val_set = open_images(root, "train"), open_images(root, "val", limit=options.val_limit)
         check_data(config, root, train_set, val_set)

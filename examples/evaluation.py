@@ -57,7 +57,7 @@ def trained_on(weights: Path, tell: Callable[[str], Any] = print) -> Path:
         raise DataError(
             f"--evaluate: no readable {printable(config)} says what the weights were trained on: give --data DIR"
         ) from None
-    if not (root.is_absolute() and root.is_dir()):
+    if not (root.is_absolute() and root.exists()):
         raise DataError(
             f"--evaluate: {printable(config)} says that the weights were trained on {printable(root)}, "
             "which is not there: give --data DIR"

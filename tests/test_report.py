@@ -296,7 +296,7 @@ def test_neighbours_in_pixels_are_the_nearest():
     pool = rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
     labels = np.arange(30)
     images = type("Images", (), {"labels": labels, "__len__": lambda self: 30, "image": lambda self, i: pool[i]})()
-    net = SimpleNamespace(classes=[str(k) for k in labels], features=lambda given: np.zeros((len(given), 2)))
+    net = SimpleNamespace(names=[str(k) for k in labels], features=lambda given: np.zeros((len(given), 2)))
     shown = exhibits.Exhibits(net, images, images, seed=1)
     for near, k in zip(shown.neighbours()["pixels"], shown.held_out()[1]):
         distances = ((pool.astype(float) - pool[k]) ** 2).sum((1, 2, 3))
@@ -369,7 +369,7 @@ def page_and_run(tmp_path):
     run.planned, run.save = 8, lambda folder: None
     run.write("config.json", json.dumps(CONFIG))
     progress.warned.clear()
-    empty = SimpleNamespace(train_set=[], names=["a", "b"], forget=lambda: None)
+    empty = SimpleNamespace(train_set=[], net=SimpleNamespace(words={}), names=["a", "b"], forget=lambda: None)
     return page.live.Page(run, CONFIG, None, None, empty, SimpleNamespace(skipped=[])), run
 
 

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,13 +124,12 @@ class ImageFolder:
             paths = tree.images(self.folder / name)
             if not paths:
                 empty.append(name)
-            if limit is not None and len(paths) > limit:
-                # One generator per class: a change in one class leaves the draws in the others alone.
-                rng = np.random.default_rng([seed, number[name]])
-                paths = [paths[i] for i in np.sort(rng.choice(len(paths), limit, replace=False))]
             self.paths += paths
             labels += [number[name]] * len(paths)
         self.labels: NDArray[np.int64] = np.array(labels, dtype=np.int64)
+        if limit is not None:
+            chosen = limited(self.labels, limit, seed)
+            self.paths, self.labels = [self.paths[i] for i in chosen.tolist()], self.labels[chosen]
         self.empty_classes = tuple(empty)
         notes = one_folder + tree.notes()
         if not self.paths:
@@ -186,6 +186,18 @@ def listable(root: str | os.PathLike[str]) -> Iterator[None]:
 def is_system_folder(name: str) -> bool:
     """Whether a folder of that name, in any case, is one that systems leave behind."""
     return name.lower() in _SYSTEM_FOLDERS
+
+
+def limited(labels: NDArray[Any], limit: int, seed: int) -> NDArray[np.int64]:
+    """Which images are left where each class has at most `limit`, drawn with `seed`: their indices, ascending."""
+    kept, by_class = [np.zeros(0, np.int64)], np.argsort(labels, kind="stable")
+    for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
+        if len(members) > limit:
+            # One generator per class: a change in one class leaves the draws in the others alone.
+            rng = np.random.default_rng([seed, int(labels[members[0]])])
+            members = members[np.sort(rng.choice(len(members), limit, replace=False))]
+        kept.append(members)
+    return np.sort(np.concatenate(kept))
 
 
 class Tree:

@@ -113,19 +113,19 @@ class Found:
     def taken(self, order: NDArray[np.int64] | None) -> tuple[Names, NDArray[np.int32], list[NDArray[Any]]]:
         """(names, folders, numbers) of these pictures, in this order; None: of all, as they were met."""
         ends = np.frombuffer(self._ends, np.int64)
-        starts, lengths, folder = ends[:-1], np.diff(ends).astype(np.uint32), self.folder_of()
+        starts, ends, folder = ends[:-1], ends[1:], self.folder_of()
         columns = [np.frombuffer(column, column.typecode) if column else np.zeros(0) for column in self.numbers]
         if order is not None:
-            starts, lengths, folder = starts[order], lengths[order], folder[order]
+            starts, ends, folder = starts[order], ends[order], folder[order]
             columns = [column[order] for column in columns]
-        return Names(self._names, starts, lengths), folder, columns
+        return Names(self._names, starts, ends), folder, columns
 
 
 class Names(Sequence[str]):
-    """Strings that lie in one buffer of bytes: they begin at `starts` int64 (N,), and have `lengths` uint32 (N,)."""
+    """Strings that lie in one buffer of bytes, from `starts` to `ends`, integers (N,); each is made when asked for."""
 
-    def __init__(self, content: bytearray, starts: NDArray[np.int64], lengths: NDArray[np.uint32]) -> None:
-        self._content, self._starts, self._lengths = content, starts, lengths
+    def __init__(self, content: Any, starts: NDArray[Any], ends: NDArray[Any]) -> None:
+        self._content, self._starts, self._ends = content, starts, ends
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -133,8 +133,7 @@ class Names(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        start = int(self._starts[index])
-        return os.fsdecode(bytes(self._content[start : start + int(self._lengths[index])]))
+        return os.fsdecode(bytes(self._content[int(self._starts[index]) : int(self._ends[index])]))
 
 
 class Listing:

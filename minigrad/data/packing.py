@@ -30,6 +30,7 @@ from minigrad.base.arguments import integer, one_of
 from minigrad.errors import DataError, one_line, printable, some
 
 from . import store
+from .folder import limited
 from .listing import Listing, Source
 from .prepare import IMAGENET_MEAN_RGB, ImageStats, stats_of_sums
 from .shards import PackingError, Shards, StoppedError, Task
@@ -143,7 +144,7 @@ class _Packing:
                 f"pack: {split} of the source must have pictures, and for each a label in 0..{last}, got {seen}"
             )
         limit = self.settings["limit"]
-        indices = np.arange(len(labels)) if limit is None else store.drawn(labels, limit, 0)
+        indices = np.arange(len(labels)) if limit is None else limited(labels, limit, 0)
         n = len(indices)
         each = max(min(max(_LEAST_IN_SHARD, -(-n // _FEW_SHARDS)), _IN_SHARD), -(-n // _MOST_SHARDS))
         cuts = range(0, n, each)

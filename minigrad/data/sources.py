@@ -27,7 +27,7 @@ from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 from . import ilsvrc
 from .archives import Passed, compression_of, kept, reader, tar_members, zip_members
 from .decode import EXTENSIONS
-from .folder import OTHER_NAMES, Tree, check_root, listable, split_folder, subfolders
+from .folder import OTHER_NAMES, Tree, check_root, limited, listable, split_folder, subfolders
 from .listing import (
     Archive,
     FolderListing,
@@ -334,7 +334,7 @@ class SourceImages:
         self.words = {name: source.words[name] for name in self.classes if name in source.words}
         self._indices: NDArray[np.int64] | None = None
         if limit is not None:
-            self._indices = _limited(labels, limit, seed)
+            self._indices = limited(labels, limit, seed)
             labels = labels[self._indices]
         self.labels: NDArray[np.int64] = labels
         self.paths: Sequence[str] = _Paths(self._listing, self._indices)
@@ -351,17 +351,6 @@ class SourceImages:
         """Decode image `index` to uint8 RGB (size, size, 3); raises UnreadableImageError (a DataError)."""
         place = index if self._indices is None else int(self._indices[index])
         return prepare_bytes(self._listing.read(place), self._listing.name(place), self.size)
-
-
-def _limited(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
-    """Which pictures are left where each class has at most `limit`: ImageFolder's draw, a generator for each class."""
-    kept, by_class = [], np.argsort(labels, kind="stable")
-    for members in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
-        if len(members) > limit:
-            rng = np.random.default_rng([seed, labels[members[0]]])
-            members = members[np.sort(rng.choice(len(members), limit, replace=False))]
-        kept.append(members)
-    return np.sort(np.concatenate(kept))
 
 
 class _Paths(Sequence[str]):

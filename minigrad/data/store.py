@@ -26,10 +26,10 @@ import operator
 import os
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ from minigrad.base import files
 from minigrad.base.arguments import integer
 from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
+from .folder import limited
+from .listing import Names
 from .prepare import ImageStats, UnreadableImageError, prepare_bytes
 
 MANIFEST, STATS, REPORT = "manifest.json", "stats.npz", "report.json"
@@ -121,12 +123,14 @@ class PackedImages:
         self.classes = tuple(manifest["classes"])
         if classes is not None:
             labels = self._renumbered(labels, tuple(classes))
-        self._chosen = None if limit is None else drawn(labels, limit, seed)
+        self._chosen = None if limit is None else limited(labels, limit, seed)
         self.labels = labels if self._chosen is None else labels[self._chosen]
         self.labels.flags.writeable = False
-        self.paths: Sequence[str] = Names(
-            mapped(self.folder / NAMES, "u1"), mapped(self.folder / NAME_ENDS, "<u8"), self._chosen
-        )
+        names, ends = mapped(self.folder / NAMES, "u1"), mapped(self.folder / NAME_ENDS, "<u8")
+        starts, ends = ends[:-1], ends[1:]
+        if self._chosen is not None:
+            starts, ends = starts[self._chosen], ends[self._chosen]
+        self.paths: Sequence[str] = Names(names, starts, ends)
 
     def _renumbered(self, labels: NDArray[np.int64], classes: tuple[str, ...]) -> NDArray[np.int64]:
         """The labels by the numbers of these classes, which take the place of the store's own."""
@@ -209,49 +213,9 @@ def _opened(folder: str, split: str, limit: int | None, seed: int, classes: Sequ
     return PackedImages(folder, split, limit=limit, seed=seed, classes=classes)
 
 
-class Names(Sequence[str]):
-    """Names out of one run of bytes; each becomes a str when it is asked for.  chosen: which of them, None for all."""
-
-    def __init__(
-        self, data: NDArray[np.uint8], ends: NDArray[np.uint64], chosen: NDArray[np.int64] | None = None
-    ) -> None:
-        self._data, self._ends, self._chosen = data, ends, chosen
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1 if self._chosen is None else len(self._chosen)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = _within(operator.index(index), len(self))
-        i = i if self._chosen is None else int(self._chosen[i])
-        return os.fsdecode(self._data[int(self._ends[i]) : int(self._ends[i + 1])].tobytes())
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), 1024):
-            yield from self[start : start + 1024]
-
-
 def is_store(folder: str | os.PathLike[str]) -> bool:
     """Whether `folder` is a packed store, finished or not, of whatever version."""
     return any(_format_of(Path(folder) / name) == FORMAT for name in (MANIFEST, UNFINISHED))
-
-
-def drawn(labels: NDArray[Any], limit: int, seed: int) -> NDArray[np.int64]:
-    """Indices, ascending, of at most `limit` images of each class: the same that ImageFolder draws of a folder."""
-    order = np.argsort(labels, kind="stable")
-    ends = np.flatnonzero(np.diff(labels[order])) + 1
-    chosen = []
-    for group in np.split(order, ends):
-        if len(group) > limit:
-            rng = np.random.default_rng([seed, int(labels[group[0]])])
-            group = group[np.sort(rng.choice(len(group), limit, replace=False))]
-        chosen.append(group)
-    return np.sort(np.concatenate(chosen))
 
 
 # ---------------------------------------------------------------- the files of a store
