@@ -12,14 +12,16 @@ A store is a folder, made by `pack` (packing.py):
         labels.int64         the label of each picture
         names.utf8           their names, end to end; name i is at names.uint64[i] .. [i + 1]
 
-Numbers are little-endian.  A shard holds a few hundred pictures, so that packing can go on after the last whole shard.
+Numbers are little-endian.  A shard holds 32 to 1024 pictures, more in stores of above four million (packing.py), so
+that packing can go on after the last whole shard.
 Nothing is kept in memory for each picture: labels, names and pixels are mapped, and the system reads what is looked at.
-For raw pixels `image` returns a view of the map, without a copy: TrainViews takes 10 to 17 % less time from it than
-from a copy in one thread, and 0 to 14 % in two.
+For raw pixels `image` returns a view of the map, without a copy.  While a view lives its shard stays mapped, and each
+mapped shard holds a file open: who keeps many pictures keeps copies.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import operator
@@ -49,13 +51,14 @@ LABELS, NAMES, NAME_ENDS, JPEG_ENDS = "labels.int64", "names.utf8", "names.uint6
 
 _MOST_MAPS = 128  # shards mapped at a time: each map holds a file open, and a process may open 1024 of them, or 256
 _CHUNK = 1 << 24  # bytes that are read at a time
+NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # what the system says of the process, and not of a file
 
 
 class PackedImages:
     """The images of one split of a packed store, with labels, as `ImageFolder` has those of a folder.
 
-    The order is that of what was packed: a store of a folder of readable files trains to the same bits as the folder,
-    where its pixels are not kept as JPEG.  Safe to use from several threads, after a fork, and in another process
+    The order is that of what was packed: a store of a folder of readable files gives the same pictures as the folder, to
+    the bit, where its pixels are raw and small pictures were enlarged.  Its statistics are of all of them.  Safe to use from several threads, after a fork, and in another process
     (pickled, it is opened there anew).
 
     Args:
@@ -172,14 +175,21 @@ class PackedImages:
     def image(self, index: int) -> NDArray[np.uint8]:
         """Picture `index`, uint8 RGB (size, size, 3): of raw pixels a read-only view, of a JPEG a new array.
 
-        Raises IndexError; UnreadableImageError (a DataError) where a shard cannot be read any more.
+        Raises IndexError; UnreadableImageError (a DataError) where a shard cannot be read any more, and a plain
+        DataError where it is this process that may open or map no more files: every picture would be missing then.
         """
-        i = _within(operator.index(index), len(self.labels))
-        i = i if self._chosen is None else int(self._chosen[i])
+        place = _within(operator.index(index), len(self.labels))
+        i = place if self._chosen is None else int(self._chosen[place])
         k = bisect_right(self._starts, i) - 1
         try:
             shard = self._shard(k)
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DataError(
+                    f"PackedImages: cannot map '{printable(self.folder / shard_name(k, self.jpeg))}': "
+                    f"{one_line(error)}. This process may hold no more files open, or no more memory: keep copies of "
+                    "pictures and not views of them, close other files, or allow more of them (ulimit -n)."
+                ) from error
             raise UnreadableImageError(
                 self.folder / shard_name(k, self.jpeg), one_line(error), "Check the disk, and the store (check_store)."
             ) from error
@@ -187,9 +197,7 @@ class PackedImages:
             image: NDArray[np.uint8] = shard[i - self._starts[k]]
             return image
         begin, end = (int(self._jpeg_ends[j] - self._jpeg_ends[self._starts[k]]) for j in (i, i + 1))
-        return prepare_bytes(
-            shard[begin:end].tobytes(), self.paths[_within(operator.index(index), len(self))], self.size
-        )
+        return prepare_bytes(shard[begin:end].tobytes(), self.paths[place], self.size)
 
     def _shard(self, k: int) -> NDArray[np.uint8]:
         """A shard's bytes, mapped: (images, size, size, 3), or (bytes,) of JPEG files.
