@@ -629,9 +629,7 @@ def test_class_balanced_batches_go_on_in_the_middle_of_an_epoch(workers):
     for different in (make(weights=labels[::-1]), make(sampler=None), make(sampler=None, shuffle=True)):
         with pytest.raises(CheckpointError, match="the state is of another order of the items .*: make it as it was"):
             different.load_state_dict(state)
-    with pytest.raises(
-        CheckpointError, match=r"another order of the items \(another sampler, other weights, or none\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"another order .*\(another sampler, other weights, or none\): make"):
         make().load_state_dict(make(sampler=None).state_dict())
 
 

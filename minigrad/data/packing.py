@@ -187,7 +187,7 @@ class _Packing:
         return self._finish()
 
     def _check_plan(self, before: Mapping[str, Any]) -> None:
-        """DataError where the store in the folder is of other pictures, by their names and labels, or other settings."""
+        """DataError where the store there is of other pictures, by their names and labels, or of other settings."""
         other = [
             f"{name} {printable(json.dumps(before['settings'].get(name)))} there, {json.dumps(value)} now"
             for name, value in self.settings.items()

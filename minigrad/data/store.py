@@ -38,10 +38,10 @@ from numpy.typing import NDArray
 
 from minigrad.base import files
 from minigrad.base.arguments import integer
-from minigrad.errors import ArgumentError, DataError, one_line, printable, some
+from minigrad.errors import DataError, one_line, printable, some
 
 from .folder import limited
-from .listing import Names
+from .listing import Names, renumbered
 from .prepare import ImageStats, UnreadableImageError, prepare_bytes
 
 MANIFEST, STATS, REPORT = "manifest.json", "stats.npz", "report.json"
@@ -57,9 +57,9 @@ NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # what the system says of 
 class PackedImages:
     """The images of one split of a packed store, with labels, as `ImageFolder` has those of a folder.
 
-    The order is that of what was packed: a store of a folder of readable files gives the same pictures as the folder, to
-    the bit, where its pixels are raw and small pictures were enlarged.  Its statistics are of all of them.  Safe to use from several threads, after a fork, and in another process
-    (pickled, it is opened there anew).
+    The order is that of what was packed: a store of a folder of readable files gives the same pictures as the folder,
+    to the bit, where its pixels are raw and small pictures were enlarged.  Its statistics are of all of them.  Safe to
+    use from several threads, after a fork, and in another process (pickled, it is opened there anew).
 
     Args:
         folder: the store.
@@ -125,33 +125,13 @@ class PackedImages:
             raise _damaged(self.root, [f"{split}/{LABELS} has another checksum than when it was written"])
         self.classes = tuple(manifest["classes"])
         if classes is not None:
-            labels = self._renumbered(labels, tuple(classes))
+            labels = renumbered(labels, self.classes, classes, "PackedImages", f"'{printable(self.folder)}'")
+            self.classes = tuple(classes)
         self._chosen = None if limit is None else limited(labels, limit, seed)
         self.labels = labels if self._chosen is None else labels[self._chosen]
         self.labels.flags.writeable = False
         names, ends = mapped(self.folder / NAMES, "u1"), mapped(self.folder / NAME_ENDS, "<u8")
-        starts, ends = ends[:-1], ends[1:]
-        if self._chosen is not None:
-            starts, ends = starts[self._chosen], ends[self._chosen]
-        self.paths: Sequence[str] = Names(names, starts, ends)
-
-    def _renumbered(self, labels: NDArray[np.int64], classes: tuple[str, ...]) -> NDArray[np.int64]:
-        """The labels by the numbers of these classes, which take the place of the store's own."""
-        if len(set(classes)) != len(classes):
-            raise ArgumentError(f"PackedImages: the names in classes must differ, got {some(classes)}")
-        number = {name: k for k, name in enumerate(classes)}
-        present = [self.classes[k] for k in np.unique(labels)]
-        odd = [name for name in present if name not in number]
-        if odd:
-            raise DataError(
-                f"PackedImages: every class in '{printable(self.folder)}' must be one of the {len(classes)} known "
-                f"({some(classes)}), but {len(odd)} are not: {some(odd, 50)}. The classes were given (say, by a net's "
-                "weights): these images are of other data, so pass the store that belongs to them."
-            )
-        if classes != self.classes:
-            labels = np.array([number.get(name, -1) for name in self.classes], np.int64)[labels]
-            self.classes = classes
-        return labels
+        self.paths: Sequence[str] = Names(names, ends, self._chosen)
 
     def __len__(self) -> int:
         return len(self.labels)
