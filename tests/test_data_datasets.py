@@ -116,6 +116,7 @@ def test_a_random_split_shares_nothing_and_loses_nothing(n, lengths, seed):
         (7, (1.0,), [7]),
         (1, (1,), [1]),
         (5, (0, 1), [0, 5]),
+        (3, (0, 0.5, 0.5), [0, 2, 1]),  # what is left over is for parts that are to have some
     ],
 )
 def test_fractions_are_rounded_down_and_the_rest_dealt_out(n, fractions, lengths):

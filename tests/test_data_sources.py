@@ -20,7 +20,15 @@ import numpy as np
 import pytest
 from made_ilsvrc import WNIDS, picture, put, tar_of
 
-from minigrad.data import ImageFolder, SourceImages, UnreadableImageError, find_source, prepare_bytes, prepare_image
+from minigrad.data import (
+    ImageFolder,
+    SourceImages,
+    UnreadableImageError,
+    find_source,
+    open_images,
+    prepare_bytes,
+    prepare_image,
+)
 from minigrad.data.archives import Passed, tar_members
 from minigrad.data.listing import Found
 from minigrad.data.sources import in_class_folders
@@ -122,6 +130,18 @@ def test_what_does_not_count_is_passed_over_and_told(tmp_path, form):
     assert "DS_Store" not in text
 
 
+def test_classes_that_weights_gave_are_not_the_sets_to_rename(tmp_path):
+    source = find_source(unpack(tmp_path / "set", contents()))
+    with pytest.raises(
+        DataError, match=r"'val' of .*/set' must be one .* not: dög. The classes were given .*other data"
+    ):
+        SourceImages(source, "val", classes=("cat", "cow"))
+    with pytest.raises(ArgumentError, match="SourceImages: the names in classes must differ"):
+        SourceImages(source, "val", classes=("cat", "cat"))
+    images = SourceImages(source, "val", classes=("cow", "dög"))
+    assert images.labels.tolist() == [1] and images.classes == ("cow", "dög")
+
+
 def test_of_many_that_do_not_count_five_are_named(tmp_path):
     path = write(tmp_path / "a.tar", tar_of({"cat/1.jpg": b"1", **{f"cat/{k}.txt": b"" for k in range(40)}}))
     with pytest.warns(UserWarning, match="40 files passed over .*: cat/0.txt, .*, cat/4.txt and 35 more"):
@@ -148,6 +168,34 @@ def test_class_folders_without_splits_are_for_training(tmp_path):
             source.split("val")
 
 
+@pytest.mark.parametrize(
+    "around",
+    ["imagenette2/train/cat/1.jpg", "CLS/LOC/train/cat/1.jpg", "x/val/ILSVRC2012_val_00000001.JPEG",
+     "x/ILSVRC2012_img_train.tar"],
+)  # fmt: skip
+def test_a_folder_one_or_two_levels_too_high_is_refused_with_the_one_to_give(tmp_path, around):
+    root = unpack(tmp_path / "set", {around: b"1", "about/texts/1.jpg": b"2"})
+    inside = root / "CLS" / "LOC" if around.startswith("CLS") else root / around.split("/")[0]
+    with pytest.raises(DataError, match=f"has no train/ in it, but '{inside}' has the pictures .*: give that folder"):
+        find_source(root)
+
+
+def test_a_split_given_in_place_of_its_dataset_is_refused(tmp_path, monkeypatch):
+    root = unpack(tmp_path / "set", {"train/cat/1.jpg": b"1", "val/cat/1.jpg": b"2"})
+    for name in ("train", "val"):
+        with pytest.raises(DataError, match=f"looks like a split itself: pass its parent, '{root}'"):
+            find_source(root / name)
+    monkeypatch.chdir(root / "train")
+    with pytest.raises(DataError, match="looks like a split itself"):
+        find_source(".")
+
+
+def test_class_folders_may_hold_folders_of_any_name(tmp_path):
+    """A picture of a locomotive in vehicles/train/ makes no dataset of it."""
+    root = unpack(tmp_path / "set", {"animals/1.jpg": b"1", "vehicles/train/1.jpg": b"2"})
+    assert listed(find_source(root).splits["train"]) == ["animals/1.jpg", "vehicles/train/1.jpg"]
+
+
 def test_test_stands_in_for_val_and_keeps_its_name(tmp_path):
     files = {"train/cat/1.jpg": b"1", "test/cat/1.jpg": b"2"}
     for path in (unpack(tmp_path / "set", files), write(tmp_path / "a.tar", tar_of(files))):
@@ -166,7 +214,8 @@ def test_missing_and_misnamed_folders_are_told(tmp_path):
             with pytest.raises(DataError, match="looked for train/"):
                 find_source(path)
     for path, message in (
-        (tmp_path / "no", "does not exist"), (f"{tmp_path}/a\0b", "character 0"),
+        (tmp_path / "no.tar", "^'.*no.tar' should be a folder or an archive of pictures, but it does not exist"),
+        (f"{tmp_path}/a\0b", "character 0"),
         (unpack(tmp_path / "empty", {"x.txt": b""}), "found 1 files"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message):
@@ -404,8 +453,9 @@ def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
     "pack, command", [(gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")]
 )
 def test_a_compressed_tar_is_refused_with_the_command_that_helps(tmp_path, pack, command):
-    with pytest.raises(DataError, match=f"{command} -k a.tar.z"):
-        find_source(write(tmp_path / "a.tar.z", pack(tar_of(contents()))))
+    path = write(tmp_path / "a b.tar.z", pack(tar_of(contents())))
+    with pytest.raises(DataError, match=f"{command} -k '{path}', and .* all of it by tar xf '{path}'"):
+        find_source(path)
 
 
 # ---------------------------------------------------------------- reading
@@ -527,6 +577,22 @@ def test_limit_and_classes_are_an_image_folder_s(tmp_path):
             SourceImages(source, **bad)
 
 
+def test_an_archive_is_searched_once_for_both_splits_and_anew_when_it_changes(tmp_path):
+    path, told = write(tmp_path / "a.tar", tar_of(contents())), []
+    train, val = (
+        open_images(path, split, size=8, progress=lambda *now: told.append(now)) for split in ("train", "val")
+    )
+    assert told == [("a.tar", path.stat().st_size, path.stat().st_size)]  # the end of one search
+    assert len(train) == 8 and list(val.paths) == ["val/dög/1.jpg"] and val.image(0).shape == (8, 8, 3)
+    write(path, tar_of(contents((*FILES, "val/cat/5.jpg"))))
+    val = open_images(path, "val", size=8, progress=lambda *now: told.append(now))
+    assert list(val.paths) == ["val/cat/5.jpg", "val/dög/1.jpg"] and len(told) == 2
+    folder = unpack(tmp_path / "tiny", {"train/n1/images/1.jpg": b"1", "val/images/1.jpg": b"2",
+                                        "val/val_annotations.txt": b"1.jpg\tn1\t0\t0\t1\t1\n"})  # fmt: skip
+    open_images(folder, "train", progress=lambda *now: told.append(now))
+    assert told[2:] == [("train/", 1, 1)]
+
+
 def test_progress_ends_at_the_whole(tmp_path):
     told = []
     root = unpack(tmp_path / "set", contents())
@@ -565,5 +631,5 @@ def test_a_listing_takes_few_bytes_for_a_picture():
     for k in range(2000):
         found.add(f"train/n{k % 20:08}", f"n{k % 20:08}_{k}.JPEG", k * 1000, 900)
     names, folder, numbers = found.taken(found.in_order(np.arange(2000, dtype=np.int32) % 20, "x"))
-    held = names._starts.itemsize + names._lengths.itemsize + folder.itemsize + sum(n.itemsize for n in numbers)
+    held = names._ends.itemsize + names._chosen.itemsize + folder.itemsize + sum(n.itemsize for n in numbers)
     assert held == 28 and len(names._content) == sum(len(name) for name in names)

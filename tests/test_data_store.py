@@ -25,6 +25,7 @@ from minigrad import ArgumentError, DataError
 from minigrad.base import files
 from minigrad.data import (
     CachedImages,
+    CenterView,
     ImageFolder,
     Loader,
     PackedImages,
@@ -34,8 +35,10 @@ from minigrad.data import (
     compute_stats,
     open_images,
     pack,
+    packing,
     prepare_bytes,
     prepare_image,
+    random_split,
     shards,
     store,
 )
@@ -727,6 +730,42 @@ def test_a_shard_that_vanishes_later_is_named(copy):
     images.image(3)
     with pytest.raises(UnreadableImageError, match=r"00001.pixels.*No such file.*Check the disk"):
         images.image(40)
+
+
+@pytest.fixture
+def many_shards(monkeypatch, tmp_path):
+    """A store of 40 shards for a process that maps 8 of them at a time, and may hold 24 more files open."""
+    resource = pytest.importorskip("resource")
+    rng = np.random.default_rng(1)
+    for i in range(80):
+        save(tmp_path / "pictures" / "train" / "ape" / f"{i:02d}.png", (4, 4, 3), rng)
+    save(tmp_path / "pictures" / "val" / "ape" / "1.png", (4, 4, 3), rng)
+    monkeypatch.setattr(packing, "_LEAST_IN_SHARD", 2)
+    monkeypatch.setattr(store, "_MOST_MAPS", 8)
+    pack(FolderSource(tmp_path / "pictures"), tmp_path / "store", size=4, workers=1)
+    assert len(list((tmp_path / "store" / "train").glob("*.pixels"))) == 40
+    images = PackedImages(tmp_path / "store")
+    probe = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
+    os.close(probe)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 24, before[1]))
+    yield images
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_part_of_a_store_of_many_shards_loses_no_picture(many_shards):
+    part, other = random_split(many_shards, (0.9, 0.1))
+    assert part.in_memory and len(part) == 72
+    loader = Loader(part, 16, CenterView(4), workers=2)
+    for _ in range(2):
+        assert sum(len(batch.labels) for batch in loader) == 72 and not len(loader.report)
+
+
+def test_where_a_process_may_open_no_more_files_it_ends_and_loses_no_picture(many_shards):
+    loader = Loader(CachedImages(many_shards), 16, CenterView(4), workers=0)  # which keeps views, and so all the maps
+    with pytest.raises(DataError, match=r"cannot map '.*\.pixels': .*Too many open files.*ulimit -n") as caught:
+        list(loader)
+    assert not isinstance(caught.value, UnreadableImageError) and not len(loader.report)
 
 
 # ---------------------------------------------------------------- whichever lies there

@@ -123,6 +123,41 @@ def test_what_is_missing_is_named_with_what_it_is_for(tmp_path):
     assert len(find_source(root / VAL, ["val"]).split("val")) == 10  # the tar's own path means its folder
 
 
+def in_class_folders(root: Path, train: str, val: str) -> Path:
+    """Readable pictures of the made set in class folders; training pictures and labels as their names say."""
+    for top in (train, val):
+        for wnid in WNIDS:
+            for k in range(2):
+                place = root / top / wnid / f"{wnid}_{k}.JPEG"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(made.picture(wnid, k))
+    return root
+
+
+def test_class_folders_in_folders_named_as_the_archives_are_no_classes(tmp_path):
+    """Nor is scipy needed, or a kit."""
+    root = in_class_folders(tmp_path, "ILSVRC2012_img_train", "ILSVRC2012_img_val")
+    source = find_source(root)
+    assert source.classes == WNIDS and source.kind == "ILSVRC2012"
+    for split in ("train", "val"):
+        assert len(source.split(split)) == 10 and source.split(split).labels.tolist() == sorted([0, 1, 2, 3, 4] * 2)
+    assert source.split("val").name(9) == f"ILSVRC2012_img_val/{WNIDS[4]}/{WNIDS[4]}_1.JPEG"
+    shutil.rmtree(root / "ILSVRC2012_img_train")
+    with pytest.raises(DataError, match=f"validation pictures in class folders, and lacks {TRAIN} .* and {DEVKIT}"):
+        find_source(root)
+
+
+def test_a_tar_left_beside_class_folders_needs_no_kit(tmp_path):
+    root = in_class_folders(tmp_path, "train", "val")
+    (root / VAL).write_bytes(made.tar_of({made.val_name(1): made.picture(WNIDS[0], 0)}))
+    source = find_source(root)
+    assert source.split("val").name(0) == f"val/{WNIDS[0]}/{WNIDS[0]}_0.JPEG" and len(source.split("val")) == 10
+    # Of flat pictures beside class folders some would be lost: the sorting of them was cut off.
+    (root / "val" / made.val_name(1)).write_bytes(made.picture(WNIDS[0], 0))
+    with pytest.raises(DataError, match=f"lacks {DEVKIT}"):
+        find_source(root)
+
+
 @needs_scipy
 def test_a_class_folder_val_beside_the_official_train(tmp_path):
     root = made.make(tmp_path, **NONE)

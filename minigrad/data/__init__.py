@@ -44,6 +44,7 @@ from .prepare import (
     prepare_image,
 )
 from .sampling import Sampler, WeightedRandomSampler, class_balanced
+from .shards import PackingError
 from .sources import Source, SourceImages, find_source
 from .store import PackedImages
 from .store_check import check_store
@@ -78,6 +79,7 @@ __all__ = [
     "NamedImages",
     "Normalize",
     "PackedImages",
+    "PackingError",
     "PictureBatch",
     "RandomCrop",
     "RandomHorizontalFlip",

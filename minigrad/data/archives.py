@@ -161,7 +161,7 @@ def reader(file: BinaryIO) -> Read:
     return read
 
 
-def kept(numbers: tuple[int, ...]) -> tuple[int, ...]:
+def clipped(numbers: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers of a member as Found holds them; sizes beyond 32 bits are those of nothing that is read."""
     return *numbers[:1], *(min(number, 2**32 - 1) for number in numbers[1:])
 

@@ -143,8 +143,8 @@ def _read_only(data: ArrayLike) -> NDArray[Any]:
 class Subset:
     """Items of another dataset, in an order of their own: item k is dataset[indices[k]].
 
-    A part of images is of images, too: it has image(k), labels, and paths, classes, words and folder where the whole
-    has them; label numbers stay those of the whole.
+    A part of images is of images, too: it has image(k), labels, and paths, classes, words, folder and in_memory where
+    the whole has them; label numbers stay those of the whole.
     Raises DataError where the indices are no integers (K,) in 0..len(dataset)-1.
     """
 
@@ -153,7 +153,7 @@ class Subset:
         if holds_images(dataset):
             self.image: Any = self._image
             self.labels: NDArray[np.int64] = np.asarray(dataset.labels)[self.indices]
-            for name in ("classes", "words", "folder"):
+            for name in ("classes", "words", "folder", "in_memory"):
                 if hasattr(dataset, name):
                     setattr(self, name, getattr(dataset, name))
             if hasattr(dataset, "paths"):
@@ -175,7 +175,7 @@ def random_split(dataset: Any, lengths: Sequence[float], seed: int = 0) -> list[
 
     Args:
         lengths: the parts' lengths, integers whose sum is len(dataset); or their fractions of it, whose sum is 1: each
-            is rounded down, and what is left over goes to the parts one by one, from the first on.
+            is rounded down, and what is left over goes one by one to the parts that are not 0, from the first on.
         seed: the same seed and lengths give the same parts.
 
     Raises ArgumentError for other lengths, and where a fraction leaves its part without an item.
@@ -185,8 +185,9 @@ def random_split(dataset: Any, lengths: Sequence[float], seed: int = 0) -> list[
     if good and math.isclose(math.fsum(given), 1, abs_tol=1e-9):
         # As the decimals that were written: 0.29 * 100 is 28.999..., and is meant to be 29.
         counts = [math.floor(Fraction(repr(float(part))) * n) for part in given]
+        wanted = [k for k, part in enumerate(given) if part]
         for k in range(n - sum(counts)):
-            counts[k % len(counts)] += 1
+            counts[wanted[k % len(wanted)]] += 1
         if empty := [k for k, part in enumerate(given) if part and not counts[k]]:
             raise ArgumentError(
                 f"random_split: of {n} items, parts {empty} of the fractions {given} would get none; add items or make "

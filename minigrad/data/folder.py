@@ -171,14 +171,14 @@ class ImageFolder:
 
 
 @contextmanager
-def listable(root: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn the OSError of a folder that cannot be listed into a DataError that names it."""
+def listable(root: str | os.PathLike[str], what: str = "ImageFolder: ") -> Iterator[None]:
+    """Turn the OSError of a folder that cannot be listed into a DataError that names it; `what` begins it."""
     try:
         yield
     except OSError as error:
         where = root if error.filename is None else error.filename
         raise DataError(
-            f"ImageFolder: cannot read '{printable(where)}': {one_line(error)}. Check the path, its permissions "
+            f"{what}cannot read '{printable(where)}': {one_line(error)}. Check the path, its permissions "
             "and the disk, or take it out of the dataset."
         ) from error
 
@@ -316,19 +316,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def check_root(root: Path) -> None:
-    """Raise DataError where there is no such folder, OSError where one cannot tell."""
+def check_root(root: Path, what: str = "ImageFolder: ", wanted: str = "a folder with train/ and val/ inside") -> None:
+    """Raise DataError where there is no such folder, OSError where one cannot tell; `what` begins the message."""
     try:
-        if stat.S_ISDIR(os.stat(root).st_mode):
+        mode = os.stat(root).st_mode
+        if stat.S_ISDIR(mode):
             return
-        what = "it is a file"
+        seen = "it is a file" if stat.S_ISREG(mode) else "it is neither a folder nor a file"
     except (FileNotFoundError, NotADirectoryError):
-        what = "it does not exist"
+        seen = "it does not exist"
     except ValueError:
-        what = "a path cannot hold the character 0"
-    raise DataError(
-        f"ImageFolder: '{printable(root)}' should be a folder with train/ and val/ inside, but {what}. Check the path."
-    )
+        seen = "a path cannot hold the character 0"
+    raise DataError(f"{what}'{printable(root)}' should be {wanted}, but {seen}. Check the path.")
+
+
+def named_as_split(name: str) -> bool:
+    """Whether a folder of that name is one that people give a split."""
+    return any(name.lower() in names for names in OTHER_NAMES.values())
 
 
 def split_folder(root: Path, split: str | None) -> Path:
@@ -340,14 +344,13 @@ def split_folder(root: Path, split: str | None) -> Path:
             return root / name
     wanted = " or ".join(f"{name}/" for name in _SPLIT_FOLDERS[split])
     folders = subfolders(root)
-    any_split = {name for names in OTHER_NAMES.values() for name in names}
     misnamed = [path.name for path in folders if path.name.lower() in OTHER_NAMES[split]]
-    beside = [path.name for path in folders if path.name.lower() in any_split]
+    beside = [path.name for path in folders if named_as_split(path.name)]
     if misnamed:
         advice = f"Rename {printable(misnamed[0])}/ to {split}/"
     elif beside or not any(_holds_images(folder) for folder in folders[:3]):
         advice = f"Pass the folder that holds {wanted}, with one folder per class inside it"
-    elif root.name.lower() in any_split:
+    elif named_as_split(root.name):
         advice = f"This looks like a split itself: pass its parent, '{printable(root.resolve().parent)}'"
     else:
         advice = f"Its folders hold images, like those of a split: move them into {split}/, or pass split=None"

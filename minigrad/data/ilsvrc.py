@@ -12,7 +12,8 @@ The labels of the flat validation pictures are the lines of the kit's ILSVRC2012
 numbers are ILSVRC2012_ID, which is not the order of the wnids: the kit's meta.mat says which is which.  Labels here are
 places among the sorted wnids, as everywhere else (torchvision, Caffe, the ONNX zoo).
 
-A tar wins over what was unpacked from it: it is whole, or one is told.
+A tar wins over what was unpacked from it: it is whole, or an error says so.  Without the kit the class folders of val
+win over its tar, which has no labels then.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from minigrad.base import files
 from minigrad.errors import DataError, MissingDependencyError, one_line, printable, some
 
-from .archives import Member, Passed, kept, reader, tar_members
+from .archives import Member, Passed, clipped, reader, tar_members
 from .decode import EXTENSIONS
 from .folder import Tree, listable
 from .listing import Archive, FolderListing, Found, Listing, Progress, Source, TarListing, class_folders
@@ -61,9 +62,10 @@ class Devkit:
 
 
 def is_official(root: Path) -> bool:
-    """Whether pictures lie there as ILSVRC hands them out, and not all in class folders."""
+    """Whether pictures lie there as ILSVRC hands them out, or in class folders in folders named as its archives."""
     there = (root / TRAIN).is_file() or (root / VAL).is_file() or _class_tars(root) is not None
-    return there or _flat_folder(root) is not None
+    named = any(_holds_folders(root / name) for name in ("ILSVRC2012_img_train", "ILSVRC2012_img_val"))
+    return there or named or _flat_folder(root) is not None
 
 
 def find(root: Path, splits: Sequence[str], progress: Progress) -> Source:
@@ -71,6 +73,8 @@ def find(root: Path, splits: Sequence[str], progress: Progress) -> Source:
     top = Path(os.path.abspath(root))
     train, flat, kit = _training(top), _flat(top), read_devkit(top)
     folders = next((top / name for name in ("val", "ILSVRC2012_img_val") if _holds_folders(top / name)), None)
+    if flat is not None and kit is None and folders is not None and _flat_folder(top) is None:
+        flat = None  # a tar: its labels are in the kit, and those of the class folders are in their names
     if flat is not None and kit is None and "val" in splits:
         raise DataError(
             f"'{printable(root)}' lacks {DEVKIT} (the development kit: the labels of the validation pictures, and the "
@@ -83,6 +87,11 @@ def find(root: Path, splits: Sequence[str], progress: Progress) -> Source:
             f"{train.where} and {kit.where} must have the same classes: {len(lost)} of {len(classes)} are not among "
             f"the training pictures ({some(lost, 5) or 'none'}), and {len(odd)} there are not in the kit "
             f"({some(odd, 5) or 'none'}). Unpack the rest, or give the pictures that belong together."
+        )
+    if not classes and flat is None:
+        raise DataError(
+            f"'{printable(root)}' has validation pictures in class folders, and lacks {_MISSING['train']} and {DEVKIT}"
+            ". One of these is to say which classes there are: put it there."
         )
     words = {name: kit.words[name] for name in classes} if kit else words_near(classes, top, top.parent)
     found: dict[str, Listing] = {}
@@ -178,7 +187,8 @@ class _Tars(_Training):
                 add_class(found, reader(file), 0, archives[-1].size, name, f"'{printable(path)}'", passed)
             progress("train/", k + 1, len(self._paths))
         passed.tell()
-        return TarListing(archives, *_by_class(found, self.classes, self.where))  # a tar for each folder: none is empty
+        # TarListing takes archives by the number of the folder: _by_class has refused tars without a picture.
+        return TarListing(archives, *_by_class(found, self.classes, self.where))
 
 
 class _ClassFolders(_Training):
@@ -197,7 +207,7 @@ def add_class(
     folder = f"train/{name}"
     for member in tar_members(read, start, size, where):
         if passed.picture(member):
-            found.add(folder, member.path, *kept(member.numbers))
+            found.add(folder, member.path, *clipped(member.numbers))
 
 
 def _by_class(found: Found, classes: Sequence[str], where: str) -> tuple[Found, NDArray[np.int32], NDArray[np.int64]]:
@@ -289,7 +299,7 @@ def _flat_files(root: Path, folder: Path, kit: Devkit, classes: Sequence[str]) -
 
 def _add_flat(found: Found, folder: str, member: Member, passed: Passed) -> None:
     if _PICTURE.fullmatch(member.name):
-        found.add(folder, member.name, *kept(member.numbers))
+        found.add(folder, member.name, *clipped(member.numbers))
     elif passed.picture(member):
         passed.add("as no label belongs to their names", member.path)
 
@@ -328,7 +338,7 @@ def read_devkit(root: Path) -> Devkit | None:
         for name in (META, TRUTH):
             place = next((p for p in (folder / "data" / name, folder / name) if p.is_file()), None)
             if place is not None:
-                with listable(place), files.open_regular(place) as file:
+                with listable(place, ""), files.open_regular(place) as file:
                     contents[name] = file.read(_MOST_KIT)
     else:
         return None

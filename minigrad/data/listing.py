@@ -112,28 +112,31 @@ class Found:
 
     def taken(self, order: NDArray[np.int64] | None) -> tuple[Names, NDArray[np.int32], list[NDArray[Any]]]:
         """(names, folders, numbers) of these pictures, in this order; None: of all, as they were met."""
-        ends = np.frombuffer(self._ends, np.int64)
-        starts, ends, folder = ends[:-1], ends[1:], self.folder_of()
+        ends, folder = np.frombuffer(self._ends, np.int64), self.folder_of()
         columns = [np.frombuffer(column, column.typecode) if column else np.zeros(0) for column in self.numbers]
         if order is not None:
-            starts, ends, folder = starts[order], ends[order], folder[order]
-            columns = [column[order] for column in columns]
-        return Names(self._names, starts, ends), folder, columns
+            folder, columns, order = folder[order], [column[order] for column in columns], order.astype(np.uint32)
+        return Names(self._names, ends, order), folder, columns
 
 
 class Names(Sequence[str]):
-    """Strings that lie in one buffer of bytes, from `starts` to `ends`, integers (N,); each is made when asked for."""
+    """Strings that lie end to end in a buffer, string k at bytes ends[k] .. ends[k + 1]; each is made when asked for.
 
-    def __init__(self, content: Any, starts: NDArray[Any], ends: NDArray[Any]) -> None:
-        self._content, self._starts, self._ends = content, starts, ends
+    chosen: which of them these are, integers; None for all.
+    """
+
+    def __init__(self, content: Any, ends: NDArray[Any], chosen: NDArray[Any] | None = None) -> None:
+        self._content, self._ends, self._chosen = content, ends, chosen
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._ends) - 1 if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return os.fsdecode(bytes(self._content[int(self._starts[index]) : int(self._ends[index])]))
+        place = range(len(self))[index]  # IndexError ends a for loop
+        k = place if self._chosen is None else int(self._chosen[place])
+        return os.fsdecode(bytes(self._content[int(self._ends[k]) : int(self._ends[k + 1])]))
 
 
 class Listing:
@@ -253,16 +256,38 @@ def class_folders(root: Path, folder: Path, classes: Sequence[str], progress: Pr
     return FolderListing(root, found, np.repeat(labels, counts))
 
 
-def labels_of(names: Sequence[str], classes: Sequence[str], where: str) -> NDArray[np.int32]:
-    """Their numbers among `classes`; DataError where one is not among them."""
+def labels_of(names: Sequence[str], classes: Sequence[str], where: str, given: bool = False) -> NDArray[np.int32]:
+    """Their numbers among `classes`, which are those of train, or were given; DataError where one is not among them."""
     number = {name: k for k, name in enumerate(classes)}
     odd = [name for name in names if name not in number]
     if odd:
+        advice = (
+            "The classes were given (say, by a net's weights): these images are of other data, so pass those that "
+            "belong to them"
+            if given
+            else "Rename or remove those, or add them to the training set"
+        )
         raise DataError(
             f"every class in {where} must be one of the {len(classes)} known ({some(classes)}), but {len(odd)} are "
-            f"not: {some(odd, 50)}. Rename or remove those, or add them to the training set."
+            f"not: {some(odd, 50)}. {advice}."
         )
     return np.array([number[name] for name in names], np.int32)
+
+
+def renumbered(
+    labels: NDArray[np.int64], own: Sequence[str], classes: Sequence[str], what: str, where: str
+) -> NDArray[np.int64]:
+    """Labels by the numbers of the given `classes`, of labels that are numbered by `own`.
+
+    ArgumentError where two of `classes` are equal, DataError where labels are of others: `what` and `where` name them.
+    """
+    if len(set(classes)) != len(classes):
+        raise ArgumentError(f"{what}: the names in classes must differ, got {some(classes)}")
+    if tuple(classes) == tuple(own):
+        return labels
+    used, number = np.unique(labels), np.full(len(own), -1, np.int64)
+    number[used] = labels_of([own[k] for k in used.tolist()], classes, where, given=True)
+    return number[labels]
 
 
 def read_zipped(file: BinaryIO, archive: Archive, offset: int, packed: int, size: int, checksum: int) -> bytes:

@@ -28,7 +28,7 @@ from .augment import CenterView
 from .batches import Draws, Made, make_images, make_items
 from .datasets import CachedImages, Dataset, ImageArray, checked_indices, holds_images
 from .prepare import ImageSource, Report
-from .sampling import RandomSampler, Sampler, SequentialSampler, occurrences
+from .sampling import RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler, occurrences
 
 
 class Loader:
@@ -174,9 +174,10 @@ class Loader:
         for name in ("seed", "batch_size", "images", "sampler"):
             saved, here = state.get(name), own.get(name)
             if saved != here:
-                raise CheckpointError(
-                    f"Loader.load_state_dict: the state is of {name} {saved}, this loader has {here}: make it as it was"
-                )
+                what = f"{name} {saved}, this loader has {here}"
+                if name == "sampler":  # known by a checksum, which tells nobody anything
+                    what = "another order of the items (another sampler, other weights, or none)"
+                raise CheckpointError(f"Loader.load_state_dict: the state is of {what}: make it as it was")
         self.next_epoch, self._start = map(int, state["position"])
         self.position = (self.next_epoch, self._start)
 
@@ -276,6 +277,11 @@ def _sampler(sampler: Any, shuffle: bool, n: int) -> Sampler:
         raise ArgumentError(
             f"Loader: a sampler must have a length and be called with (seed, epoch), got {_a(sampler)}; "
             "WeightedRandomSampler and class_balanced of minigrad.data make one"
+        )
+    if isinstance(sampler, WeightedRandomSampler) and len(sampler.probabilities) != n:
+        raise ArgumentError(
+            f"Loader: the sampler has weights for {len(sampler.probabilities)} items, and the dataset has {n}: give "
+            "one for each"
         )
     return sampler
 

@@ -1,4 +1,4 @@
-"""Whatever lies in a folder of pictures, as a dataset: what the main job opens its data with."""
+"""Whatever lies at a path, folder, archive or store, as a dataset: what the main job opens its data with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from minigrad.base.arguments import integer
 from minigrad.errors import DataError, printable
 
 from .folder import ImageFolder
+from .ilsvrc import ARCHIVES
+from .listing import Progress, Source
 from .prepare import ImageSource
 from .sources import SourceImages, find_source, in_class_folders
 from .store import PackedImages, is_store
@@ -31,12 +33,14 @@ class NamedImages(ImageSource, Protocol):
 
     @property
     def paths(self) -> Sequence[str]:
-        """The name of every picture, for messages."""
+        """The name of every picture, for messages: ImageFolder's are paths of files, others' are names as the source
+        had them, with the split first ("val/n01440764/x.JPEG")."""
         ...
 
     @property
     def folder(self) -> Path:
-        """Where they are."""
+        """Where they are: the split's folder (ImageFolder, PackedImages), or the whole source, which may be an archive
+        (SourceImages)."""
         ...
 
 
@@ -48,16 +52,20 @@ def open_images(
     limit: int | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> NamedImages:
     """The images of a split: PackedImages where `root` is a packed store, ImageFolder where it has class folders, and
-    else SourceImages of what find_source finds there.  Arguments as theirs.
+    else SourceImages of what find_source finds there.  Arguments as theirs; progress is find_source's.
+
+    An archive is searched once for both of its splits: what was found in the last one is kept, as long as the file is
+    the same by its path, size and time.
 
     Raises DataError where nothing of them can be opened, or where a store is of another `size`.
     """
     if not is_store(root):
         if in_class_folders(root):
             return ImageFolder(root, split, size=size, limit=limit, seed=seed, classes=classes)
-        source = find_source(root, splits=(split,))
+        source = _found(Path(root), split, progress)
         return SourceImages(source, split, size=size, limit=limit, seed=seed, classes=classes)
     size = integer("open_images", "size", size, 1)
     images = PackedImages(root, split, limit=limit, seed=seed, classes=classes)
@@ -67,3 +75,20 @@ def open_images(
             f"{size} x {size} are needed: pack them at that size"
         )
     return images
+
+
+_last: list[tuple[tuple[str, int, int], Source]] = []  # of the archive that was searched last: which it was, its source
+
+
+def _found(path: Path, split: str, progress: Progress | None) -> Source:
+    """find_source, and of an archive what it has found before."""
+    if not path.is_file() or path.name in ARCHIVES:  # which mean their folder, where a split is looked for on its own
+        return find_source(path, (split,), progress)
+    state = os.stat(path)
+    which = (os.path.abspath(path), state.st_size, state.st_mtime_ns)
+    for known, source in _last:
+        if known == which:
+            return source
+    source = find_source(path, progress=progress)
+    _last[:] = [(which, source)]
+    return source

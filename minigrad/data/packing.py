@@ -61,7 +61,9 @@ def pack(
 
     Args:
         source: what find_source has found.
-        folder: a new folder, an empty one, or a store of the same source and settings that is not finished.
+        folder: a new folder, an empty one, or a store of the same source and settings that is not finished.  A source
+            is known by its kind and classes, and the names and labels of its pictures: whether a file of the same name
+            has other content since is not seen.
         size: side of the packed pictures.  The main job takes 256.
         fit: "scale" enlarges pictures smaller than `size`, as the paper says ("we first rescaled the image such that
             the shorter side was of length 256").  "place" leaves those whose shorter side is below `size` as they are,
@@ -185,7 +187,7 @@ class _Packing:
         return self._finish()
 
     def _check_plan(self, before: Mapping[str, Any]) -> None:
-        """DataError where the store in the folder is of other pictures, or of other settings."""
+        """DataError where the store there is of other pictures, by their names and labels, or of other settings."""
         other = [
             f"{name} {printable(json.dumps(before['settings'].get(name)))} there, {json.dumps(value)} now"
             for name, value in self.settings.items()
@@ -358,7 +360,7 @@ def _report_of(root: Path) -> dict[str, Any]:
 
 
 def _jpeg_share(quality: int) -> float:
-    """Bytes of a JPEG as a share of its pixels': more than photographs take (docs/alexnet.md)."""
+    """Bytes of a JPEG as a share of its pixels': an estimate, meant to be more than photographs take."""
     return 0.1 if quality <= 75 else 0.15 if quality <= 90 else 0.5
 
 

@@ -27,7 +27,7 @@ from minigrad.errors import DataError, printable
 
 from .listing import Source
 from .prepare import UnreadableImageError, prepare_bytes
-from .store import shard_name
+from .store import NO_ROOM, shard_name
 
 _MANY = 32  # pictures, of which not one can be read: then it is not the pictures
 
@@ -35,11 +35,10 @@ _MANY = 32  # pictures, of which not one can be read: then it is not the picture
 _NOT_THE_FILE = {
     getattr(errno, name)
     for name in (
-        "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENODEV", "ENXIO", "EMFILE",
-        "ENFILE", "ENOMEM",
+        "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENODEV", "ENXIO",
     )
     if hasattr(errno, name)
-}  # fmt: skip
+} | NO_ROOM  # fmt: skip
 
 
 class PackingError(DataError):

@@ -12,6 +12,7 @@ Nothing is unpacked: pictures in archives are read where they lie, by their offs
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ from minigrad.base.arguments import integer
 from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
 from . import ilsvrc
-from .archives import Passed, compression_of, kept, reader, tar_members, zip_members
+from .archives import Passed, clipped, compression_of, reader, tar_members, zip_members
 from .decode import EXTENSIONS
-from .folder import OTHER_NAMES, Tree, check_root, limited, listable, split_folder, subfolders
+from .folder import Tree, check_root, limited, listable, named_as_split, split_folder, subfolders
 from .listing import (
     Archive,
     FolderListing,
@@ -40,6 +41,7 @@ from .listing import (
     class_folders,
     labels_of,
     read_zipped,
+    renumbered,
 )
 from .prepare import prepare_bytes
 from .words import FILES, read_words, words_near
@@ -48,6 +50,7 @@ SPLITS = ("train", "val")
 ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet: picture, wnid and box in each line
 _TEXTS = (*FILES, ANNOTATIONS, "wnids.txt", "README.txt", "README", "README.md")
 _MOST_TEXT = 1 << 26  # bytes of such a file
+_FEW = 100  # folders that are looked into for a dataset
 
 
 def find_source(
@@ -71,20 +74,21 @@ def find_source(
     told = progress or (lambda what, done, total: None)
     if path.name in ilsvrc.ARCHIVES and _is_file(path):
         path = path.parent
-    with listable(path):
+    with listable(path, ""):
         if _is_file(path):
             path = Path(os.path.abspath(path))  # pictures are read later, from wherever the program is then
             return ilsvrc.find_tar_of_tars(path, told) if ilsvrc.is_tar_of_tars(path) else _archive(path, splits, told)
-        check_root(path)
+        check_root(path, "", "a folder or an archive of pictures")
         if ilsvrc.is_official(path):
             return ilsvrc.find(path, splits, told)
         return _folders(path, splits, told)
 
 
 def in_class_folders(path: str | os.PathLike[str]) -> bool:
-    """Whether ImageFolder is for what lies there; where not, SourceImages is.  Of nothing ImageFolder says it best."""
+    """Whether ImageFolder is for what lies there; where not, SourceImages is.  Where there is nothing: yes, as
+    ImageFolder's error says what should be there."""
     path = Path(path)
-    with listable(path):
+    with listable(path, ""):
         return not (_is_file(path) or (_is_folder(path) and (ilsvrc.is_official(path) or _is_tiny(path))))
 
 
@@ -103,7 +107,9 @@ def _folders(root: Path, splits: Sequence[str], progress: Progress) -> Source:
     """Class folders, or Tiny ImageNet's."""
     top = Path(os.path.abspath(root))
     there = [name for name in ("train", "val", "test") if (top / name).is_dir()]
-    if not there and not any(f.name.lower() in names for f in subfolders(top) for names in OTHER_NAMES.values()):
+    folders = subfolders(top)
+    if not there and not any(named_as_split(folder.name) for folder in folders):
+        _check_not_around(root, top, folders)
         train = top  # the class folders themselves
     else:
         train = split_folder(top, "train")
@@ -127,6 +133,23 @@ def _folders(root: Path, splits: Sequence[str], progress: Progress) -> Source:
             )
         source.splits["val"] = class_folders(top, folder, classes, progress)
     return source
+
+
+def _check_not_around(root: Path, top: Path, folders: Sequence[Path]) -> None:
+    """DataError where `top` is no folder of class folders but one around a dataset, or one of its splits: its folders
+    would be taken for classes."""
+    if named_as_split(top.name):
+        split_folder(top, "train")  # which says: pass its parent
+    # As Kaggle has it, ILSVRC/Data/CLS-LOC: two deep.  Of a folder around a dataset nobody fills a hundred more.
+    for folder in folders[:_FEW]:
+        for inside in (folder, *subfolders(folder)[:_FEW]):
+            if ilsvrc.is_official(inside) or any(
+                (inside / name).is_dir() and subfolders(inside / name) for name in ("train", "val")
+            ):
+                raise DataError(
+                    f"'{printable(root)}' has no train/ in it, but '{printable(inside)}' has the pictures of a "
+                    "dataset: give that folder"
+                )
 
 
 def _is_tiny(root: Path) -> bool:
@@ -183,9 +206,10 @@ def _archive(path: Path, splits: Sequence[str], progress: Progress) -> Source:
     with archive.open() as file:
         begin = file.read(6)
         if command := compression_of(begin):
+            quoted = shlex.quote(printable(path))
             raise DataError(
                 f"{where} is compressed: no picture of it can be had without unpacking all before it. Unpack it by "
-                f"{command} {printable(path.name)}, and give the tar that comes out; or unpack that, too, and give the "
+                f"{command} {quoted}, and give the tar that comes out; or all of it by tar xf {quoted}, and give the "
                 "folder."
             )
         zipped = begin.startswith((b"PK\3\4", b"PK\5\6"))
@@ -196,7 +220,7 @@ def _archive(path: Path, splits: Sequence[str], progress: Progress) -> Source:
                 if len(texts) < 100:  # they lie at the top, but any folder may hold one of such a name
                     texts[member.path] = _text(file, archive, member.numbers)
             elif passed.picture(member):
-                found.add(member.folder, member.name, *kept(member.numbers))
+                found.add(member.folder, member.name, *clipped(member.numbers))
                 if len(found) % 1000 == 0:
                     progress(path.name, member.numbers[0], archive.size)
         progress(path.name, archive.size, archive.size)
@@ -221,7 +245,7 @@ def _split_archive(
     found.folders = {"/".join(folder): k for k, folder in enumerate(parts)}  # the split comes first in names
     first = {folder[0] for folder in parts if folder}
     place = {"train": ["train"], "val": ["val"] if "val" in first else ["test"]}
-    if not first & {"train", "val", "test"} and not {f.lower() for f in first} & set(sum(OTHER_NAMES.values(), ())):
+    if not any(map(named_as_split, first)):
         place = {"train": []}
     elif "train" not in first:
         raise DataError(
@@ -323,14 +347,8 @@ class SourceImages:
         self._listing, self.split, self.folder = source.split(split), split, source.path
         labels = self._listing.labels.astype(np.int64)
         self.classes = source.classes if classes is None else tuple(classes)
-        if len(set(self.classes)) != len(self.classes):
-            raise ArgumentError(f"SourceImages: the names in classes must differ, got {some(self.classes)}")
-        if self.classes != source.classes:
-            used = np.unique(labels)
-            number = np.full(len(source.classes), -1, np.int64)
-            where = f"'{split}' of '{printable(source.path)}'"
-            number[used] = labels_of([source.classes[k] for k in used.tolist()], self.classes, where)
-            labels = number[labels]
+        where = f"'{split}' of '{printable(source.path)}'"
+        labels = renumbered(labels, source.classes, self.classes, "SourceImages", where)
         self.words = {name: source.words[name] for name in self.classes if name in source.words}
         self._indices: NDArray[np.int64] | None = None
         if limit is not None:

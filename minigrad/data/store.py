@@ -12,14 +12,16 @@ A store is a folder, made by `pack` (packing.py):
         labels.int64         the label of each picture
         names.utf8           their names, end to end; name i is at names.uint64[i] .. [i + 1]
 
-Numbers are little-endian.  A shard holds a few hundred pictures, so that packing can go on after the last whole shard.
+Numbers are little-endian.  A shard holds 32 to 1024 pictures, more in stores of above four million (packing.py), so
+that packing can go on after the last whole shard.
 Nothing is kept in memory for each picture: labels, names and pixels are mapped, and the system reads what is looked at.
-For raw pixels `image` returns a view of the map, without a copy: TrainViews takes 10 to 17 % less time from it than
-from a copy in one thread, and 0 to 14 % in two.
+For raw pixels `image` returns a view of the map, without a copy.  While a view lives its shard stays mapped, and each
+mapped shard holds a file open: who keeps many pictures keeps copies.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import operator
@@ -36,10 +38,10 @@ from numpy.typing import NDArray
 
 from minigrad.base import files
 from minigrad.base.arguments import integer
-from minigrad.errors import ArgumentError, DataError, one_line, printable, some
+from minigrad.errors import DataError, one_line, printable, some
 
 from .folder import limited
-from .listing import Names
+from .listing import Names, renumbered
 from .prepare import ImageStats, UnreadableImageError, prepare_bytes
 
 MANIFEST, STATS, REPORT = "manifest.json", "stats.npz", "report.json"
@@ -49,14 +51,15 @@ LABELS, NAMES, NAME_ENDS, JPEG_ENDS = "labels.int64", "names.utf8", "names.uint6
 
 _MOST_MAPS = 128  # shards mapped at a time: each map holds a file open, and a process may open 1024 of them, or 256
 _CHUNK = 1 << 24  # bytes that are read at a time
+NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # what the system says of the process, and not of a file
 
 
 class PackedImages:
     """The images of one split of a packed store, with labels, as `ImageFolder` has those of a folder.
 
-    The order is that of what was packed: a store of a folder of readable files trains to the same bits as the folder,
-    where its pixels are not kept as JPEG.  Safe to use from several threads, after a fork, and in another process
-    (pickled, it is opened there anew).
+    The order is that of what was packed: a store of a folder of readable files gives the same pictures as the folder,
+    to the bit, where its pixels are raw and small pictures were enlarged.  Its statistics are of all of them.  Safe to
+    use from several threads, after a fork, and in another process (pickled, it is opened there anew).
 
     Args:
         folder: the store.
@@ -122,33 +125,13 @@ class PackedImages:
             raise _damaged(self.root, [f"{split}/{LABELS} has another checksum than when it was written"])
         self.classes = tuple(manifest["classes"])
         if classes is not None:
-            labels = self._renumbered(labels, tuple(classes))
+            labels = renumbered(labels, self.classes, classes, "PackedImages", f"'{printable(self.folder)}'")
+            self.classes = tuple(classes)
         self._chosen = None if limit is None else limited(labels, limit, seed)
         self.labels = labels if self._chosen is None else labels[self._chosen]
         self.labels.flags.writeable = False
         names, ends = mapped(self.folder / NAMES, "u1"), mapped(self.folder / NAME_ENDS, "<u8")
-        starts, ends = ends[:-1], ends[1:]
-        if self._chosen is not None:
-            starts, ends = starts[self._chosen], ends[self._chosen]
-        self.paths: Sequence[str] = Names(names, starts, ends)
-
-    def _renumbered(self, labels: NDArray[np.int64], classes: tuple[str, ...]) -> NDArray[np.int64]:
-        """The labels by the numbers of these classes, which take the place of the store's own."""
-        if len(set(classes)) != len(classes):
-            raise ArgumentError(f"PackedImages: the names in classes must differ, got {some(classes)}")
-        number = {name: k for k, name in enumerate(classes)}
-        present = [self.classes[k] for k in np.unique(labels)]
-        odd = [name for name in present if name not in number]
-        if odd:
-            raise DataError(
-                f"PackedImages: every class in '{printable(self.folder)}' must be one of the {len(classes)} known "
-                f"({some(classes)}), but {len(odd)} are not: {some(odd, 50)}. The classes were given (say, by a net's "
-                "weights): these images are of other data, so pass the store that belongs to them."
-            )
-        if classes != self.classes:
-            labels = np.array([number.get(name, -1) for name in self.classes], np.int64)[labels]
-            self.classes = classes
-        return labels
+        self.paths: Sequence[str] = Names(names, ends, self._chosen)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -172,14 +155,21 @@ class PackedImages:
     def image(self, index: int) -> NDArray[np.uint8]:
         """Picture `index`, uint8 RGB (size, size, 3): of raw pixels a read-only view, of a JPEG a new array.
 
-        Raises IndexError; UnreadableImageError (a DataError) where a shard cannot be read any more.
+        Raises IndexError; UnreadableImageError (a DataError) where a shard cannot be read any more, and a plain
+        DataError where it is this process that may open or map no more files: every picture would be missing then.
         """
-        i = _within(operator.index(index), len(self.labels))
-        i = i if self._chosen is None else int(self._chosen[i])
+        place = _within(operator.index(index), len(self.labels))
+        i = place if self._chosen is None else int(self._chosen[place])
         k = bisect_right(self._starts, i) - 1
         try:
             shard = self._shard(k)
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DataError(
+                    f"PackedImages: cannot map '{printable(self.folder / shard_name(k, self.jpeg))}': "
+                    f"{one_line(error)}. This process may hold no more files open, or no more memory: keep copies of "
+                    "pictures and not views of them, close other files, or allow more of them (ulimit -n)."
+                ) from error
             raise UnreadableImageError(
                 self.folder / shard_name(k, self.jpeg), one_line(error), "Check the disk, and the store (check_store)."
             ) from error
@@ -187,9 +177,7 @@ class PackedImages:
             image: NDArray[np.uint8] = shard[i - self._starts[k]]
             return image
         begin, end = (int(self._jpeg_ends[j] - self._jpeg_ends[self._starts[k]]) for j in (i, i + 1))
-        return prepare_bytes(
-            shard[begin:end].tobytes(), self.paths[_within(operator.index(index), len(self))], self.size
-        )
+        return prepare_bytes(shard[begin:end].tobytes(), self.paths[place], self.size)
 
     def _shard(self, k: int) -> NDArray[np.uint8]:
         """A shard's bytes, mapped: (images, size, size, 3), or (bytes,) of JPEG files.

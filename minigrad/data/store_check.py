@@ -1,4 +1,4 @@
-"""Whether a packed store is as it was written: every byte of it, and whether its parts fit together."""
+"""Whether a packed store is as it was written: every byte that training reads, and whether its parts fit together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .prepare import ImageStats
 
 
 def check_store(folder: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Read every byte of a store, and return what is wrong with it, a line for each fault; [] where all is right.
+    """Read all of a store but its report, and return what is wrong with it, a line for each fault; [] where nothing is.
 
     Looked at are sizes, checksums, counts, labels (each that of a class), names, and the statistics.  progress is
     called with the bytes that are read and those there are.  Raises DataError where there is no store, or no manifest
