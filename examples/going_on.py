@@ -20,7 +20,7 @@ from command_line import word
 from inputs import Inputs
 from interruption import asked_to_keep
 from progress import warn
-from run_folder import Run, TrainingError, cause
+from run_folder import CHECKPOINTS, Run, TrainingError, cause
 from training import not_finite, steps_of
 
 import minigrad
@@ -29,7 +29,6 @@ from minigrad.data import ImageStats, Loader, NamedImages, PackedImages, RgbPCA
 from minigrad.errors import ArgumentError, CheckpointError, DataError, NotFiniteError, printable, some
 from minigrad.optim import Schedule
 
-CHECKPOINTS = "checkpoints"  # the folder of them, in a run's folder
 CONFIG = "config.json"
 
 # What may be changed when a run goes on.  All the rest would make another run of it.
@@ -104,6 +103,7 @@ class Course:
                 "kept; weights saved earlier are kept; start again with a lower --lr"
             )
         minigrad.set_rng_state(self.rng)  # a step that was cut off has drawn from them
+        self.kept.folder = self.run.path / CHECKPOINTS  # which may have had to move
         place = {"epoch": self.epoch, "batch": self.batch}
         known = {"rows": len(self.run.log.rows), "metrics": self.run.metrics}
         self.kept.save(self.step, score=self.score, **self.objects, **self.facts, **place, **known)

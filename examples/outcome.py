@@ -75,8 +75,8 @@ def suggest(run: Path, options: argparse.Namespace, epochs: int) -> None:
     print(f"  {command(options, '--evaluate', weights, keep=testing)}")
     print(f"  {command(options, '--predict', weights, keep=['devices'])} IMAGE...")
     if len(options.devices) > 1:
-        one = command(options, "--devices", options.devices[0], drop=("devices", "name"))
+        one = command(options, "--devices", options.devices[0], drop=("devices", "name", "resume"))
         print(f"  {one}    # the same net on one device")
     if not options.data:
-        yours = command(options, "--data", drop=("epochs", "steps", "name", "tiny"))
+        yours = command(options, "--data", drop=("epochs", "steps", "name", "tiny", "resume"))
         print(f"  {yours} DIR    # your own pictures: DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg")

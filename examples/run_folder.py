@@ -22,10 +22,12 @@ from progress import warn
 
 from minigrad.base import files
 from minigrad.base.interrupts import hold
-from minigrad.errors import ArgumentError, CheckpointError, MinigradError, printable
+from minigrad.errors import ArgumentError, CheckpointError, DataError, MinigradError, printable
 
 FILES = ("config.json", "log.csv", "metrics.json", "preparation.npz", "weights.safetensors")  # besides pictures
 LOCK = "lock"  # held while a process trains there
+CHECKPOINTS = "checkpoints"  # the folder of them
+NOT_WRITTEN = (OSError, CheckpointError, DataError)  # what a full disk raises: DataError by the preparation
 
 
 class TrainingError(MinigradError):
@@ -202,7 +204,8 @@ class Run:
         """Put on disk what is not there yet: the net as it is after this step, and the small files.
 
         Where the net cannot be written, that is said, and the next call tries again; the last one tries another place,
-        and raises IncompleteRunError if there is none.
+        and raises IncompleteRunError if there is none.  A checkpoint takes twice the room of the net, and where only
+        it cannot be written, that is said, too.
         """
         with hold(finish=True):
             try:
@@ -211,12 +214,13 @@ class Run:
                     self.path.mkdir(parents=True)
                     warn(f"{self.path} was gone: made again")
                 self._save()
-            except (OSError, CheckpointError) as error:
+            except NOT_WRITTEN as error:
                 if last:
                     self._move(cause(error))
                 else:
                     warn(f"{self.path}: the net could not be saved ({cause(error)}): training goes on, and the next "
                          "epoch tries again")  # fmt: skip
+            self._save_checkpoint(last)
             for name, text in self._texts.items():
                 if not (self.path / name).exists() or name in self.missing:
                     self.write(name, text)
@@ -224,11 +228,20 @@ class Run:
 
     def _save(self) -> None:
         assert self.save is not None
-        if self.checkpoint is not None:
-            self.checkpoint()
         if self._kept_at < self.log.steps():
             self.save(self.path)
             self._kept_at = self.log.steps()
+
+    def _save_checkpoint(self, last: bool) -> None:
+        if self.checkpoint is None:
+            return
+        self.missing.pop(CHECKPOINTS, None)
+        try:
+            self.checkpoint()
+        except NOT_WRITTEN as error:
+            self.missing[CHECKPOINTS] = cause(error)
+            rest = "those of before stay" if last else "training goes on, and the next one is tried"
+            warn(f"no checkpoint could be written ({cause(error)}): {rest}")
 
     def _move(self, why: str) -> None:
         """Go on in the system's folder for temporary files, because the net cannot be written where it should."""
@@ -236,7 +249,7 @@ class Run:
         try:
             self.path = Path(tempfile.mkdtemp(prefix=f"minigrad-{there.name[:60]}-"))
             self._save()
-        except (OSError, CheckpointError) as error:
+        except NOT_WRITTEN as error:
             elsewhere, self.path = self.path, there
             if elsewhere != there:
                 shutil.rmtree(elsewhere, ignore_errors=True)
@@ -302,5 +315,5 @@ class Run:
         with suppress(OSError):
             for name in (*self._texts, LOCK):
                 (self.path / name).unlink(missing_ok=True)  # the signal may have come before it was written
-            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
             self.path.rmdir()

@@ -1,11 +1,13 @@
 """Runs of the main job that are stopped, at any moment and in any way, and go on bit for bit."""
 
+import errno
 import functools
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -385,6 +387,36 @@ def test_a_full_disk_costs_a_checkpoint_and_the_next_one_is_tried(folder, tmp_pa
     assert code == 0 and len(refused) >= 2, err
     assert err.count("No space left on device") >= 2 and "training goes on" in err
     assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
+
+
+@pytest.mark.parametrize("room", ["for the net", "none"])
+def test_a_disk_that_stays_full_costs_checkpoints_and_not_the_net(folder, tmp_path, capsys, monkeypatch, room):
+    """Once it trains: what can be kept in the run's folder is kept there, or else all of it elsewhere."""
+    real, elsewhere, run = files_module.writing, tmp_path / "elsewhere", tmp_path / "r"
+
+    def writing(path, *args):
+        begun = (run / "checkpoints" / "step-00000000.safetensors").exists()
+        if begun and Path(path).is_relative_to(run) and (room == "none" or Path(path).parent != run):
+            said = "No space left on device"
+            raise args[0](f"cannot write x: {said}") if args else OSError(errno.ENOSPC, said)
+        return real(path, *args)
+
+    elsewhere.mkdir()
+    monkeypatch.setattr(files_module, "writing", writing)
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r"]
+    code, out, err = main(capsys, *RUN, *where)
+    assert code == 1 and "not all of the run could be written" in err, err
+    run = run if room == "for the net" else next(elsewhere.iterdir())
+    weights, _ = checkpoint.load(run / "weights.safetensors")
+    assert {name: array.tobytes() for name, array in weights.items()} == undisturbed(folder, "cpu:0")["weights"]
+    monkeypatch.setattr(files_module, "writing", real)
+    if room == "none":  # all of it is elsewhere, the training, too
+        assert end_of(run)["arrays"] == undisturbed(folder, "cpu:0")["arrays"]
+    code, out, err = main(capsys, "--resume", run)  # does again what there is no checkpoint of
+    assert code == 0, err
+    if room == "for the net":
+        assert "going on after step 0 of 12" in out and end_of(run) == undisturbed(folder, "cpu:0")
 
 
 def test_a_folder_that_is_removed_is_made_again(folder, tmp_path, capsys, monkeypatch):

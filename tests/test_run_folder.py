@@ -25,7 +25,7 @@ from command_line import Enduring, run_job  # noqa: E402
 from run_folder import IncompleteRunError, Log, Run, TrainingError, write_whole  # noqa: E402
 from scoring import Scores  # noqa: E402
 
-from minigrad.errors import DataError  # noqa: E402
+from minigrad.errors import CheckpointError, DataError  # noqa: E402
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -111,6 +111,30 @@ def test_a_net_that_cannot_be_written_goes_elsewhere_in_the_end(run, disk, tmp_p
     run.keep(last=True)
     with pytest.raises(IncompleteRunError, match=f"No space left on device: the run is in {elsewhere}"):
         run.check()
+
+
+def test_room_for_the_net_but_not_for_a_checkpoint(run, tmp_path, capsys):
+    """A checkpoint takes more than the net: where it finds no room, the net is kept all the same, in its place."""
+    refused = True
+
+    def checkpoint():
+        if refused:
+            raise CheckpointError("checkpoint: cannot write x: No space left on device")
+
+    run.checkpoint = checkpoint
+    step(run, 2)
+    run.keep()
+    assert (run.path / "net").read_text() == "2"
+    assert "no checkpoint could be written (checkpoint: cannot write x: No space left" in capsys.readouterr().err
+    step(run)
+    run.keep(last=True)
+    assert (run.path / "net").read_text() == "3" and run.path == tmp_path / "runs" / "r"
+    assert "those of before stay" in capsys.readouterr().err
+    with pytest.raises(IncompleteRunError, match="checkpoints: checkpoint: cannot write x: No space"):
+        run.check()
+    refused = False
+    run.keep(last=True)
+    run.check()
 
 
 def test_no_place_at_all_is_an_error_and_leaves_nothing(run, disk, tmp_path, capsys):
