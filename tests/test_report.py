@@ -31,6 +31,7 @@ import page.curves  # noqa: E402
 import page.live  # noqa: E402
 import progress  # noqa: E402
 import report  # noqa: E402
+import trained  # noqa: E402
 from interruption import Interrupted, interruptible  # noqa: E402
 from page import document as page_document  # noqa: E402
 from page import exhibits, facts  # noqa: E402
@@ -301,6 +302,14 @@ def test_neighbours_in_pixels_are_the_nearest():
     for near, k in zip(shown.neighbours()["pixels"], shown.held_out()[1]):
         distances = ((pool.astype(float) - pool[k]) ** 2).sum((1, 2, 3))
         assert [label for _, label in near] == np.argsort(distances)[:6].tolist()
+    assert exhibits.neighbours_data(shown)["pool"] == 30, "as many as there are, where that is less than are wanted"
+
+
+def test_pictures_that_are_kept_hold_no_shard_open():
+    whole = np.zeros((3, 4, 4, 3), np.uint8)
+    images = SimpleNamespace(image=lambda i: whole[i])
+    found = trained.readable(images, [2, 0], 2)
+    assert [i for i, _ in found] == [2, 0] and not any(np.shares_memory(image, whole) for _, image in found)
 
 
 # ---------------------------------------------------------------- hostile names
