@@ -262,15 +262,29 @@ def as_before(options: argparse.Namespace, before: Mapping[str, Any]) -> argpars
 
 def check_data(config: Mapping[str, Any], root: Path, train_set: NamedImages, val_set: NamedImages) -> None:
     """DataError where the pictures are not those that the run was begun with: their order would be another."""
+    other = difference(config, train_set, val_set)
+    if other:
+        raise DataError(
+            f"--resume: the pictures in {printable(root)} are not those that the run was begun with ({other}): give "
+            "the path that has them with --data PATH, or train anew"
+        )
+
+
+def difference(
+    config: Mapping[str, Any], train_set: NamedImages, val_set: NamedImages, known: Sequence[str] | None = None
+) -> str:
+    """In what pictures differ from those that a run was begun with, "" where they are the same.
+
+    known: which facts to go by, where an old run's configuration lacks some; all, if None.
+    """
     now = facts_of_data(train_set, val_set)
-    for name in [*now, *({"pixels"} & set(config) - set(now))]:
-        value = now.get(name)
-        if config.get(name) != value:
+    if known is None or "train_files" in known:
+        now.setdefault("pixels", None)  # those of the files, also in runs of before there were stores
+    for name, value in now.items():
+        if config.get(name) != value and (known is None or name in (*known, "pixels")):
             shown = f"{config.get(name)} then, {value} now" if not isinstance(value, list) else "other classes"
-            raise DataError(
-                f"--resume: the pictures in {printable(root)} are not those that the run was begun with ({name}: "
-                f"{printable(shown)}): give the path that has them with --data PATH, or train anew"
-            )
+            return f"{name}: {printable(shown)}"
+    return ""
 
 
 def facts_of_data(train_set: NamedImages, val_set: NamedImages) -> dict[str, Any]:

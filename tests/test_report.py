@@ -572,6 +572,34 @@ def test_report_makes_the_same_page_anew(runs, tmp_path, capsys):
     assert not {"kernels", "predictions", "neighbours"} & set(bare) and bare["scores"] == after["scores"]
 
 
+def test_report_draws_the_pictures_of_the_run_and_no_others(runs, tmp_path, capsys):
+    folder = tmp_path / "runs" / "mine"
+    shutil.copytree(runs / "mine<b>", folder)
+    before = page_of(folder)
+    shutil.rmtree(folder / "checkpoints")
+
+    def drawn(*data):
+        (folder / "report.html").unlink()
+        assert report.main([str(folder), *map(str, data)]) == 0
+        return page_of(folder), capsys.readouterr().err
+
+    moved = shutil.copytree(runs.parent / "data", tmp_path / "moved")
+    after, err = drawn("--data", moved)
+    assert (after["predictions"], after["neighbours"]) == (before["predictions"], before["neighbours"]), err
+    (moved / "train" / SCRIPT / "0.png").rename(moved / "train" / SCRIPT / "another.png")
+    after, err = drawn("--data", moved)
+    assert not {"predictions", "neighbours"} & set(after) and "kernels" in after
+    assert f"{moved} has other pictures now (train_files: " in err and "--data PATH" in err
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("train_files", "val_files"):  # a run of before they were noted: what is known is the same
+        del config[name]
+    (folder / "config.json").write_text(json.dumps(config | {"data": str(moved)}))
+    assert {"predictions", "neighbours"} <= set(drawn()[0])
+    (folder / "config.json").write_text(json.dumps(config | {"data": str(moved), "val_images": 7}))
+    after, err = drawn()
+    assert "neighbours" not in after and "(val_images: 7 then, 6 now)" in err
+
+
 def test_report_refuses_what_is_no_run(tmp_path, capsys):
     assert report.main([str(tmp_path / "nowhere")]) == 2 and "no such folder" in capsys.readouterr().err
     assert report.main([str(tmp_path)]) == 2 and "no run is there" in capsys.readouterr().err
