@@ -69,6 +69,8 @@ def make(options: argparse.Namespace) -> None:
             )
             print(f"written: {printable(options.folder / PAGE)}")
         folder = folder.parent
+    elif options.data is not None:
+        raise ArgumentError(f"--data: goes with a run, and {printable(options.folder)} is none: there is no {CONFIG}")
     elif not any(run_data(each) for each in folder.iterdir()):
         raise ArgumentError(f"{printable(options.folder)}: no run is there, nor is it one: there is no {CONFIG}")
     if write_index(folder):
@@ -128,7 +130,8 @@ def pictures_of(
         root = Path(config["data"]) if data is None else data
         limit = (config.get("options") or {}).get("val_limit")
         found = open_images(root, "train"), open_images(root, "val", limit=limit)
-        other = difference(config, *found, known=tuple(config))
+        begun_with = {**config, "classes": list(net.classes)}
+        other = difference(begun_with, *found, known=tuple(begun_with))
         if other:
             raise DataError(
                 f"{printable(root)} has other pictures now ({other}): give those of the run with --data PATH"

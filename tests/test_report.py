@@ -598,6 +598,14 @@ def test_report_draws_the_pictures_of_the_run_and_no_others(runs, tmp_path, caps
     (folder / "config.json").write_text(json.dumps(config | {"data": str(moved), "val_images": 7}))
     after, err = drawn()
     assert "neighbours" not in after and "(val_images: 7 then, 6 now)" in err
+    del config["classes"]  # as the weights say
+    (moved / "val" / QUOTES).rename(tmp_path / "away")
+    (moved / "train" / QUOTES).rename(moved / "train" / "other")
+    (folder / "config.json").write_text(json.dumps(config | {"data": str(moved)}))
+    after, err = drawn()
+    assert "neighbours" not in after and "(classes: other classes)" in err
+    assert report.main([str(folder.parent), "--data", str(moved)]) == 2
+    assert "--data: goes with a run" in capsys.readouterr().err
 
 
 def test_report_refuses_what_is_no_run(tmp_path, capsys):
