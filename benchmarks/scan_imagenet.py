@@ -1,6 +1,6 @@
 """How long it takes, and how much memory, to search a tar of a tar for each class, as large as all of ImageNet.
 
-python benchmarks/scan_imagenet.py [--classes 22000] [--pictures 15000000]
+python benchmarks/scan_imagenet.py [--classes 22000] [--pictures 15000000] [--save]
 
 The tar is made up, its headers when they are read: 15 million pictures of 110 KB would be 1.7 TB.  What is timed is the
 search itself, in seconds of the processor, with the making of headers taken off; a disk comes on top.  Then labels, and
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from peers import environment, report
 
 from minigrad.data import ilsvrc
 from minigrad.data.listing import Archive
@@ -102,24 +103,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=22_000)
     parser.add_argument("--pictures", type=int, default=15_000_000)
+    parser.add_argument("--save", action="store_true", help="write what is printed to benchmarks/results/")
     options = parser.parse_args(arguments)
     each = options.pictures // options.classes
     content = MadeUp(options.classes, each)
-    print(f"{options.classes:,} classes of {each:,} pictures, {content.size / 1e12:.2f} TB; memory {memory()} MiB")
+    before = memory()
     begin = time.process_time()
     train = ilsvrc.TarOfTars(MadeUpArchive(content))
     listing = train.listing(lambda what, done, total: None)
-    seconds = time.process_time() - begin
-    print(
-        f"searched in {seconds:.0f} s of the processor, {content.seconds:.0f} s of them to make headers up: "
-        f"{(seconds - content.seconds) / len(listing) * 1e6:.1f} us a picture; memory {memory()} MiB, "
-        f"{(memory() << 20) / len(listing):.0f} bytes a picture"
-    )
+    seconds, after = time.process_time() - begin, memory()
     assert len(listing) == options.classes * each and len(train.classes) == options.classes
     assert np.array_equal(listing.labels, np.repeat(np.arange(options.classes), each))
     for i in np.random.default_rng(0).integers(0, len(listing), 10_000).tolist():
         assert listing.name(i) == "train/n{0:08}/n{0:08}_{1:08}.JPEG".format(*divmod(i, each)), listing.name(i)
-    print("names and labels are right")
+    count = f"{options.classes:,} classes, {len(listing):,} pictures, {content.size / 1e12:.2f} TB"
+    lines = [
+        "# What searching a tar of all of ImageNet takes",
+        "",
+        environment("numpy"),
+        "",
+        f"`python benchmarks/scan_imagenet.py --classes {options.classes} --pictures {options.pictures}`: "
+        "a tar, made up,",
+        f"of a tar for each class: {count}. All labels and 10,000 names are right.",
+        "",
+        f"- the processor: {seconds:.0f} s, {content.seconds:.0f} s of them to make headers up; "
+        f"{(seconds - content.seconds) / len(listing) * 1e6:.1f} us a picture without these. A disk comes on top.",
+        f"- memory: {after} MiB at the most, {before} MiB before; "
+        f"{((after - before) << 20) / len(listing):.0f} bytes a picture more.",
+    ]
+    report("scan_imagenet", lines, options.save)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Train AlexNet in two columns, test it with ten views, and draw what it learned.
 
 python examples/alexnet_imagenet.py                    ten classes of rendered pictures, a few minutes on two cores
-python examples/alexnet_imagenet.py --data DIR         DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg, or a store
-                                                       that prepare_imagenet.py has packed
+python examples/alexnet_imagenet.py --data PATH        class folders in PATH/train/ and PATH/val/, ImageNet's official
+                                                       files, Tiny ImageNet's, a tar or zip of class folders,
+                                                       or a store that prepare_imagenet.py has packed
 python examples/alexnet_imagenet.py --resume runs/NAME go on with a run that was stopped, as if it had not been
-python examples/alexnet_imagenet.py --evaluate WEIGHTS [--data DIR]
+python examples/alexnet_imagenet.py --evaluate WEIGHTS [--data PATH]
 python examples/alexnet_imagenet.py --predict WEIGHTS IMAGE...
 """
 
@@ -242,7 +243,7 @@ def demo_set(tiny: bool) -> Path:
             bar.total = total
             bar.update(done - bar.n)
 
-        advice = "set XDG_CACHE_HOME to a folder that can be written to, or give pictures of your own with --data DIR"
+        advice = "set XDG_CACHE_HOME to a folder that can be written to, or give pictures of your own with --data PATH"
         try:
             root = files.cache_folder() / ("demo-tiny" if tiny else "demo")
             return make_demo_set(root, **counts, progress=rendered)

@@ -95,9 +95,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", type=any_path, metavar="DIR",
-        help="folder with train/<class>/*.jpg and val/<class>/*.jpg; jpeg, png, gif, bmp or webp of any size; or a "
-        "store that prepare_imagenet.py has packed (default: the demo set)",
+        "--data", type=any_path, metavar="PATH",
+        help="folder with train/<class>/*.jpg and val/<class>/*.jpg (jpeg, png, gif, bmp or webp of any size); or "
+        "ILSVRC2012's official files, Tiny ImageNet's, a tar or zip of class folders; or a store that "
+        "prepare_imagenet.py has packed (default: the demo set)",
     )  # fmt: skip
     data.add_argument("--val-limit", type=whole, metavar="N", help="test on at most N images of each class")
     data.add_argument(

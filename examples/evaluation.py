@@ -55,12 +55,12 @@ def trained_on(weights: Path, tell: Callable[[str], Any] = print) -> Path:
         root = Path(json.loads(config.read_text(encoding="utf-8"))["data"])
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(
-            f"--evaluate: no readable {printable(config)} says what the weights were trained on: give --data DIR"
+            f"--evaluate: no readable {printable(config)} says what the weights were trained on: give --data PATH"
         ) from None
     if not (root.is_absolute() and root.exists()):
         raise DataError(
             f"--evaluate: {printable(config)} says that the weights were trained on {printable(root)}, "
-            "which is not there: give --data DIR"
+            "which is not there: give --data PATH"
         )
     tell(f"no --data: the images are those that the weights were trained for, in {printable(root)}")
     return root

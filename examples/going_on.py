@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ CHANGEABLE = (
     "data", "workers", "devices", "epochs", "steps", "lr", "val_limit", "no_figures", "checkpoint_minutes",
     "keep_checkpoints",
 )  # fmt: skip
+_SPLIT = re.compile("^(?:train|val|test|ILSVRC2012_img_train|ILSVRC2012_img_val)/")  # folders of splits, in sources
+
 NOT_OF_A_RUN = ("given", "out", "name", "resume", "evaluate", "predict")
 
 
@@ -259,28 +262,42 @@ def as_before(options: argparse.Namespace, before: Mapping[str, Any]) -> argpars
 
 def check_data(config: Mapping[str, Any], root: Path, train_set: NamedImages, val_set: NamedImages) -> None:
     """DataError where the pictures are not those that the run was begun with: their order would be another."""
+    other = difference(config, train_set, val_set)
+    if other:
+        raise DataError(
+            f"--resume: the pictures in {printable(root)} are not those that the run was begun with ({other}): give "
+            "the path that has them with --data PATH, or train anew"
+        )
+
+
+def difference(
+    config: Mapping[str, Any], train_set: NamedImages, val_set: NamedImages, known: Sequence[str] | None = None
+) -> str:
+    """In what pictures differ from those that a run was begun with, "" where they are the same.
+
+    known: which facts to go by, where an old run's configuration lacks some; all, if None.
+    """
     now = facts_of_data(train_set, val_set)
-    for name in [*now, *({"pixels"} & set(config) - set(now))]:
-        value = now.get(name)
-        if config.get(name) != value:
+    if known is None or "train_files" in known:
+        now.setdefault("pixels", None)  # those of the files, also in runs of before there were stores
+    for name, value in now.items():
+        if config.get(name) != value and (known is None or name in (*known, "pixels")):
             shown = f"{config.get(name)} then, {value} now" if not isinstance(value, list) else "other classes"
-            raise DataError(
-                f"--resume: the pictures in {printable(root)} are not those that the run was begun with ({name}: "
-                f"{printable(shown)}): give the folder that has them with --data DIR, or train anew"
-            )
+            return f"{name}: {printable(shown)}"
+    return ""
 
 
 def facts_of_data(train_set: NamedImages, val_set: NamedImages) -> dict[str, Any]:
     """What tells whether pictures are the same as before: classes, numbers, and the files' names.
 
-    A folder and the store that it was packed to are the same, but where the store's pixels are others.
+    A source and the store that it was packed to are the same, but where the store's pixels are others.
     """
 
     def names(images: NamedImages) -> str:
         """CRC-32 of the names within the split, with a newline between two."""
-        folder, split, checksum, between = f"{images.folder}{os.sep}", f"{images.folder.name}/", 0, ""
-        for path in images.paths:
-            inside = path.removeprefix(folder if path.startswith(folder) else split)
+        folder, checksum, between = f"{images.folder}{os.sep}", 0, ""
+        for path in images.paths:  # an ImageFolder's begin with the split's folder, others with its name in the source
+            inside = path.removeprefix(folder) if path.startswith(folder) else _SPLIT.sub("", path, count=1)
             checksum = zlib.crc32((between + inside).encode(errors="surrogateescape"), checksum)
             between = "\n"
         return f"{checksum:08x}"

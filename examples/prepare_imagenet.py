@@ -1,11 +1,12 @@
 """Pack pictures once, for the main job to train from: decoded, 256 x 256, in a few large files.
 
-python examples/prepare_imagenet.py SRC DST          SRC: ImageNet's own files, or folders of classes; DST: a new folder
+python examples/prepare_imagenet.py SRC DST          SRC: see below; DST: a new folder
 python examples/prepare_imagenet.py SRC DST --jpeg   the same in a tenth of the room
 python examples/prepare_imagenet.py DST --check      reads all of a store: is it as it was written?
 python examples/alexnet_imagenet.py --data DST       trains from it
 
-The same command goes on where one was stopped, in any way.
+SRC is ImageNet's own files, Tiny ImageNet's, class folders, or a tar or zip of them.  The same command goes on where
+one was stopped, in any way.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from command_line import OneLineParser, any_path, command, positive, quoted, run_job, word
-from progress import progress
+from progress import progress, warn
 
-from minigrad.data import check_store, pack
+from minigrad.data import check_store, find_source, pack
 from minigrad.data.shards import PackingError
 from minigrad.errors import MinigradError, printable, some
 
@@ -63,8 +64,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     whole = positive(int)
     parser.add_argument(
         "paths", type=any_path, nargs="+", metavar="PATH",
-        help="SRC: where the pictures are (the official files of ILSVRC2012, Tiny ImageNet's or Imagenette's, or any "
-        "folders of classes); DST: the store, a new folder",
+        help="SRC: where the pictures are (the official files of ILSVRC2012, Tiny ImageNet's or Imagenette's, any "
+        "folders of classes, or a tar or zip of them); DST: the store, a new folder",
     )  # fmt: skip
     parser.add_argument(
         "--size", type=positive(int, most=65_500), default=256, metavar="N",
@@ -91,13 +92,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> None:
     """Pack SRC into DST; how to go on is said where that does not come to its end."""
-    from minigrad.data.sources import find_source  # here, as it may read through all of SRC
-
     begin = time.perf_counter()
     with progress(100, "searching", "percent") as bar:
         source, folder = find_source(options.paths[0], progress=searched(bar)), options.paths[1]
     counts = " and ".join(f"{len(listing)} of {printable(split)}" for split, listing in source.splits.items())
     print(f"{printable(options.paths[0])}: {printable(source.kind)}, {counts}, {len(source.classes)} classes")
+    for split, why in source.missing.items():
+        warn(f"there is no {printable(split)}, and the main job needs train and val: {why}")
     try:
         with progress(None, "packing", "pictures", leave=True) as bar:
             report = pack(

@@ -2,6 +2,7 @@
 
 python examples/report.py runs/NAME      runs/NAME/report.html, and runs/index.html
 python examples/report.py runs           runs/index.html alone
+python examples/report.py runs/NAME --data PATH      where the run's pictures are now
 
 The main job writes both by itself; this is for runs of before there were pages, or after a change of how they look.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import OneLineParser, any_path, device_list, run_job
-from going_on import CHECKPOINTS, CONFIG
+from going_on import CHECKPOINTS, CONFIG, difference
 from page import exhibits
 from page.curves import Curves
 from page.document import document
@@ -49,6 +50,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--devices", type=device_list, default="cpu:0,cpu:1", metavar="A[,B]",
         help="where the net answers for the pictures (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--data", type=any_path, metavar="PATH",
+        help="where the run's pictures are now, or a store of them (default: where they were)",
+    )  # fmt: skip
     return parser.parse(arguments)
 
 
@@ -59,19 +64,23 @@ def make(options: argparse.Namespace) -> None:
     if (folder / CONFIG).is_file():
         with Run(folder, new=False):  # which refuses a run that is trained: that writes its page itself
             write_whole(
-                folder / PAGE, document("report", f"{folder.name} · minigrad", page_data(folder, options.devices))
+                folder / PAGE,
+                document("report", f"{folder.name} · minigrad", page_data(folder, options.devices, options.data)),
             )
             print(f"written: {printable(options.folder / PAGE)}")
         folder = folder.parent
+    elif options.data is not None:
+        raise ArgumentError(f"--data: goes with a run, and {printable(options.folder)} is none: there is no {CONFIG}")
     elif not any(run_data(each) for each in folder.iterdir()):
         raise ArgumentError(f"{printable(options.folder)}: no run is there, nor is it one: there is no {CONFIG}")
     if write_index(folder):
         print(f"written: {printable(folder / INDEX)}")
 
 
-def page_data(folder: Path, devices: tuple[str, ...]) -> dict[str, Any]:
+def page_data(folder: Path, devices: tuple[str, ...], data: Path | None = None) -> dict[str, Any]:
     """All that can be said of a run from its files; what they do not allow is a warning, and left out.
 
+    data: where the pictures are now, if not where they were.
     DataError where they are no run's.
     """
     config, metrics = json_of(folder / CONFIG), {}
@@ -85,7 +94,7 @@ def page_data(folder: Path, devices: tuple[str, ...]) -> dict[str, Any]:
         epochs = (config.get("recipe") or {}).get("epochs")
         state = state_of(folder, metrics, tests, epochs, training=False, alive=False)
         page = earlier(folder / PAGE, curves.steps)
-        train_set, pictures = pictures_of(folder, config, devices)
+        train_set, pictures = pictures_of(folder, config, devices, data)
         facts = facts_of_run(folder.name, config, metrics, curves, getattr(train_set, "words", {}))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
@@ -99,7 +108,9 @@ def page_data(folder: Path, devices: tuple[str, ...]) -> dict[str, Any]:
     return facts | page | steps | known
 
 
-def pictures_of(folder: Path, config: Mapping[str, Any], devices: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+def pictures_of(
+    folder: Path, config: Mapping[str, Any], devices: tuple[str, ...], data: Path | None
+) -> tuple[Any, dict[str, Any]]:
     """(the training pictures, kernels and predictions and neighbours by name), as far as there are any."""
     pictures: dict[str, Any] = {}
     if not (folder / WEIGHTS).is_file() or "preset" not in config:
@@ -116,15 +127,20 @@ def pictures_of(folder: Path, config: Mapping[str, Any], devices: tuple[str, ...
     pictures["kernels"] = exhibits.kernels_data(weight, first)
 
     def both_sets() -> tuple[Any, Any]:
+        root = Path(config["data"]) if data is None else data
         limit = (config.get("options") or {}).get("val_limit")
-        return open_images(config["data"], "train"), open_images(config["data"], "val", limit=limit)
+        found = open_images(root, "train"), open_images(root, "val", limit=limit)
+        begun_with = {**config, "classes": list(net.classes)}
+        other = difference(begun_with, *found, known=tuple(begun_with))
+        if other:
+            raise DataError(
+                f"{printable(root)} has other pictures now ({other}): give those of the run with --data PATH"
+            )
+        return found
 
     sets = attempt("the pictures that the net was trained on", both_sets)
     if sets is None:
-        return None, pictures
-    if tuple(sets[0].classes) != tuple(net.classes):
-        warn(f"the pictures in {printable(config['data'])} are of other classes now: no predictions and neighbours")
-        return None, pictures
+        return None, pictures  # and a page that is there keeps what it shows
     shown = Exhibits(net, *sets, config.get("seed", 0))
     pictures["predictions"] = exhibits.predictions_data(shown, views=10)
     pictures["neighbours"] = exhibits.neighbours_data(shown)

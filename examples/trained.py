@@ -226,11 +226,14 @@ def _facts(
 
 
 def readable(images: NamedImages, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:
-    """The first `count` (index, image) in that order whose files can be read."""
+    """The first `count` (index, image) in that order whose files can be read.
+
+    Images are copies: a view would keep a store's shard open, and hundreds of them more files than a process may have.
+    """
     found: list[tuple[int, np.ndarray]] = []
     for i in order:
         try:
-            found.append((int(i), images.image(int(i))))
+            found.append((int(i), np.array(images.image(int(i)))))
         except DataError:
             continue  # reported during training
         if len(found) == count:

@@ -33,6 +33,7 @@ class FolderSource:
     """root/<split>/<class>/<picture>; words from root/words.txt (class, tab, words)."""
 
     kind = "class folders"
+    missing: dict[str, str] = {}
 
     def __init__(self, root, progress=None):
         root = Path(root)

@@ -386,7 +386,7 @@ def test_evaluate_asks_for_data_that_it_does_not_find(trained_net, tmp_path, cap
     if data == "damaged":
         weights.with_name("config.json").write_bytes(b"[\xff")
     code, out, err = run(capsys, "--evaluate", weights)
-    assert code == 2 and err.count("\n") == 1 and err.endswith(": give --data DIR\n") and "config.json" in err
+    assert code == 2 and err.count("\n") == 1 and err.endswith(": give --data PATH\n") and "config.json" in err
     assert out == "" and not (tmp_path / "cache").exists()
 
 

@@ -299,10 +299,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n[^`]*\n\n```text\n(.*?)```", PAGE
 
 
 def test_every_example_of_the_page_says_what_it_prints():
-    assert len(EXAMPLES) == 3 == PAGE.count("```python")
+    assert len(EXAMPLES) == 4 == PAGE.count("```python")
 
 
-@pytest.mark.parametrize("code, printed", EXAMPLES, ids=["arrays", "text", "balanced"])
+@pytest.mark.parametrize("code, printed", EXAMPLES, ids=["packed", "arrays", "text", "balanced"])
 def test_examples_print_what_the_page_says(code, printed):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

@@ -204,7 +204,7 @@ def test_the_search_of_a_tar_too_large_to_make(monkeypatch, capsys):
     import scan_imagenet
 
     scan_imagenet.main(["--classes", "30", "--pictures", "600"])
-    assert "names and labels are right" in capsys.readouterr().out
+    assert "30 classes, 600 pictures, 0.00 TB. All labels and 10,000 names are right" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- what is refused

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,11 @@ from folder_source import FolderSource
 from narrow import main as train
 from narrow import narrow_net  # noqa: F401
 from PIL import Image
+from test_data_sources import tiny, unpack, zip_of
 from test_data_store import flip, tree
 
 from minigrad import checkpoint
-from minigrad.data import ImageFolder, PackedImages, store
+from minigrad.data import ImageFolder, PackedImages, find_source, open_images, pack, store
 from minigrad.data.packing import LOCK
 
 ROOT = Path(__file__).parent.parent
@@ -48,12 +48,6 @@ def pictures(tmp_path_factory):
     return root
 
 
-@pytest.fixture(autouse=True)
-def class_folders_alone(monkeypatch):
-    """The search for sources is not what is tested here."""
-    monkeypatch.setitem(sys.modules, "minigrad.data.sources", types.SimpleNamespace(find_source=FolderSource))
-
-
 def prepare(capsys, *arguments):
     """(exit code, standard output, standard error) of the command."""
     code = prepare_imagenet.main([str(argument) for argument in arguments])
@@ -63,8 +57,6 @@ def prepare(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def packed(pictures, tmp_path_factory):
-    from minigrad.data import pack
-
     root = tmp_path_factory.mktemp("packed") / "store"
     pack(FolderSource(pictures), root)
     return root
@@ -102,6 +94,12 @@ def test_its_options_reach_the_store(pictures, tmp_path, capsys):
     assert [str(pictures / path) for path in images.paths] == expected
     code, out, err = prepare(capsys, pictures, tmp_path / "t", "--jpeg", 50)
     assert code == 0 and PackedImages(tmp_path / "t").kind == "JPEG 50"
+
+
+def test_what_the_main_job_will_lack_is_said_before_the_packing(pictures, tmp_path, capsys):
+    code, out, err = prepare(capsys, pictures / "train", tmp_path / "s", "--check")
+    assert code == 0 and "class folders, 15 of train, 3 classes" in out and "Try next" not in out
+    assert "there is no val, and the main job needs train and val: the class folders lie in " in err
 
 
 def test_pictures_that_are_left_out_are_named(pictures, tmp_path, capsys):
@@ -159,12 +157,12 @@ import sys
 sys.path[:0] = [{str(ROOT / "examples")!r}, {str(ROOT / "tests")!r}]
 import interruption
 interruption.begin()
-import time, types
+import time
 from folder_source import FolderListing, FolderSource
 read = FolderListing.read
 FolderListing.read = lambda listing, index: (time.sleep(0.02), read(listing, index))[1]
-sys.modules["minigrad.data.sources"] = types.SimpleNamespace(find_source=FolderSource)
 import prepare_imagenet
+prepare_imagenet.find_source = FolderSource
 interruption.finish(prepare_imagenet.main)
 """
 
@@ -245,6 +243,46 @@ def test_a_run_goes_on_with_the_store_of_its_folder_but_not_with_other_pixels(pi
     assert code == 2 and "(pixels: JPEG 90, scale then, None now)" in err
     code, out, err = train(capsys, "--resume", tmp_path / "folder", "--data", packed, "--epochs", 2)
     assert code == 0 and "going on after step 3 of 6" in out, err
+
+
+@pytest.mark.filterwarnings("ignore:.*passed over for their endings")
+@pytest.mark.parametrize("form", ["test", "Tiny ImageNet", "zip"])
+def test_a_run_goes_on_with_the_store_of_any_source_and_back(pictures, tmp_path, capsys, form):
+    data, store_of_it = tmp_path / "pictures", tmp_path / "store"
+    if form == "Tiny ImageNet":
+        unpack(data, tiny())
+    else:
+        shutil.copytree(pictures, data)
+    if form == "test":
+        (data / "val").rename(data / "test")
+    if form == "zip":
+        files = {f"pets/{path.relative_to(data)}": path.read_bytes() for path in data.rglob("*.*")}
+        data = tmp_path / "pets.zip"
+        data.write_bytes(zip_of(files))
+    pack(find_source(data), store_of_it)
+    of_source, of_store = (
+        going_on.facts_of_data(open_images(root, "train"), open_images(root, "val")) for root in (data, store_of_it)
+    )
+    assert of_source == of_store
+    code, out, err = train(capsys, *RUN, "--data", data, "--out", tmp_path, "--name", "r", "--epochs", 1)
+    assert code == 0, err
+    for epochs, root in (2, store_of_it), (3, data):
+        code, out, err = train(capsys, "--resume", tmp_path / "r", "--data", root, "--epochs", epochs)
+        assert code == 0 and f"in epoch {epochs}" in out, err
+
+
+def test_names_within_a_split_keep_their_first_folder():
+    """The name of the split goes, once, and nothing else: a class may be named as a split is."""
+
+    def names(*paths):
+        class Images(list):
+            folder, classes = Path("d.zip"), ("a", "train")
+            paths = property(lambda self: list(self))
+
+        return going_on.facts_of_data(Images(paths), Images())["train_files"]
+
+    assert names("train/train/1.jpg", "train/a/1.jpg") == names("val/train/1.jpg", "test/a/1.jpg")
+    assert names("train/train/1.jpg") != names("train/1.jpg") and names("trains/1.jpg") != names("1.jpg")
 
 
 def test_what_the_main_job_says_of_stores_it_cannot_use(pictures, tmp_path, capsys):

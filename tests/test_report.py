@@ -31,6 +31,7 @@ import page.curves  # noqa: E402
 import page.live  # noqa: E402
 import progress  # noqa: E402
 import report  # noqa: E402
+import trained  # noqa: E402
 from interruption import Interrupted, interruptible  # noqa: E402
 from page import document as page_document  # noqa: E402
 from page import exhibits, facts  # noqa: E402
@@ -301,6 +302,14 @@ def test_neighbours_in_pixels_are_the_nearest():
     for near, k in zip(shown.neighbours()["pixels"], shown.held_out()[1]):
         distances = ((pool.astype(float) - pool[k]) ** 2).sum((1, 2, 3))
         assert [label for _, label in near] == np.argsort(distances)[:6].tolist()
+    assert exhibits.neighbours_data(shown)["pool"] == 30, "as many as there are, where that is less than are wanted"
+
+
+def test_pictures_that_are_kept_hold_no_shard_open():
+    whole = np.zeros((3, 4, 4, 3), np.uint8)
+    images = SimpleNamespace(image=lambda i: whole[i])
+    found = trained.readable(images, [2, 0], 2)
+    assert [i for i, _ in found] == [2, 0] and not any(np.shares_memory(image, whole) for _, image in found)
 
 
 # ---------------------------------------------------------------- hostile names
@@ -561,6 +570,42 @@ def test_report_makes_the_same_page_anew(runs, tmp_path, capsys):
     assert "no weights.safetensors of AlexNet" in capsys.readouterr().err
     bare = page_of(folder)
     assert not {"kernels", "predictions", "neighbours"} & set(bare) and bare["scores"] == after["scores"]
+
+
+def test_report_draws_the_pictures_of_the_run_and_no_others(runs, tmp_path, capsys):
+    folder = tmp_path / "runs" / "mine"
+    shutil.copytree(runs / "mine<b>", folder)
+    before = page_of(folder)
+    shutil.rmtree(folder / "checkpoints")
+
+    def drawn(*data):
+        (folder / "report.html").unlink()
+        assert report.main([str(folder), *map(str, data)]) == 0
+        return page_of(folder), capsys.readouterr().err
+
+    moved = shutil.copytree(runs.parent / "data", tmp_path / "moved")
+    after, err = drawn("--data", moved)
+    assert (after["predictions"], after["neighbours"]) == (before["predictions"], before["neighbours"]), err
+    (moved / "train" / SCRIPT / "0.png").rename(moved / "train" / SCRIPT / "another.png")
+    after, err = drawn("--data", moved)
+    assert not {"predictions", "neighbours"} & set(after) and "kernels" in after
+    assert f"{moved} has other pictures now (train_files: " in err and "--data PATH" in err
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("train_files", "val_files"):  # a run of before they were noted: what is known is the same
+        del config[name]
+    (folder / "config.json").write_text(json.dumps(config | {"data": str(moved)}))
+    assert {"predictions", "neighbours"} <= set(drawn()[0])
+    (folder / "config.json").write_text(json.dumps(config | {"data": str(moved), "val_images": 7}))
+    after, err = drawn()
+    assert "neighbours" not in after and "(val_images: 7 then, 6 now)" in err
+    del config["classes"]  # as the weights say
+    (moved / "val" / QUOTES).rename(tmp_path / "away")
+    (moved / "train" / QUOTES).rename(moved / "train" / "other")
+    (folder / "config.json").write_text(json.dumps(config | {"data": str(moved)}))
+    after, err = drawn()
+    assert "neighbours" not in after and "(classes: other classes)" in err
+    assert report.main([str(folder.parent), "--data", str(moved)]) == 2
+    assert "--data: goes with a run" in capsys.readouterr().err
 
 
 def test_report_refuses_what_is_no_run(tmp_path, capsys):

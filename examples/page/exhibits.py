@@ -30,6 +30,7 @@ class Exhibits:
         # more than are shown, because files may be broken; a copy, or all of a million places would be kept
         self._held_out, self._pool = (random.permutation(len(each))[:LOTS].copy() for each in (val_set, train_set))
         self.names = net.names
+        self.looked_through = 0  # training pictures among which neighbours were sought
         self._found: dict[str, Any] = {}
 
     def forget(self) -> None:
@@ -62,6 +63,7 @@ class Exhibits:
 
         def find() -> dict[str, list[list[tuple[np.ndarray, int]]]]:
             images, pool = self.held_out()[0][:ASKED], readable(self.train_set, self._pool, POOL)
+            self.looked_through = len(pool)
             there, here = self.net.features([image for _, image in pool]), self.net.features(images)
             in_fc7 = [((there - feature) ** 2).sum(1) for feature in here]
             in_pixels = [np.array([_distance(image, other) for _, other in pool]) for image in images]
@@ -106,7 +108,8 @@ def neighbours_data(exhibits: Exhibits) -> dict[str, Any]:
     ]
     # how many of the neighbours are of the picture's own class, in each space
     right = {space: sum(near["class"] == row["class"] for row in rows for near in row[space]) for space in found}
-    return {"rows": rows, "right": right, "of": sum(len(row["fc7"]) for row in rows), "pool": POOL}
+    of = sum(len(row["fc7"]) for row in rows)
+    return {"rows": rows, "right": right, "of": of, "pool": exhibits.looked_through}
 
 
 def kernels_data(weight: np.ndarray, before: np.ndarray | None, columns: int = 2) -> dict[str, Any]:
