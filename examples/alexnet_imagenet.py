@@ -144,7 +144,7 @@ def train_net(
         {"config": config, "stats": stats_as_values(stats), "first_kernels": first_kernels}, recipe.accumulate,
     )  # fmt: skip
     if saved is not None:
-        course.go_on(path)
+        course.go_on(path, steps)
         if recipe.lr != before["recipe"]["lr"]:
             scale_rates(optimizer, each_step or each_epoch, recipe.lr / before["recipe"]["lr"])
         if course.epoch > recipe.epochs and tested_to_the_end(run.path, course.step):

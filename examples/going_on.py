@@ -56,15 +56,19 @@ class Course:
         self.run, self.loader, self.kept, self.minutes = run, loader, kept, minutes
         self.objects, self.facts = objects, facts
         self.epoch, self.batch, self.step, self.accumulate = 1, 0, 0, accumulate
+        self.cut: list[int] | None = None  # the place where --steps has ended the last epoch, before its end
         self.score: float | None = None  # of the last test, until it is saved
         self.rng = minigrad.get_rng_state()
         self._saved = (0, -1)
         self._last = time.monotonic()
 
-    def go_on(self, path: Path | None) -> None:
-        """Bring everything to where a checkpoint, or the latest, has it."""
+    def go_on(self, path: Path | None, steps: int) -> None:
+        """Bring everything to where a checkpoint, or the latest, has it; steps: how many there will be in all."""
         values = self.kept.load(path, **self.objects)
         self.epoch, self.batch, self.step = values["epoch"], values["batch"], values["step"]
+        self.cut = values.get("cut")
+        if self.cut is not None and self.step < steps:  # the rest of that epoch comes first
+            self.epoch, self.batch = self.cut
         self.run.log.go_on(values["rows"])
         self.run.metrics.update(values["metrics"])
         self.rng, self._saved = minigrad.get_rng_state(), (self.epoch, self.step)
@@ -83,6 +87,8 @@ class Course:
 
     def after_epoch(self, score: float) -> None:
         """To be called when the epoch's test is done: score is the higher, the better."""
+        batch = self.loader.position[1]
+        self.cut = [self.epoch, batch] if batch < len(self.loader) else None
         self.epoch, self.batch, self.score = self.epoch + 1, 0, score
 
     def _try_to_save(self) -> None:
@@ -107,7 +113,7 @@ class Course:
             )
         minigrad.set_rng_state(self.rng)  # a step that was cut off has drawn from them
         self.kept.folder = self.run.path / CHECKPOINTS  # which may have had to move
-        place = {"epoch": self.epoch, "batch": self.batch}
+        place = {"epoch": self.epoch, "batch": self.batch, "cut": self.cut}
         known = {"rows": len(self.run.log.rows), "metrics": self.run.metrics}
         self.kept.save(self.step, score=self.score, **self.objects, **self.facts, **place, **known)
         self._saved, self.score, self._last = (self.epoch, self.step), None, time.monotonic()

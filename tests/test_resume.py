@@ -419,6 +419,21 @@ def test_a_disk_that_stays_full_costs_checkpoints_and_not_the_net(folder, tmp_pa
         assert "going on after step 0 of 12" in out and end_of(run) == undisturbed(folder, "cpu:0")
 
 
+@pytest.mark.parametrize("more", [["--steps", 3], ["--steps", 7], ["--epochs", 2]])
+def test_more_steps_than_before_begin_with_the_rest_of_the_epoch(folder, tmp_path, capsys, more):
+    where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--schedule", "paper", *RUN]
+    assert main(capsys, *where, "--name", "r", "--steps", 2)[0] == 0
+    code, out, _ = main(capsys, "--resume", tmp_path / "r")
+    assert code == 0 and "the run is complete: it has done its 2 steps" in out
+    code, out, err = main(capsys, "--resume", tmp_path / "r", *more)
+    assert code == 0 and "going on after step 2 of " in out and ", in epoch 1" in out, err
+    assert main(capsys, *where, "--name", "whole", *more)[0] == 0
+    runs = [end_of(tmp_path / name) for name in ("r", "whole")]
+    assert runs[0]["weights"] == runs[1]["weights"]
+    trained = [[line for line in run["log"] if line[0] == "train"] for run in runs]
+    assert trained[0] == trained[1]
+
+
 def test_a_folder_that_is_removed_is_made_again(folder, tmp_path, capsys, monkeypatch):
     real = alexnet_imagenet.Course.after_step
 
