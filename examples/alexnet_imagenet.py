@@ -51,7 +51,7 @@ from inputs import Inputs
 from outcome import draw, suggest, tell
 from page.exhibits import Exhibits
 from page.live import Page
-from progress import progress, warn
+from progress import progress, searched, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
 from trained import Trained
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     root = options.data or demo_set(options.tiny)
-    train_set, val_set = open_images(root, "train"), open_images(root, "val", limit=options.val_limit)
+    train_set, val_set = both_sets(root, options)
     with new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}") as run:
         train_net(run, options, root, train_set, val_set, begin)
 
@@ -95,7 +95,7 @@ def resume(options: argparse.Namespace) -> None:
         root = options.data or Path(config["data"])
         if options.data is None and not root.exists():
             root = demo_set(options.tiny) if config["demo"] else root
-        train_set, val_set = open_images(root, "train"), open_images(root, "val", limit=options.val_limit)
+        train_set, val_set = both_sets(root, options)
         check_data(config, root, train_set, val_set)
         train_net(run, options, root, train_set, val_set, begin, config, saved, path)
 
@@ -251,6 +251,13 @@ def demo_set(tiny: bool) -> Path:
             raise DataError(f"the demo pictures have no place: {error.strerror}; {advice}") from error
         except DataError as error:
             raise DataError(f"{error}; {advice}") from error
+
+
+def both_sets(root: Path, options: argparse.Namespace) -> tuple[NamedImages, NamedImages]:
+    """The images to train on, and those held out."""
+    with progress(100, "searching", "percent") as bar:  # which an archive may take minutes of
+        train_set = open_images(root, "train", progress=searched(bar))
+        return train_set, open_images(root, "val", limit=options.val_limit, progress=searched(bar))
 
 
 def statistics(train_set: NamedImages, options: argparse.Namespace, report: Report) -> ImageStats:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import OneLineParser, any_path, command, positive, quoted, run_job, word
-from progress import progress, warn
+from progress import progress, searched, warn
 
 from minigrad.data import check_store, find_source, pack
 from minigrad.data.shards import PackingError
@@ -136,16 +136,6 @@ def verify(folder: Path) -> None:
     if faults:
         raise DamagedError(f"{printable(folder)}: {len(faults)} faults: move it away, and pack it anew")
     print(f"{printable(folder)}: all is as it was written")
-
-
-def searched(bar: Any) -> Callable[[str, int, int], None]:
-    """What moves the bar of a search: called with what is searched, how much of it is done, and of how much."""
-
-    def move(what: str, done: int, total: int) -> None:
-        bar.set_postfix_str(printable(what), refresh=False)
-        bar.update(100 * done // max(total, 1) - bar.n)
-
-    return move
 
 
 def shown(bar: Any, unit: int = 1) -> Callable[[int, int], None]:

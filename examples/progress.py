@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +27,16 @@ def progress(total: int | None, title: str, units: str, leave: bool = False) -> 
         return Lines(total, title, units, leave)
     shape = "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}"
     return tqdm(total=total, desc=title, leave=leave, dynamic_ncols=True, bar_format=shape)
+
+
+def searched(bar: Any) -> Callable[[str, int, int], None]:
+    """What moves the bar of a search: called with what is searched, how much of it is done, and of how much."""
+
+    def move(what: str, done: int, total: int) -> None:
+        bar.set_postfix_str(printable(what), refresh=False)
+        bar.update(100 * done // max(total, 1) - bar.n)
+
+    return move
 
 
 def warn(text: str) -> None:

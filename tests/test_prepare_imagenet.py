@@ -97,7 +97,8 @@ def test_its_options_reach_the_store(pictures, tmp_path, capsys):
 
 
 def test_what_the_main_job_will_lack_is_said_before_the_packing(pictures, tmp_path, capsys):
-    code, out, err = prepare(capsys, pictures / "train", tmp_path / "s", "--check")
+    shutil.copytree(pictures / "train", tmp_path / "mine")
+    code, out, err = prepare(capsys, tmp_path / "mine", tmp_path / "s", "--check")
     assert code == 0 and "class folders, 15 of train, 3 classes" in out and "Try next" not in out
     assert "there is no val, and the main job needs train and val: the class folders lie in " in err
 
