@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from narrow import NARROW, make_narrow, narrow_net  # noqa: F401
+from narrow import NARROW, left_in, make_narrow, narrow_net  # noqa: F401
 from narrow import main as run
 from PIL import Image
 
@@ -77,7 +77,7 @@ def test_train_evaluate_predict(folder, tmp_path, capsys, devices):
     assert "31 training and 9 test images of 3 classes" in out
     (result,) = (path for path in out_folder.iterdir() if path.is_dir())
     assert (out_folder / "index.html").is_file()
-    assert {path.name for path in result.iterdir()} == {
+    assert left_in(result) == {
         "config.json", "log.csv", "metrics.json", "weights.safetensors", "preparation.npz", "checkpoints",
         "report.html", *PICTURES,
     }  # fmt: skip
@@ -202,7 +202,7 @@ def test_an_interrupted_run_keeps_its_weights(folder, tmp_path, capsys, monkeypa
     )
     assert done == code and f"interrupted ({name})" in err
     assert "Stopped after 2 of 10 steps: keeping the net" in out and "Ten views" not in out
-    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    left = left_in(tmp_path / "mine")
     whole = {"config.json", "log.csv", "weights.safetensors", "preparation.npz", "checkpoints", "report.html"}
     assert left == whole, "nothing is drawn any more"
     done, out, err = run(capsys, "--data", folder, "--evaluate", tmp_path / "mine" / "weights.safetensors")
@@ -221,7 +221,7 @@ def test_a_picture_that_cannot_be_drawn_costs_neither_scores_nor_the_other_pictu
     assert code == 1 and "conv1_kernels.png could not be drawn: ValueError: a font is" in err
     assert err.splitlines()[-1].endswith("not all of the run could be written: conv1_kernels.png: a font is")
     assert "Ten views" in out and "conv1_kernels" not in out
-    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    left = left_in(tmp_path / "mine")
     assert set(PICTURES) - left == {"conv1_kernels.png"}
 
 
@@ -256,7 +256,7 @@ def test_a_net_that_has_diverged_gets_no_score_and_is_not_saved(folder, tmp_path
     assert code == 1 and "after step 1 the net answers nan or inf for 9 of the 9 images" in err, err
     assert str(folder / "val" / "ape" / "a.JPEG") in err and "lower --lr" in err
     assert "Ten views" not in out and "top-1" not in out
-    left = sorted(path.name for path in (tmp_path / "mine").iterdir())
+    left = sorted(left_in(tmp_path / "mine"))
     assert left == ["checkpoints", "config.json", "log.csv", "report.html"]
 
 
