@@ -194,9 +194,12 @@ class AlexNet(nn.Module):
             else:
                 init.normal_(parameter, std=self.preset.std[layer])
 
-    def fit_to(self, images: Tensor) -> None:
-        """Rescale all layers so that these images (100 training views will do) give each unit a typical input."""
-        nn.standardize_outputs(self, images, {self.columns[0].fc8: 0.1})  # small logits: no class is favoured at first
+    def fit_to(self, images: Tensor, layers: Collection[str] = LAYERS) -> None:
+        """Rescale layers, "conv1" to "fc8", so that these images (100 training views will do) give each unit a typical
+        input."""
+        chosen = [module for name, module in self.named_modules() if name.split(".")[-1] in layers]
+        # small logits: no class is favoured at first
+        nn.standardize_outputs(self, images, {self.columns[0].fc8: 0.1}, chosen)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.features(images))

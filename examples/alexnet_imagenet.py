@@ -22,13 +22,13 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alexnet import AlexNet
+from alexnet import LAYERS, AlexNet
 from alexnet_options import Recipe, parse, recipe_for
 from command_line import new_run, run_job, word
 from evaluation import evaluate, predict
@@ -122,10 +122,9 @@ def train_net(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
-    if options.init is not None and saved is None:
-        begin_with(model, options.init)
-    elif recipe.fit_images and saved is None:
-        fit_to_data(net, loader, recipe.fit_images)
+    anew = set(LAYERS if options.init is None or saved is not None else begin_with(model, options.init))
+    if anew and recipe.fit_images and saved is None:
+        fit_to_data(net, loader, recipe.fit_images, anew)
     model.freeze(options.freeze)
     first_kernels = model.state_dict()["conv1.weight"] if saved is None else saved["first_kernels"]
     per_epoch = math.ceil(len(loader) / recipe.accumulate)
@@ -269,18 +268,21 @@ def statistics(train_set: NamedImages, options: argparse.Namespace, report: Repo
     return train_set.stats
 
 
-def fit_to_data(net: Trained, loader: Loader, count: int) -> None:
-    """Scale the first weights to `count` training views, drawn as the training will draw them."""
+def fit_to_data(net: Trained, loader: Loader, count: int, layers: Collection[str] = LAYERS) -> None:
+    """Scale the first weights of layers to `count` training views, drawn as the training will draw them."""
     views, inputs = list[np.ndarray](), Inputs(net.device)
     for batch in loader.epoch(0):
         views.extend(inputs(batch).numpy())
         if len(views) >= count:
             break
-    net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device))
+    net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device), layers)
 
 
-def begin_with(model: AlexNet, weights: Path) -> None:
-    """Load what fits of saved weights, and tell the rest: fine-tuning, to other classes too."""
+def begin_with(model: AlexNet, weights: Path) -> set[str]:
+    """Load what fits of saved weights, and tell the rest: fine-tuning, to other classes too.
+
+    Returns the layers that begin anew.
+    """
     state, _ = checkpoint.load(weights)
     left_out = model.load_state_dict(state, strict=False)
     names = [*left_out.misshapen, *left_out.missing]
@@ -288,6 +290,7 @@ def begin_with(model: AlexNet, weights: Path) -> None:
     print(f"weights of {printable(weights)}{rest}")
     if left_out.unexpected:
         print(f"not taken, as the net has none such: {some([printable(name) for name in left_out.unexpected], 4)}")
+    return {name.split(".")[-2] for name in names}
 
 
 def first(batches: Any, count: int) -> Iterator[Any]:

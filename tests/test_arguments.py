@@ -203,6 +203,8 @@ def test_standardize_outputs_refuses_what_would_do_nothing():
     net, other = nn.Sequential(nn.Linear(6, 2)), nn.Linear(6, 2)
     with pytest.raises(ArgumentError, match="std names what is no Conv2d or Linear of the model"):
         nn.standardize_outputs(net, X, {other: 0.1})
+    with pytest.raises(ArgumentError, match="only names what is no Conv2d or Linear of the model"):
+        nn.standardize_outputs(net, X, only=[other])
     with pytest.raises(ArgumentError, match="model must be a Module, got Tensor"):
         nn.standardize_outputs(X, X)
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import alexnet_imagenet  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
 from alexnet_options import Recipe, layer_list  # noqa: E402
+from run_folder import rows_of  # noqa: E402
 
 
 def pictures(root, classes, count):
@@ -103,6 +104,8 @@ def test_from_many_classes_to_few(tmp_path, capsys):
     assert f"weights of {weights}; these begin anew: fc8." in out and "fc8.bias" in out and "fc7" not in out
     before, after = (checkpoint.load(tmp_path / name / "weights.safetensors")[0] for name in ("big", "small"))
     assert after["fc8.weight"].shape == (3, 80)
+    first = next(rows_of(tmp_path / "small" / "log.csv"))
+    assert first["loss"] == pytest.approx(np.log(3), abs=0.25)  # fc8 was fitted to what the other layers give
     for name in before:
         layer = name.split(".")[0]
         same = before[name].shape == after[name].shape and before[name].tobytes() == after[name].tobytes()

@@ -90,3 +90,15 @@ def test_refuses_outputs_that_are_not_finite(spoilt, device):
         nn.standardize_outputs(model, Tensor(x, device=device))
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_standardize_outputs_of_some_layers_leaves_the_others():
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    x = Tensor(np.random.default_rng(0).standard_normal((64, 6)).astype("f"))
+    before = net.state_dict()
+    nn.standardize_outputs(net, x, 2.0, only=[net[2]])
+    after = net.state_dict()
+    assert {name for name in after if (after[name] != before[name]).any()} == {"2.weight", "2.bias"}
+    y = net(x).numpy()
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std(0), 2, rtol=1e-4)

@@ -14,7 +14,7 @@ section 3.1 (within-layer initialization); Mishkin, Matas 2016, "All you need is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,19 @@ from .layers import Conv2d, Linear
 from .module import Module
 
 
-def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, float] | float = 1.0) -> None:
+def standardize_outputs(
+    model: Module,
+    images: Tensor,
+    std: Mapping[Module, float] | float = 1.0,
+    only: Collection[Module] | None = None,
+) -> None:
     """Rescale the Conv2d and Linear layers of a model in place, in the order in which its forward uses them.
 
     images: what the model is called with; a hundred typical ones are enough.
     std: the spread that each layer's outputs get, by layer; layers not named get 1.  Dropout is off meanwhile.
+    only: these layers, where the others are trained already; None: all.
     A unit whose output does not vary is left as it is.
-    ArgumentError for a layer without bias, a std that is no number > 0, or one for what is no such layer of the model;
+    ArgumentError for a layer without bias, a std that is no number > 0, or what is no such layer in std or only;
     and where a layer's outputs, or their mean or spread, are not finite: the layers before it are rescaled by then.
     """
     if not isinstance(model, Module):
@@ -45,12 +51,15 @@ def standardize_outputs(model: Module, images: Tensor, std: Mapping[Module, floa
     for spread in (default, *wanted.values()):
         number("standardize_outputs", "std", spread, above=0)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, (Conv2d, Linear))]
-    for layer in wanted:
-        if layer not in layers:
-            raise ArgumentError(
-                f"standardize_outputs: std names what is no Conv2d or Linear of the model: {layer!r}: name its layers "
-                "themselves, {net.fc8: 0.1}"
-            )
+    for name, given in (("std", wanted), ("only", only or ())):
+        for layer in given:
+            if layer not in layers:
+                raise ArgumentError(
+                    f"standardize_outputs: {name} names what is no Conv2d or Linear of the model: {layer!r}: name its "
+                    f"layers themselves, {'{net.fc8: 0.1}' if name == 'std' else '[net.fc8]'}"
+                )
+    if only is not None:
+        layers = [layer for layer in layers if layer in only]
     for layer in layers:
         if layer.bias is None:
             raise ArgumentError(
