@@ -68,7 +68,7 @@ class Course:
         self.epoch, self.batch, self.step = values["epoch"], values["batch"], values["step"]
         self.cut = values.get("cut")
         if self.cut is not None and self.step < steps:  # the rest of that epoch comes first
-            self.epoch, self.batch = self.cut
+            (self.epoch, self.batch), self.cut = self.cut, None
         self.run.log.go_on(values["rows"])
         self.run.metrics.update(values["metrics"])
         self.rng, self._saved = minigrad.get_rng_state(), (self.epoch, self.step)
@@ -87,7 +87,8 @@ class Course:
 
     def after_epoch(self, score: float) -> None:
         """To be called when the epoch's test is done: score is the higher, the better."""
-        batch = self.loader.position[1]
+        epoch, batch = self.loader.position
+        batch = max(self.batch, batch if epoch == self.epoch - 1 else 0)  # batches may come whose files are all broken
         self.cut = [self.epoch, batch] if batch < len(self.loader) else None
         self.epoch, self.batch, self.score = self.epoch + 1, 0, score
 

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import hashlib
 import json
 import shutil
 import signal
@@ -61,6 +62,11 @@ def folder(tmp_path_factory):
     return root
 
 
+def digests(arrays):
+    """Of the arrays' bits: where they differ, pytest would compare megabytes byte by byte to tell it."""
+    return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+
+
 def end_of(run):
     """What must be equal at the end: weights, velocities, generators, scores, and the log but for its times."""
     last = checkpoint.Checkpoints(run / "checkpoints").latest()
@@ -69,8 +75,8 @@ def end_of(run):
     weights, _ = checkpoint.load(run / "weights.safetensors")
     lines = (run / "log.csv").read_text().splitlines()
     return {
-        "arrays": {name: array.tobytes() for name, array in arrays.items()},
-        "weights": {name: array.tobytes() for name, array in weights.items()},
+        "arrays": digests(arrays),
+        "weights": digests(weights),
         "rng": {name: training["rng"]["devices"][name] for name in training["values"]["config"]["devices"]},
         "objects": training["objects"],
         "scores": {k: v for k, v in json.loads((run / "metrics.json").read_text()).items() if k != "training"},
@@ -409,7 +415,7 @@ def test_a_disk_that_stays_full_costs_checkpoints_and_not_the_net(folder, tmp_pa
     assert code == 1 and "not all of the run could be written" in err, err
     run = run if room == "for the net" else next(elsewhere.iterdir())
     weights, _ = checkpoint.load(run / "weights.safetensors")
-    assert {name: array.tobytes() for name, array in weights.items()} == undisturbed(folder, "cpu:0")["weights"]
+    assert digests(weights) == undisturbed(folder, "cpu:0")["weights"]
     monkeypatch.setattr(files_module, "writing", real)
     if room == "none":  # all of it is elsewhere, the training, too
         assert end_of(run)["arrays"] == undisturbed(folder, "cpu:0")["arrays"]
@@ -419,14 +425,45 @@ def test_a_disk_that_stays_full_costs_checkpoints_and_not_the_net(folder, tmp_pa
         assert "going on after step 0 of 12" in out and end_of(run) == undisturbed(folder, "cpu:0")
 
 
+def test_a_run_that_was_stopped_before_an_epochs_test_and_again_later(folder, tmp_path, capsys, monkeypatch):
+    """All of the first epoch's steps are done, and its test is not; then a kill in the second."""
+    where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r", "--checkpoint-minutes", 1e-5]
+    real, stops = alexnet_imagenet.Course.after_step, [4, 6]
+
+    def after_step(course, step):
+        real(course, step)
+        if step in stops:
+            stops.remove(step)
+            course.save()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(alexnet_imagenet.Course, "after_step", after_step)
+    assert main(capsys, *RUN, *where)[0] == 130
+    code, out, err = main(capsys, "--resume", tmp_path / "r")
+    assert code == 130 and "going on after step 4 of 12, in epoch 1" in out, err
+    code, out, err = main(capsys, "--resume", tmp_path / "r")
+    assert code == 0 and "going on after step 6 of 12, in epoch 2" in out, err
+    assert end_of(tmp_path / "r") == undisturbed(folder, "cpu:0")
+
+
 @pytest.mark.parametrize("more", [["--steps", 3], ["--steps", 7], ["--epochs", 2]])
-def test_more_steps_than_before_begin_with_the_rest_of_the_epoch(folder, tmp_path, capsys, more):
+def test_more_steps_than_before_begin_with_the_rest_of_the_epoch(folder, tmp_path, capsys, monkeypatch, more):
     where = ["--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--schedule", "paper", *RUN]
     assert main(capsys, *where, "--name", "r", "--steps", 2)[0] == 0
     code, out, _ = main(capsys, "--resume", tmp_path / "r")
     assert code == 0 and "the run is complete: it has done its 2 steps" in out
-    code, out, err = main(capsys, "--resume", tmp_path / "r", *more)
-    assert code == 0 and "going on after step 2 of " in out and ", in epoch 1" in out, err
+    real = alexnet_imagenet.Course.after_step
+
+    def after_step(course, step):
+        real(course, step)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alexnet_imagenet.Course, "after_step", after_step)
+        code, out, err = main(capsys, "--resume", tmp_path / "r", *more)
+    assert code == 130 and "going on after step 2 of " in out and ", in epoch 1" in out, err
+    assert main(capsys, "--resume", tmp_path / "r")[0] == 0
     assert main(capsys, *where, "--name", "whole", *more)[0] == 0
     runs = [end_of(tmp_path / name) for name in ("r", "whole")]
     assert runs[0]["weights"] == runs[1]["weights"]
