@@ -14,7 +14,7 @@ import minigrad
 from minigrad import Tensor, nn, on_devices, optim
 from minigrad.base import interrupts
 from minigrad.base.interrupts import hold
-from minigrad.cudasim import compiler
+from minigrad.cudasim import compiler, streams
 from minigrad.engine import Function
 from minigrad.processor import blas, memory, parallel
 from minigrad.processor.memory import empty
@@ -398,3 +398,23 @@ def test_interrupts_leave_nothing_behind_on_emulated_cards(kind):
 @pytest.mark.parametrize("kind", interrupt_storm.KINDS)
 def test_two_thousand_interrupts(kind):
     assert interrupt_storm.storm(kind, 2000 // len(interrupt_storm.KINDS) + 1, seed=2) == {}
+
+
+@needs_compiler
+def test_a_copy_between_devices_that_is_interrupted_leaves_its_source_in_order(monkeypatch):
+    """Ctrl-C when the copy has begun, and before the source's stream was told to wait for its end."""
+    x = minigrad.Tensor(np.ones(5, "f"), device="cudasim:0")
+    real = streams.Stream.touch
+
+    def touch(stream, what, *args):
+        real(stream, what, *args)
+        if what.startswith("copy from"):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streams.Stream, "touch", touch)
+        with pytest.raises(KeyboardInterrupt):
+            x.to("cudasim:1")
+    del x  # a fault, if the copy may still read it
+    for device in ("cudasim:0", "cudasim:1"):
+        minigrad.Tensor(np.ones(3, "f"), device=device).numpy()

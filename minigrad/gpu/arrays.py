@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..base.casting import cast
+from ..base.interrupts import hold
 from ..device import Device
 from .launching import THREADS, Array, Launching, Strided
 from .layout import Shape, turn_of, walks
@@ -46,7 +47,8 @@ class CardArrays(Launching):
 
     def received(self, x: Array, source: Device) -> Array:
         if source.kind == self.kind:
-            return self.runtime.copy_from(source.runtime, source.dense(x))
+            with hold():  # or x's memory might be reused while it is being read
+                return self.runtime.copy_from(source.runtime, source.dense(x))
         return self.from_host(source.to_host(x))
 
     def owns(self, x: Any) -> bool:
