@@ -263,18 +263,22 @@ class AlexNet(nn.Module):
             if layer in layers:
                 parameter.requires_grad = not frozen
 
-    def parameter_groups(self, lr: float, weight_decay: float, apart: str = "") -> Iterator[dict[str, Any]]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float, apart: Mapping[str, tuple[float, float]] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Weights and biases as two groups for an optimizer: the original code treats them differently.
 
-        apart: a layer whose two are groups of their own, after the others.
+        apart: layer -> lr and weight decay of its weights, for layers whose two are groups of their own, after the
+        others.
         """
-        decay = weight_decay if self.preset.bias_decay else 0.0
-        for own in (False, True) if apart else (False,):
-            named = [(n, p) for n, p in self.named_parameters() if not apart or (n.split(".")[-2] == apart) == own]
-            weights = [p for name, p in named if name.endswith("weight")]
-            biases = [p for name, p in named if name.endswith("bias")]
-            yield {"params": weights, "lr": lr, "weight_decay": weight_decay}
-            yield {"params": biases, "lr": lr * self.preset.bias_lr, "weight_decay": decay}
+        others, of_biases = (lr, weight_decay), weight_decay if self.preset.bias_decay else 0.0
+        rates, parts = {"": others, **(apart or {})}, {}
+        for name, parameter in self.named_parameters():
+            layer, kind = name.split(".")[-2:]
+            parts.setdefault((layer if layer in rates else "", kind), []).append(parameter)
+        for layer, (rate, decay) in rates.items():
+            yield {"params": parts[layer, "weight"], "lr": rate, "weight_decay": decay}
+            yield {"params": parts[layer, "bias"], "lr": rate * self.preset.bias_lr, "weight_decay": of_biases}
 
 
 def merged(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

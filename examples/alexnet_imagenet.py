@@ -105,7 +105,7 @@ def train_net(
     before: dict[str, Any] | None = None, saved: dict[str, Any] | None = None, path: Path | None = None,
 ) -> None:  # fmt: skip
     """Train in the run's folder; before, saved, path: its configuration, its checkpoint's values, and where that is."""
-    recipe, report = recipe_for(options), Report()
+    recipe, report = recipe_for(options, before and before["recipe"]), Report()
     print(
         f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes "
         f"from {printable(root)}"
@@ -130,9 +130,10 @@ def train_net(
     per_epoch = math.ceil(len(loader) / recipe.accumulate)
     steps = recipe.epochs * per_epoch if options.steps is None else options.steps
     recipe = replace(recipe, epochs=math.ceil(steps / per_epoch))
-    apart = "conv1" if recipe.schedule == "original" else ""
+    if options.init is not None and "conv1" not in anew:  # its kernels have been learned already
+        recipe = replace(recipe, conv1_lr=1.0, conv1_weight_decay=None)
     optimizer = optim.SGD(
-        list(model.parameter_groups(recipe.lr, recipe.weight_decay, apart)),
+        list(model.parameter_groups(recipe.lr, recipe.weight_decay, recipe.apart())),
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",
     )  # fmt: skip
     each_step, each_epoch = schedules(net, loader, optimizer, recipe, steps)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import figures
 from alexnet import LAYERS, PRESETS
@@ -28,6 +30,15 @@ class Recipe:
     colour_noise: float = 0.1  # standard deviation of the paper's PCA colour noise
     accumulate: int = 1  # batches of a step
     fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
+    conv1_lr: float = 1.0  # conv1's learning rate, as so many times that of the other layers
+    conv1_weight_decay: float | None = None  # of conv1's weights, where they have their own
+
+    def apart(self) -> dict[str, tuple[float, float]]:
+        """The layers that the optimizer treats by themselves, with learning rate and weight decay of their weights."""
+        if self.schedule != "original" and self.conv1_lr == 1 and self.conv1_weight_decay is None:
+            return {}
+        decay = self.weight_decay if self.conv1_weight_decay is None else self.conv1_weight_decay
+        return {"conv1": (self.conv1_lr * self.lr, decay)}
 
 
 SCHEDULES = {
@@ -39,19 +50,39 @@ PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="paper")
 RECIPES = {
     "paper": PAPER,
     "original": PAPER,
-    "trainable": Recipe(lr=0.003, batch_size=32, epochs=90, schedule="cosine", dropout=0.2, fit_images=100),
+    "trainable": Recipe(
+        lr=0.003,
+        batch_size=32,
+        epochs=90,
+        schedule="cosine",
+        dropout=0.2,
+        fit_images=100,
+        conv1_lr=2,
+        conv1_weight_decay=0.1,  # so that its kernels show what they have learned: docs/alexnet.md
+    ),  # fmt: skip
 }
 DEMO_EPOCHS = 3
 WARM_UP = 0.05  # of all steps, with the cosine schedule
 
 
-def recipe_for(options: argparse.Namespace) -> Recipe:
-    """The preset's recipe, with what the command line changes."""
+def recipe_for(options: argparse.Namespace, before: Mapping[str, Any] | None = None) -> Recipe:
+    """The preset's recipe, with what the command line changes.
+
+    before: the recipe of a run that goes on, as its configuration has it, in the preset's place: a run keeps its own,
+    whatever the preset has become since.
+    """
+    if before is not None:
+        recipe = Recipe(**{field.name: before[field.name] for field in fields(Recipe) if field.name in before})
+        return changed(recipe, options)
     recipe = RECIPES[options.preset]
     if options.data is None:
         recipe = replace(recipe, epochs=DEMO_EPOCHS)
     if options.tiny:
         recipe = replace(recipe, epochs=1, batch_size=16)
+    return changed(recipe, options)
+
+
+def changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule", "accumulate")}
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 

@@ -90,12 +90,12 @@ def learning_curves(log: Any, num_classes: int, path: Path, title: str, tested_o
 def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: int = 2) -> None:
     """The kernels of conv1 (O, 3, 11, 11), one sheet per column of the network (Figure 3), and their change.
 
-    Random weights are noise, and what a short training adds to them is hard to see under it: so the change from
+    Random weights are noise, and what a short training adds to them is hard to see under it: so what was added to
     `before`, the first weights, is drawn beside, unless there is next to none (see MOVED).
     """
     plt = pyplot()
-    moved, change = moved_by(weight, before), weight - before
-    drawn = [("kernels", weight), ("what training added to them", change)][: 2 if moved >= MOVED else 1]
+    moved, learned = moved_by(weight, before), added(weight, before)
+    drawn = [("kernels", weight)] + ([] if learned is None else [("what training added to them", learned)])
     figure, axes = plt.subplots(columns, len(drawn), figsize=(6.5 * len(drawn), 3.1 * columns), squeeze=False)
     for j, (what, all_of_them) in enumerate(drawn):
         for i, kernels in enumerate(np.split(all_of_them, columns)):
@@ -112,6 +112,18 @@ def conv1_kernels(weight: np.ndarray, before: np.ndarray, path: Path, columns: i
 def moved_by(weight: np.ndarray, before: np.ndarray) -> float:
     """How far training has moved weights, as a share of the length of the first ones."""
     return float(np.linalg.norm(weight - before)) / max(float(np.linalg.norm(before)), 1e-12)
+
+
+def added(weight: np.ndarray, before: np.ndarray) -> np.ndarray | None:
+    """What of kernels (O, 3, h, w) is not their first weights: weight - s before, with each kernel's nearest s.
+
+    Weight decay shrinks what a kernel began with, and s says how much of it is left.  A plain difference would show
+    what has gone, as a negative of the first noise.  None where it is next to nothing (see MOVED).
+    """
+    axes = (1, 2, 3)
+    left = (weight * before).sum(axes, keepdims=True) / np.maximum((before**2).sum(axes, keepdims=True), 1e-12)
+    rest = weight - left * before
+    return rest if np.linalg.norm(rest) >= MOVED * np.linalg.norm(before) else None
 
 
 def sheet(kernels: np.ndarray, gap: int = 2) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from minigrad import ArgumentError, CheckpointError, Tensor, checkpoint, nn, opt
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import alexnet_imagenet  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
-from alexnet_options import Recipe, layer_list  # noqa: E402
+from alexnet_options import RECIPES, Recipe, layer_list, parse, recipe_for  # noqa: E402
 from run_folder import rows_of  # noqa: E402
 
 
@@ -88,6 +89,35 @@ def test_frozen_layers_do_not_move(devices):
         net.freeze(["conv1", "conv3", "conv4", "conv5", "fc7", "fc8"])
 
 
+@pytest.mark.parametrize("devices", [("cpu:0",), ("cpu:0", "cpu:1")])
+@pytest.mark.parametrize("preset, of_biases, bias_lr", [("trainable", 0.3, 1), ("original", 0.0, 2)])
+def test_a_layer_may_learn_and_decay_by_itself(devices, preset, of_biases, bias_lr):
+    """One step of gradients 1 from weights 1 and biases 0.5."""
+    net = AlexNet(3, preset, devices, widths=NARROW)
+    for name, parameter in net.named_parameters():
+        parameter.data[...] = 1 if name.endswith("weight") else 0.5
+        parameter.grad = Tensor(np.ones(parameter.shape, "f"), device=parameter.device)
+    optim.SGD(list(net.parameter_groups(0.01, 0.3, {"conv1": (0.04, 2.0)})), 0.01, momentum=0.9).step()
+    for name, array in net.state_dict().items():
+        rate, decay = (0.04, 2.0) if name.startswith("conv1") else (0.01, 0.3)
+        expected = 1 - rate * (1 + decay) if name.endswith("weight") else 0.5 - bias_lr * rate * (1 + 0.5 * of_biases)
+        np.testing.assert_allclose(array, expected, rtol=1e-6, err_msg=name)
+
+
+def test_conv1_s_own_rate_and_decay_in_a_recipe():
+    trainable = RECIPES["trainable"]
+    assert trainable.apart() == {"conv1": (pytest.approx(0.006), 0.1)}
+    assert replace(trainable, conv1_lr=1.0, conv1_weight_decay=None).apart() == {} == RECIPES["paper"].apart()
+    assert replace(RECIPES["paper"], conv1_lr=2.0).apart() == {"conv1": (0.02, 0.0005)}
+    assert replace(RECIPES["paper"], schedule="original").apart() == {"conv1": (0.01, 0.0005)}
+
+
+def test_a_run_keeps_its_recipe_whatever_the_preset_has_become():
+    options = parse(["--epochs", "7", "--lr", "0.5"])
+    before = {"lr": 0.01, "batch_size": 8, "epochs": 2, "schedule": "cosine", "dropout": 0.4, "of_a_later_version": 1}
+    assert recipe_for(options, before) == Recipe(0.5, 8, 7, "cosine", dropout=0.4)
+
+
 # ---------------------------------------------------------------- the program
 
 
@@ -103,6 +133,8 @@ def test_from_many_classes_to_few(tmp_path, capsys):
     assert code == 0, err
     assert f"weights of {weights}; these begin anew: fc8." in out and "fc8.bias" in out and "fc7" not in out
     before, after = (checkpoint.load(tmp_path / name / "weights.safetensors")[0] for name in ("big", "small"))
+    recipes = [json.loads((tmp_path / name / "config.json").read_text())["recipe"] for name in ("big", "small")]
+    assert [recipe["conv1_lr"] for recipe in recipes] == [2, 1], "kernels that have been learned go on gently"
     assert after["fc8.weight"].shape == (3, 80)
     first = next(rows_of(tmp_path / "small" / "log.csv"))
     assert first["loss"] == pytest.approx(np.log(3), abs=0.25)  # fc8 was fitted to what the other layers give
@@ -136,7 +168,7 @@ def test_lists_of_layers():
 @pytest.mark.parametrize("epochs", [93, 31])
 def test_the_schedule_of_the_run_behind_the_paper(epochs):
     net = AlexNet(3, "original", ("cpu:0", "cpu:1"), widths=NARROW)
-    optimizer = optim.SGD(list(net.parameter_groups(0.01, 5e-4, apart="conv1")), 0.01)
+    optimizer = optim.SGD(list(net.parameter_groups(0.01, 5e-4, {"conv1": (0.01, 5e-4)})), 0.01)
     loader = SimpleNamespace(transform=None)
     views = SimpleNamespace(model=net, train_view=lambda noise: noise)
     recipe = Recipe(0.01, 128, epochs, "original")

@@ -199,9 +199,23 @@ def test_the_picture_of_a_short_run_claims_no_means(monkeypatch, tmp_path, steps
 def test_the_picture_of_kernels_that_have_not_moved_shows_no_noise(monkeypatch, tmp_path):
     rng = np.random.default_rng(0)
     first = rng.normal(size=(12, 3, 5, 5))
-    for factor, said, pictures in ((1.0, "has not moved", 2), (1.005, "less than 1 %", 2), (1.5, "by 50%", 4)):
-        figure = figure_of(monkeypatch, figures.conv1_kernels, factor * first, first, tmp_path / "a.png")
+    other = np.roll(first, 1, axis=0)  # longer, shorter: still the first noise; in another direction: learned
+    for now, said, pictures in (
+        (first, "has not moved", 2), (1.005 * first, "less than 1 %", 2), (0.5 * first, "by 50%", 2),
+        (0.5 * first + 0.4 * other, "by 6", 4),
+    ):  # fmt: skip
+        figure = figure_of(monkeypatch, figures.conv1_kernels, now, first, tmp_path / "a.png")
         assert said in figure.get_suptitle() and len(figure.axes) == pictures
+
+
+def test_what_training_added_is_not_what_weight_decay_took():
+    rng = np.random.default_rng(0)
+    first, edge = rng.normal(size=(6, 3, 5, 5)), np.zeros((6, 3, 5, 5))
+    edge[..., :2], edge[..., 3:] = -3, 3
+    edge -= (edge * first).sum((1, 2, 3), keepdims=True) / (first**2).sum((1, 2, 3), keepdims=True) * first
+    left = np.linspace(0.05, 1, 6)[:, None, None, None]  # how much decay has left of each kernel's first weights
+    assert figures.added(left * first + edge, first) == pytest.approx(edge, abs=1e-9)
+    assert figures.added(left * first, first) is None
 
 
 # ---------------------------------------------------------------- what a page says

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from figures import MOVED, moved_by, sheet
+from figures import added, moved_by, sheet
 from PIL import Image
 from trained import Trained, readable
 
@@ -118,18 +118,18 @@ def kernels_data(weight: np.ndarray, before: np.ndarray | None, columns: int = 2
     before: the first weights, where they are known.  What training added is left out where it is too little to be told
     from rounding; see figures.MOVED.
     """
-    moved = None if before is None else moved_by(weight, before)
+    moved, learned = (None, None) if before is None else (moved_by(weight, before), added(weight, before))
     count = columns if len(weight) % columns == 0 else 1
-    added = np.split(weight - before, count) if before is not None and moved is not None and moved >= MOVED else None
     parts = []
     for i, now in enumerate(np.split(weight, count)):
         shares = colour_shares(now)
         parts.append(
             {"kernels": png(sheet(now)), "shares": np.sort(shares), "colour": shares.mean(), "count": len(now)}
         )
-        if added is not None:
-            shares = colour_shares(added[i])
-            parts[-1] |= {"added": png(sheet(added[i])), "added_shares": np.sort(shares), "added_colour": shares.mean()}
+        if learned is not None:
+            own = np.split(learned, count)[i]
+            shares = colour_shares(own)
+            parts[-1] |= {"added": png(sheet(own)), "added_shares": np.sort(shares), "added_colour": shares.mean()}
     data = {"columns": parts, "moved": moved, "first_colour": None if before is None else colour_shares(before).mean()}
     if count == 2:
         for key, apart in (("colour", "apart"), ("added_colour", "added_apart")):
