@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from narrow import coloured_classes, make_narrow, narrow_net  # noqa: F401
 from narrow import main as run_main
-from narrow import make_narrow, narrow_net  # noqa: F401
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -48,15 +48,8 @@ NAMES = sorted([SCRIPT, QUOTES, TURNED])
 
 
 def pictures_into(root, names=NAMES):
-    """Classes told apart by colour: 8 pictures each to train on, 2 held out."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 2)):
-        for k, name in enumerate(names):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 80, (40, 60, 3))
-                pixels[..., k % 3] += 150
-                Image.fromarray(pixels.astype("uint8")).save(root / split / name / f"{i}.png")
+    """Classes told apart by colour: 8 pictures each to train on, 2 held out, and one that cannot be read."""
+    coloured_classes(root, 8, 2, names, size=lambda i: (40, 60))
     (root / "train" / names[0] / "broken<!--.jpg").write_bytes(b"no picture")
     return root
 
