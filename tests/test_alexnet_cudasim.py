@@ -82,7 +82,8 @@ def test_a_narrow_net_by_way_of_cupy(devices):
 
 
 @emulated
-@pytest.mark.parametrize("order", ["forward", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["forward", "random"])
 def test_a_narrow_net_with_all_checks(order):
     """No kernel does anything that it must not, in any thread order: a single report would be an exception."""
     with settings.options(mode="check", order=order, seed=5):

@@ -120,8 +120,8 @@ def test_every_gradient_element(case, device):
 @cases
 def test_gradient_without_bias_and_of_one_input_only(case, device):
     x, w, _ = tensors(case, device)
-    gradcheck(lambda x: F.conv2d(x, w.detach(), None, *case[2:]), [x])
-    gradcheck(lambda w: F.conv2d(x.detach(), w, None, *case[2:]), [w])
+    gradcheck(lambda x: F.conv2d(x, w.detach(), None, *case[2:]), [x], direction=True)
+    gradcheck(lambda w: F.conv2d(x.detach(), w, None, *case[2:]), [w], direction=True)
 
 
 @pytest.mark.parametrize(

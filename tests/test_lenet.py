@@ -313,8 +313,11 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow
-@pytest.mark.parametrize("spoilt", [np.nan, 1e38], ids=["nan", "finite, but not its products"])
-@pytest.mark.parametrize("how", ["epoch", "interrupted"])
+@pytest.mark.parametrize(
+    "how, spoilt",
+    [("epoch", np.nan), ("epoch", 1e38), ("interrupted", 1e38)],
+    ids=["epoch, nan", "epoch, finite, but not its products", "interrupted, finite, but not its products"],
+)
 def test_good_weights_are_kept_where_the_net_diverges_later(tmp_path, capsys, monkeypatch, spoilt, how):
     import lenet_mnist
 

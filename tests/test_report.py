@@ -47,18 +47,12 @@ SCRIPT, QUOTES, TURNED = "<script>alert(1)<", "b\"'&lt;", "c\u202egnp"
 NAMES = sorted([SCRIPT, QUOTES, TURNED])
 
 
-def pictures_into(root, names=NAMES):
-    """Classes told apart by colour: 8 pictures each to train on, 2 held out, and one that cannot be read."""
-    coloured_classes(root, 8, 2, names, size=lambda i: (40, 60))
-    (root / "train" / names[0] / "broken<!--.jpg").write_bytes(b"no picture")
-    return root
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with one run, "mine<b>", of two epochs with a narrow net, as the main job leaves it."""
     root = tmp_path_factory.mktemp("report")
-    data = pictures_into(root / "data")
+    data = coloured_classes(root / "data", 8, 2, NAMES, size=lambda i: (40, 60))
+    (data / "train" / NAMES[0] / "broken<!--.jpg").write_bytes(b"no picture")
     with pytest.MonkeyPatch.context() as patch:
         make_narrow(patch)
         patch.setattr(alexnet_imagenet, "draw", lambda *_: [])  # the PNG files take longer than all the rest
@@ -484,7 +478,7 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(page.live, "document", broken)
     monkeypatch.setattr(alexnet_imagenet, "draw", lambda *_: ["drawn.png"])
-    data = pictures_into(tmp_path / "data", ["a", "b", "c"])
+    data = coloured_classes(tmp_path / "data", 3, 1)
     options = ("--data", data, "--out", tmp_path, "--steps", 2, "--batch-size", 4, "--name", "mine")
     code, out, err = run_main(capsys, *options)
     left = {path.name for path in (tmp_path / "mine").iterdir()}
