@@ -252,12 +252,14 @@ def test_a_second_process_is_told_who_trains_there(folder, tmp_path, capsys):
     child = process(*RUN, "--data", folder, "--devices", "cpu:0", "--out", tmp_path, "--name", "r", "--epochs", 50)
     watch(child, moment("a step later", run, np.random.default_rng(0)))
     child.send_signal(signal.SIGSTOP)  # or a busy machine may let it train on for more than the 3 epochs below
-    before = (run / "config.json").read_bytes()
-    code, out, err = main(capsys, "--resume", run)
-    assert code == 2 and f"is in use: process {child.pid} on " in err and "trains there" in err and not out
-    assert (run / "config.json").read_bytes() == before
-    child.kill()
-    child.communicate()
+    try:
+        before = (run / "config.json").read_bytes()
+        code, out, err = main(capsys, "--resume", run)
+        assert code == 2 and f"is in use: process {child.pid} on " in err and "trains there" in err and not out
+        assert (run / "config.json").read_bytes() == before
+    finally:
+        child.kill()
+        child.communicate()
     assert (run / "lock").exists()  # and nobody holds it
     code, out, err = main(capsys, "--resume", run, "--epochs", 3)
     assert code == 0 and "changed: --epochs 3, it was 50" in out, err
