@@ -1,10 +1,12 @@
-"""The main job with a net so narrow that it trains in a second, for the tests of the program."""
+"""The main job with a net so narrow that it trains in a second, and pictures for it, for the tests of the program."""
 
 import functools
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -38,3 +40,24 @@ def main(capsys, *arguments):
     code = alexnet_imagenet.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return code, out, err
+
+
+def as_png(image, folder, i):
+    image.save(folder / f"{i}.png", compress_level=1)  # it is noise: more takes longer, and saves nothing
+
+
+def coloured_classes(root, train, val, classes=("ape", "bee", "cat"), size=lambda i: (256, 256), save=as_png):
+    """root/<split>/<class>: so many pictures of each class to train on, and held out; classes differ by colour.
+
+    size(i): (height, width) of picture number i of a class; save(image, folder, i) writes it.  Returns root.
+    """
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for k, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 80, (*size(i), 3))
+                pixels[..., k % 3] += 150
+                save(Image.fromarray(pixels.astype("uint8")), folder, i)
+    return root

@@ -28,6 +28,11 @@ def full():
     return AlexNet()
 
 
+@pytest.fixture(scope="module")
+def full_state(full):
+    return full.state_dict()
+
+
 def images(n, size=224, dtype="float64", seed=0):
     return np.random.default_rng(seed).standard_normal((n, 3, size, size)).astype(dtype)
 
@@ -73,10 +78,10 @@ def assert_same(ours, theirs, what, tolerance=1e-9):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=tolerance * scale, err_msg=f"{what} {name}")
 
 
-def test_parameter_count_is_that_of_the_paper(full):
+def test_parameter_count_is_that_of_the_paper(full, full_state):
     assert full.num_parameters() == 60_965_224
     per_layer = {name: 0 for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")}
-    for name, array in full.state_dict().items():
+    for name, array in full_state.items():
         per_layer[name.split(".")[0]] += array.size
     assert per_layer == {
         "conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624,
@@ -84,8 +89,8 @@ def test_parameter_count_is_that_of_the_paper(full):
     }  # fmt: skip
 
 
-def test_state_dict_has_the_one_device_form(full):
-    shapes = {name: array.shape for name, array in full.state_dict().items() if name.endswith("weight")}
+def test_state_dict_has_the_one_device_form(full_state):
+    shapes = {name: array.shape for name, array in full_state.items() if name.endswith("weight")}
     assert shapes == {
         "conv1.weight": (96, 3, 11, 11), "conv2.weight": (256, 48, 5, 5), "conv3.weight": (384, 256, 3, 3),
         "conv4.weight": (384, 192, 3, 3), "conv5.weight": (256, 192, 3, 3), "fc6.weight": (4096, 9216),
@@ -98,8 +103,8 @@ def test_each_column_lives_on_its_device(full):
     assert not hasattr(full.columns[1], "fc8")
 
 
-def test_paper_initialization(full):
-    for name, array in full.state_dict().items():
+def test_paper_initialization(full_state):
+    for name, array in full_state.items():
         layer, kind = name.split(".")
         if kind == "bias":
             assert np.all(array == (1 if layer in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0)), name
@@ -108,7 +113,7 @@ def test_paper_initialization(full):
 
 
 def test_original_initialization():
-    state = AlexNet(10, "original", ONE).state_dict()
+    state = AlexNet(50, "original", ONE, widths=tuple(width // 4 for width in WIDTHS)).state_dict()
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
         std = 0.03 if layer in ("conv3", "conv4", "conv5") else 0.01
         assert abs(state[f"{layer}.weight"].std() / std - 1) < 0.02, layer
@@ -205,7 +210,7 @@ def test_ten_sgd_steps_on_two_devices_and_on_one(rule):
     losses = []
     for net in (two, one):
         optimizer = optim.SGD(list(net.parameter_groups(0.01, 0.0005)), 0.01, momentum=0.9, update_rule=rule)
-        losses.append([step(net, images(4, seed=i), np.arange(4) + i % 3, optimizer) for i in range(10)])
+        losses.append([step(net, images(2, seed=i), np.arange(2) + i % 3, optimizer) for i in range(10)])
     np.testing.assert_allclose(*losses, rtol=1e-9)
     assert len({round(loss, 6) for loss in losses[0]}) > 5, "the steps must change the loss"
     assert_same(two.state_dict(), one.state_dict(), "after ten steps")

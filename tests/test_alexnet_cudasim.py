@@ -3,7 +3,6 @@
 The cards are emulated.  With MINIGRAD_TEST_DEVICE=cuda:0 they are real, or one that is both (conftest.py).
 """
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -80,11 +79,11 @@ def test_a_narrow_net_by_way_of_cupy(devices):
         compare("paper", (4, 6, 6, 6, 4, 24, 24), "float64", 3, 1, 1e-11, cards=("cuda:0", "cuda:1"), dropout=0.2)
         copies = [call[0] for call in machine.calls if call[0] in ("peer", "on card")]
         assert len(copies) > 10 and set(copies) == {"on card" if devices else "peer"}
-        gc.collect()
 
 
 @emulated
-@pytest.mark.parametrize("order", ["forward", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["forward", "random"])
 def test_a_narrow_net_with_all_checks(order):
     """No kernel does anything that it must not, in any thread order: a single report would be an exception."""
     with settings.options(mode="check", order=order, seed=5):

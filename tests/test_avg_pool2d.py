@@ -249,7 +249,7 @@ def test_matches_pytorch(device, configuration, seed):
 def test_every_small_window_as_pytorch(device, ceil_mode, count_include_pad):
     """Values, gradients and refusals along one axis of few pixels, with every window, stride and padding."""
     torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
-    for size, kernel, stride in itertools.product(range(1, 7), range(1, 6), range(1, 5)):
+    for size, kernel, stride in itertools.product(range(1, 6), range(1, 5), range(1, 4)):
         x = normal(1, 1, size, 3)
         for padding in range(kernel // 2 + 1):
             rest = (kernel, 2), (stride, 2), (padding, 1), ceil_mode, count_include_pad

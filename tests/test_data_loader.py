@@ -4,6 +4,7 @@ import json
 import threading
 import time
 import traceback
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -251,7 +252,7 @@ def test_prefetch_is_bounded_and_runs_ahead():
     data = Jittery(200)
     batches = iter(Loader(data, 2, workers=2, prefetch=3, cache_bytes=0))
     next(batches)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while data.decodes < 8 and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(0.1)
@@ -259,20 +260,30 @@ def test_prefetch_is_bounded_and_runs_ahead():
     batches.close()
 
 
-def test_wait_seconds_measures_the_wait_and_not_the_work():
+@pytest.mark.parametrize("workers, least", [(0, 10), (1, 5)])
+def test_wait_seconds_measures_the_wait_and_not_the_work(monkeypatch, workers, least):
+    """By a clock of their own: a second for each image, and 1000 for what the caller does with a batch."""
+    now, lock, asked = [0.0], threading.Lock(), threading.Event()
+
+    def passes(seconds):
+        with lock:
+            now[0] += seconds
+
+    def clock():
+        asked.set()
+        return now[0]
+
     class Slow(Jittery):
         def image(self, index):
-            time.sleep(0.005)
+            assert asked.wait(60), "nobody waits for a batch"
+            passes(1)
             return self.inner.image(index).copy()
 
-    loader = Loader(Slow(10), 5, workers=0)
+    monkeypatch.setattr("minigrad.data.loader.time", SimpleNamespace(perf_counter=clock))
+    loader = Loader(Slow(10), 5, workers=workers)
     for _ in loader:
-        time.sleep(0.4)  # the caller's own work does not count
-    assert 0.05 <= loader.wait_seconds < 0.6  # ten images of 5 ms, and slack for a busy machine
-    loader = Loader(Slow(10), 5, workers=1)
-    for _ in loader:
-        time.sleep(0.2)
-    assert 0.02 <= loader.wait_seconds < 0.3
+        passes(1000)
+    assert least <= loader.wait_seconds <= 10  # a worker may have made the second batch while the caller was at work
 
 
 def test_cache_decodes_once_within_its_bound():

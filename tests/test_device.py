@@ -217,7 +217,7 @@ for _ in range(8):
     if child == 0:
         init.normal_(mine)
         os._exit(0)
-    patience = time.monotonic() + 5
+    patience = time.monotonic() + 60
     while not os.waitpid(child, os.WNOHANG)[0]:
         time.sleep(0.002)
         if time.monotonic() > patience:

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from narrow import NARROW, main, narrow_net  # noqa: F401
-from PIL import Image
+from narrow import NARROW, coloured_classes, main, narrow_net  # noqa: F401
 
 from minigrad import ArgumentError, CheckpointError, Tensor, checkpoint, nn, optim
 
@@ -18,19 +17,6 @@ import alexnet_imagenet  # noqa: E402
 from alexnet import AlexNet  # noqa: E402
 from alexnet_options import RECIPES, Recipe, layer_list, parse, recipe_for  # noqa: E402
 from run_folder import rows_of  # noqa: E402
-
-
-def pictures(root, classes, count):
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for label in range(classes):
-            (root / split / f"class{label}").mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 80, (256, 256, 3))
-                pixels[..., label % 3] += 150
-                Image.fromarray(pixels.astype("uint8")).save(root / split / f"class{label}" / f"{i}.png")
-    return root
-
 
 # ---------------------------------------------------------------- load_state_dict
 
@@ -123,7 +109,8 @@ def test_a_run_keeps_its_recipe_whatever_the_preset_has_become():
 
 def test_from_many_classes_to_few(tmp_path, capsys):
     """A net of seven classes becomes one of three, its convolutions as they were."""
-    many, few = pictures(tmp_path / "many", 7, 2), pictures(tmp_path / "few", 3, 3)
+    many = coloured_classes(tmp_path / "many", 1, 1, classes=[f"class{k}" for k in range(7)])
+    few = coloured_classes(tmp_path / "few", 3, 1, classes=[f"class{k}" for k in range(3)])
     options = ["--out", tmp_path, "--batch-size", 3, "--steps", 2, "--no-figures", "--devices", "cpu:0"]
     assert main(capsys, *options, "--data", many, "--name", "big")[0] == 0
     weights = tmp_path / "big" / "weights.safetensors"
@@ -194,7 +181,7 @@ def test_the_schedule_of_the_run_behind_the_paper(epochs):
 
 
 def test_the_original_schedule_in_the_program(tmp_path, capsys):
-    data = pictures(tmp_path / "data", 3, 2)
+    data = coloured_classes(tmp_path / "data", 2, 1)
     options = ["--data", data, "--out", tmp_path, "--batch-size", 3, "--no-figures", "--devices", "cpu:0"]
     code, out, err = main(capsys, *options, "--name", "r", "--schedule", "original", "--epochs", 4, "--lr", 0.001)
     assert code == 0, err

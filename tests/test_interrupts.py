@@ -384,13 +384,13 @@ def test_a_storm_in_the_background():
 
 @pytest.mark.parametrize("kind", [kind for kind in interrupt_storm.KINDS if kind.startswith("cpu")])
 def test_interrupts_leave_nothing_behind(kind):
-    assert interrupt_storm.storm(kind, 10, seed=1) == {}
+    assert interrupt_storm.storm(kind, 4, seed=1) == {}
 
 
 @needs_compiler
 @pytest.mark.parametrize("kind", [kind for kind in interrupt_storm.KINDS if kind.startswith("cudasim")])
 def test_interrupts_leave_nothing_behind_on_emulated_cards(kind):
-    assert interrupt_storm.storm(kind, 10, seed=1) == {}
+    assert interrupt_storm.storm(kind, 4, seed=1) == {}
 
 
 @needs_compiler

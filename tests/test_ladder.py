@@ -238,6 +238,7 @@ def test_a_case_has_more_than_one_tile_and_remainders(step):
 
 
 @every_step
+@pytest.mark.slow  # all of them are compiled once more
 def test_no_fault_in_any_order(name, step, card):
     case = list(CASES[name])[-1]
     inputs, settings = arrays(name, case, "float32"), CASES[name][case][1]

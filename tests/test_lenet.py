@@ -200,6 +200,14 @@ def test_batches_hold_every_image_once(digits):
 # ---------------------------------------------------------------- the program
 
 
+def main(capsys, *options):
+    """(exit code, standard output, standard error) of the program, in this process."""
+    import lenet_mnist
+
+    code = lenet_mnist.main([str(option) for option in options])
+    return code, *capsys.readouterr()
+
+
 def program(*options, cwd):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "examples" / "lenet_mnist.py"), *options]
@@ -212,7 +220,7 @@ def write_idx(path, array):
         file.write(header + array.astype(np.uint8).tobytes())
 
 
-def test_tiny_run_leaves_what_it_names(tmp_path):
+def test_tiny_run_leaves_what_it_names(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="draws the pictures")
     done = program("--tiny", "--name", "first", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -231,20 +239,20 @@ def test_tiny_run_leaves_what_it_names(tmp_path):
     assert facts["classes"] == list("0123456789") and facts["variant"] == "1998"
     LeNet5(10, "1998").load_state_dict(state)
 
-    again = program("--tiny", "--name", "first", "--no-figures", cwd=tmp_path)
-    assert again.returncode == 2 and "never overwritten" in again.stderr
+    code, _, err = main(capsys, "--tiny", "--name", "first", "--no-figures", "--out", tmp_path / "runs")
+    assert code == 2 and "never overwritten" in err
 
 
-def test_reads_idx_files(tmp_path, digits):
+def test_reads_idx_files(tmp_path, digits, capsys):
     folder = tmp_path / "my-fashion"
     folder.mkdir()
     write_idx(folder / "train-images-idx3-ubyte.gz", digits.train_images[:60])
     write_idx(folder / "train-labels-idx1-ubyte.gz", digits.train_labels[:60])
     write_idx(folder / "t10k-images-idx3-ubyte", digits.test_images[:40])
     write_idx(folder / "t10k-labels-idx1-ubyte", digits.test_labels[:40])
-    options = ("--variant", "relu", "--epochs", "1", "--batch-size", "16", "--no-figures", "--out", "here")
-    done = program("--data", str(folder), *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    options = ("--variant", "relu", "--epochs", "1", "--batch-size", "16", "--no-figures", "--out", tmp_path / "here")
+    code, _, err = main(capsys, "--data", folder, *options)
+    assert code == 0, err
     run = tmp_path / "here" / "lenet-relu-001"
     assert sorted(p.name for p in run.iterdir()) == ["config.json", "log.csv", "metrics.json", "weights.safetensors"]
     config = json.loads((run / "config.json").read_text())
@@ -281,16 +289,17 @@ def test_bad_options_are_one_line(options, tmp_path, capsys):
     assert error.startswith(f"lenet_mnist.py: {BAD[options]}") and error.count("\n") == 1
 
 
-def test_wrong_folders_are_one_line(tmp_path, digits):
-    done = program("--data", str(tmp_path / "nowhere"), "--no-figures", cwd=tmp_path)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "train-images-idx3-ubyte" in done.stderr and "no such folder" in done.stderr
+def test_wrong_folders_are_one_line(tmp_path, digits, capsys):
+    options = "--no-figures", "--out", tmp_path / "runs"
+    code, out, err = main(capsys, "--data", tmp_path / "nowhere", *options)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "train-images-idx3-ubyte" in err and "no such folder" in err
     for part, labels in (("train", digits.train_labels), ("t10k", digits.test_labels)):
         write_idx(tmp_path / f"{part}-images-idx3-ubyte", np.zeros((len(labels), 20, 20)))
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte", labels)
-    done = program("--data", str(tmp_path), "--no-figures", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "needs images of 28 x 28" in done.stderr and "(600, 20, 20)" in done.stderr
+    code, _, err = main(capsys, "--data", tmp_path, *options)
+    assert code == 2 and err.count("\n") == 1
+    assert "needs images of 28 x 28" in err and "(600, 20, 20)" in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -304,8 +313,11 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow
-@pytest.mark.parametrize("spoilt", [np.nan, 1e38], ids=["nan", "finite, but not its products"])
-@pytest.mark.parametrize("how", ["epoch", "interrupted"])
+@pytest.mark.parametrize(
+    "how, spoilt",
+    [("epoch", np.nan), ("epoch", 1e38), ("interrupted", 1e38)],
+    ids=["epoch, nan", "epoch, finite, but not its products", "interrupted, finite, but not its products"],
+)
 def test_good_weights_are_kept_where_the_net_diverges_later(tmp_path, capsys, monkeypatch, spoilt, how):
     import lenet_mnist
 

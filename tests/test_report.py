@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from narrow import coloured_classes, make_narrow, narrow_net  # noqa: F401
 from narrow import main as run_main
-from narrow import make_narrow, narrow_net  # noqa: F401
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -47,25 +47,12 @@ SCRIPT, QUOTES, TURNED = "<script>alert(1)<", "b\"'&lt;", "c\u202egnp"
 NAMES = sorted([SCRIPT, QUOTES, TURNED])
 
 
-def pictures_into(root, names=NAMES):
-    """Classes told apart by colour: 8 pictures each to train on, 2 held out."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 2)):
-        for k, name in enumerate(names):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 80, (40, 60, 3))
-                pixels[..., k % 3] += 150
-                Image.fromarray(pixels.astype("uint8")).save(root / split / name / f"{i}.png")
-    (root / "train" / names[0] / "broken<!--.jpg").write_bytes(b"no picture")
-    return root
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with one run, "mine<b>", of two epochs with a narrow net, as the main job leaves it."""
     root = tmp_path_factory.mktemp("report")
-    data = pictures_into(root / "data")
+    data = coloured_classes(root / "data", 8, 2, NAMES, size=lambda i: (40, 60))
+    (data / "train" / NAMES[0] / "broken<!--.jpg").write_bytes(b"no picture")
     with pytest.MonkeyPatch.context() as patch:
         make_narrow(patch)
         patch.setattr(alexnet_imagenet, "draw", lambda *_: [])  # the PNG files take longer than all the rest
@@ -505,7 +492,7 @@ def test_a_page_that_cannot_be_made_costs_nothing_else(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(page.live, "document", broken)
     monkeypatch.setattr(alexnet_imagenet, "draw", lambda *_: ["drawn.png"])
-    data = pictures_into(tmp_path / "data", ["a", "b", "c"])
+    data = coloured_classes(tmp_path / "data", 3, 1)
     options = ("--data", data, "--out", tmp_path, "--steps", 2, "--batch-size", 4, "--name", "mine")
     code, out, err = run_main(capsys, *options)
     left = {path.name for path in (tmp_path / "mine").iterdir()}
