@@ -62,7 +62,11 @@ function findPlace() {
   memory.set("place", null);
   folded().forEach((each, i) => { each.open = Boolean(place.open[i]); });
   boxes().forEach((each, i) => { if (place.boxes[i]) [each.scrollLeft, each.scrollTop] = place.boxes[i]; });
-  scrollTo(0, place.y);
+  history.scrollRestoration = "manual";
+  const there = () => scrollTo(0, place.y);
+  there();
+  // Pictures above that come later would push it down again.
+  if (document.readyState !== "complete") addEventListener("load", there, { once: true });
   const focus = places()[place.focus];
   if (focus) focus.focus({ preventScroll: true });
 }
