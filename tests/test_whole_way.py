@@ -1,4 +1,4 @@
-"""From ILSVRC2012's official files to a net that knows the classes: packed by a process that is killed, trained, tested.
+"""From ILSVRC2012's official files to a net that knows the classes: packed, killed at that, trained, asked.
 
 Every class of the made-up files has a colour of its own, so which class a picture is of needs no list of labels.
 """

@@ -34,7 +34,7 @@ from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
 from .decode import EXTENSIONS
 from .prepare import prepare_image
-from .words import words_near
+from .words import near, words_near
 
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "System Volume Information")
 _SYSTEM_FOLDERS = {name.lower() for name in SYSTEM_FOLDERS}
@@ -114,7 +114,7 @@ class ImageFolder:
             if os.path.samefile(train, self.folder):
                 one_folder = [f"'{printable(self.folder)}' is '{printable(train)}': it tests on what was trained on"]
         self._check_subset(found, given=classes is not None)
-        self.words = words_near(self.classes, self.root, Path(os.path.abspath(self.root)).parent)
+        self.words = words_near(self.classes, *near(self.root))
 
         number = {name: k for k, name in enumerate(self.classes)}
         self.paths: list[str] = []
