@@ -158,6 +158,7 @@ class Loader:
         done = batch == len(self)
         place = [epoch + 1, 0] if done else [epoch, batch]
         state = {"position": place, "seed": self.seed, "batch_size": self.batch_size, "images": len(self.dataset)}
+        state["shuffle"] = self.shuffle
         if not isinstance(self.sampler, SequentialSampler):  # a sampler is known by the order that it gives
             state["sampler"] = zlib.crc32(self.order(0).tobytes())
         return state
@@ -165,14 +166,14 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next `for batch in loader` goes on where `state_dict()` was taken, in the middle of an epoch too.
 
-        CheckpointError where the state is of other images (or items), another seed, batch size or sampler: the batches
-        would be others.
+        CheckpointError where the state is of other images (or items), another seed, batch size, shuffle or sampler: the
+        batches would be others.
         """
-        own = self.state_dict()
-        if not isinstance(state, Mapping) or set(state) | {"sampler"} != set(own) | {"sampler"}:
+        own, may_lack = self.state_dict(), {"sampler", "shuffle"}  # earlier versions did not write whether they shuffle
+        if not isinstance(state, Mapping) or set(state) | may_lack != set(own) | may_lack:
             raise CheckpointError("Loader.load_state_dict: expected what state_dict() returns")
-        for name in ("seed", "batch_size", "images", "sampler"):
-            saved, here = state.get(name), own.get(name)
+        for name in ("seed", "batch_size", "images", "sampler", "shuffle"):
+            saved, here = state.get(name, own["shuffle"] if name == "shuffle" else None), own.get(name)
             if saved != here:
                 what = f"{name} {saved}, this loader has {here}"
                 if name == "sampler":  # known by a checksum, which tells nobody anything

@@ -28,7 +28,7 @@ from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 from . import ilsvrc, kaggle
 from .archives import Passed, clipped, compression_of, reader, tar_members, zip_members
 from .decode import EXTENSIONS
-from .folder import Tree, check_root, limited, listable, named_as_split, split_folder, subfolders
+from .folder import Tree, check_root, limited, listable, named_as_split, said_of, split_folder, subfolders
 from .listing import (
     Archive,
     FolderListing,
@@ -74,7 +74,7 @@ def find_source(
     told = progress or (lambda what, done, total: None)
     if path.name in ilsvrc.ARCHIVES and _is_file(path):
         path = path.parent
-    with listable(path, ""):
+    with said_of(path), listable(path, ""):
         if _is_file(path):
             path = Path(os.path.abspath(path))  # pictures are read later, from wherever the program is then
             return ilsvrc.find_tar_of_tars(path, told) if ilsvrc.is_tar_of_tars(path) else _archive(path, splits, told)
