@@ -12,7 +12,6 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -26,6 +25,7 @@ from minigrad.base.arguments import integer
 from minigrad.errors import DataError, one_line, printable
 
 from . import decode
+from .threads import Threads
 
 
 class RgbPCA(NamedTuple):
@@ -360,12 +360,20 @@ def _decoded(
         except UnreadableImageError as error:
             return error
 
-    # A few at a time: ThreadPoolExecutor.map takes in all its work at once, and decoded images would pile up.
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for start in range(0, len(indices), 64):
-            some = indices[start : start + 64].tolist()
-            for result in pool.map(attempt, some) if workers else map(attempt, some):
-                if isinstance(result, UnreadableImageError):
-                    report.add(result)
-                else:
-                    yield result
+    def attempts() -> Iterator[NDArray[np.uint8] | UnreadableImageError]:
+        if not workers:
+            yield from map(attempt, indices.tolist())
+            return
+        with Threads(workers, "minigrad-stats") as threads:
+            for index in indices.tolist():
+                threads.submit(attempt, index)
+                if len(threads) > 4 * workers:  # a few at a time, or decoded images would pile up
+                    yield threads.take()
+            while len(threads):
+                yield threads.take()
+
+    for result in attempts():
+        if isinstance(result, UnreadableImageError):
+            report.add(result)
+        else:
+            yield result
