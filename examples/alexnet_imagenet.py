@@ -22,7 +22,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ from page.live import Page
 from progress import progress, searched, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
-from trained import Trained
+from trained import Trained, class_names
 from training import train_epoch
 
 import minigrad
@@ -122,7 +122,7 @@ def train_net(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
-    anew = set(LAYERS if options.init is None or saved is not None else begin_with(model, options.init))
+    anew = set(LAYERS if options.init is None or saved is not None else begin_with(model, options.init, net.classes))
     if anew and recipe.fit_images and saved is None:
         fit_to_data(net, loader, recipe.fit_images, anew)
     model.freeze(options.freeze)
@@ -279,16 +279,20 @@ def fit_to_data(net: Trained, loader: Loader, count: int, layers: Collection[str
     net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device), layers)
 
 
-def begin_with(model: AlexNet, weights: Path) -> set[str]:
+def begin_with(model: AlexNet, weights: Path, classes: Sequence[str]) -> set[str]:
     """Load what fits of saved weights, and tell the rest: fine-tuning, to other classes too.
 
+    fc8 fits where its classes have the same names, in the same order: as many of others say nothing of these.
     Returns the layers that begin anew.
     """
-    state, _ = checkpoint.load(weights)
-    left_out = model.load_state_dict(state, strict=False)
+    state, facts = checkpoint.load(weights)
+    same = class_names(facts) == list(classes)
+    fits = {name: array for name, array in state.items() if same or not name.startswith("fc8.")}
+    left_out = model.load_state_dict(fits, strict=False)
     names = [*left_out.misshapen, *left_out.missing]
     rest = f"; these begin anew: {', '.join(map(printable, names))}" if names else ""
-    print(f"weights of {printable(weights)}{rest}")
+    others = "" if same else " (fc8, as the weights do not name these classes)"
+    print(f"weights of {printable(weights)}{rest}{others}")
     if left_out.unexpected:
         print(f"not taken, as the net has none such: {some([printable(name) for name in left_out.unexpected], 4)}")
     return {name.split(".")[-2] for name in names}

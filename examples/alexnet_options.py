@@ -167,8 +167,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         + " (default: cosine; with --preset paper or original: paper)",
     )  # fmt: skip
     learn.add_argument(
-        "--init", type=any_path, metavar="WEIGHTS", help="begin with these weights; layers of other shapes begin anew"
-    )
+        "--init", type=any_path, metavar="WEIGHTS",
+        help="begin with these weights; layers of other shapes begin anew, and fc8 where the classes have other names",
+    )  # fmt: skip
     learn.add_argument(
         "--freeze", type=layer_list, default=(), metavar="LAYERS",
         help="leave layers as they are: conv1-conv5, or conv1,conv2; mostly with --init",

@@ -13,11 +13,13 @@ from typing import Any
 import figures
 import numpy as np
 from going_on import CONFIG
+from progress import warn
 from scoring import ensemble
 from trained import Trained
 
-from minigrad.data import Report, open_images, prepare_image
+from minigrad.data import PackedImages, Report, open_images, prepare_image
 from minigrad.data.decode import EXTENSIONS
+from minigrad.data.prepare import BACKGROUND
 from minigrad.errors import ArgumentError, DataError, printable
 
 
@@ -32,6 +34,14 @@ def evaluate(options: argparse.Namespace) -> None:
             )
     root, report = options.data or trained_on(options.evaluate[0], tell), Report()
     val_set = open_images(root, "val", classes=nets[0].classes, limit=options.val_limit)
+    fit = val_set.fit if isinstance(val_set, PackedImages) else "scale"
+    for path, net in zip(options.evaluate, nets):
+        if net.stats.fit != fit:
+            done = {"scale": "enlarged", "place": "placed unscaled in the centre"}
+            warn(
+                f"small pictures are {done[fit]} here, and were {done[net.stats.fit]} for {printable(path)}: where "
+                "there are any, give a store that was packed as that of its training (prepare_imagenet.py)"
+            )
     words = nets[0].words or val_set.words
     found: dict[str, Any] = {"images": str(val_set.folder)}
     for views, name in ((1, "one view"), (10, "ten views")):
@@ -76,7 +86,7 @@ def predict(options: argparse.Namespace) -> None:
     paths, failed, found, shown = images_of(given), 0, [], []
     for path in paths:
         try:
-            image = prepare_image(path)
+            image = prepare_image(path, background=BACKGROUND if net.stats.fit == "place" else None)
         except DataError as error:
             failed += 1
             print(printable(error), file=sys.stderr)

@@ -122,15 +122,16 @@ class Course:
 
 def stats_as_values(stats: ImageStats) -> dict[str, Any]:
     counts = [stats.count, stats.total, stats.seed]
+    placed = {} if stats.fit == "scale" else {"fit": stats.fit}
     return {
         "mean_image": stats.mean_image, "mean_rgb": stats.mean_rgb, "eigenvectors": stats.pca.eigenvectors,
-        "sd": stats.pca.sd, "counts": counts,
+        "sd": stats.pca.sd, "counts": counts, **placed,
     }  # fmt: skip
 
 
 def stats_of_values(values: Mapping[str, Any]) -> ImageStats:
     pca = RgbPCA(values["eigenvectors"], values["sd"])
-    return ImageStats(values["mean_image"], values["mean_rgb"], pca, *values["counts"])
+    return ImageStats(values["mean_image"], values["mean_rgb"], pca, *values["counts"], values.get("fit", "scale"))
 
 
 # ---------------------------------------------------------------- a net that has diverged

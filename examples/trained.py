@@ -225,6 +225,15 @@ def _facts(
     )
 
 
+def class_names(facts: Mapping[str, Any]) -> Any:
+    """The class names in a weights file's metadata, where they can be read."""
+    names = facts.get("classes")
+    try:
+        return json.loads(names) if isinstance(names, str) else names
+    except (ValueError, RecursionError):
+        return None
+
+
 def readable(images: NamedImages, order: Sequence[int], count: int) -> list[tuple[int, np.ndarray]]:
     """The first `count` (index, image) in that order whose files can be read.
 

@@ -495,9 +495,12 @@ def test_a_loader_goes_on_where_its_state_was_taken(tmp_path):
         while len(rest) + done < len(seen):
             rest += [batch.indices.tolist() for batch in other]
         assert rest == seen[done:], done
-    for changes in ({"seed": 5}, {"batch_size": 2}):
+    for changes in ({"seed": 5}, {"batch_size": 2}, {"shuffle": False}):
         with pytest.raises(CheckpointError, match="Loader.load_state_dict: the state is of .*: make it as it was"):
             loader(**changes).load_state_dict(states[3])
+    with pytest.raises(CheckpointError, match="the state is of shuffle False, this loader has True: make it as it was"):
+        loader().load_state_dict(loader(shuffle=False).state_dict())
+    loader().load_state_dict({name: value for name, value in states[3].items() if name != "shuffle"})  # as it once was
     with pytest.raises(CheckpointError, match="expected what state_dict"):
         loader().load_state_dict({"position": [0, 0]})
     checkpoint.save_training(tmp_path / "t", loader=one)

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -268,7 +269,9 @@ def test_save_and_load(tmp_path):
     assert np.array_equal(back.mean_image, stats.mean_image) and back.mean_image.dtype == np.float32
     assert np.array_equal(back.mean_rgb, stats.mean_rgb)
     assert all(np.array_equal(a, b) for a, b in zip(back.pca, stats.pca, strict=True))
-    assert (back.count, back.total, back.seed) == (11, 40, 2)
+    assert (back.count, back.total, back.seed, back.fit) == (11, 40, 2, "scale")
+    replace(stats, fit="place").save(tmp_path / "stats.npz")
+    assert ImageStats.load(tmp_path / "stats.npz").fit == "place"
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -316,7 +319,8 @@ def test_load_refuses_what_does_not_fit(tmp_path):
         "mean_rgb": [stats.mean_rgb[:2], stats.mean_rgb[:, None], np.float32(3), stats.mean_rgb * np.inf],
         "eigenvectors": [stats.pca.eigenvectors[:2], stats.pca.eigenvectors[0], np.array("text")],
         "sd": [stats.pca.sd[:2], -stats.pca.sd - 1, stats.pca.sd.astype(complex)],
-        "counts": [np.array([1, 2]), np.array([1, 2, -3]), np.array([1.0, 2, 3]), np.array(None)],
+        "counts": [np.array([1, 2]), np.array([1, 2, 3, 0]),
+                   np.array([1, 2, -3]), np.array([1.0, 2, 3]), np.array(None)],
     }  # fmt: skip
     np.savez(path, **right)
     assert ImageStats.load(path).total == 2
@@ -353,7 +357,7 @@ def test_one_colour_in_place_of_a_mean_image_is_kept(tmp_path):
 def test_random_damage(tmp_path):
     """Bytes changed, cut out and put in anywhere: the same comes out, or DataError."""
     random, path = np.random.default_rng(0), tmp_path / "x.npz"
-    small_stats().save(path)
+    replace(small_stats(), fit="place").save(path)
     whole, before = path.read_bytes(), ImageStats.load(path)
     refused = 0
     for _ in range(500):
@@ -370,7 +374,7 @@ def test_random_damage(tmp_path):
             refused += 1
             assert len(str(error)) < 600
         else:
-            assert str(found) == str(before) and found.seed == before.seed
+            assert (str(found), found.seed, found.fit) == (str(before), before.seed, "place")
             for a, b in zip(
                 (found.mean_image, found.mean_rgb, *found.pca), (before.mean_image, before.mean_rgb, *before.pca)
             ):

@@ -226,6 +226,33 @@ def test_missing_and_misnamed_folders_are_told(tmp_path):
         SourceImages(source, "test")
 
 
+def test_errors_begin_with_what_was_given(tmp_path, monkeypatch):
+    """Who gives a path to the main job has never heard of ImageFolder."""
+    monkeypatch.chdir(tmp_path)
+    picture = {"train/cat/1.jpg": b"1"}
+    broken = {
+        "nothing": {},
+        "misnamed": {"training/cat/1.jpg": b"1"},
+        "no classes": {"train/1.jpg": b"1"},
+        "no pictures": {"train/cat/1.txt": b"1"},
+        "other classes": {**picture, "val/dog/1.jpg": b"1"},
+        "lost": picture,
+    }
+    for name, files in broken.items():
+        Path(name).mkdir()
+        unpack(tmp_path / name, files)
+    (tmp_path / "lost" / "train" / "dog").symlink_to("nowhere")
+    for name in (*broken, "absent"):
+        split = "val" if name == "other classes" else "train"
+        for opened in lambda name, split: open_images(name, split), lambda name, split: find_source(name, [split]):
+            with pytest.raises(DataError) as error:
+                opened(name, split)
+            assert str(error.value).startswith((f"'{name}", f"'{tmp_path / name}")), error.value
+            assert "ImageFolder" not in str(error.value)
+        with pytest.raises(DataError, match="^ImageFolder: "):
+            ImageFolder(name, split)
+
+
 @pytest.mark.parametrize("form", ["folder", "tar", "zip"])
 def test_classes_of_val_that_train_lacks_are_refused(tmp_path, form):
     files = {"train/cat/1.jpg": b"1", "val/cow/1.jpg": b"2"}

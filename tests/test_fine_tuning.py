@@ -135,6 +135,11 @@ def test_from_many_classes_to_few(tmp_path, capsys):
     again = checkpoint.load(tmp_path / "small" / "weights.safetensors")[0]
     assert again["conv3.weight"].tobytes() == before["conv3.weight"].tobytes()
     assert again["fc6.weight"].tobytes() != after["fc6.weight"].tobytes()
+    (few / "train" / "class2").rename(few / "train" / "bee"), (few / "val" / "class2").rename(few / "val" / "bee")
+    weights, more = tmp_path / "small" / "weights.safetensors", ["--data", few, "--steps", 1, "--lr", 1e-9]
+    code, out, err = main(capsys, *options, *more, "--name", "renamed", "--init", weights)
+    assert code == 0 and "; these begin anew: fc8.weight, fc8.bias (fc8, as the weights do not name these" in out, err
+    assert next(rows_of(tmp_path / "renamed" / "log.csv"))["loss"] == pytest.approx(np.log(3), abs=0.25)  # fitted
     for wrong, message in (("conv6", "layers are conv1, "), ("conv1-fc8", "are all that there is to train")):
         try:
             code, _, err = main(capsys, *options, "--data", few, "--name", "x", "--freeze", wrong)
@@ -142,6 +147,24 @@ def test_from_many_classes_to_few(tmp_path, capsys):
             code, err = stop.code, capsys.readouterr().err
         assert code == 2 and message in err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "named, kept",
+    [
+        (["ape", "bee"], True), ('["ape", "bee"]', True), (["bee", "ape"], False), (["ape", "cat"], False),
+        ("ape", False), (None, False), ("[" * 10_000, False),
+    ],
+)  # fmt: skip
+def test_fc8_is_kept_where_its_classes_are_the_same(tmp_path, capsys, named, kept):
+    before, after = AlexNet(2, widths=NARROW), AlexNet(2, widths=NARROW)
+    checkpoint.save(tmp_path / "w", before.state_dict(), {} if named is None else {"classes": named})
+    old = after.state_dict()["fc8.weight"].copy()
+    anew = alexnet_imagenet.begin_with(after, tmp_path / "w", ("ape", "bee"))
+    new, told = after.state_dict(), capsys.readouterr().out
+    assert anew == (set() if kept else {"fc8"}) and ("these begin anew: fc8.weight, fc8.bias" in told) != kept
+    assert np.array_equal(new["fc8.weight"], before.state_dict()["fc8.weight"] if kept else old)
+    assert np.array_equal(new["fc7.weight"], before.state_dict()["fc7.weight"])
 
 
 def test_lists_of_layers():

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 import alexnet_imagenet  # noqa: E402
 import going_on  # noqa: E402
 import prepare_imagenet  # noqa: E402
+from trained import Trained  # noqa: E402
 
 RUN = ["--no-figures", "--batch-size", "4", "--epochs", "2", "--lr", "0.003"]
 
@@ -237,6 +238,29 @@ def test_a_run_goes_on_with_the_store_of_its_folder_but_not_with_other_pixels(pi
     assert code == 2 and "(pixels: JPEG 90, scale then, None now)" in err
     code, out, err = train(capsys, "--resume", tmp_path / "folder", "--data", packed, "--epochs", 2)
     assert code == 0 and "going on after step 3 of 6" in out, err
+
+
+def test_a_net_trained_on_placed_pictures_is_asked_about_placed_pictures(pictures, tmp_path, capsys):
+    assert prepare(capsys, pictures, tmp_path / "placed", "--place-small")[0] == 0
+    more = ["--steps", 1, "--val-limit", 1, "--devices", "cpu:0", "--out", tmp_path, "--name", "r"]
+    code, out, err = train(capsys, *RUN, "--data", tmp_path / "placed", *more)
+    assert code == 0, err
+    weights, val = tmp_path / "r" / "weights.safetensors", PackedImages(tmp_path / "placed", "val")
+    small = val.paths.index("val/bee/0.JPEG")
+    assert not np.array_equal(val.image(small), ImageFolder(pictures, "val").image(small))
+    net = Trained.restore(weights, "trainable", ["cpu:0"])
+    assert net.stats.fit == "place"
+    code, out, err = train(capsys, "--predict", weights, pictures / "val" / "bee" / "0.JPEG", "--json")
+    assert code == 0, err
+    expected = np.exp(net.log_probabilities(val.image(small)))
+    found = json.loads(out)[0]["classes"]
+    assert [found[name] for name in net.classes] == pytest.approx(expected.tolist(), rel=1e-4)
+    for data in tmp_path / "placed", pictures:
+        code, out, err = train(capsys, "--evaluate", weights, "--data", data, "--val-limit", 1)
+        assert code == 0
+        assert ("small pictures are enlarged here, and were placed unscaled" in err) is (data == pictures), err
+    again = going_on.stats_of_values(going_on.stats_as_values(net.stats))
+    assert again.fit == "place" and again.count == net.stats.count
 
 
 @pytest.mark.filterwarnings("ignore:.*passed over for their endings")

@@ -34,12 +34,13 @@ from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
 from .decode import EXTENSIONS
 from .prepare import prepare_image
-from .words import words_near
+from .words import near, words_near
 
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "System Volume Information")
 _SYSTEM_FOLDERS = {name.lower() for name in SYSTEM_FOLDERS}
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
+_OWN = "ImageFolder: "  # begins messages
 # Folder names accepted for each split, in the order in which they are tried.
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "test"), "test": ("test",)}
 # Other names that people give them, in any case: never taken, but pointed at where the split is missing.
@@ -114,7 +115,7 @@ class ImageFolder:
             if os.path.samefile(train, self.folder):
                 one_folder = [f"'{printable(self.folder)}' is '{printable(train)}': it tests on what was trained on"]
         self._check_subset(found, given=classes is not None)
-        self.words = words_near(self.classes, self.root, Path(os.path.abspath(self.root)).parent)
+        self.words = words_near(self.classes, *near(self.root))
 
         number = {name: k for k, name in enumerate(self.classes)}
         self.paths: list[str] = []
@@ -171,7 +172,7 @@ class ImageFolder:
 
 
 @contextmanager
-def listable(root: str | os.PathLike[str], what: str = "ImageFolder: ") -> Iterator[None]:
+def listable(root: str | os.PathLike[str], what: str = _OWN) -> Iterator[None]:
     """Turn the OSError of a folder that cannot be listed into a DataError that names it; `what` begins it."""
     try:
         yield
@@ -181,6 +182,18 @@ def listable(root: str | os.PathLike[str], what: str = "ImageFolder: ") -> Itera
             f"{what}cannot read '{printable(where)}': {one_line(error)}. Check the path, its permissions "
             "and the disk, or take it out of the dataset."
         ) from error
+
+
+@contextmanager
+def said_of(root: str | os.PathLike[str]) -> Iterator[None]:
+    """DataErrors begin with the path that was given, or one in it: who has given that alone knows no ImageFolder."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error).removeprefix(_OWN)
+        if type(error) is not DataError or str(error).startswith("'"):
+            raise
+        raise DataError(text if text.startswith("'") else f"'{printable(root)}': {text}") from error.__cause__
 
 
 def is_system_folder(name: str) -> bool:
@@ -316,7 +329,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def check_root(root: Path, what: str = "ImageFolder: ", wanted: str = "a folder with train/ and val/ inside") -> None:
+def check_root(root: Path, what: str = _OWN, wanted: str = "a folder with train/ and val/ inside") -> None:
     """Raise DataError where there is no such folder, OSError where one cannot tell; `what` begins the message."""
     try:
         mode = os.stat(root).st_mode

@@ -6,7 +6,7 @@ In one folder are looked for
   n01440764.tar, ..., or as class folders;
 - the validation pictures: ILSVRC2012_img_val.tar, or that unpacked in val/ or ILSVRC2012_img_val/, flat or in class
   folders;
-- the development kit: ILSVRC2012_devkit_t12.tar.gz, or that unpacked.
+- the development kit: ILSVRC2012_devkit_t12.tar.gz, or that unpacked; or what Kaggle has in its place (kaggle.py).
 
 The labels of the flat validation pictures are the lines of the kit's ILSVRC2012_validation_ground_truth.txt.  Their
 numbers are ILSVRC2012_ID, which is not the order of the wnids: the kit's meta.mat says which is which.  Labels here are
@@ -33,11 +33,12 @@ from numpy.typing import NDArray
 from minigrad.base import files
 from minigrad.errors import DataError, MissingDependencyError, one_line, printable, some
 
+from . import kaggle
 from .archives import Member, Passed, clipped, reader, tar_members
 from .decode import EXTENSIONS
 from .folder import Tree, listable
 from .listing import Archive, FolderListing, Found, Listing, Progress, Source, TarListing, class_folders
-from .words import words_near
+from .words import near, words_near
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 ARCHIVES = (TRAIN, VAL, DEVKIT)
@@ -72,13 +73,15 @@ def find(root: Path, splits: Sequence[str], progress: Progress) -> Source:
     """What lies in the folder; see find_source."""
     top = Path(os.path.abspath(root))
     train, flat, kit = _training(top), _flat(top), read_devkit(top)
+    if kit is None and (solution := kaggle.read_solution(top)) is not None:
+        kit = Devkit(*solution)
     folders = next((top / name for name in ("val", "ILSVRC2012_img_val") if _holds_folders(top / name)), None)
     if flat is not None and kit is None and folders is not None and _flat_folder(top) is None:
         flat = None  # a tar: its labels are in the kit, and those of the class folders are in their names
     if flat is not None and kit is None and "val" in splits:
         raise DataError(
             f"'{printable(root)}' lacks {DEVKIT} (the development kit: the labels of the validation pictures, and the "
-            "words of the classes). Put it there, packed or unpacked."
+            f"words of the classes; of Kaggle's, {kaggle.SOLUTION}). Put it there, packed or unpacked."
         )
     classes = tuple(sorted(kit.wnids.values())) if kit else tuple(train.classes) if train else ()
     if "train" in splits and train is not None and kit is not None and classes != tuple(train.classes):
@@ -93,7 +96,7 @@ def find(root: Path, splits: Sequence[str], progress: Progress) -> Source:
             f"'{printable(root)}' has validation pictures in class folders, and lacks {_MISSING['train']} and {DEVKIT}"
             ". One of these is to say which classes there are: put it there."
         )
-    words = {name: kit.words[name] for name in classes} if kit else words_near(classes, top, top.parent)
+    words = {name: kit.words[name] for name in classes if name in kit.words} if kit else words_near(classes, *near(top))
     found: dict[str, Listing] = {}
     if "train" in splits and train is not None:
         found["train"] = train.listing(progress)

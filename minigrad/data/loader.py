@@ -13,9 +13,7 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from .batches import Draws, Made, make_images, make_items
 from .datasets import CachedImages, Dataset, ImageArray, checked_indices, holds_images
 from .prepare import ImageSource, Report
 from .sampling import RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler, occurrences
+from .threads import Threads
 
 
 class Loader:
@@ -158,6 +157,7 @@ class Loader:
         done = batch == len(self)
         place = [epoch + 1, 0] if done else [epoch, batch]
         state = {"position": place, "seed": self.seed, "batch_size": self.batch_size, "images": len(self.dataset)}
+        state["shuffle"] = self.shuffle
         if not isinstance(self.sampler, SequentialSampler):  # a sampler is known by the order that it gives
             state["sampler"] = zlib.crc32(self.order(0).tobytes())
         return state
@@ -165,14 +165,14 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next `for batch in loader` goes on where `state_dict()` was taken, in the middle of an epoch too.
 
-        CheckpointError where the state is of other images (or items), another seed, batch size or sampler: the batches
-        would be others.
+        CheckpointError where the state is of other images (or items), another seed, batch size, shuffle or sampler: the
+        batches would be others.
         """
-        own = self.state_dict()
-        if not isinstance(state, Mapping) or set(state) | {"sampler"} != set(own) | {"sampler"}:
+        own, may_lack = self.state_dict(), {"sampler", "shuffle"}  # earlier versions did not write whether they shuffle
+        if not isinstance(state, Mapping) or set(state) | may_lack != set(own) | may_lack:
             raise CheckpointError("Loader.load_state_dict: expected what state_dict() returns")
-        for name in ("seed", "batch_size", "images", "sampler"):
-            saved, here = state.get(name), own.get(name)
+        for name in ("seed", "batch_size", "images", "sampler", "shuffle"):
+            saved, here = state.get(name, own["shuffle"] if name == "shuffle" else None), own.get(name)
             if saved != here:
                 what = f"{name} {saved}, this loader has {here}"
                 if name == "sampler":  # known by a checksum, which tells nobody anything
@@ -195,7 +195,8 @@ class Loader:
         """The batches of an epoch from number `start_batch` on, the same for any number of workers.
 
         An exception in a worker is raised here, with the worker's traceback.  Leaving the loop early, with
-        break or an exception, stops the threads (if you hold the iterator in a variable: its close() does).
+        break or an exception, stops the threads (if you hold the iterator in a variable: its close() does).  One whose
+        picture does not come is left behind after 5 seconds, or half a second after Ctrl-C.
         Raises ArgumentError for a negative epoch or start_batch beyond the epoch's end.
         """
         if epoch < 0 or not 0 <= start_batch <= len(self):
@@ -237,18 +238,16 @@ class Loader:
             for draws in batches:
                 yield make(draws, stop)
             return
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="minigrad-loader")
-        pending: deque[Future[Made]] = deque()
-        try:
-            for draws in batches:
-                pending.append(pool.submit(make, draws, stop))
-                if len(pending) > self.prefetch:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            stop.set()  # ends a batch in preparation after its present image, a queued one at once
-            pool.shutdown(wait=True)
+        with Threads(self.workers, "minigrad-loader") as threads:
+            try:
+                for draws in batches:
+                    threads.submit(make, draws, stop)
+                    if len(threads) > self.prefetch:
+                        yield threads.take()
+                while len(threads):
+                    yield threads.take()
+            finally:
+                stop.set()  # ends a batch in preparation after its present image
 
     def _draws(self, epoch: int, start_batch: int) -> Iterator[Draws]:
         """For each batch: the indices of its items, and what their random numbers are made of."""

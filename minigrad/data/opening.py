@@ -10,7 +10,7 @@ from typing import Protocol
 from minigrad.base.arguments import integer
 from minigrad.errors import DataError, printable
 
-from .folder import ImageFolder
+from .folder import ImageFolder, said_of
 from .ilsvrc import ARCHIVES
 from .listing import Progress, Source
 from .prepare import ImageSource
@@ -64,7 +64,8 @@ def open_images(
     """
     if not is_store(root):
         if in_class_folders(root):
-            return ImageFolder(root, split, size=size, limit=limit, seed=seed, classes=classes)
+            with said_of(root):
+                return ImageFolder(root, split, size=size, limit=limit, seed=seed, classes=classes)
         source = _found(Path(root), split, progress)
         return SourceImages(source, split, size=size, limit=limit, seed=seed, classes=classes)
     size = integer("open_images", "size", size, 1)

@@ -32,7 +32,7 @@ from minigrad.errors import DataError, one_line, printable, some
 from . import store
 from .folder import limited
 from .listing import Listing, Source
-from .prepare import IMAGENET_MEAN_RGB, ImageStats, stats_of_sums
+from .prepare import BACKGROUND, ImageStats, stats_of_sums
 from .shards import PackingError, Shards, StoppedError, Task
 
 # Pictures in a shard: 1024 of 256 x 256 are 201 MB.  Small sets get smaller shards, so that all cores have work, and
@@ -92,7 +92,7 @@ def pack(
     settings = {
         "size": size,
         "fit": fit,
-        "background": IMAGENET_MEAN_RGB.round().astype(int).tolist() if fit == "place" else None,
+        "background": list(BACKGROUND) if fit == "place" else None,
         "jpeg_quality": jpeg_quality,
         "limit": limit,
     }

@@ -12,7 +12,6 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -26,6 +25,7 @@ from minigrad.base.arguments import integer
 from minigrad.errors import DataError, one_line, printable
 
 from . import decode
+from .threads import Threads
 
 
 class RgbPCA(NamedTuple):
@@ -52,6 +52,7 @@ IMAGENET_PCA = RgbPCA(
     np.array([19.72083305, 37.09388853, 121.78006099]),
 )
 IMAGENET_MEAN_RGB: NDArray[np.float32] = np.array([127.305, 119.715, 104.913], dtype=np.float32)
+BACKGROUND = (127, 120, 105)  # that colour, of what pictures are placed on that are not enlarged
 
 
 class ImageSource(Protocol):
@@ -121,14 +122,16 @@ def check_channels_last(shape: tuple[int, ...], what: str) -> None:
     raise DataError(f"{what} must have the shape (..., H, W, C), with 1 to 4 channels C, got {shape}; {cure}")
 
 
-def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = True) -> NDArray[np.uint8]:
+def prepare_image(
+    path: str | os.PathLike[str], size: int = 256, draft: bool = True, background: tuple[int, int, int] | None = None
+) -> NDArray[np.uint8]:
     """Decode a file, scale its shorter side to `size`, cut the central square: uint8 RGB (size, size, 3).
 
-    JPEG, PNG, GIF, BMP and WebP are told apart by content, not by name.  Smaller images are enlarged.  Grey is
-    repeated in three channels; CMYK (Adobe's inverted CMYK too) goes through Pillow's plain conversion without
-    colour profiles; 16-bit samples keep their high byte; the first frame of an animation counts; transparency is
-    laid on white, because pictures with transparency are drawn for light pages: on black dark line art would
-    vanish, and dropping alpha shows colours nobody ever saw.
+    JPEG, PNG, GIF, BMP and WebP are told apart by content, not by name.  Smaller images are enlarged, or placed on a
+    `background` as prepare_bytes does.  Grey is repeated in three channels; CMYK (Adobe's inverted CMYK too) goes
+    through Pillow's plain conversion without colour profiles; 16-bit samples keep their high byte; the first frame of
+    an animation counts; transparency is laid on white, because pictures with transparency are drawn for light pages: on
+    black dark line art would vanish, and dropping alpha shows colours nobody ever saw.
 
     `draft` lets libjpeg shrink a large JPEG by 2, 4 or 8 while it decodes: 4000 x 3000 pixels take 19 ms in
     place of 240.  It is used only while 2 * `size` pixels remain on the shorter side, so that the bilinear
@@ -144,7 +147,7 @@ def prepare_image(path: str | os.PathLike[str], size: int = 256, draft: bool = T
     """
     size = integer("prepare_image", "size", size, 1)
     with _unreadable(path), files.open_regular(path) as file:
-        return _prepared(file, size, draft)
+        return _prepared(file, size, draft, background)
 
 
 def prepare_bytes(
@@ -216,6 +219,7 @@ class ImageStats:
 
     mean_image: float32 (H, W, C).  mean_rgb: float32 (C,).  pca: of the RGB values of all pixels.
     count: images used, out of total; seed: of the sample where count < total.
+    fit: what became of pictures that were too small: "scale", they were enlarged, or "place", see `pack`.
     """
 
     mean_image: NDArray[np.float32]
@@ -224,6 +228,7 @@ class ImageStats:
     count: int
     total: int
     seed: int
+    fit: str = "scale"
 
     def __str__(self) -> str:
         rest = "" if self.count == self.total else f" (sampling seed {self.seed}; unreadable files left out)"
@@ -238,7 +243,7 @@ class ImageStats:
             mean_rgb=self.mean_rgb,
             eigenvectors=self.pca.eigenvectors,
             sd=self.pca.sd,
-            counts=np.array([self.count, self.total, self.seed]),
+            counts=np.array([self.count, self.total, self.seed, *([1] if self.fit == "place" else [])]),
         )
         with files.writing(path, lambda message: DataError(f"ImageStats.save: {message}")) as file:
             file.write(content.getbuffer())
@@ -253,7 +258,7 @@ class ImageStats:
                 mean_image = _member(archive, "mean_image", "f4", 3, 1)  # 1: one colour in place of an image
                 mean_rgb = _member(archive, "mean_rgb", "f4", 1)
                 vectors, sd = _member(archive, "eigenvectors", "f8", 2), _member(archive, "sd", "f8", 1)
-                count, total, seed = _member(archive, "counts", "i8", 1).tolist()
+                count, total, seed, *placed = _member(archive, "counts", "i8", 1).tolist()
             channels = mean_image.shape[-1]
             if {mean_rgb.shape, sd.shape} != {(channels,)} or vectors.shape != (channels, channels):
                 raise ValueError(
@@ -262,7 +267,10 @@ class ImageStats:
                 )
             if (sd < 0).any() or min(count, total, seed) < 0:
                 raise ValueError("sd and counts must be at least 0")
-            return cls(mean_image, mean_rgb, RgbPCA(vectors, sd), count, total, seed)
+            if placed not in ([], [1]):
+                raise ValueError("counts must be three numbers, and a 1 where small pictures were placed")
+            fit = "place" if placed else "scale"
+            return cls(mean_image, mean_rgb, RgbPCA(vectors, sd), count, total, seed, fit)
         except Exception as error:  # on broken files zipfile and NumPy raise almost anything
             raise DataError(
                 f"ImageStats.load: '{printable(path)}' is damaged or not from ImageStats.save "
@@ -360,12 +368,20 @@ def _decoded(
         except UnreadableImageError as error:
             return error
 
-    # A few at a time: ThreadPoolExecutor.map takes in all its work at once, and decoded images would pile up.
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for start in range(0, len(indices), 64):
-            some = indices[start : start + 64].tolist()
-            for result in pool.map(attempt, some) if workers else map(attempt, some):
-                if isinstance(result, UnreadableImageError):
-                    report.add(result)
-                else:
-                    yield result
+    def attempts() -> Iterator[NDArray[np.uint8] | UnreadableImageError]:
+        if not workers:
+            yield from map(attempt, indices.tolist())
+            return
+        with Threads(workers, "minigrad-stats") as threads:
+            for index in indices.tolist():
+                threads.submit(attempt, index)
+                if len(threads) > 4 * workers:  # a few at a time, or decoded images would pile up
+                    yield threads.take()
+            while len(threads):
+                yield threads.take()
+
+    for result in attempts():
+        if isinstance(result, UnreadableImageError):
+            report.add(result)
+        else:
+            yield result

@@ -1,6 +1,6 @@
 """What pictures may come from: `find_source` says what lies at a path, and where its pictures' bytes are.
 
-- ILSVRC2012's official files in one folder (ilsvrc.py);
+- ILSVRC2012's official files in one folder (ilsvrc.py), or as Kaggle has them (kaggle.py);
 - Tiny ImageNet as it comes: train/<wnid>/images/, val/images/ with val/val_annotations.txt, words.txt; or its zip;
 - class folders, by ImageFolder's rule of what counts: Imagenette, torchvision's layout, your own.  Without train/ and
   val/ all of them are for training;
@@ -25,10 +25,10 @@ from minigrad.base import files
 from minigrad.base.arguments import integer
 from minigrad.errors import ArgumentError, DataError, one_line, printable, some
 
-from . import ilsvrc
+from . import ilsvrc, kaggle
 from .archives import Passed, clipped, compression_of, reader, tar_members, zip_members
 from .decode import EXTENSIONS
-from .folder import Tree, check_root, limited, listable, named_as_split, split_folder, subfolders
+from .folder import Tree, check_root, limited, listable, named_as_split, said_of, split_folder, subfolders
 from .listing import (
     Archive,
     FolderListing,
@@ -44,7 +44,7 @@ from .listing import (
     renumbered,
 )
 from .prepare import prepare_bytes
-from .words import FILES, read_words, words_near
+from .words import FILES, near, read_words, words_near
 
 SPLITS = ("train", "val")
 ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet: picture, wnid and box in each line
@@ -74,11 +74,12 @@ def find_source(
     told = progress or (lambda what, done, total: None)
     if path.name in ilsvrc.ARCHIVES and _is_file(path):
         path = path.parent
-    with listable(path, ""):
+    with said_of(path), listable(path, ""):
         if _is_file(path):
             path = Path(os.path.abspath(path))  # pictures are read later, from wherever the program is then
             return ilsvrc.find_tar_of_tars(path, told) if ilsvrc.is_tar_of_tars(path) else _archive(path, splits, told)
         check_root(path, "", "a folder or an archive of pictures")
+        path = kaggle.pictures_in(path)
         if ilsvrc.is_official(path):
             return ilsvrc.find(path, splits, told)
         return _folders(path, splits, told)
@@ -89,7 +90,9 @@ def in_class_folders(path: str | os.PathLike[str]) -> bool:
     ImageFolder's error says what should be there."""
     path = Path(path)
     with listable(path, ""):
-        return not (_is_file(path) or (_is_folder(path) and (ilsvrc.is_official(path) or _is_tiny(path))))
+        if not _is_folder(path):
+            return not _is_file(path)
+        return not (kaggle.pictures_in(path) != path or ilsvrc.is_official(path) or _is_tiny(path))
 
 
 def _is_file(path: Path) -> bool:
@@ -116,7 +119,7 @@ def _folders(root: Path, splits: Sequence[str], progress: Progress) -> Source:
     classes = tuple(Tree(top, train).class_folders())
     kind = "Tiny ImageNet" if _is_tiny(top) else "class folders"
     missing: dict[str, str] = {}
-    source = Source(kind, root, classes, words_near(classes, top, top.parent), {}, missing)
+    source = Source(kind, root, classes, words_near(classes, *near(top)), {}, missing)
     if "train" in splits:
         source.splits["train"] = class_folders(top, train, classes, progress)
     if "val" in splits and train == top:

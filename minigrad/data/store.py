@@ -30,6 +30,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class PackedImages:
                 f"PackedImages: the store '{printable(self.root)}' has no training pictures, and so no statistics. "
                 "Compute them from others: compute_stats."
             )
-        return ImageStats.load(self.root / STATS)
+        return replace(ImageStats.load(self.root / STATS), fit=self.fit)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Picture `index`, uint8 RGB (size, size, 3): of raw pixels a read-only view, of a JPEG a new array.

@@ -1,4 +1,5 @@
-"""Human words for class names, from `synset_words.txt` ("n01440764 tench, Tinca tinca") or `words.txt` (by a tab).
+"""Human words for class names, from `synset_words.txt` ("n01440764 tench, Tinca tinca"), `LOC_synset_mapping.txt` (the
+same, as Kaggle calls it) or `words.txt` (by a tab).
 
 Words are for showing only.  Nothing is numbered by them, and a dataset without them is as good.
 """
@@ -14,7 +15,9 @@ from pathlib import Path
 from minigrad.base import files
 from minigrad.errors import one_line, printable
 
-FILES = ("synset_words.txt", "words.txt")  # in the order in which they are tried
+LOC_MAPPING = "LOC_synset_mapping.txt"
+LOC_PICTURES = ("ILSVRC", "Data", "CLS-LOC")  # the folders in which Kaggle's pictures lie, and the mapping around them
+FILES = ("synset_words.txt", LOC_MAPPING, "words.txt")  # in the order in which they are tried
 _MOST_BYTES = 1 << 26  # all of WordNet's 82,115 synsets take 2.7 MB
 
 
@@ -31,6 +34,12 @@ def read_words(lines: Iterable[bytes], classes: Collection[str]) -> dict[str, st
         if name in known and words.strip():
             found.setdefault(name, " ".join(words.split()))
     return {name: found[name] for name in sorted(found, key=known.__getitem__)}
+
+
+def near(root: Path) -> list[Path]:
+    """The folders in which lists that belong to a dataset are looked for: its own, the one around it, and Kaggle's."""
+    top = Path(os.path.abspath(root))
+    return [top, top.parent, *([top.parents[2]] if top.parts[-3:] == LOC_PICTURES else [])]
 
 
 def words_near(classes: Collection[str], *folders: Path) -> dict[str, str]:
