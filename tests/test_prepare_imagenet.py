@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from folder_source import FolderSource
 from narrow import coloured_classes, narrow_net  # noqa: F401
