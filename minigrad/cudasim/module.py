@@ -18,11 +18,13 @@ import numpy as np
 from ..errors import ArgumentError, KernelError
 from . import native, settings
 from . import source as kernel_source
-from .compiler import MAX_SHARED, compile_kernels
+from .compiler import MAX_SHARED, compile_kernels, compile_unit
 from .counters import Counters
+from .emission import Unit
 from .reports import Lines, Report, Triple
 
 MAX_THREADS = 1024
+MOST_SHARED = 227 * 1024  # bytes of shared memory that a block of sm_90 may have, where its kernel has asked for them
 PER_LINE = 8  # a line may be many instructions; of the reports of one kind and line the first is shown
 SIGNALS = {
     signal.SIGSEGV: "memory access that the operating system refused",
@@ -57,26 +59,35 @@ class RawModule:
 
     code: CUDA C++; `#line` markers name the files of messages.  options: -D options.  mode: "fast" or "check".
     copy: modules of different numbers have separate shared memory and may run at the same time.
+    unit: what cuda_file.py has made of a kernel in somebody's file; code and options are not read then.
     Raises KernelError for a source that breaks the rules for kernels or does not compile; DeviceError without g++.
     """
 
-    def __init__(self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0):
+    def __init__(
+        self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0, *, unit: Unit | None = None
+    ):
         if mode not in settings.MODES:
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
-        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy))
-        self.path = compile_kernels(code, tuple(options), mode, copy)
+        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy, unit=unit))
+        self.unit = unit
+        self.path = compile_unit(unit, mode, copy) if unit else compile_kernels(code, tuple(options), mode, copy)
         self.library = native.load(self.path)
         self.lock = _locks.setdefault(str(self.path), threading.Lock())
         # As with CuPy, which compiles with -ftz=true: float numbers flush to zero, doubles do not.
-        self.flush_to_zero = not any(option.endswith("=double") for option in options)
+        self.flush_to_zero = not unit and not any(option.endswith("=double") for option in options)
         begin, end = ctypes.c_uint64(), ctypes.c_uint64()
         self.library.cs_image(begin, end)
         self.image = begin.value, end.value
-        self.lines = Lines(self.path, begin.value, kernel_source.with_numbered_files(code)[1])
-        self._functions = {
-            entry.name: Function(self, number, entry) for number, entry in enumerate(kernel_source.entries(code))
-        }
+        files = list(unit.files) if unit else kernel_source.with_numbered_files(code)[1]
+        self.lines = Lines(self.path, begin.value, files)
+        self.variables = native.variables(self.library) if unit else {}
+        self.variable_areas = [
+            Area(v.address, v.bytes, not v.constant, label=f"{'constant' if v.constant else 'variable'} '{name}'")
+            for name, v in self.variables.items()
+        ]
+        entries = unit.entries if unit else kernel_source.entries(code)
+        self._functions = {entry.name: Function(self, number, entry) for number, entry in enumerate(entries)}
 
     @property
     def names(self) -> list[str]:
@@ -88,6 +99,14 @@ class RawModule:
         if name not in self._functions:
             raise KernelError(f"there is no kernel '{name}' in this source; there are {', '.join(self.names)}")
         return self._functions[name]
+
+    def get_global(self, name: str) -> tuple[int, int]:
+        """Address and bytes of a `__constant__` or `__device__` variable; KernelError names those there are."""
+        if name not in self.variables:
+            there = ", ".join(self.variables) or "none"
+            raise KernelError(f"there is no __constant__ or __device__ variable '{name}' that the kernel uses: {there}")
+        variable = self.variables[name]
+        return variable.address, variable.bytes
 
     def take_output(self) -> str:
         """What printf wrote since the last call."""
@@ -114,8 +133,11 @@ class Function:
         self.kernel.describe(text)
         self.parameters = text.value.decode().split("\n")[:-1]
         self.sizes = [8 if t.endswith("*") else np.dtype(t).itemsize for t in self.parameters]
-        self.static_shared = sum(
-            array.bytes for array in _shared_arrays(module.library) if array.kernel == name.encode()
+        self.static_shared = sum(  # a unit has no more than its kernel uses
+            array.bytes for array in _shared_arrays(module.library) if module.unit or array.kernel == name.encode()
+        )
+        self.max_dynamic_shared_size_bytes = (
+            MAX_SHARED  # as CuPy calls it: more has to be asked for, and few GPUs have it
         )
 
     def launch(
@@ -129,6 +151,7 @@ class Function:
         has them as objects; KeyboardInterrupt for Ctrl-C.
         """
         self._check_launch(grid, block, params, shared_mem)
+        areas = [*areas, *self.module.variable_areas]
         with self.module.lock:
             call = _Call(self, grid, block, params, areas, shared_mem)
             try:
@@ -155,9 +178,13 @@ class Function:
         for i, (value, size) in enumerate(zip(params, self.sizes)):
             if len(value) != size:
                 refuse(f"argument {i} has {len(value)} bytes, parameter {self.parameters[i]} has {size}")
-        if shared_mem < 0 or self.static_shared + shared_mem > MAX_SHARED:
+        allowed = max(MAX_SHARED, self.max_dynamic_shared_size_bytes)
+        if allowed > MOST_SHARED:
+            refuse(f"max_dynamic_shared_size_bytes={allowed}: no GPU gives a block more than {MOST_SHARED}")
+        if shared_mem < 0 or self.static_shared + shared_mem > allowed:
             static = f"{self.static_shared} bytes of static"
-            refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {MAX_SHARED}")
+            more = "" if self.static_shared > allowed else "; more is for those who ask: max_dynamic_shared_size_bytes"
+            refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {allowed}{more}")
 
     def _unwritten(self, areas: Sequence[Area]) -> list[Report]:
         reports = []

@@ -33,6 +33,12 @@ class Shared(ctypes.Structure):
     _fields_ = [("address", c_uint64), ("bytes", c_uint64), ("name", c_char_p), ("kernel", c_char_p)]
 
 
+class Variable(ctypes.Structure):
+    """CsVariable: a __constant__ or __device__ variable of somebody's file."""
+
+    _fields_ = [("name", c_char_p), ("address", c_uint64), ("bytes", c_uint64), ("constant", c_uint32)]
+
+
 class NativeArea(ctypes.Structure):
     """CsArea: an array argument."""
 
@@ -116,6 +122,12 @@ def load(path: Any) -> ctypes.CDLL:
     library.cs_block_number.restype = c_uint64
     library.cs_dynamic_shared.restype = c_uint64
     return library
+
+
+def variables(library: ctypes.CDLL) -> dict[str, Variable]:
+    """The table of a library that was made of somebody's file, by name."""
+    n = c_uint32.in_dll(library, "cs_n_variables").value
+    return {v.name.decode(): v for v in (Variable * n).in_dll(library, "cs_variables")}
 
 
 @cache
