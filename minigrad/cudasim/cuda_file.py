@@ -32,6 +32,7 @@ from .emission import unit
 from .module import RawModule
 from .preprocess import preprocess
 from .source import file_of_marker
+from .tokens import Text
 
 # The types of C++ that NumPy's are, for template parameters that arguments decide.
 _TYPES = {
@@ -90,7 +91,7 @@ class CudaFile:
             defines=defines,
             arch=arch,
         )
-        self.text = cpp.Text(code, "")
+        self.text = Text(code, "")
         self.files = [file_of_marker(file) for file in self.text.files]
         self.declarations = cpp.declarations(self.text)
         self.kernels = [self._kernel(one) for one in self.declarations if _is_kernel(one)]
@@ -205,7 +206,7 @@ def _is_kernel(one: cpp.Declaration) -> bool:
     return all(begin < end for begin, end in one.templates)  # template <>: belongs to the one that it specialises
 
 
-def _split(text: cpp.Text, begin: int, end: int) -> list[tuple[int, int]]:
+def _split(text: Text, begin: int, end: int) -> list[tuple[int, int]]:
     """Tokens [begin, end) cut at commas outside of brackets; nothing for none, or for void."""
     parts, start, i = [], begin, begin
     while i < end:
@@ -223,7 +224,7 @@ def _split(text: cpp.Text, begin: int, end: int) -> list[tuple[int, int]]:
     return [] if text.code(begin, end) in ("", "void") else parts
 
 
-def _parameter(text: cpp.Text, begin: int, end: int) -> tuple[str, str]:
+def _parameter(text: Text, begin: int, end: int) -> tuple[str, str]:
     """Type and name of a parameter; "" where it has no name."""
     tokens = text.tokens
     stop = next((i for i in range(begin, end) if tokens[i].text == "=" and tokens[i].kind == "sign"), end)

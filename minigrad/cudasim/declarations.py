@@ -6,24 +6,12 @@ of the device from the host's, and what a kernel needs from what it does not.  g
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|//[^\n]*|/\*.*?\*/)
-    | (?P<raw>(?:u8|[uUL])?R"(?P<mark>[^()\\\s]{0,16})\(.*?\)(?P=mark)")
-    | (?P<string>(?:u8|[uUL])?"(?:\\.|[^"\\\n])*")
-    | (?P<char>(?:u8|[uUL])?'(?:\\.|[^'\\\n])+')
-    | (?P<word>[A-Za-z_$][\w$]*)
-    | (?P<number>\.?\d(?:[eEpP][+-]|'(?=\w)|[\w.])*)
-    | (?P<sign>->|::|<<=?|<=|>=|==|!=|&&|\|\||\+\+|--|\.\.\.|.)""",
-    re.VERBOSE | re.DOTALL,
-)
-_DIRECTIVE = re.compile(r'[ \t]*#[ \t]*(?:(?:line[ \t]+)?(?P<line>\d+)(?:[ \t]+"(?P<file>(?:[^"\\\n]|\\.)*)")?)?[^\n]*')
-_PAIRS = {"(": ")", "[": "]", "{": "}"}
+from .tokens import PAIRS, Text
+
 # What may have brackets in a declaration without being its name.
 _ATTRIBUTES = {
     *("__launch_bounds__", "__attribute__", "__align__", "alignas", "decltype", "__declspec", "noexcept", "requires"),
@@ -35,100 +23,7 @@ _BEGINS = {  # what begins a declaration: a macro in brackets before it has ende
     *("enum", "union", "__global__", "__device__", "__host__", "__constant__", "__shared__", "__managed__"),
     *("void", "int", "float", "double", "unsigned", "char", "bool", "auto"),
 }
-_CLASS_KEYS = {"struct", "class", "union", "enum"}
-
-
-class Token(NamedTuple):
-    kind: str  # word, number, string, char, raw, sign
-    text: str
-    start: int
-    end: int
-    file: int  # its number in Text.files
-    line: int
-
-
-class Text:
-    """A preprocessed text as tokens; its line markers are read, so that each token knows file and line."""
-
-    def __init__(self, text: str, file: str):
-        self.text, self.files = text, [file]
-        self.tokens: list[Token] = []
-        self.match: dict[int, int] = {}  # of a bracket's token: the number of the one that closes it
-        self.markers: list[tuple[int, int, int, int]] = []  # (start, end, file, line of what follows)
-        self._read()
-        self._pair()
-
-    def _read(self) -> None:
-        text, at, file, line = self.text, 0, 0, 1
-        fresh = True  # at the beginning of a line
-        while at < len(text):
-            if fresh:
-                directive = _DIRECTIVE.match(text, at)
-                if directive:
-                    if directive["line"]:
-                        name = directive["file"]
-                        if name is not None:
-                            file = self.files.index(name) if name in self.files else len(self.files)
-                            if file == len(self.files):
-                                self.files.append(name)
-                        line = int(directive["line"]) - 1
-                    self.markers.append((at, directive.end(), file, line + 1))
-                    at, fresh = directive.end(), False
-                    continue
-            if text[at] == "\n":
-                at, line, fresh = at + 1, line + 1, True
-                continue
-            match = _TOKEN.match(text, at)
-            assert match  # the last alternative takes any character
-            kind = str(match.lastgroup if match.lastgroup != "mark" else "raw")
-            if kind == "space":
-                stop = text.find("\n", at, match.end())
-                end = match.end() if stop < 0 or text[at] == "/" else stop
-                line += text.count("\n", at, end)
-                fresh = fresh and text[at] != "/"
-                at = end
-                continue
-            self.tokens.append(Token(kind, match[0], at, match.end(), file, line))
-            line += match[0].count("\n")
-            at, fresh = match.end(), False
-
-    def _pair(self) -> None:
-        open_: list[int] = []
-        for i, token in enumerate(self.tokens):
-            if token.kind != "sign":
-                continue
-            if token.text in _PAIRS:
-                open_.append(i)
-            elif token.text in ")]}":
-                while open_ and _PAIRS[self.tokens[open_[-1]].text] != token.text and token.text == "}":
-                    self.match[open_.pop()] = i  # a bracket that nobody closed ends with its block
-                if open_ and _PAIRS[self.tokens[open_[-1]].text] == token.text:
-                    self.match[open_.pop()] = i
-        for i in open_:
-            self.match[i] = len(self.tokens) - 1
-
-    def code(self, begin: int, end: int) -> str:
-        """Tokens [begin, end) in one line."""
-        words = (token.text for token in self.tokens[begin:end])
-        return re.sub(r" ?(::|[(\[<]) ?| (?=[)\],>*&])", r"\1", " ".join(words)).strip()
-
-    def past_angles(self, i: int, end: int) -> int:
-        """Behind the > that closes the < at token i; i where it is a comparison."""
-        depth, j = 0, i
-        while j < end:
-            text = self.tokens[j].text if self.tokens[j].kind == "sign" else ""
-            if text == "<":
-                depth += 1
-            elif text == ">":
-                depth -= 1
-                if depth == 0:
-                    return j + 1
-            elif text in ("(", "[", "{"):
-                j = self.match[j]
-            elif text in (";", ")", "]", "}"):
-                break
-            j += 1
-        return i
+CLASS_KEYS = {"struct", "class", "union", "enum"}
 
 
 @dataclass
@@ -211,7 +106,7 @@ def _until(text: Text, i: int, end: int, signs: str) -> int:
         if token.kind == "sign":
             if token.text in signs:
                 return i
-            if token.text in _PAIRS:
+            if token.text in PAIRS:
                 i = text.match[i]
         i += 1
     return end
@@ -243,7 +138,7 @@ def _one(text: Text, begin: int, end: int, scope: tuple[str, ...]) -> Declaratio
         if first == "using":
             named = named[:1]
         else:  # typedef struct Point {...} Point: the tag, too
-            named += [j + 1 for j in range(i, stop - 1) if tokens[j].text in _CLASS_KEYS]
+            named += [j + 1 for j in range(i, stop - 1) if tokens[j].text in CLASS_KEYS]
         found.names = {tokens[j].text for j in named}
         return found
     _walk(found, i, end)
@@ -260,7 +155,7 @@ def _walk(found: Declaration, i: int, end: int) -> None:
         if token.kind == "word":
             if found.body is None and not initialised:
                 found.head.add(token.text)
-            if token.text in _CLASS_KEYS and not found.parameters and not initialised:
+            if token.text in CLASS_KEYS and not found.parameters and not initialised:
                 key = key or token.text
             if token.text == "operator" and not found.parameters:
                 i = _operator(found, i, end)
@@ -319,7 +214,7 @@ def _walk(found: Declaration, i: int, end: int) -> None:
             found.kind = "function"
         elif key and found.body is None and not initialised and i - start <= 4:
             found.kind = "class"  # struct Name;
-            found.names |= {t.text for t in tokens[start:i] if t.kind == "word"} - _CLASS_KEYS
+            found.names |= {t.text for t in tokens[start:i] if t.kind == "word"} - CLASS_KEYS
         elif i >= 2 and tokens[i - 2].kind == "word" and not initialised:
             found.names.add(tokens[i - 2].text)
 
@@ -370,12 +265,12 @@ def _class(found: Declaration, start: int, brace: int, key: str) -> None:
     text, tokens = found.text, found.text.tokens
     close = text.match[brace]
     j = start
-    while j < brace and tokens[j].text not in _CLASS_KEYS:
+    while j < brace and tokens[j].text not in CLASS_KEYS:
         j += 1
     while j < brace and tokens[j].text != ":":
         if tokens[j].text in _ATTRIBUTES and tokens[j + 1].text == "(":
             j = text.match[j + 1]
-        elif tokens[j].kind == "word" and tokens[j].text not in _CLASS_KEYS and not tokens[j].text.startswith("__"):
+        elif tokens[j].kind == "word" and tokens[j].text not in CLASS_KEYS and not tokens[j].text.startswith("__"):
             found.names.add(tokens[j].text)
             break
         j += 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import KernelError, printable
 from . import declarations as cpp
 from .source import Entry, numbered_file
+from .tokens import Text, Token
 
 if TYPE_CHECKING:
     from .cuda_file import CudaFile, Kernel
@@ -146,7 +147,7 @@ def _refuse(file: CudaFile, kept: Sequence[cpp.Declaration]) -> None:
         raise KernelError("\n".join(dict.fromkeys(found[:20])))
 
 
-def _refused(text: cpp.Text, i: int, own: set[str]) -> str | None:
+def _refused(text: Text, i: int, own: set[str]) -> str | None:
     token = text.tokens[i]
     next_ = text.tokens[i + 1].text if i + 1 < len(text.tokens) else ""
     if token.text == "<<" and next_ == "<":
@@ -210,7 +211,7 @@ def _code(one: cpp.Declaration, name: str | None = None) -> str:
     return "".join(out) + "\n"
 
 
-def _heap(tokens: Sequence[cpp.Token], i: int, edits: dict[int, str]) -> None:
+def _heap(tokens: Sequence[Token], i: int, edits: dict[int, str]) -> None:
     """new and delete as those of heap.hpp; a new with arguments of its own stays."""
     if tokens[i - 1].text == "operator" or (tokens[i].text == "delete" and tokens[i - 1].text == "="):
         return
@@ -290,7 +291,7 @@ def _dynamic(one: cpp.Declaration, begin: int, end: int, file_scope: bool, edits
     edits[begin] = "; ".join("static " * file_scope + part for part in parts)
 
 
-def _declarators(text: cpp.Text, begin: int, end: int) -> list[int]:
+def _declarators(text: Text, begin: int, end: int) -> list[int]:
     """The tokens of the names that a declaration of variables gives."""
     tokens, names, i = text.tokens, [], begin
     initialised = False
@@ -306,7 +307,7 @@ def _declarators(text: cpp.Text, begin: int, end: int) -> list[int]:
         elif sign == ",":
             initialised = False
         elif tokens[i].kind == "word" and not initialised and tokens[i + 1].text in ("[", ",", ";", "=", "{"):
-            if tokens[i].text not in cpp._CLASS_KEYS:
+            if tokens[i].text not in cpp.CLASS_KEYS:
                 names.append(i)
         i += 1
     return names

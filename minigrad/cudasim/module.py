@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import platform
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from . import source as kernel_source
 from .compiler import MAX_SHARED, compile_kernels, compile_unit
 from .counters import Counters
 from .emission import Unit
-from .reports import Lines, Report, Triple
+from .reports import Lines, Report, Triple, nearest
 
 MAX_THREADS = 1024
 MOST_SHARED = 227 * 1024  # bytes of shared memory that a block of sm_90 may have, where its kernel has asked for them
@@ -326,7 +325,7 @@ class _Call:
                 f"the kernel ran longer than the time limit of {self.options.time_limit:g} s and was ended here: it "
                 "never ends, needs longer, or waits for what a thread that does not run meanwhile would write"
             )
-            if self.module.mode == "fast" and _is_empty_loop(fault.trace[0] - 1, self.module.image):
+            if self.module.mode == "fast" and native.is_empty_loop(fault.trace[0] - 1, self.module.image):
                 line = self._line_in_check_mode() or (self.function.entry.file, self.function.entry.line)
             return Report("TIME-LIMIT", *line, *self._where(), text)
         if fault.stack_overflow:
@@ -336,7 +335,7 @@ class _Call:
             text += ": an index that leads out of the thread's local variables"
         elif fault.known_address:
             areas = [*self.areas, *self._shared_areas()]
-            text += f" at address {fault.address:#x}{_nearest(areas, fault.address)}"
+            text += f" at address {fault.address:#x}{nearest(areas, fault.address)}"
         return Report("FAULT", *line, *self._where(), text)
 
     def _line_in_check_mode(self) -> tuple[str, int] | None:
@@ -368,37 +367,8 @@ def _shared_arrays(library: ctypes.CDLL) -> Iterator[native.Shared]:
         yield array.contents
 
 
-# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
-_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
-
-
-def _is_empty_loop(address: int, image: tuple[int, int]) -> bool:
-    code = _EMPTY_LOOPS.get(platform.machine())
-    if code is None or not image[0] <= address < image[1] - len(code):
-        return False
-    return ctypes.string_at(address, len(code)) == code
-
-
 def _triple(values: Any) -> Triple:
     return values[0], values[1], values[2]
-
-
-def _nearest(areas: Sequence[Area], address: int) -> str:
-    """Where an address lies, seen from the array closest to it."""
-
-    def distance(area: Area) -> int:
-        return max(area.address - address, address - (area.address + area.nbytes - 1), 0)
-
-    if address < 4096:
-        return ": a null pointer"
-    if not areas or distance(min(areas, key=distance)) > 2**36:
-        return ": far from every array"
-    area = min(areas, key=distance)
-    side = "before" if address < area.address else "behind the end of" if distance(area) else "in"
-    if side == "in":
-        return f", byte {address - area.address} of {area.label}"
-    past = area.address - address if side == "before" else distance(area) - 1
-    return f", {past} bytes {side} {area.label}"
 
 
 def _native_areas(areas: Sequence[Area]) -> ctypes.Array[native.NativeArea]:

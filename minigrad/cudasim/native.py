@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -145,3 +146,14 @@ def guarded() -> Any:
     ]
     function.restype = c_int
     return function
+
+
+# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
+_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
+
+
+def is_empty_loop(address: int, image: tuple[int, int]) -> bool:
+    code = _EMPTY_LOOPS.get(platform.machine())
+    if code is None or not image[0] <= address < image[1] - len(code):
+        return False
+    return ctypes.string_at(address, len(code)) == code
