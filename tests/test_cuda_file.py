@@ -274,8 +274,8 @@ K { y[0] = go(1); }
 @pytest.mark.parametrize("dress", WAITING)
 def test_a_barrier_is_seen_in_every_dress(dress):
     text = WAITING[dress].replace("\nK {", "\n__global__ void k(int *y) {")
-    for wait, waits in (("__syncthreads()", True), ("__threadfence()", False)):
-        code = text.replace("__syncthreads()", wait).replace("__syncwarp()", wait)
+    fence = "__threadfence()"
+    for code, waits in ((text, True), (text.replace("__syncthreads()", fence).replace("__syncwarp()", fence), False)):
         assert unit_of(code).entries[0].waits == waits
         assert source.entries(code.replace("__global__", 'extern "C" __global__'))[0].waits == waits
 

@@ -82,7 +82,6 @@ struct CsVariable {
 typedef unsigned int uint;
 typedef unsigned short ushort;
 typedef unsigned long ulong;
-typedef unsigned char cs_byte;
 typedef unsigned long long cudaTextureObject_t;
 typedef unsigned long long cudaSurfaceObject_t;
 struct char1 { signed char x; };
@@ -398,7 +397,6 @@ static inline unsigned __fns(unsigned mask, unsigned base, int offset) {
         }                                                                        \
         return result;                                                           \
     }
-#define CS_LANES_BOTH(name, sign, T, U, expression) CS_LANES(name##sign##4, T, U, 4, expression)
 CS_LANES(__vadd4, unsigned char, unsigned char, 4, x + y)
 CS_LANES(__vsub4, unsigned char, unsigned char, 4, x - y)
 CS_LANES(__vadd2, unsigned short, unsigned short, 2, x + y)
