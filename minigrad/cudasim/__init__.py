@@ -7,8 +7,9 @@ What runs a kernel:
 - compiler.py: from a kernel's text to a shared library, cached
 - native.py: the C++ side as Python sees it: structs, the guard against faults
 - module.py: RawModule and Function: launching
+- cuda_file.py: files of others, with the host's code in them; preprocess.py, tokens.py, declarations.py, emission.py
 - reports.py, counters.py: what was found, with file and line; memory traffic, line by line
-- cpp/: the emulator itself; begin with cuda.hpp, then scheduler.cpp
+- cpp/: the emulator itself; begin with cuda.hpp, then scheduler.cpp; foreign.hpp is for files of others
 
 What makes it a device, `cudasim:0`:
 

@@ -22,10 +22,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base import files
 from ..errors import DeviceError, KernelError, printable
 from . import source as kernel_source
+
+if TYPE_CHECKING:
+    from .emission import Unit
 
 CPP = Path(__file__).resolve().parent / "cpp"
 HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.hpp", "shadow.hpp")
@@ -62,6 +66,8 @@ _KERNEL_FLAGS = {
         "-DCUDASIM_CHECK",
     ),
 }
+# For files of others, written for nvcc, which takes more than NVRTC.
+_FOREIGN = ("-std=gnu++20", "-fpermissive", "-fno-threadsafe-statics", "-fno-exceptions", "-fno-rtti")
 REDZONE = 128  # CS_REDZONE of interface.hpp
 MAX_SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
 _SHARED_GUARD = 1 << 20  # bytes on both sides of a module's shared memory that nobody may touch: shared_memory.cpp
@@ -86,10 +92,24 @@ def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast"
     """
     source = kernel_source.without_ptx(source)
     kernel_source.check_rules(source)
-    _require_compiler()
+    require_compiler()
     text, files = _complete(source, options)
-    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode), Path(__file__).read_text(encoding="utf-8"))
-    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, files))
+    return _compile(text, files, mode, copy)
+
+
+def compile_unit(unit: Unit, mode: str, copy: int = 0) -> Path:
+    """The same for a kernel of somebody's file, which brings its own table of entry points."""
+    require_compiler()
+    return _compile(unit.text, unit.files, mode, copy, unit.headers, unit.hint)
+
+
+def _compile(
+    text: str, files: Sequence[str], mode: str, copy: int, headers: Sequence[str] = (), hint: str = ""
+) -> Path:
+    added = [_text(name) for name in headers]
+    this = Path(__file__).read_text(encoding="utf-8")
+    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode), this, *added)
+    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, files, headers, hint))
     if copy == 0:
         return library
     return _cached(f"{key}.{copy}.so", lambda folder: Path(shutil.copyfile(library, folder / "copy.so")))
@@ -97,7 +117,7 @@ def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast"
 
 def compile_host() -> Path:
     """The library that guards launches: cpp/host.cpp."""
-    _require_compiler()
+    require_compiler()
 
     def build(folder: Path) -> Path:
         # initial-exec: a signal handler may then look at thread_local variables without allocating them.
@@ -139,21 +159,34 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     return text, files
 
 
-def _build(folder: Path, text: str, mode: str, files: Sequence[str]) -> Path:
-    (folder / "kernel.cpp").write_text(text, encoding="utf-8")
-    compiler = ("g++", *_KERNEL_FLAGS[mode], "-include", str(CPP / "cuda.hpp"))
-    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=partial(_compile_error, files))
+def _build(
+    folder: Path, text: str, mode: str, files: Sequence[str], headers: Sequence[str] = (), hint: str = ""
+) -> Path:
+    (folder / "kernel.cpp").write_text(text, encoding="utf-8", errors="surrogateescape")
+    compiler = ["g++", *_KERNEL_FLAGS[mode], *(_FOREIGN if headers else ()), "-include", str(CPP / "cuda.hpp")]
+    for header in headers:
+        compiler += ["-include", str(CPP / header)]
+    failure = partial(_compile_error, files, hint)
+    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=failure)
     (folder / "redzones.s").write_text(with_redzones((folder / "kernel.s").read_text()))
     library = folder / "kernel.so"
-    _run("g++", "-shared", "-Wl,-Bsymbolic", folder / "redzones.s", _runtime(mode), "-o", library)
+    link = ("g++", "-shared", "-Wl,-Bsymbolic", *(("-Wl,--no-undefined",) if headers else ()))
+    _run(*link, folder / "redzones.s", _runtime(mode), "-o", library, failure=_link_error if headers else None)
     return library
 
 
-def _compile_error(files: Sequence[str], messages: str) -> Exception:
+def _compile_error(files: Sequence[str], hint: str, messages: str) -> Exception:
     lines = [line for line in messages.splitlines() if re.search(r"\berror:|\bnote:", line)] or messages.splitlines()
     number = re.compile(kernel_source.numbered_file(r"(\d+)"))
     named = [number.sub(lambda match: printable(files[int(match[1])]), line[:1000]) for line in lines[:20]]
-    return KernelError("the kernel does not compile:\n" + "\n".join(named))
+    return KernelError("\n".join(["the kernel does not compile:", *named, *([hint] if hint else [])]))
+
+
+def _link_error(messages: str) -> Exception:
+    names = ", ".join(dict.fromkeys(re.findall(r"undefined (?:reference to|symbol:?) [`']?([^'\n]+)", messages)))
+    return KernelError(
+        f"the kernel uses what its file and its headers declare and do not define: {printable(names or messages[:500])}"
+    )
 
 
 # A static variable of a function, as g++ writes it: in one line, or, of a template, with a section of its own.
@@ -249,7 +282,7 @@ def _text(name: str) -> str:
 # ---------------------------------------------------------------- g++ and the cache
 
 
-def _require_compiler() -> None:
+def require_compiler() -> None:
     reason = available()
     if reason:
         raise DeviceError(f"cudasim: {reason}")

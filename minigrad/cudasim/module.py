@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import platform
 import signal
 import sys
 import threading
@@ -18,11 +17,13 @@ import numpy as np
 from ..errors import ArgumentError, KernelError
 from . import native, settings
 from . import source as kernel_source
-from .compiler import MAX_SHARED, compile_kernels
+from .compiler import MAX_SHARED, compile_kernels, compile_unit
 from .counters import Counters
-from .reports import Lines, Report, Triple
+from .emission import Unit
+from .reports import Lines, Report, Triple, nearest
 
 MAX_THREADS = 1024
+MOST_SHARED = 227 * 1024  # bytes of shared memory that a block of sm_90 may have, where its kernel has asked for them
 PER_LINE = 8  # a line may be many instructions; of the reports of one kind and line the first is shown
 SIGNALS = {
     signal.SIGSEGV: "memory access that the operating system refused",
@@ -57,26 +58,35 @@ class RawModule:
 
     code: CUDA C++; `#line` markers name the files of messages.  options: -D options.  mode: "fast" or "check".
     copy: modules of different numbers have separate shared memory and may run at the same time.
+    unit: what cuda_file.py has made of a kernel in somebody's file; code and options are not read then.
     Raises KernelError for a source that breaks the rules for kernels or does not compile; DeviceError without g++.
     """
 
-    def __init__(self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0):
+    def __init__(
+        self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0, *, unit: Unit | None = None
+    ):
         if mode not in settings.MODES:
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
-        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy))
-        self.path = compile_kernels(code, tuple(options), mode, copy)
+        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy, unit=unit))
+        self.unit = unit
+        self.path = compile_unit(unit, mode, copy) if unit else compile_kernels(code, tuple(options), mode, copy)
         self.library = native.load(self.path)
         self.lock = _locks.setdefault(str(self.path), threading.Lock())
         # As with CuPy, which compiles with -ftz=true: float numbers flush to zero, doubles do not.
-        self.flush_to_zero = not any(option.endswith("=double") for option in options)
+        self.flush_to_zero = not unit and not any(option.endswith("=double") for option in options)
         begin, end = ctypes.c_uint64(), ctypes.c_uint64()
         self.library.cs_image(begin, end)
         self.image = begin.value, end.value
-        self.lines = Lines(self.path, begin.value, kernel_source.with_numbered_files(code)[1])
-        self._functions = {
-            entry.name: Function(self, number, entry) for number, entry in enumerate(kernel_source.entries(code))
-        }
+        files = list(unit.files) if unit else kernel_source.with_numbered_files(code)[1]
+        self.lines = Lines(self.path, begin.value, files)
+        self.variables = native.variables(self.library) if unit else {}
+        self.variable_areas = [
+            Area(v.address, v.bytes, not v.constant, label=f"{'constant' if v.constant else 'variable'} '{name}'")
+            for name, v in self.variables.items()
+        ]
+        entries = unit.entries if unit else kernel_source.entries(code)
+        self._functions = {entry.name: Function(self, number, entry) for number, entry in enumerate(entries)}
 
     @property
     def names(self) -> list[str]:
@@ -88,6 +98,14 @@ class RawModule:
         if name not in self._functions:
             raise KernelError(f"there is no kernel '{name}' in this source; there are {', '.join(self.names)}")
         return self._functions[name]
+
+    def get_global(self, name: str) -> tuple[int, int]:
+        """Address and bytes of a `__constant__` or `__device__` variable; KernelError names those there are."""
+        if name not in self.variables:
+            there = ", ".join(self.variables) or "none"
+            raise KernelError(f"there is no __constant__ or __device__ variable '{name}' that the kernel uses: {there}")
+        variable = self.variables[name]
+        return variable.address, variable.bytes
 
     def take_output(self) -> str:
         """What printf wrote since the last call."""
@@ -114,8 +132,11 @@ class Function:
         self.kernel.describe(text)
         self.parameters = text.value.decode().split("\n")[:-1]
         self.sizes = [8 if t.endswith("*") else np.dtype(t).itemsize for t in self.parameters]
-        self.static_shared = sum(
-            array.bytes for array in _shared_arrays(module.library) if array.kernel == name.encode()
+        self.static_shared = sum(  # a unit has no more than its kernel uses
+            array.bytes for array in _shared_arrays(module.library) if module.unit or array.kernel == name.encode()
+        )
+        self.max_dynamic_shared_size_bytes = (
+            MAX_SHARED  # as CuPy calls it: more has to be asked for, and few GPUs have it
         )
 
     def launch(
@@ -129,6 +150,7 @@ class Function:
         has them as objects; KeyboardInterrupt for Ctrl-C.
         """
         self._check_launch(grid, block, params, shared_mem)
+        areas = [*areas, *self.module.variable_areas]
         with self.module.lock:
             call = _Call(self, grid, block, params, areas, shared_mem)
             try:
@@ -155,9 +177,13 @@ class Function:
         for i, (value, size) in enumerate(zip(params, self.sizes)):
             if len(value) != size:
                 refuse(f"argument {i} has {len(value)} bytes, parameter {self.parameters[i]} has {size}")
-        if shared_mem < 0 or self.static_shared + shared_mem > MAX_SHARED:
+        allowed = max(MAX_SHARED, self.max_dynamic_shared_size_bytes)
+        if allowed > MOST_SHARED:
+            refuse(f"max_dynamic_shared_size_bytes={allowed}: no GPU gives a block more than {MOST_SHARED}")
+        if shared_mem < 0 or self.static_shared + shared_mem > allowed:
             static = f"{self.static_shared} bytes of static"
-            refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {MAX_SHARED}")
+            more = "" if self.static_shared > allowed else "; more is for those who ask: max_dynamic_shared_size_bytes"
+            refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {allowed}{more}")
 
     def _unwritten(self, areas: Sequence[Area]) -> list[Report]:
         reports = []
@@ -299,7 +325,7 @@ class _Call:
                 f"the kernel ran longer than the time limit of {self.options.time_limit:g} s and was ended here: it "
                 "never ends, needs longer, or waits for what a thread that does not run meanwhile would write"
             )
-            if self.module.mode == "fast" and _is_empty_loop(fault.trace[0] - 1, self.module.image):
+            if self.module.mode == "fast" and native.is_empty_loop(fault.trace[0] - 1, self.module.image):
                 line = self._line_in_check_mode() or (self.function.entry.file, self.function.entry.line)
             return Report("TIME-LIMIT", *line, *self._where(), text)
         if fault.stack_overflow:
@@ -309,7 +335,7 @@ class _Call:
             text += ": an index that leads out of the thread's local variables"
         elif fault.known_address:
             areas = [*self.areas, *self._shared_areas()]
-            text += f" at address {fault.address:#x}{_nearest(areas, fault.address)}"
+            text += f" at address {fault.address:#x}{nearest(areas, fault.address)}"
         return Report("FAULT", *line, *self._where(), text)
 
     def _line_in_check_mode(self) -> tuple[str, int] | None:
@@ -341,37 +367,8 @@ def _shared_arrays(library: ctypes.CDLL) -> Iterator[native.Shared]:
         yield array.contents
 
 
-# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
-_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
-
-
-def _is_empty_loop(address: int, image: tuple[int, int]) -> bool:
-    code = _EMPTY_LOOPS.get(platform.machine())
-    if code is None or not image[0] <= address < image[1] - len(code):
-        return False
-    return ctypes.string_at(address, len(code)) == code
-
-
 def _triple(values: Any) -> Triple:
     return values[0], values[1], values[2]
-
-
-def _nearest(areas: Sequence[Area], address: int) -> str:
-    """Where an address lies, seen from the array closest to it."""
-
-    def distance(area: Area) -> int:
-        return max(area.address - address, address - (area.address + area.nbytes - 1), 0)
-
-    if address < 4096:
-        return ": a null pointer"
-    if not areas or distance(min(areas, key=distance)) > 2**36:
-        return ": far from every array"
-    area = min(areas, key=distance)
-    side = "before" if address < area.address else "behind the end of" if distance(area) else "in"
-    if side == "in":
-        return f", byte {address - area.address} of {area.label}"
-    past = area.address - address if side == "before" else distance(area) - 1
-    return f", {past} bytes {side} {area.label}"
 
 
 def _native_areas(areas: Sequence[Area]) -> ctypes.Array[native.NativeArea]:

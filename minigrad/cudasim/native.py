@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -31,6 +32,12 @@ class Shared(ctypes.Structure):
     """CsShared: a static __shared__ array."""
 
     _fields_ = [("address", c_uint64), ("bytes", c_uint64), ("name", c_char_p), ("kernel", c_char_p)]
+
+
+class Variable(ctypes.Structure):
+    """CsVariable: a __constant__ or __device__ variable of somebody's file."""
+
+    _fields_ = [("name", c_char_p), ("address", c_uint64), ("bytes", c_uint64), ("constant", c_uint32)]
 
 
 class NativeArea(ctypes.Structure):
@@ -118,6 +125,12 @@ def load(path: Any) -> ctypes.CDLL:
     return library
 
 
+def variables(library: ctypes.CDLL) -> dict[str, Variable]:
+    """The table of a library that was made of somebody's file, by name."""
+    n = c_uint32.in_dll(library, "cs_n_variables").value
+    return {v.name.decode(): v for v in (Variable * n).in_dll(library, "cs_variables")}
+
+
 @cache
 def guarded() -> Any:
     """cs_guarded of cpp/host.cpp."""
@@ -133,3 +146,14 @@ def guarded() -> Any:
     ]
     function.restype = c_int
     return function
+
+
+# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
+_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
+
+
+def is_empty_loop(address: int, image: tuple[int, int]) -> bool:
+    code = _EMPTY_LOOPS.get(platform.machine())
+    if code is None or not image[0] <= address < image[1] - len(code):
+        return False
+    return ctypes.string_at(address, len(code)) == code

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import printable
 from .source import numbered_file
@@ -111,3 +112,21 @@ def _lookup(library: str, offsets: tuple[int, ...]) -> list[list[tuple[int, int]
         if found and place and int(place[2]):
             found[-1].append((int(place[1]), int(place[2])))
     return found + [[] for _ in range(len(offsets) - len(found))]
+
+
+def nearest(areas: Sequence[Any], address: int) -> str:
+    """Where an address lies, seen from the array closest to it."""
+
+    def distance(area: Any) -> int:
+        return max(area.address - address, address - (area.address + area.nbytes - 1), 0)
+
+    if address < 4096:
+        return ": a null pointer"
+    if not areas or distance(min(areas, key=distance)) > 2**36:
+        return ": far from every array"
+    area = min(areas, key=distance)
+    side = "before" if address < area.address else "behind the end of" if distance(area) else "in"
+    if side == "in":
+        return f", byte {address - area.address} of {area.label}"
+    past = area.address - address if side == "before" else distance(area) - 1
+    return f", {past} bytes {side} {area.label}"

@@ -23,8 +23,13 @@ _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?P<align>__align__\s*\(\s*\d+\s*\)\s*)?(?P<type>[\w ]+?)\s+(?P<name>\w+)\s*\[\s*\]\s*;"
 )
 _FUNCTION = re.compile(  # parameters may have brackets of their own: float (&sums)[4]
-    r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>\w+)\s*\((?P<parameters>(?:[^()]|\([^()]*\))*)\)\s*(?:const\s*)?\{"
+    r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>operator\b[^;{}()]*(?:\(\s*\))?|\w+)\s*"
+    r"\((?P<parameters>(?:[^()]|\([^()]*\))*)\)\s*"
+    # const, noexcept(true), -> float, : member(1), other{2}
+    r"(?:(?:const|volatile|mutable|override|final|noexcept(?:\s*\([^()]*\))?|&&?)\s*)*"
+    r"(?:->[^{};]*|:(?:\w\{[^{};]*\}|[^{};])*)?\{"
 )
+_LAMBDA = re.compile(r"\b(?P<name>\w+)\s*=\s*\[[^\[\]]*\][^{};]*\{")
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(?P<name>\w+)(?P<body>(?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 
@@ -84,10 +89,12 @@ def position(text: str, offset: int) -> tuple[str, int]:
 
 def _file(marker: re.Match[str], before: str) -> str:
     """The name in a #line marker, as C reads it; one without a name goes on with the file before."""
-    if marker["file"] is None:
-        return before
-    code = re.sub(rb"\\([0-7]{1,3}|.)", _character, os.fsencode(marker["file"]))
-    return os.fsdecode(code)
+    return before if marker["file"] is None else file_of_marker(marker["file"])
+
+
+def file_of_marker(quoted: str) -> str:
+    """What stands between the quotes of a #line marker, as C reads it."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{1,3}|.)", _character, os.fsencode(quoted)))
 
 
 def _character(escape: re.Match[bytes]) -> bytes:
@@ -173,8 +180,9 @@ def _waiting_names(code: str) -> set[str]:
     By name only: every mention counts as a use, so it may find too many (slower, still right), not too few.
     """
     uses: dict[str, set[str]] = {}
-    for match in _FUNCTION.finditer(code):
-        uses.setdefault(match["name"], set()).update(_WORD.findall(_braces(code, match.end())))
+    for match in (*_FUNCTION.finditer(code), *_LAMBDA.finditer(code)):
+        name = "operator" if match["name"].startswith("operator") else match["name"]
+        uses.setdefault(name, set()).update(_WORD.findall(_braces(code, match.end())))
     for match in _MACRO.finditer(code):
         uses.setdefault(match["name"], set()).update(_WORD.findall(match["body"]))
     waiting = {name for words in uses.values() for name in words if _WAITS.fullmatch(name)}
@@ -183,7 +191,7 @@ def _waiting_names(code: str) -> set[str]:
         more = {name for name, words in uses.items() if name not in waiting and words & waiting}
         waiting |= more
         grown = bool(more)
-    return waiting
+    return set(uses) if "operator" in waiting else waiting  # an operator may be anywhere, and is not named there
 
 
 def _braces(code: str, start: int) -> str:

@@ -265,6 +265,8 @@ static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     if (!cs_control.active || !run.current || on_own_stack(address) || is_coordinates(address)) return;
     Busy busy(pc);
     bool shared = in_module(address);
+    // __constant__ and __device__ variables lie in the module, and are arrays like the arguments.
+    if (shared && !in_shared_memory(address) && find_area(address, bytes, kind)) shared = false;
     (shared ? check_shared : check_global)(address, bytes, kind, pc);
     if (run.launch->count) count_access(pc, address, bytes, kind, shared);
 }
@@ -396,6 +398,8 @@ CS_HOOKS(8)
 CS_HOOKS(16)
 void __tsan_read_range(void* p, unsigned long bytes) { check((cs_u64)p, (cs_u32)bytes, Kind::read, PC); }
 void __tsan_write_range(void* p, unsigned long bytes) { check((cs_u64)p, (cs_u32)bytes, Kind::write, PC); }
+void __tsan_vptr_update(void*, void*) {}  // a class with virtual functions is made, and used
+void __tsan_vptr_read(void*) {}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
