@@ -44,17 +44,18 @@ _RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall")
 # Large frames touch each of their pages, so that none leaps over the guard page of a stack.  A call leaves its return
 # address, by which reports know its line (no sibling calls).
 _KERNEL_COMMON = (
-    *(*_COMMON, *_LINES, "-w", "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
+    *(*_COMMON, *_LINES, "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
     *("-fno-finite-loops", "-fstack-clash-protection", "-fno-optimize-sibling-calls"),
 )
 _KERNEL_FLAGS = {
-    "fast": (*_KERNEL_COMMON, "-O3", "-fno-trapping-math"),
+    "fast": (*_KERNEL_COMMON, "-w", "-O3", "-fno-trapping-math"),
     # The sanitizers' calls go to our own functions of these names, in checks.cpp.  A float4 must stay one access of 16
     # bytes (no sra), and a loop over floats must not become one of wider accesses (no vectorize).
     "check": (
         *_KERNEL_COMMON,
-        "-O1",
-        "-fsanitize=thread,bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow",
+        *("-O1", "-finline-functions", "-finline-small-functions"),  # so that g++ knows what a pointer points to
+        "-fsanitize=thread,bounds,alignment,shift-exponent,integer-divide-by-zero,signed-integer-overflow,object-size",
+        *("-Wuninitialized", "-Wmaybe-uninitialized"),  # module.py looks into what they suspect
         "-fno-tree-sra",
         "-fno-tree-vectorize",
         "-fno-tree-slp-vectorize",
@@ -77,19 +78,29 @@ def available() -> str | None:
     return None
 
 
-def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0) -> Path:
+# What g++ puts into local variables that the source gives no value: bytes of 0xFE, a float of -1.7e38.
+UNSET = {"pattern": 0xFE, "zero": 0}
+
+
+def compile_kernels(
+    source: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0, unset: str = "pattern"
+) -> Path:
     """The library with the kernels of `source`, from the cache where it has been built before.
 
-    options: -D options.  mode: "fast" or "check".  copy: libraries of different numbers are different files, so that a
-    process can load the same kernels twice, each with shared memory of its own.
+    options: -D options.  mode: "fast" or "check".  unset: in check mode, what a local variable holds that nobody has
+    set, a key of UNSET.  copy: libraries of different numbers are different files, so that a process can load the same
+    kernels twice, each with shared memory of its own.
     Raises KernelError with the messages of g++ for a kernel that does not compile, DeviceError where g++ is missing.
     """
     source = kernel_source.without_ptx(source)
     kernel_source.check_rules(source)
     _require_compiler()
-    text, files = _complete(source, options)
-    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode), Path(__file__).read_text(encoding="utf-8"))
-    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, files))
+    text, files = _complete(source, options, mode)
+    flags = _KERNEL_FLAGS[mode]
+    if mode == "check" and _fills_locals():
+        flags = (*flags, f"-ftrivial-auto-var-init={unset}")
+    key = _key(text, mode, repr(flags), _runtime_key(mode), Path(__file__).read_text(encoding="utf-8"))
+    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, flags, files))
     if copy == 0:
         return library
     return _cached(f"{key}.{copy}.so", lambda folder: Path(shutil.copyfile(library, folder / "copy.so")))
@@ -112,7 +123,13 @@ def compile_host() -> Path:
 # ---------------------------------------------------------------- one library
 
 
-def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
+@cache
+def _fills_locals() -> bool:
+    """g++ 12 and later can."""
+    return int(_run("g++", "-dumpversion").split(".")[0]) >= 12
+
+
+def _complete(source: str, options: Sequence[str], mode: str) -> tuple[str, list[str]]:
     """What g++ gets: the source with dynamic shared memory as pointers, and the table of its entry points behind it.
     Also the names of its files, which have numbers there.
 
@@ -123,6 +140,8 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     entries = kernel_source.entries(definitions + source)
     table = [f"    {'CS_KERNEL_WAITS' if entry.waits else 'CS_KERNEL'}({entry.name})," for entry in entries]
     numbered, files = kernel_source.with_numbered_files(source)
+    if mode == "check":
+        numbered = kernel_source.with_checks(numbered)
     text = "\n".join(
         [
             definitions + kernel_source.with_dynamic_shared(numbered),
@@ -132,6 +151,9 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
             *table,
             "};",
             f"extern const cs_u32 cs_n_kernels = {len(table)};",
+            '__attribute__((visibility("default"))) extern const cs_u32 cs_launch_bounds[] = {',
+            "    " + ", ".join(f"(cs_u32)({' '.join(entry.bounds.split())})" for entry in entries),
+            "};",
             "}",
             "",
         ]
@@ -139,14 +161,38 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     return text, files
 
 
-def _build(folder: Path, text: str, mode: str, files: Sequence[str]) -> Path:
+def _build(folder: Path, text: str, mode: str, flags: Sequence[str], files: Sequence[str]) -> Path:
     (folder / "kernel.cpp").write_text(text, encoding="utf-8")
-    compiler = ("g++", *_KERNEL_FLAGS[mode], "-include", str(CPP / "cuda.hpp"))
-    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=partial(_compile_error, files))
-    (folder / "redzones.s").write_text(with_redzones((folder / "kernel.s").read_text()))
+    compiler = ("g++", *flags, "-include", str(CPP / "cuda.hpp"), "-S", str(folder / "kernel.cpp"))
+    error = partial(_compile_error, files)
+    warnings = _run(*compiler, "-o", folder / "kernel.s", failure=error, messages=True)
+    assembly = with_redzones((folder / "kernel.s").read_text(), apart=_APART if mode == "check" else 0)
+    (folder / "redzones.s").write_text(assembly + _suspected(warnings))
     library = folder / "kernel.so"
     _run("g++", "-shared", "-Wl,-Bsymbolic", folder / "redzones.s", _runtime(mode), "-o", library)
     return library
+
+
+_FUNCTION_OF = re.compile(r"In (?:member )?function ['‘](?P<function>.*)['’]|inlined from ['‘](?P<from>.*?)['’] at")
+_UNSET = re.compile(
+    rf"{kernel_source.numbered_file('([0-9]+)')}:(\d+):\d+: warning: ['‘](.*?)['’] (?:is|may be) used uninitialized"
+)
+
+
+def _suspected(warnings: str) -> str:
+    """g++'s warnings of variables that may have been left unset, as lines of a text that the library holds:
+    number of the file, line, variable, functions that it may be a part of."""
+    lines, functions = [], ""
+    for line in warnings.splitlines():
+        about, unset = _FUNCTION_OF.search(line), _UNSET.search(line)
+        if about and about["function"]:
+            functions = about["function"]
+        elif about:
+            functions += " " + about["from"]
+        elif unset:
+            lines.append("\t".join([unset[1], unset[2], unset[3], functions]))
+    text = "\\n".join(lines).replace('"', "'").replace("\t", "\\t")
+    return f'\t.section\t.rodata\n\t.globl\tcs_suspected_locals\ncs_suspected_locals:\n\t.string\t"{text}"\n'
 
 
 def _compile_error(files: Sequence[str], messages: str) -> Exception:
@@ -162,13 +208,28 @@ _SHARED_SECTION = "cudasim_shared"
 _IN_SECTION = re.compile(r"^(_ZZ\w+):\n\t\.zero\t(\d+)$", re.MULTILINE)
 
 
-def with_redzones(assembly: str) -> str:
+_APART = 16 * 1024  # bytes between the shared arrays, in check mode: a wrong row of one does not lie in another
+_LAID_OUT = re.compile(r"^_ZZ\w+cs_laid_out_\w+:\n\t\.quad\t(\w+)\n\t\.quad\t(\d+)\n\t\.quad\t(\d+)$", re.MULTILINE)
+
+
+def with_redzones(assembly: str, apart: int = 0) -> str:
     """g++'s assembly with all shared memory in one place, and with a table of the __shared__ arrays.
 
-    Every array has REDZONE bytes behind it.  Before the first and behind the last, dynamic shared memory, are guards.
+    Every array has REDZONE bytes behind it, and `apart` more.  Before the first and behind the last, dynamic shared
+    memory, are guards.  An array of which it is told how it is aligned lies where a card would have it, as far as
+    alignment goes: NVRTC packs arrays by what their declarations ask for, so that float[64] behind float[3] is no place
+    for a float4; g++ would align both.
     KernelError for an array that no block has room for.
     """
     arrays: list[tuple[str, int]] = []
+    users, laid_out, at = _users(assembly), _LAID_OUT.findall(assembly), {}
+    sizes = {name: int(size) for pattern in (_IN_SECTION, _LOCAL) for name, size, *_ in pattern.findall(assembly)}
+    ends: dict[str, int] = {}
+    for symbol, align, _ in sorted(laid_out, key=lambda one: int(one[2])):
+        kernels = users.get(symbol) or [""]
+        start = max(ends.get(kernel, 0) for kernel in kernels)
+        at[symbol] = -(-start // int(align)) * int(align)
+        ends.update(dict.fromkeys(kernels, at[symbol] + sizes.get(symbol, 0)))
     section = f'\t.pushsection\t{_SHARED_SECTION},"aw",@nobits'
 
     def moved(symbol: str, size: int, align: int) -> str:
@@ -177,7 +238,10 @@ def with_redzones(assembly: str) -> str:
             where = f" of {kernel}" if kernel else ""
             raise KernelError(f"shared array '{name}'{where} has {size} bytes; a block has {MAX_SHARED}")
         arrays.append((symbol, size))
-        return f"{section}\n\t.balign\t{align}\n{symbol}:\n\t.zero\t{size + REDZONE}\n\t.popsection"
+        place = f"\t.balign\t{align}\n"
+        if symbol in at:
+            place = f"\t.balign\t1024\n\t.zero\t{at[symbol] % 128 + apart}\n"
+        return f"{section}\n{place}{symbol}:\n\t.zero\t{size + REDZONE + apart}\n\t.popsection"
 
     assembly = _IN_SECTION.sub(lambda match: moved(match[1], int(match[2]), 1024), assembly)
     assembly = _LOCAL.sub(lambda match: moved(match[1], int(match[2]), int(match[3])), assembly)
@@ -198,11 +262,58 @@ def with_redzones(assembly: str) -> str:
     strings = []
     for i, (symbol, size) in enumerate(arrays):
         kernel, name = _demangle(symbol)
+        kernel = kernel if kernel in users[""] else ",".join(users.get(symbol, []))
         lines += [f"\t.quad\t{symbol}", f"\t.quad\t{size}", f"\t.quad\t.Lcs_name{i}", f"\t.quad\t.Lcs_kernel{i}"]
         strings += [f".Lcs_name{i}:", f'\t.string\t"{name}"', f".Lcs_kernel{i}:", f'\t.string\t"{kernel}"']
     lines += ["\t.globl\tcs_n_shared_arrays", "\t.hidden\tcs_n_shared_arrays", "cs_n_shared_arrays:"]
     lines += [f"\t.quad\t{len(arrays)}", *strings]
-    return assembly + "\n".join(lines) + "\n"
+    return assembly + "\n".join([*lines, *_device_variables(assembly, users)]) + "\n"
+
+
+_VARIABLE = re.compile(
+    r"^\t\.type\t(\w+), @object\n\t\.size\t\1, (\d+)$|^\t\.local\t(\w+)\n\t\.comm\t\3,(\d+),", re.MULTILINE
+)
+
+
+def _device_variables(assembly: str, users: dict[str, list[str]]) -> list[str]:
+    """A table of the variables of the file: __device__ ones.  What begins with _ZZ is a function's, or shared."""
+    found = [(match[1] or match[3], match[2] or match[4]) for match in _VARIABLE.finditer(assembly)]
+    found = [(name, size) for name, size in found if not re.match(r"_ZZ|_ZL?\d*cs_|cs_", name)]
+    lines, strings = ['\t.section\t.data.rel.ro,"aw"', "\t.balign\t16"], []
+    lines += ["\t.globl\tcs_device_variables", "cs_device_variables:"]
+    for i, (symbol, size) in enumerate(found):
+        lines += [f"\t.quad\t{symbol}", f"\t.quad\t{size}", f"\t.quad\t.Lcs_variable{i}", f"\t.quad\t.Lcs_users{i}"]
+        name = re.match(r"_ZL?(?:\d+)(\w+)$", symbol)
+        strings += [f".Lcs_variable{i}:", f'\t.string\t"{name[1] if name else symbol}"']
+        strings += [f".Lcs_users{i}:", f'\t.string\t"{",".join(users.get(symbol, []))}"']
+    lines += ["\t.globl\tcs_n_device_variables", "cs_n_device_variables:", f"\t.quad\t{len(found)}"]
+    return [*lines, *strings]
+
+
+_BODY = re.compile(r"^\t\.type\t([\w.]+), @function\n(.*?)^\t\.size\t\1, ", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(r"^cs_kernels:\n(.*?)^(?!\t\.(?:quad|long|zero))", re.MULTILINE | re.DOTALL)
+_SYMBOL = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def _users(assembly: str) -> dict[str, list[str]]:
+    """Which entry points use a symbol, themselves or in what they call; under "" the names of all entry points."""
+    uses: dict[str, set[str]] = {}
+    for match in _BODY.finditer(assembly):
+        uses.setdefault(match[1], set()).update(_SYMBOL.findall(match[2]))
+    table = _TABLE.search(assembly)
+    words = re.findall(r"\.quad\t(\S+)", table[1]) if table else []
+    users: dict[str, list[str]] = {"": []}
+    for i in range(0, len(words) - 3, 4):  # as CsKernel of interface.hpp: name, describe, thread, block
+        text = re.search(rf'^{re.escape(words[i])}:\n\t\.string\t"(\w+)"', assembly, re.MULTILINE)
+        kernel = text[1] if text else ""
+        users[""].append(kernel)
+        reached, new = set(), {words[i + 2], words[i + 3]}
+        while new:
+            reached |= new
+            new = {used for name in new for used in uses.get(name, ())} - reached
+        for symbol in reached:
+            users.setdefault(symbol, []).append(kernel)
+    return users
 
 
 def _demangle(symbol: str) -> tuple[str, str]:
@@ -258,9 +369,10 @@ def _require_compiler() -> None:
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None) -> str:
+def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None, messages: bool = False) -> str:
     words = [str(word) for word in command]
-    result = subprocess.run(words, capture_output=True, text=True, errors="replace")
+    english = {**os.environ, "LC_ALL": "C"}
+    result = subprocess.run(words, capture_output=True, text=True, errors="replace", env=english)
     if result.returncode:
         full = next((number for number in _FULL if os.strerror(number) in result.stderr), None)
         if full:
@@ -268,7 +380,7 @@ def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None
         if failure:
             raise failure(result.stderr)
         raise DeviceError(f"cudasim: {words[0]} failed:\n{result.stderr[:4000]}\nThe command: {' '.join(words)}")
-    return result.stdout
+    return result.stderr if messages else result.stdout
 
 
 @cache

@@ -21,6 +21,7 @@ from . import source as kernel_source
 from .compiler import MAX_SHARED, compile_kernels
 from .counters import Counters
 from .reports import Lines, Report, Triple
+from .second_run import SecondRun
 
 MAX_THREADS = 1024
 PER_LINE = 8  # a line may be many instructions; of the reports of one kind and line the first is shown
@@ -57,15 +58,21 @@ class RawModule:
 
     code: CUDA C++; `#line` markers name the files of messages.  options: -D options.  mode: "fast" or "check".
     copy: modules of different numbers have separate shared memory and may run at the same time.
+    unset: in check mode, what local variables begin as that nobody sets: see compile_kernels.
     Raises KernelError for a source that breaks the rules for kernels or does not compile; DeviceError without g++.
     """
 
-    def __init__(self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0):
+    def __init__(
+        self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0, unset: str = "pattern"
+    ):
         if mode not in settings.MODES:
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
         self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy))
-        self.path = compile_kernels(code, tuple(options), mode, copy)
+        self.with_zeros = cache(lambda: RawModule(code, options, "check", copy, "zero"))
+        self.suspects = cache(self._suspects)
+        self.notes: list[Report] = []  # of the last launch, in check mode: what is suspicious, and may be right
+        self.path = compile_kernels(code, tuple(options), mode, copy, unset)
         self.library = native.load(self.path)
         self.lock = _locks.setdefault(str(self.path), threading.Lock())
         # As with CuPy, which compiles with -ftz=true: float numbers flush to zero, doubles do not.
@@ -95,6 +102,13 @@ class RawModule:
         text = self.library.cs_take_output(length)
         return ctypes.string_at(text, length.value).decode(errors="replace")
 
+    def _suspects(self) -> list[tuple[str, int, str, str]]:
+        """Local variables that g++ takes for unset: file, line, name, the functions that they may belong to."""
+        text = ctypes.c_char.in_dll(self.library, "cs_suspected_locals")
+        lines = ctypes.string_at(ctypes.addressof(text)).decode(errors="replace").splitlines()
+        parts = [line.split("\t") for line in lines]
+        return [(self.lines.files[int(number)], int(line), name, of) for number, line, name, of in parts]
+
     def counters(self) -> Counters:
         """Memory traffic of the launches with options(counters=True) so far, line by line.  Check mode only."""
         if self.mode != "check":
@@ -115,8 +129,12 @@ class Function:
         self.parameters = text.value.decode().split("\n")[:-1]
         self.sizes = [8 if t.endswith("*") else np.dtype(t).itemsize for t in self.parameters]
         self.static_shared = sum(
-            array.bytes for array in _shared_arrays(module.library) if array.kernel == name.encode()
+            array.bytes for array in _shared_arrays(module.library) if name.encode() in array.kernel.split(b",")
         )
+        count = ctypes.c_uint64.in_dll(module.library, "cs_n_device_variables").value
+        variables = (native.Shared * count).in_dll(module.library, "cs_device_variables")
+        self.has_variables = any(name.encode() in variable.kernel.split(b",") for variable in variables)
+        self.most_threads = (ctypes.c_uint32 * (number + 1)).in_dll(module.library, "cs_launch_bounds")[number]
 
     def launch(
         self, grid: Triple, block: Triple, params: Sequence[bytes], areas: Sequence[Area] = (), shared_mem: int = 0
@@ -129,14 +147,17 @@ class Function:
         has them as objects; KeyboardInterrupt for Ctrl-C.
         """
         self._check_launch(grid, block, params, shared_mem)
+        checks = self.module.mode == "check"
+        again = SecondRun(self, grid, block, params, areas, shared_mem) if checks else None
         with self.module.lock:
             call = _Call(self, grid, block, params, areas, shared_mem)
             try:
                 reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
-        if not reports and self.module.mode == "check":
-            reports = self._unwritten(areas)
+            self.module.notes = call.notes() if checks else []
+        if not reports and again:
+            reports = again.reports() + self._unwritten(areas)
         if reports:
             title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
             raise KernelError("\n".join([title, *map(str, reports), *call.left_out(reports)]), reports)
@@ -150,6 +171,8 @@ class Function:
             refuse("a grid has three sizes from 1 to (2147483647, 65535, 65535)")
         if len(block) != 3 or min(block) < 1 or block[2] > 64 or int(np.prod(block)) > MAX_THREADS:
             refuse(f"a block has three sizes of at least 1, at most {MAX_THREADS} threads in all, at most 64 along z")
+        if int(np.prod(block)) > self.most_threads:
+            refuse(f"__launch_bounds__ of the kernel allows {self.most_threads} threads in a block")
         if len(params) != len(self.parameters):
             refuse(f"{len(params)} arguments for {len(self.parameters)} parameters: {', '.join(self.parameters)}")
         for i, (value, size) in enumerate(zip(params, self.sizes)):
@@ -230,6 +253,16 @@ class _Call:
             if not self._failed(fault):  # the block, run again on what it had changed, went well
                 return self._collect(first, first_reports)
         return self._collect(fault, self._raw_reports())
+
+    def notes(self) -> list[Report]:
+        """What is suspicious in the launch, and may be right all the same."""
+        raw = []
+        for number in itertools.count():
+            note = self.module.library.cs_note(number)
+            if not note:
+                break
+            raw.append(native.NativeReport.from_buffer_copy(note.contents))
+        return self._collect(native.Fault(), raw) if raw else []
 
     def left_out(self, reports: list[Report]) -> list[str]:
         """What to say where more was found than is reported; nothing otherwise."""
@@ -327,10 +360,21 @@ class _Call:
     def _shared_areas(self) -> Iterator[Area]:
         library = self.module.library
         for array in _shared_arrays(library):
-            if array.kernel in (b"", self.function.name.encode()):
+            if not array.kernel or self.function.name.encode() in array.kernel.split(b","):
                 yield Area(array.address, array.bytes, True, label=f"shared array '{array.name.decode()}'")
         if self.launch.shared_bytes:
             yield Area(library.cs_dynamic_shared(), self.launch.shared_bytes, True, label="shared array 'dynamic'")
+
+
+def run_quietly(
+    function: Function, grid: Triple, block: Triple, params: Sequence[bytes], areas: Sequence[Area], shared_mem: int
+) -> bool:
+    """Runs a kernel once more; what it prints is dropped.  True if something was found."""
+    with function.module.lock:
+        try:
+            return bool(_Call(function, grid, block, params, areas, shared_mem).run())
+        finally:
+            function.module.take_output()
 
 
 def _shared_arrays(library: ctypes.CDLL) -> Iterator[native.Shared]:
