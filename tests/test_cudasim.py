@@ -863,7 +863,7 @@ ENDLESS = {
     "flag": "if (threadIdx.x == 0) while (y[0] == 0); // LINE\n if (threadIdx.x == 1) y[0] = 1; __syncthreads();",
     "one of a barrier": "if (threadIdx.x == 7) while (x[0] == 0); // LINE\n __syncthreads(); y[threadIdx.x] = 1;",
 }
-THREAD = {"nothing": 3, "lock": 1, "one of a barrier": 7, "barrier": None, "shuffle": None}  # 0 else; None: any
+THREAD = {"nothing": 3, "lock": None, "one of a barrier": 7, "barrier": None, "shuffle": None}  # 0 else; None: any
 
 
 def endless_source():
