@@ -4,9 +4,10 @@ What runs a kernel:
 
 - settings.py: how kernels run: fast or check mode, the order of the threads, limits
 - source.py: what can be told from a kernel's text: its entry points, which of them wait, what it must not use
-- compiler.py: from a kernel's text to a shared library, cached
+- compiler.py, assembly.py: from a kernel's text to a shared library, cached; where its shared memory lies
 - native.py: the C++ side as Python sees it: structs, the guard against faults
-- module.py: RawModule and Function: launching
+- module.py, call.py: RawModule and Function: launching; one launch on the C++ side
+- second_run.py: what a second run of a launch shows, in check mode
 - cuda_file.py: files of others, with the host's code in them; preprocess.py, tokens.py, declarations.py, emission.py
 - reports.py, counters.py: what was found, with file and line; memory traffic, line by line
 - cpp/: the emulator itself; begin with cuda.hpp, then scheduler.cpp; foreign.hpp is for files of others

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ..base import files
 from ..errors import DeviceError, KernelError, printable
+from . import assembly
 from . import source as kernel_source
 
 if TYPE_CHECKING:
@@ -48,17 +49,18 @@ _RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall")
 # Large frames touch each of their pages, so that none leaps over the guard page of a stack.  A call leaves its return
 # address, by which reports know its line (no sibling calls).
 _KERNEL_COMMON = (
-    *(*_COMMON, *_LINES, "-w", "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
+    *(*_COMMON, *_LINES, "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
     *("-fno-finite-loops", "-fstack-clash-protection", "-fno-optimize-sibling-calls"),
 )
 _KERNEL_FLAGS = {
-    "fast": (*_KERNEL_COMMON, "-O3", "-fno-trapping-math"),
+    "fast": (*_KERNEL_COMMON, "-w", "-O3", "-fno-trapping-math"),
     # The sanitizers' calls go to our own functions of these names, in checks.cpp.  A float4 must stay one access of 16
     # bytes (no sra), and a loop over floats must not become one of wider accesses (no vectorize).
     "check": (
         *_KERNEL_COMMON,
-        "-O1",
-        "-fsanitize=thread,bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow",
+        *("-O1", "-finline-functions", "-finline-small-functions"),  # so that g++ knows what a pointer points to
+        "-fsanitize=thread,bounds,alignment,shift-exponent,integer-divide-by-zero,signed-integer-overflow,object-size",
+        *("-Wuninitialized", "-Wmaybe-uninitialized"),  # module.py looks into what they suspect
         "-fno-tree-sra",
         "-fno-tree-vectorize",
         "-fno-tree-slp-vectorize",
@@ -68,10 +70,6 @@ _KERNEL_FLAGS = {
 }
 # For files of others, written for nvcc, which takes more than NVRTC.
 _FOREIGN = ("-std=gnu++20", "-fpermissive", "-fno-threadsafe-statics", "-fno-exceptions", "-fno-rtti")
-REDZONE = 128  # CS_REDZONE of interface.hpp
-MAX_SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
-_SHARED_GUARD = 1 << 20  # bytes on both sides of a module's shared memory that nobody may touch: shared_memory.cpp
-_DYNAMIC_BYTES = 256 * 1024 + 4096
 
 
 def available() -> str | None:
@@ -83,33 +81,46 @@ def available() -> str | None:
     return None
 
 
-def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0) -> Path:
+def compile_kernels(
+    source: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0, unset: str = "pattern"
+) -> Path:
     """The library with the kernels of `source`, from the cache where it has been built before.
 
-    options: -D options.  mode: "fast" or "check".  copy: libraries of different numbers are different files, so that a
-    process can load the same kernels twice, each with shared memory of its own.
+    options: -D options.  mode: "fast" or "check".  unset: in check mode, what a local variable holds that nobody has
+    set: "pattern", bytes of 0xFE, a float of -1.7e38, or "zero".  copy: libraries of different numbers are different
+    files, so that a process can load the same kernels twice, each with shared memory of its own.
     Raises KernelError with the messages of g++ for a kernel that does not compile, DeviceError where g++ is missing.
     """
     source = kernel_source.without_ptx(source)
     kernel_source.check_rules(source)
     require_compiler()
-    text, files = _complete(source, options)
-    return _compile(text, files, mode, copy)
+    text, files = _complete(source, options, mode)
+    return _compile(text, files, mode, copy, unset)
 
 
-def compile_unit(unit: Unit, mode: str, copy: int = 0) -> Path:
+def compile_unit(unit: Unit, mode: str, copy: int = 0, unset: str = "pattern") -> Path:
     """The same for a kernel of somebody's file, which brings its own table of entry points."""
     require_compiler()
-    return _compile(unit.text, unit.files, mode, copy, unit.headers, unit.hint)
+    text = kernel_source.with_checks(unit.text) if mode == "check" else unit.text
+    return _compile(text, unit.files, mode, copy, unset, unit.headers, unit.hint)
 
 
 def _compile(
-    text: str, files: Sequence[str], mode: str, copy: int, headers: Sequence[str] = (), hint: str = ""
+    text: str,
+    files: Sequence[str],
+    mode: str,
+    copy: int,
+    unset: str,
+    headers: Sequence[str] = (),
+    hint: str = "",
 ) -> Path:
-    added = [_text(name) for name in headers]
-    this = Path(__file__).read_text(encoding="utf-8")
-    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode), this, *added)
-    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, files, headers, hint))
+    flags = (*_KERNEL_FLAGS[mode], *(_FOREIGN if headers else ()))
+    if mode == "check" and _fills_locals():
+        flags = (*flags, f"-ftrivial-auto-var-init={unset}")
+    this = (Path(__file__), Path(assembly.__file__))
+    texts = [*(file.read_text(encoding="utf-8") for file in this), *(_text(name) for name in headers)]
+    key = _key(text, mode, repr(flags), _runtime_key(mode), *texts)
+    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, flags, files, headers, hint))
     if copy == 0:
         return library
     return _cached(f"{key}.{copy}.so", lambda folder: Path(shutil.copyfile(library, folder / "copy.so")))
@@ -132,7 +143,13 @@ def compile_host() -> Path:
 # ---------------------------------------------------------------- one library
 
 
-def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
+@cache
+def _fills_locals() -> bool:
+    """g++ 12 and later can."""
+    return int(_run("g++", "-dumpversion").split(".")[0]) >= 12
+
+
+def _complete(source: str, options: Sequence[str], mode: str) -> tuple[str, list[str]]:
     """What g++ gets: the source with dynamic shared memory as pointers, and the table of its entry points behind it.
     Also the names of its files, which have numbers there.
 
@@ -143,6 +160,8 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     entries = kernel_source.entries(definitions + source)
     table = [f"    {'CS_KERNEL_WAITS' if entry.waits else 'CS_KERNEL'}({entry.name})," for entry in entries]
     numbered, files = kernel_source.with_numbered_files(source)
+    if mode == "check":
+        numbered = kernel_source.with_checks(numbered)
     text = "\n".join(
         [
             definitions + kernel_source.with_dynamic_shared(numbered),
@@ -152,6 +171,9 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
             *table,
             "};",
             f"extern const cs_u32 cs_n_kernels = {len(table)};",
+            '__attribute__((visibility("default"))) extern const cs_u32 cs_launch_bounds[] = {',
+            "    " + ", ".join(f"(cs_u32)({' '.join(entry.bounds.split())})" for entry in entries),
+            "};",
             "}",
             "",
         ]
@@ -160,18 +182,26 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _build(
-    folder: Path, text: str, mode: str, files: Sequence[str], headers: Sequence[str] = (), hint: str = ""
+    folder: Path,
+    text: str,
+    mode: str,
+    flags: Sequence[str],
+    files: Sequence[str],
+    headers: Sequence[str],
+    hint: str,
 ) -> Path:
     (folder / "kernel.cpp").write_text(text, encoding="utf-8", errors="surrogateescape")
-    compiler = ["g++", *_KERNEL_FLAGS[mode], *(_FOREIGN if headers else ()), "-include", str(CPP / "cuda.hpp")]
+    compiler = ["g++", *flags, "-include", str(CPP / "cuda.hpp")]
     for header in headers:
         compiler += ["-include", str(CPP / header)]
     failure = partial(_compile_error, files, hint)
-    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=failure)
-    (folder / "redzones.s").write_text(with_redzones((folder / "kernel.s").read_text()))
+    warnings = _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=failure, messages=True)
+    apart = assembly.APART if mode == "check" else 0
+    code = assembly.with_tables((folder / "kernel.s").read_text(), apart)
+    (folder / "tables.s").write_text(code + assembly.suspected_locals(warnings))
     library = folder / "kernel.so"
     link = ("g++", "-shared", "-Wl,-Bsymbolic", *(("-Wl,--no-undefined",) if headers else ()))
-    _run(*link, folder / "redzones.s", _runtime(mode), "-o", library, failure=_link_error if headers else None)
+    _run(*link, folder / "tables.s", _runtime(mode), "-o", library, failure=_link_error if headers else None)
     return library
 
 
@@ -187,67 +217,6 @@ def _link_error(messages: str) -> Exception:
     return KernelError(
         f"the kernel uses what its file and its headers declare and do not define: {printable(names or messages[:500])}"
     )
-
-
-# A static variable of a function, as g++ writes it: in one line, or, of a template, with a section of its own.
-_LOCAL = re.compile(r"^\t\.local\t(_ZZ\w+)\n\t\.comm\t\1,(\d+),(\d+)$", re.MULTILINE)
-_SHARED_SECTION = "cudasim_shared"
-_IN_SECTION = re.compile(r"^(_ZZ\w+):\n\t\.zero\t(\d+)$", re.MULTILINE)
-
-
-def with_redzones(assembly: str) -> str:
-    """g++'s assembly with all shared memory in one place, and with a table of the __shared__ arrays.
-
-    Every array has REDZONE bytes behind it.  Before the first and behind the last, dynamic shared memory, are guards.
-    KernelError for an array that no block has room for.
-    """
-    arrays: list[tuple[str, int]] = []
-    section = f'\t.pushsection\t{_SHARED_SECTION},"aw",@nobits'
-
-    def moved(symbol: str, size: int, align: int) -> str:
-        if size > MAX_SHARED:
-            kernel, name = _demangle(symbol)
-            where = f" of {kernel}" if kernel else ""
-            raise KernelError(f"shared array '{name}'{where} has {size} bytes; a block has {MAX_SHARED}")
-        arrays.append((symbol, size))
-        return f"{section}\n\t.balign\t{align}\n{symbol}:\n\t.zero\t{size + REDZONE}\n\t.popsection"
-
-    assembly = _IN_SECTION.sub(lambda match: moved(match[1], int(match[2]), 1024), assembly)
-    assembly = _LOCAL.sub(lambda match: moved(match[1], int(match[2]), int(match[3])), assembly)
-
-    def place(symbol: str, size: int) -> str:
-        visible = f"\t.globl\t{symbol}\n\t.hidden\t{symbol}"
-        return f"{section}\n\t.balign\t1024\n{visible}\n{symbol}:\n\t.zero\t{size}\n\t.popsection\n"
-
-    assembly = place("cs_guard_before", _SHARED_GUARD) + assembly
-    assembly += place("cs_dynamic_memory", _DYNAMIC_BYTES) + place("cs_guard_behind", _SHARED_GUARD)
-    lines = [
-        '\t.section\t.data.rel.ro,"aw"',
-        "\t.balign\t16",
-        "\t.globl\tcs_shared_arrays",
-        "\t.hidden\tcs_shared_arrays",
-    ]
-    lines += ["cs_shared_arrays:"]
-    strings = []
-    for i, (symbol, size) in enumerate(arrays):
-        kernel, name = _demangle(symbol)
-        lines += [f"\t.quad\t{symbol}", f"\t.quad\t{size}", f"\t.quad\t.Lcs_name{i}", f"\t.quad\t.Lcs_kernel{i}"]
-        strings += [f".Lcs_name{i}:", f'\t.string\t"{name}"', f".Lcs_kernel{i}:", f'\t.string\t"{kernel}"']
-    lines += ["\t.globl\tcs_n_shared_arrays", "\t.hidden\tcs_n_shared_arrays", "cs_n_shared_arrays:"]
-    lines += [f"\t.quad\t{len(arrays)}", *strings]
-    return assembly + "\n".join(lines) + "\n"
-
-
-def _demangle(symbol: str) -> tuple[str, str]:
-    """_ZZ5sgemmE2As: kernel sgemm, array As.  Of a helper function the kernel is "": whichever calls it."""
-    match = re.fullmatch(r"_ZZ(\d+)(\w+)", symbol)
-    if match:
-        kernel, rest = match[2][: int(match[1])], match[2][int(match[1]) :]
-        array = re.match(r"E(\d+)(\w+)", rest)  # an extern "C" function has no types of parameters here
-        if array:
-            return kernel, array[2][: int(array[1])]
-    array = re.match(r".*E(\d+)([A-Za-z_]\w*)", symbol)
-    return "", array[2][: int(array[1])] if array else symbol
 
 
 # ---------------------------------------------------------------- the runtime
@@ -291,9 +260,10 @@ def require_compiler() -> None:
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None) -> str:
+def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None, messages: bool = False) -> str:
     words = [str(word) for word in command]
-    result = subprocess.run(words, capture_output=True, text=True, errors="replace")
+    english = {**os.environ, "LC_ALL": "C"}
+    result = subprocess.run(words, capture_output=True, text=True, errors="replace", env=english)
     if result.returncode:
         full = next((number for number in _FULL if os.strerror(number) in result.stderr), None)
         if full:
@@ -301,7 +271,7 @@ def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None
         if failure:
             raise failure(result.stderr)
         raise DeviceError(f"cudasim: {words[0]} failed:\n{result.stderr[:4000]}\nThe command: {' '.join(words)}")
-    return result.stdout
+    return result.stderr if messages else result.stdout
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import KernelError, printable
 from . import declarations as cpp
-from .source import Entry, numbered_file
+from .source import Entry, numbered_file, split
 from .tokens import Text, Token
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Unit:
 _WAITS = re.compile(
     r"__syncthreads\w*|__syncwarp|__activemask|__\w+_sync|__(shfl|shfl_up|shfl_down|shfl_xor|ballot|any|all)"
     r"|sync|barrier\w*|wait\w*|shfl\w*|cooperative_groups|this_thread_block|coalesced_threads|tiled_partition|this_grid"
+    r"|atomicCAS|atomicExch"  # for a lock
 )
 
 # What the emulator has not: a pattern for a word, whether :: or ( must follow, and what to do instead.
@@ -72,7 +73,7 @@ def unit(file: CudaFile, kernel: Kernel, name: str, instantiation: str) -> Unit:
     kept = cpp.closure(file.declarations, roots, lambda one: one.kind == "always" and _known_namespace(file, one))
     _refuse(file, kept)
     waits = any(_WAITS.fullmatch(word) for one in kept for word in cpp.used_words(one) if one.kind != "always")
-    entry = Entry(name, waits, kernel.file, kernel.line)
+    entry = _entry(kernel, name, waits)
     scopes = {one.scope[:n] for one in file.declarations for n in range(1, len(one.scope) + 1)}
     lines = [_inside(scope, "") for scope in sorted(scopes)]
     overloaded = sum(k.name == kernel.name and k.scope == kernel.scope for k in file.kernels) > 1
@@ -84,10 +85,23 @@ def unit(file: CudaFile, kernel: Kernel, name: str, instantiation: str) -> Unit:
     lines += [
         '#line 1 "cudasim"',
         'extern "C" {',
-        *_entry_table(name, _qualified(kernel.scope, unique) + instantiation, waits),
+        *_entry_table(entry, _qualified(kernel.scope, unique) + instantiation),
     ]
     lines += [*_variable_table(kept, "heap.hpp" in headers), "}", ""]
     return Unit("\n".join(lines), tuple(file.files), headers, (entry,), _hint(file))
+
+
+def _entry(kernel: Kernel, name: str, waits: bool) -> Entry:
+    """What is known of the kernel uncompiled.  Bounds that may mean something else outside of it are left out."""
+    one = kernel.declaration
+    text = one.text
+    bounds = "1024"
+    for i in range(one.begin, one.parameters):
+        if text.tokens[i].text == "__launch_bounds__" and not one.templates and not one.scope:
+            bounds = split(text.code(i + 2, text.match[i + 1]))[0]
+    parameters = split(text.code(one.parameters + 1, text.match[one.parameters]))
+    restricted = tuple("restrict" in parameter for parameter in parameters)
+    return Entry(name, waits, kernel.file, kernel.line, bounds, restricted)
 
 
 def _known_namespace(file: CudaFile, one: cpp.Declaration) -> bool:
@@ -320,13 +334,14 @@ def _qualified(scope: Sequence[str], name: str) -> str:
     return "::" + "::".join([*(part for part in scope if part), name])
 
 
-def _entry_table(name: str, function: str, waits: bool) -> Iterator[str]:
-    entry = f"CsEntry<({function})>"
-    block = "nullptr" if waits else f"{entry}::block"
+def _entry_table(entry: Entry, function: str) -> Iterator[str]:
+    threads = f"CsEntry<({function})>"
+    block = "nullptr" if entry.waits else f"{threads}::block"
     yield "extern const CsKernel cs_kernels[] = {"
-    yield f'    {{"{name}", {int(waits)}, {entry}::describe, {entry}::thread, {block}}},'
+    yield f'    {{"{entry.name}", {int(entry.waits)}, {threads}::describe, {threads}::thread, {block}}},'
     yield "};"
     yield "extern const cs_u32 cs_n_kernels = 1;"
+    yield f"CS_EXPORT extern const cs_u32 cs_launch_bounds[] = {{(cs_u32)({' '.join(entry.bounds.split())})}};"
 
 
 def _variable_table(kept: Sequence[cpp.Declaration], heap: bool) -> Iterator[str]:

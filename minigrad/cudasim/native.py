@@ -114,6 +114,8 @@ def load(path: Any) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.cs_kernel.restype = POINTER(Kernel)
     library.cs_kernel.argtypes = [c_uint32]
+    library.cs_note.restype = POINTER(NativeReport)
+    library.cs_note.argtypes = [c_uint64]
     library.cs_shared_array.restype = POINTER(Shared)
     library.cs_shared_array.argtypes = [c_uint64]
     library.cs_take_output.restype = c_void_p

@@ -30,7 +30,14 @@ struct CsShared {
     char* address;
     cs_u64 bytes;
     const char* name;    // "As"
-    const char* kernel;  // the entry point it belongs to; "" where a helper function declares it
+    const char* kernel;  // the entry points it belongs to, "a" or "a,b"; "" where that is not known
+};
+
+// Check mode: a static __shared__ array of a function, and the alignment that its declaration asks for.  The builder
+// reads these objects in the assembly: nothing else tells how far a GPU's compiler would align the array.
+struct CsLaidOut {
+    const volatile void* array;
+    cs_u64 alignment, number;  // the number: of the declaration
 };
 
 // An array argument: the bytes a kernel may touch.
@@ -51,7 +58,7 @@ struct CsReport {
     char text[388];
 };
 
-enum CsWarpOp { CS_SYNCWARP, CS_SHUFFLE, CS_BALLOT, CS_MULTIPLY_ADD };
+enum CsWarpOp { CS_SYNCWARP, CS_SHUFFLE, CS_BALLOT, CS_MULTIPLY_ADD, CS_ACTIVE_LANES };
 
 // What one lane has of the matrices in d += a b: kernels/instructions.cuh tells which elements.
 struct CsFragments {

@@ -31,7 +31,15 @@ bool in_shared_memory(cs_u64 address) {
     return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
 }
 
-bool belongs_to_kernel(const CsShared& array) { return !*array.kernel || !strcmp(array.kernel, run.kernel->name); }
+bool belongs_to_kernel(const CsShared& array) {
+    if (!*array.kernel) return true;
+    size_t length = strlen(run.kernel->name);
+    for (const char* name = array.kernel; name; name = strchr(name, ',')) {
+        name += *name == ',';
+        if (!strncmp(name, run.kernel->name, length) && (name[length] == ',' || !name[length])) return true;
+    }
+    return false;
+}
 
 void shared_memory_begin_launch() {
     memset(canary, CANARY, sizeof canary);
