@@ -32,7 +32,7 @@ HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.h
 _ALWAYS = ("scheduler", "fibers", "waiting", "copies", "matrix_units", "shared_memory", "output")
 RUNTIME = {
     "fast": (*_ALWAYS, "no_checks"),
-    "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters"),
+    "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters", "trace"),
 }
 
 _COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-fno-stack-protector")

@@ -21,6 +21,7 @@ from . import source as kernel_source
 from .compiler import MAX_SHARED, compile_kernels
 from .counters import Counters
 from .reports import Lines, Report, Triple
+from .trace import tracing
 
 MAX_THREADS = 1024
 PER_LINE = 8  # a line may be many instructions; of the reports of one kind and line the first is shown
@@ -132,7 +133,8 @@ class Function:
         with self.module.lock:
             call = _Call(self, grid, block, params, areas, shared_mem)
             try:
-                reports = call.run()
+                with tracing(call.options.trace, call.launch, self.module, call.shared_areas):
+                    reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
         if not reports and self.module.mode == "check":
@@ -308,7 +310,7 @@ class _Call:
         if fault.behind_stack:
             text += ": an index that leads out of the thread's local variables"
         elif fault.known_address:
-            areas = [*self.areas, *self._shared_areas()]
+            areas = [*self.areas, *self.shared_areas()]
             text += f" at address {fault.address:#x}{_nearest(areas, fault.address)}"
         return Report("FAULT", *line, *self._where(), text)
 
@@ -324,7 +326,7 @@ class _Call:
             found = again._collect(fault, [])[-1]
         return found.file, found.line
 
-    def _shared_areas(self) -> Iterator[Area]:
+    def shared_areas(self) -> Iterator[Area]:
         library = self.module.library
         for array in _shared_arrays(library):
             if array.kernel in (b"", self.function.name.encode()):

@@ -261,11 +261,20 @@ static bool is_coordinates(cs_u64 address) {
     return address - (cs_u64)&__start_cudasim_here < (cs_u64)(&__stop_cudasim_here - &__start_cudasim_here);
 }
 
+constexpr char TRACED[] = {'l', 's', 'a'};  // by Kind
+
 static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
-    if (!cs_control.active || !run.current || on_own_stack(address) || is_coordinates(address)) return;
+    if (!cs_control.active || !run.current || is_coordinates(address)) return;
+    bool traced = __builtin_expect(run.launch->trace != nullptr, 0);
+    if (on_own_stack(address)) {
+        if (traced) trace_access(pc, address, bytes, TRACED[(int)kind], true);
+        return;
+    }
     Busy busy(pc);
+    if (traced) trace_access(pc, address, bytes, TRACED[(int)kind], false);
     bool shared = in_module(address);
     (shared ? check_shared : check_global)(address, bytes, kind, pc);
+    if (traced) trace_value();
     if (run.launch->count) count_access(pc, address, bytes, kind, shared);
 }
 
@@ -376,6 +385,7 @@ void checks_copy_ends(const Copy& copy) {
 void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask); }
 
 void checks_end_launch() {
+    trace_settle();
     for (Piece& piece : global_pieces) piece.release(KEEP_BYTES);
 }
 
