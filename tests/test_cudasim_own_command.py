@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,38 @@ def test_a_trace(file, capsys):
     assert status == 1 and "two.cu:5  load  x[100] (outside)" in out and "OOB-GLOBAL" in out
 
 
+def gdb_line(capsys, *words):
+    status, out, _ = tried(capsys, *words, "--gdb")
+    assert status == 0 and out.count("\n") == 1
+    return shlex.split(out)
+
+
+def test_a_line_for_gdb(file, capsys):
+    words = gdb_line(capsys, file, *SAXPY, "--trace", "thread=5", "block=1")
+    assert words[0] == "gdb" and words[-2:] == ["--time-limit", "inf"]
+    stop = next(word for word in words if word.startswith("break"))
+    assert stop.startswith("break saxpy if threadIdx.x == 5 && ") and "blockIdx.x == 1" in stop
+    program = words[words.index("minigrad.cudasim") + 1 :]
+    assert program[: len(SAXPY) + 1] == [file, *SAXPY] and "--trace" not in program
+    status, out, _ = tried(capsys, *program)
+    assert status == 0 and "saxpy: grid (2,1,1), block (64,1,1), debug mode, threads forward: no fault" in out
+    folder = next(word for word in words if word.startswith("directory ")).removeprefix("directory ")
+    assert [path.read_text() for path in Path(folder).iterdir()] == [TWO]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_gdb_stops_in_the_kernel(file, capsys):
+    words = gdb_line(capsys, file, *SAXPY, "--trace", "thread=5", "block=1")
+    asks = ["info args", "next", "next", "print i", "print threadIdx.x + blockIdx.x * blockDim.x", "kill"]
+    i = words.index("--args")
+    words[i:i] = [word for ask in asks for word in ("-ex", ask)]
+    words[1:1] = ["-batch", "-iex", "set auto-load off"]
+    out = subprocess.run(words, capture_output=True, text=True, timeout=300).stdout
+    assert "Breakpoint 1, " in out and "\nn = 100\na = 2\n" in out
+    assert "$1 = 69\n$2 = 69\n" in out and "if (i < n) y[i] = a * x[i] + y[i];" in out
+
+
 def test_macros_and_time_limit(file, capsys, tmp_path):
     (tmp_path / "spin.cu").write_text("__global__ void spin(volatile int* y) { while (*y == WAIT) {} }")
     words = "spin.cu --grid 1 --block 1 y=[3]".split()
@@ -383,3 +416,35 @@ def test_the_homework_fails_with_its_mistake_and_passes_when_mended(tmp_path):
     (tmp_path / "row_sums.cu").write_text(text.replace("c = t;", "c = t + 1;"))
     with pytest.raises(AssertionError, match=r"sums\[0\]: .*expected .*\(3 of 3 elements differ"):
         homework(*cases[0])
+
+
+# ---------------------------------------------------------------- docs/cudasim.md
+
+PAGE = (ROOT / "docs" / "cudasim.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def test_the_page_shows_what_happens(tmp_path, monkeypatch, capsys):
+    """All of it, from its top to its end, in one folder: files, commands, programs and a test."""
+    monkeypatch.chdir(tmp_path)
+    kinds = [kind for kind, _ in BLOCKS]
+    assert kinds == ["", "cuda", "console", "console", "python", "console", "console", "python", "text", "python"]
+    programs = [text for kind, text in BLOCKS if kind == "python"]
+    (tmp_path / "sums.cu").write_text(BLOCKS[1][1])
+    (tmp_path / "reference.py").write_text(programs[0])
+    for text in (text for kind, text in BLOCKS if kind == "console"):
+        shown = ""
+        for line in text.splitlines():
+            if not line.startswith("$ "):
+                continue
+            shown += line + "\n"
+            if line.startswith("$ python -m minigrad.cudasim "):
+                main(shlex.split(line)[4:])
+                shown += capsys.readouterr().out
+            else:
+                subprocess.run(line.removeprefix("$ "), shell=True, check=True)
+        assert shown == text
+    exec(compile(programs[1], "docs/cudasim.md", "exec"), {"__name__": "example"})
+    assert capsys.readouterr().out == next(text for kind, text in BLOCKS if kind == "text")
+    (tmp_path / "test_sums.py").write_text(programs[2])
+    runpy.run_path("test_sums.py")["test_block_sums"]()

@@ -16,7 +16,7 @@ What runs anybody's kernel, from `run` and from the command `python -m minigrad.
 - cuda_file.py: a CUDA file as it comes, and its kernels
 - passing.py: NumPy's arrays and numbers as arguments of a kernel, and what does not fit
 - running.py, comparing.py, testing.py: `run`, its results in all thread orders, and tests of them
-- command.py, values.py: the command for any file; own_kernels.py: that for the files of kernels/
+- command.py, listing.py, values.py, gdb.py: the command for any file; own_kernels.py: that for the files of kernels/
 
 What makes it a device, `cudasim:0`:
 

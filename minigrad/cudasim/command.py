@@ -39,6 +39,7 @@ from ..base import files
 from ..errors import ArgumentError, DataError, KernelError, MinigradError, printable, some
 from .comparing import Difference, difference
 from .cuda_file import Kernel
+from .gdb import gdb_line
 from .listing import example_line, listing
 from .passing import Parameter
 from .running import TIME_LIMIT, Launch, Result, Source, opened, sizes_of, summary
@@ -96,7 +97,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shared", type=int, default=0, metavar="BYTES", help="dynamic shared memory")
     parser.add_argument("--template", metavar="ARGUMENTS", help="of a template kernel: float,16")
     parser.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="a macro")
-    parser.add_argument("--mode", choices=MODES, default="check", help="check (the default), or fast: few checks")
+    modes = "check (the default); fast: few checks; debug: none, and as a debugger wants it"
+    parser.add_argument("--mode", choices=(*MODES, "debug"), default="check", help=modes)
     parser.add_argument("--order", choices=(*ORDERS, "all"), default="all", help="of the threads (default: all three)")
     parser.add_argument(
         "--expect",
@@ -113,10 +115,14 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="show every load, store and atomic of one thread: thread=5 block=2",
     )
     parser.add_argument("--trace-steps", type=int, default=200, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--gdb", action="store_true", help="print a line that starts gdb in this launch (--trace: where)"
+    )
     parser.add_argument("--time-limit", type=_seconds, default=TIME_LIMIT, metavar="SECONDS", help="default: 10")
     parser.add_argument("--save", metavar="FILE.npz", help="write the outputs to a file of NumPy's")
     parser.add_argument("--json", action="store_true", help="answer in JSON, and print nothing else")
     asked = parser.parse_intermixed_args(arguments)
+    asked.words = list(sys.argv[1:] if arguments is None else arguments)
     if asked.trace:  # takes all words up to the next option: those that are not its own are arguments of the kernel
         own = [word for word in asked.trace if re.match(r"(thread|block)=", word)]
         asked.values += [word for word in asked.trace if word not in own]
@@ -168,12 +174,14 @@ def _run(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
         if getattr(asked, option) is None:
             raise ArgumentError(f"--{option} is missing.  For example:\n{example_line(asked.file, source, kernel)}")
     templates = [part.strip() for part in asked.template.split(",")] if asked.template else []
-    launch = Launch(source, kernel.name, templates, asked.mode, values)
+    launch = Launch(source, kernel.name, templates, "debug" if asked.gdb else asked.mode, values)
     launch.grid, launch.block, launch.shared = _sizes("grid", asked.grid), _sizes("block", asked.block), asked.shared
     given = [value.of(parameter) for value, parameter in zip(values, launch.parameters)]
     trace = _trace(asked, launch)
+    if asked.gdb:
+        return _gdb(asked, launch, trace)
     expected = _expected(asked, launch.parameters, given)
-    orders = ORDERS if asked.order == "all" else (asked.order,)
+    orders = ORDERS if asked.order == "all" and asked.mode != "debug" else (asked.order.replace("all", "forward"),)
     answer.update(kernel=kernel.name, grid=launch.grid, block=launch.block, mode=asked.mode, orders=orders)
     if asked.counters and asked.mode != "check":
         raise ArgumentError("--counters needs check mode")
@@ -233,7 +241,7 @@ def _sizes(option: str, text: str) -> tuple[int, int, int]:
 def _trace(asked: argparse.Namespace, launch: Launch) -> Trace | None:
     if asked.trace is None:
         return None
-    if asked.mode != "check":
+    if asked.mode != "check" and not asked.gdb:
         raise ArgumentError("--trace needs check mode")
     at = {"thread": (0, 0, 0), "block": (0, 0, 0)}
     for word in asked.trace:
@@ -257,6 +265,13 @@ def _show_trace(asked: argparse.Namespace, trace: Trace | None, answer: dict[str
         "cut": trace.cut,
     }
     _say(asked, f"\n{trace}\n")
+
+
+def _gdb(asked: argparse.Namespace, launch: Launch, trace: Trace | None) -> int:
+    own = {"--gdb", "--json", "--trace", *asked.trace} if trace is not None else {"--gdb", "--json"}
+    words = [word for word in asked.words if word not in own]
+    print(gdb_line(launch.module, launch.name, [*words, "--mode", "debug", "--time-limit", "inf"], trace))
+    return 0
 
 
 # ---------------------------------------------------------------- --expect, --save, --json

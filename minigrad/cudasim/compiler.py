@@ -32,6 +32,7 @@ HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.h
 _ALWAYS = ("scheduler", "fibers", "waiting", "copies", "matrix_units", "shared_memory", "output")
 RUNTIME = {
     "fast": (*_ALWAYS, "no_checks"),
+    "debug": (*_ALWAYS, "no_checks"),
     "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters", "trace"),
 }
 
@@ -61,6 +62,8 @@ _KERNEL_FLAGS = {
         "-fno-tree-loop-distribute-patterns",
         "-DCUDASIM_CHECK",
     ),
+    # For a debugger: every variable is where gdb finds it, and a kernel is a function that one can stop in.
+    "debug": (*_KERNEL_COMMON, "-O0", "-g2", "-gno-statement-frontiers", "-DCUDASIM_DEBUG"),
 }
 REDZONE = 128  # CS_REDZONE of interface.hpp
 MAX_SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block

@@ -62,7 +62,7 @@ class RawModule:
     """
 
     def __init__(self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0):
-        if mode not in settings.MODES:
+        if mode not in (*settings.MODES, "debug"):
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
         self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy))

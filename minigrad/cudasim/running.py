@@ -238,7 +238,8 @@ class Launch:
         for order in orders:
             begin = first is None
             traced, counted = (trace, counters) if begin else (None, False)
-            with options(mode=self.mode, order=order, seed=seed, time_limit=time_limit, counters=counted, trace=traced):
+            mode = "fast" if self.mode == "debug" else self.mode  # which is about the compiler alone
+            with options(mode=mode, order=order, seed=seed, time_limit=time_limit, counters=counted, trace=traced):
                 result = self._run_once(order, arguments, traced)
             if counted:
                 result.counters = self.module.counters()

@@ -5,7 +5,7 @@
 
 #define __CUDACC_EMULATED__ 1
 #define CUDASIM 1  // kernels/instructions.cuh then asks for what is emulated here, and not for PTX
-#ifdef CUDASIM_CHECK
+#if defined(CUDASIM_CHECK) || defined(CUDASIM_DEBUG)
 #define __global__
 #else
 #define __global__ inline __attribute__((always_inline))  // into the loop over the threads of a block: entry.hpp
