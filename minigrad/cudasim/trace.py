@@ -32,7 +32,7 @@ class Step:
     """One step.
 
     operation: "load", "store", "atomic", "barrier" (a __syncthreads) or "warp" (a shuffle, vote or __syncwarp).
-    where: what it accesses: "x[17]", "shared tile[3]", "a local variable"; "" of a barrier.
+    where: what it accesses: "x[17]", "shared tile[3]"; "" of a barrier.
     value: what was read or is stored, "old -> new" of an atomic; "" where the access went wrong.
     """
 
@@ -169,7 +169,7 @@ def _place(address: int, nbytes: int, places: list[Any]) -> tuple[str, np.dtype[
         begin, size, name, dtype = nearest
         item = dtype.itemsize if dtype.kind != "V" else nbytes
         return f"{name}[{(address - begin) // item}] (outside)", dtype
-    return "a local variable", np.dtype(f"V{nbytes}")
+    return "other memory", np.dtype(f"V{nbytes}")
 
 
 def _shown(raw: bytes, dtype: np.dtype[Any]) -> str:
