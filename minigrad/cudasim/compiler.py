@@ -37,7 +37,8 @@ HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.h
 _ALWAYS = ("scheduler", "fibers", "waiting", "copies", "matrix_units", "shared_memory", "output")
 RUNTIME = {
     "fast": (*_ALWAYS, "no_checks"),
-    "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters"),
+    "debug": (*_ALWAYS, "no_checks"),
+    "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters", "trace"),
 }
 
 _COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-fno-stack-protector")
@@ -67,6 +68,8 @@ _KERNEL_FLAGS = {
         "-fno-tree-loop-distribute-patterns",
         "-DCUDASIM_CHECK",
     ),
+    # For a debugger: every variable is where gdb finds it, and a kernel is a function that one can stop in.
+    "debug": (*_KERNEL_COMMON, "-O0", "-g2", "-gno-statement-frontiers", "-DCUDASIM_DEBUG"),
 }
 # For files of others, written for nvcc, which takes more than NVRTC.
 _FOREIGN = ("-std=gnu++20", "-fpermissive", "-fno-threadsafe-statics", "-fno-exceptions", "-fno-rtti")

@@ -21,6 +21,7 @@ from .counters import Counters
 from .emission import Unit
 from .reports import Lines, Report, Triple
 from .second_run import SecondRun
+from .trace import tracing
 
 MAX_THREADS = 1024
 MOST_SHARED = 227 * 1024  # bytes of shared memory that a block of sm_90 may have, where its kernel has asked for them
@@ -49,7 +50,7 @@ class RawModule:
         unit: Unit | None = None,
         unset: str = "pattern",
     ):
-        if mode not in settings.MODES:
+        if mode not in (*settings.MODES, "debug"):
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
         self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy, unit=unit))
@@ -164,7 +165,8 @@ class Function:
         with self.module.lock:
             call = Call(self, grid, block, params, areas, shared_mem)
             try:
-                reports = call.run()
+                with tracing(call.options.trace, call.launch, self.module, call.shared_areas):
+                    reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
             self.module.notes = call.notes() if checks else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
@@ -67,6 +67,21 @@ class NativeReport(ctypes.Structure):
     ]
 
 
+class Traced(ctypes.Structure):
+    """CsTraced: what the thread that is traced did."""
+
+    _fields_ = [
+        ("pc", c_uint64),
+        ("address", c_uint64),
+        ("before", c_uint8 * 16),
+        ("after", c_uint8 * 16),
+        ("bytes", c_uint32),
+        ("operation", c_char),
+        ("has_before", c_uint8),
+        ("has_after", c_uint8),
+    ]
+
+
 class Launch(ctypes.Structure):
     """CsLaunch: one launch."""
 
@@ -92,6 +107,11 @@ class Launch(ctypes.Structure):
         ("n_reports", c_uint64),
         ("n_found", c_uint64),
         ("stacks", c_void_p),
+        ("trace", POINTER(Traced)),
+        ("max_traced", c_uint64),
+        ("n_traced", c_uint64),
+        ("trace_block", c_uint64),
+        ("trace_thread", c_uint32),
     ]
 
 

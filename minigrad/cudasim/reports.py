@@ -42,6 +42,7 @@ KINDS = {
     "ASSERT": "an assertion that does not hold, or __trap()",
     "FAULT": "a memory access or an instruction that the processor refused",
     "STACK-OVERFLOW": "more local variables, or deeper calls, than a thread's stack holds",
+    "ORDER": "a result that depends on the order of the threads by more than rounding",
     "TIME-LIMIT": "a kernel that runs longer than the time limit",
     "LAUNCH": "a grid, a block, shared memory or arguments that CUDA would refuse",
     "EMULATOR": "something that the emulator cannot do",

@@ -418,15 +418,24 @@ static bool is_coordinates(cs_u64 address) {
     return address - (cs_u64)&__start_cudasim_here < (cs_u64)(&__stop_cudasim_here - &__start_cudasim_here);
 }
 
+constexpr char TRACED[] = {'l', 's', 'a'};  // by Kind
+
 static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
-    if (!cs_control.active || !run.current || on_own_stack(address) || is_coordinates(address)) return;
+    if (!cs_control.active || !run.current || is_coordinates(address)) return;
+    bool traced = __builtin_expect(run.launch->trace != nullptr, 0);
+    if (on_own_stack(address)) {
+        if (traced) trace_access(pc, address, bytes, TRACED[(int)kind], true);
+        return;
+    }
     Busy busy(pc);
     if (stored.bytes) look_at_stored();
     if (kind == Kind::atomic && fenced) note_atomic(address);
+    if (traced) trace_access(pc, address, bytes, TRACED[(int)kind], false);
     bool shared = in_module(address);
     // __constant__ and __device__ variables lie in the module, and are arrays like the arguments.
     if (shared && !in_shared_memory(address) && find_area(address, bytes, kind)) shared = false;
     (shared ? check_shared : check_global)(address, bytes, kind, pc);
+    if (traced) trace_value();
     if (run.launch->count) count_access(pc, address, bytes, kind, shared && in_shared_memory(address));
 }
 
@@ -559,6 +568,7 @@ void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask);
 
 void checks_end_launch() {
     if (stored.bytes) look_at_stored();
+    trace_settle();
     for (Piece& piece : global_pieces) piece.release(KEEP_BYTES);
 }
 

@@ -5,7 +5,7 @@
 
 #define __CUDACC_EMULATED__ 1
 #define CUDASIM 1  // kernels/instructions.cuh then asks for what is emulated here, and not for PTX
-#ifdef CUDASIM_CHECK
+#if defined(CUDASIM_CHECK) || defined(CUDASIM_DEBUG)
 #define __global__
 #define __restrict__  // a promise: second_run.py looks whether it is kept
 #define __restrict

@@ -65,6 +65,15 @@ struct CsFragments {
     float d[4], a[4], b[2];
 };
 
+// What the thread that is traced did.  operation: a letter, see CsLaunch::trace.
+struct CsTraced {
+    cs_u64 pc, address;
+    cs_u8 before[16], after[16];  // what lies at the address; of a store only afterwards, of a load only before
+    cs_u32 bytes;
+    cs_u8 operation;               // 'l'oad, 's'tore, 'a'tomic, 'b'arrier, 'w'arp intrinsic
+    cs_u8 has_before, has_after;
+};
+
 enum CsOrder { CS_FORWARD, CS_REVERSED, CS_RANDOM };
 
 // One launch: what Python asks for, and where the answer goes.
@@ -84,6 +93,10 @@ struct CsLaunch {
     cs_u64 max_reports, n_reports;
     cs_u64 n_found;  // how often something was found: also what made no report of its own
     char* stacks;    // filled in by host.cpp: CS_STACK_BYTES for each of 1024 threads
+    CsTraced* trace;  // check mode: where to write what one thread does; null: nowhere
+    cs_u64 max_traced, n_traced;
+    cs_u64 trace_block;  // counted x first
+    cs_u32 trace_thread;
 };
 
 #define CS_MAX_THREADS 1024

@@ -10,3 +10,4 @@ void checks_copy_begins(Copy&) {}
 void checks_copy_ends(const Copy&) {}
 extern "C" void cs_note_atomic(const void*, int, const void* pc) { cs_control.pc = (cs_u64)pc; }
 extern "C" void cs_fence(int) {}
+void trace_wait(const void*, char) {}

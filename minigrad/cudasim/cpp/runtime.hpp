@@ -150,3 +150,12 @@ enum class Kind : cs_u8 { read, write, atomic };
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared);  // counters.cpp
 void counters_begin_launch();
 void counters_end_phase();
+
+// ---------------------------------------------------------------- what one thread does: trace.cpp
+
+// Notes an access of the running thread, if it is the one that is traced; its value too if `value`, for which the
+// address must be known to lie in memory.
+void trace_access(const void* pc, cs_u64 address, cs_u32 bytes, char operation, bool value);
+void trace_value();  // of the access noted last, which has turned out to lie in memory
+void trace_wait(const void* pc, char operation);
+void trace_settle();  // before anything else changes memory: notes what the last store has left

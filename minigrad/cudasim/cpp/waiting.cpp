@@ -23,6 +23,7 @@ extern "C" unsigned cs_barrier(unsigned site, int predicate) {
     const void* pc = __builtin_return_address(0);
     must_be_fiber(pc);
     cs_control.pc = (cs_u64)pc;
+    trace_wait(pc, 'b');
     Fiber& self = *run.current;
     if (barrier.arrived == 0) {
         barrier.site = site;
@@ -82,6 +83,7 @@ extern "C" unsigned long long cs_warp(int op, unsigned mask, unsigned long long 
     const void* pc = __builtin_return_address(0);
     must_be_fiber(pc);
     cs_control.pc = (cs_u64)pc;
+    trace_wait(pc, 'w');
     Fiber& self = *run.current;
     cs_u32 number = self.number / 32, lane = self.number % 32;
     Warp& warp = warps[number];
