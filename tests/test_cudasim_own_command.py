@@ -319,6 +319,39 @@ def test_macros_and_time_limit(file, capsys, tmp_path):
 # ---------------------------------------------------------------- values
 
 
+WEIGH = """
+struct Pair { int a, b; };
+__constant__ float taps[3] = {1, 1, 1}, scale = 1;
+__device__ Pair pair;
+__global__ void weigh(const float* x, float* y) {
+    int t = threadIdx.x;
+    y[t] = x[t] * taps[t] * scale + pair.b;
+}
+"""
+
+
+def test_variables_of_the_file(capsys, tmp_path):
+    file = tmp_path / "weigh.cu"
+    file.write_text(WEIGH)
+    words = [str(file), *"--grid 1 --block 3 x=ones:3 y=empty:3".split()]
+    status, out, _ = tried(
+        capsys, *words, "--variable", "taps=[1,2,4]", "--variable", "scale=2.5", "--order", "forward"
+    )
+    assert status == 0 and "2.5 5 10 " in out
+    status, out, _ = tried(capsys, *words, "--order", "forward")
+    assert status == 0 and "1 1 1 " in out
+    np.save(tmp_path / "wide.npy", np.ones(3))
+    for variable, message in [
+        ("taps=[1,2]", "variable taps has 12 bytes, got float32 (2,)"),
+        (f"taps={tmp_path / 'wide.npy'}", "variable `float taps` wants float32, got float64"),
+        ("taps=empty:3", "variable `float taps` is never empty"),
+        ("pair=[1,2]", "variable pair has elements of Pair: give a .npy file"),
+        ("nothing=1", "variable nothing has elements of a type that is not plain to see"),
+    ]:
+        status, _, error = tried(capsys, *words, "--variable", variable)
+        assert status == 2 and message in error, error
+
+
 def parameter(declared, type_):
     return Parameter(1, declared, "x", type_)
 

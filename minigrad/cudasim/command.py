@@ -45,7 +45,7 @@ from .passing import Parameter
 from .running import TIME_LIMIT, Launch, Result, Source, opened, sizes_of, summary
 from .settings import MODES, ORDERS, seconds
 from .trace import Trace
-from .values import GENERATORS, Value
+from .values import GENERATORS, Value, variable_value
 
 EXAMPLE = (
     "python -m minigrad.cudasim examples/cuda_homework/solution.cu --kernel row_sums --grid 30 --block 64 "
@@ -96,6 +96,14 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--block", metavar="SIZES", help="threads of a block: 256, or 16x16")
     parser.add_argument("--shared", type=int, default=0, metavar="BYTES", help="dynamic shared memory")
     parser.add_argument("--template", metavar="ARGUMENTS", help="of a template kernel: float,16")
+    parser.add_argument(
+        "--variable",
+        dest="variables",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what a __constant__ or __device__ variable holds: taps=[1,2,1]",
+    )
     parser.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="a macro")
     modes = "check (the default); fast: few checks; debug: none, and as a debugger wants it"
     parser.add_argument("--mode", choices=(*MODES, "debug"), default="check", help=modes)
@@ -176,6 +184,7 @@ def _run(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
     templates = [part.strip() for part in asked.template.split(",")] if asked.template else []
     launch = Launch(source, kernel.name, templates, "debug" if asked.gdb else asked.mode, values)
     launch.grid, launch.block, launch.shared = _sizes("grid", asked.grid), _sizes("block", asked.block), asked.shared
+    launch.set_variables(_variables(asked, source))
     given = [value.of(parameter) for value, parameter in zip(values, launch.parameters)]
     trace = _trace(asked, launch)
     if asked.gdb:
@@ -227,6 +236,14 @@ def _values(asked: argparse.Namespace, kernel: Kernel) -> list[Value]:
         declared = ", ".join(f"{type_} {name}" for (type_, _), name in zip(kernel.parameters, names))
         raise ArgumentError(f"{kernel.name}({printable(declared)}) {', and '.join(told)}")
     return [Value(name, texts[name], asked.seed * 1000 + i) for i, name in enumerate(names)]
+
+
+def _variables(asked: argparse.Namespace, source: Source) -> dict[str, Any]:
+    pairs = [word.partition("=")[::2] for word in asked.variables]
+    return {
+        name: variable_value(name, source.file.variable_type(name), text, asked.seed * 1000 + 500 + i)
+        for i, (name, text) in enumerate(pairs)
+    }
 
 
 def _sizes(option: str, text: str) -> tuple[int, int, int]:

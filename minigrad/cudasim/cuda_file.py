@@ -150,6 +150,19 @@ class CudaFile:
             "", (), mode, copy, unit=unit(self, chosen, kernel, self._instantiation(chosen, templates, arguments))
         )
 
+    def variable_type(self, name: str) -> str:
+        """The type of a variable, or of its elements, as C++ writes it; "" of a pointer, or where that is unclear."""
+        one = next((one for one in self.declarations if one.kind == "variable" and name in one.names), None)
+        words = []
+        for token in self.text.tokens[one.begin : one.end] if one else ():
+            if token.text in ("*", "&", "(", "<", "::"):
+                return ""
+            if one and token.text in one.names:
+                break
+            if token.text not in ("__constant__", "__device__", "__managed__", "static", "const", "volatile", "extern"):
+                words.append(token.text)
+        return " ".join(words)
+
     # ---------------------------------------------------------------- inside
 
     def _kernel(self, one: cpp.Declaration) -> Kernel:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Triple = tuple[int, int, int]
 OPERATIONS = {b"l": "load", b"s": "store", b"a": "atomic", b"b": "barrier", b"w": "warp"}
-_C_TYPES = {
+C_TYPES = {
     **{"float": "float32", "double": "float64", "int": "int32", "unsigned": "uint32", "char": "int8", "bool": "bool"},
     **{"short": "int16", "long": "int64", "unsigned int": "uint32", "unsigned char": "uint8", "long long": "int64"},
     **{"unsigned short": "uint16", "unsigned long long": "uint64", "half": "float16", "__half": "float16"},
@@ -135,7 +135,7 @@ def shared_types(text: str) -> dict[str, np.dtype[Any]]:
         r"\b(extern\s+)?__shared__\s+(?:__align__\s*\([^)]*\)\s*|alignas\s*\([^)]*\)\s*|volatile\s+)*([\w \t]+?)\s+"
     )
     for match in re.finditer(declared + r"(\w+\s*(?:\[[^;]*)?(?:,[^;]*)?);", text):
-        kind = _C_TYPES.get(" ".join(match[2].split()))
+        kind = C_TYPES.get(" ".join(match[2].split()))
         for name in re.findall(r"(?:^|,)\s*(\w+)", re.sub(r"\[[^\]]*\]", "", match[3])):
             if kind:
                 found["dynamic" if match[1] else name] = np.dtype(kind)

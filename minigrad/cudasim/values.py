@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError, printable
 from .passing import Empty, Parameter
+from .trace import C_TYPES
 
 GENERATORS = """\
   zeros:SHAPE  ones:SHAPE  arange:SHAPE         0, 1, or 0, 1, 2, ...; SHAPE is 1000 or 30x40
@@ -88,6 +89,27 @@ class Value:
             if made.min() < holds.min or made.max() > holds.max:
                 raise ArgumentError(f"{asked}: {made.min()} to {made.max()} do not fit {dtype}")
         return made.astype(dtype)
+
+
+class _Variable(Parameter):
+    def __str__(self) -> str:
+        return f"variable `{printable(self.declared.removesuffix('*'))} {printable(self.name)}`"
+
+
+def variable_value(name: str, declared: str, text: str, seed: int) -> Any:
+    """What NAME=TEXT asks for, for a variable of a file whose elements are declared so; "" where nobody knows."""
+    kind = C_TYPES.get(declared)
+    value = Value(name, text if re.match(r"\[|\w+:", text) or text.endswith(".npy") else f"[{text}]", seed)
+    if kind is None and value.loaded is None:
+        what = f"elements of {printable(declared)}" if declared else "elements of a type that is not plain to see"
+        raise ArgumentError(f"variable {printable(name)} has {what}: give a .npy file of as many bytes")
+    variable = _Variable(0, f"{declared}*", name, f"{kind or 'void'}*")
+    if value.dtype is not None and not variable.takes(value.dtype):
+        raise ArgumentError(f"{variable} wants {variable.wanted()}, got {value.dtype}")
+    made = value.of(variable)
+    if isinstance(made, Empty):
+        raise ArgumentError(f"{variable} is never empty: {_shown(name, text)}")
+    return made
 
 
 def _types(parameter: Parameter) -> tuple[np.dtype[Any], int]:
