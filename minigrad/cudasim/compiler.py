@@ -44,7 +44,9 @@ RUNTIME = {
 _COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-fno-stack-protector")
 # Lines for loops without a body, too.
 _LINES = ("-g1", "-gstatement-frontiers")
-_RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall")
+# For the same kind of CPU as the kernels: a change between AVX and older instructions costs many cycles, and check mode
+# goes to and fro at each load and store.
+_RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall", "-march=native", "-ffp-contract=off")
 # nvcc merges a * b + c into one instruction, as -ffp-contract=fast does, and casts pointers freely.
 # C++ lets a compiler take every loop for one that ends, and leave it out: here a loop that never ends must be found.
 # Large frames touch each of their pages, so that none leaps over the guard page of a stack.  A call leaves its return
