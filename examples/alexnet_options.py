@@ -74,6 +74,7 @@ def recipe_for(options: argparse.Namespace, before: Mapping[str, Any] | None = N
 
 
 def changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """The recipe, with what the command line says in place of its own."""
     said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule", "accumulate")}
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 
