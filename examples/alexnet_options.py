@@ -50,16 +50,7 @@ PAPER = Recipe(lr=0.01, batch_size=128, epochs=90, schedule="paper")
 RECIPES = {
     "paper": PAPER,
     "original": PAPER,
-    "trainable": Recipe(
-        lr=0.003,
-        batch_size=32,
-        epochs=90,
-        schedule="cosine",
-        dropout=0.2,
-        fit_images=100,
-        conv1_lr=2,
-        conv1_weight_decay=0.1,  # so that its kernels show what they have learned: docs/alexnet.md
-    ),  # fmt: skip
+    "trainable": Recipe(lr=0.003, batch_size=32, epochs=90, schedule="cosine", dropout=0.2, fit_images=100),
 }
 DEMO_EPOCHS = 3
 WARM_UP = 0.05  # of all steps, with the cosine schedule
@@ -83,6 +74,7 @@ def recipe_for(options: argparse.Namespace, before: Mapping[str, Any] | None = N
 
 
 def changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """The recipe, with what the command line says in place of its own."""
     said = {name: getattr(options, name) for name in ("lr", "batch_size", "epochs", "schedule", "accumulate")}
     return replace(recipe, **{name: value for name, value in said.items() if value is not None})
 

@@ -136,7 +136,7 @@ def test_a_card_prepares_the_pictures_as_the_processor_would(folder, tmp_path, c
     def from_host(self, values):
         sent[how][values.dtype.name, values.shape] += 1
         if values.dtype == np.uint8:
-            threads.add(threading.current_thread().name.split("_")[0])
+            threads.add(threading.current_thread().name.rpartition("-")[0])
         return real(self, values)
 
     monkeypatch.setattr(SimRuntime, "from_host", from_host)

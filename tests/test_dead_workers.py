@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,10 +56,11 @@ def test_a_thread_without_memory_ends_the_run_which_goes_on_later(folder, tmp_pa
         in_the_second_epoch(patch, MemoryError("no room for a view"))
         code, out, err = main(capsys, *RUN, "--data", folder, "--out", tmp_path, "--name", "r")
     assert code == 1 and "out of memory" in err and "no room for a view" in err, err
-    assert "after 4 of 6 steps" in out and (tmp_path / "r" / "weights.safetensors").exists()
+    kept = re.search("after ([345]) of 6 steps", out)  # two threads: the seventh view is one of several
+    assert kept and (tmp_path / "r" / "weights.safetensors").exists()
     assert not loader_threads() and not (tmp_path / "r" / "lock").exists()
     code, out, err = main(capsys, "--resume", tmp_path / "r")
-    assert code == 0 and "going on after step 4 of 6" in out, err
+    assert code == 0 and f"going on after step {kept[1]} of 6" in out, err
 
 
 def test_an_error_in_a_transform_ends_the_run_with_its_traceback(folder, tmp_path, capsys, monkeypatch):

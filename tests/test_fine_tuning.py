@@ -91,7 +91,7 @@ def test_a_layer_may_learn_and_decay_by_itself(devices, preset, of_biases, bias_
 
 
 def test_conv1_s_own_rate_and_decay_in_a_recipe():
-    trainable = RECIPES["trainable"]
+    trainable = replace(RECIPES["trainable"], conv1_lr=2, conv1_weight_decay=0.1)
     assert trainable.apart() == {"conv1": (pytest.approx(0.006), 0.1)}
     assert replace(trainable, conv1_lr=1.0, conv1_weight_decay=None).apart() == {} == RECIPES["paper"].apart()
     assert replace(RECIPES["paper"], conv1_lr=2.0).apart() == {"conv1": (0.02, 0.0005)}
@@ -107,8 +107,9 @@ def test_a_run_keeps_its_recipe_whatever_the_preset_has_become():
 # ---------------------------------------------------------------- the program
 
 
-def test_from_many_classes_to_few(tmp_path, capsys):
+def test_from_many_classes_to_few(tmp_path, capsys, monkeypatch):
     """A net of seven classes becomes one of three, its convolutions as they were."""
+    monkeypatch.setitem(RECIPES, "trainable", replace(RECIPES["trainable"], conv1_lr=2, conv1_weight_decay=0.1))
     many = coloured_classes(tmp_path / "many", 1, 1, classes=[f"class{k}" for k in range(7)])
     few = coloured_classes(tmp_path / "few", 3, 1, classes=[f"class{k}" for k in range(3)])
     options = ["--out", tmp_path, "--batch-size", 3, "--steps", 2, "--no-figures", "--devices", "cpu:0"]

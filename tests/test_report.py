@@ -768,6 +768,7 @@ def test_a_browser_shows_the_pages(runs, tmp_path, dark):
         lightness = sum(map(int, re.findall(r"\d+", page_found["ground"])[:3])) / 3
         assert lightness < 60 if dark else lightness > 230
         assert page_found["without_alt"] == page_found["broken"] == 0
+        assert "[object" not in page_found["text"] and "undefined" not in page_found["text"]
     assert found[-1]["needed"] <= found[-1]["inside"] == 390, "long names, many classes"
     page_found = found[0]
     assert page_found["heading"] == "mine<b>" and SCRIPT in page_found["text"] and "finished" in page_found["text"]

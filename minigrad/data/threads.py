@@ -6,6 +6,9 @@ work even so.  The thread that is at such a picture cannot be ended; it is left 
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,6 +16,10 @@ from typing import Any
 
 PATIENCE = 5.0  # seconds that the block `with Threads(...)` waits for what is at work when it is left early
 AFTER_CTRL_C = 0.5  # the same after Ctrl-C, which somebody sits and waits for
+# Seconds between two looks while a picture is waited for.  A signal that comes when the wait has all but begun does not
+# end it, and Python runs the handler only when the wait is over.
+AWAKE = 0.2
+_numbers = itertools.count()  # of the blocks, in the names of their threads
 
 
 class Threads:
@@ -22,17 +29,22 @@ class Threads:
     """
 
     def __init__(self, workers: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._name = f"{name}-{next(_numbers)}"
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=self._name)
         self._pending: deque[Future[Any]] = deque()
 
     def __enter__(self) -> Threads:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        at_work = [future for future in self._pending if not future.cancel()]
         hurry = kind is not None and issubclass(kind, KeyboardInterrupt)
-        _, blocked = wait(at_work, AFTER_CTRL_C if hurry else PATIENCE)
-        self._pool.shutdown(wait=not blocked, cancel_futures=True)
+        until = time.monotonic() + (AFTER_CTRL_C if hurry else PATIENCE)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        # By name, not by what was submitted: Ctrl-C in the middle of submit leaves a thread at work of which no future
+        # tells, and the pool would wait for it without end.
+        for thread in threading.enumerate():
+            if thread.name.startswith(f"{self._name}_"):
+                thread.join(max(0.0, until - time.monotonic()))
 
     def __len__(self) -> int:
         """How much was submitted and not yet taken."""
@@ -43,6 +55,8 @@ class Threads:
 
     def take(self) -> Any:
         """What the first work that was not yet taken returns; what it raises is raised here."""
-        made = self._pending[0].result()  # stays there while it is waited for: Ctrl-C must find it
+        future = self._pending[0]
+        while not future.done():
+            wait([future], AWAKE)
         self._pending.popleft()
-        return made
+        return future.result()
