@@ -54,3 +54,18 @@ def test_what_cannot_be_compared():
     for wanted in (["a", "b"], [None, None], np.zeros(2, "i4,f4")):
         with pytest.raises(ArgumentError, match="y: float32 cannot be compared with"):
             difference("y", np.float32([1, 2]), wanted)
+
+
+def test_records():
+    dtype = np.dtype([("flag", "i1"), ("rows", "f4", (2, 3)), ("inner", [("weight", "f8")])], align=True)
+    a, b = (np.frombuffer(bytes([fill]) * 3 * dtype.itemsize, np.uint8).copy().view(dtype) for fill in (0, 255))
+    for records in (a, b):  # their padding differs
+        for name in ("flag", "rows"):
+            records[name] = 1
+        records["inner"]["weight"] = np.nan
+    assert difference("y", a, b) is None
+    b["rows"][1, 1, 2] = 2
+    found = difference("y", a, b)
+    assert found is not None and (found.index, found.wrong, found.count) == ((1,), 1, 3)
+    raw = np.array([b"ab", b"cd"], "V2")
+    assert difference("y", raw, raw.copy()) is None and difference("y", raw, raw[::-1].copy()) is not None

@@ -435,3 +435,13 @@ __global__ void weigh(const float* x, float* y, int* seen) {
         run(text, "weigh", 1, 3, x, empty(3), np.zeros(1, np.int32), variables={"taps": taps.astype("f8")})
     with pytest.raises(KernelError, match="no __constant__ or __device__ variable 'tips'"):
         run(text, "weigh", 1, 3, x, empty(3), np.zeros(1, np.int32), variables={"tips": taps})
+
+
+def test_records_with_arrays_in_them_and_what_copying_them_costs():
+    """A struct of 64 bytes is four accesses of 16 bytes for each lane."""
+    text = "struct S { float v[16]; };\n__global__ void copy(const S* x, S* y) { y[threadIdx.x] = x[threadIdx.x]; }\n"
+    x = np.zeros(32, [("v", "f4", 16)])
+    x["v"] = np.arange(512).reshape(32, 16)
+    result = run(text, "copy", 1, 32, x, empty(32, x.dtype), counters=True)
+    assert np.array_equal(result["y"]["v"], x["v"])
+    assert [(row.size, row.requests, row.units) for row in result.counters.rows] == [(16, 4, 128)] * 2

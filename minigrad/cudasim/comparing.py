@@ -68,7 +68,7 @@ def difference(
     if got.dtype.kind in "fc" or (wanted.dtype.kind in "fc" and got.dtype.kind in "iu"):
         same = _near(got, wanted, tolerance)
     elif got.dtype.kind == "V":
-        same = _bytes_of(got) == _bytes_of(wanted.astype(got.dtype))
+        same = _same_records(got, wanted.astype(got.dtype))
     else:
         same = got == wanted
     if same.all():
@@ -89,9 +89,15 @@ def _near(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> Any:
         return near | (a == b) | (np.isnan(a) & np.isnan(b))
 
 
-def _bytes_of(records: np.ndarray) -> np.ndarray:
-    """Records as integers or bytes that compare by their contents: padding is no content."""
-    plain = np.empty(records.shape, object)
-    for index in np.ndindex(records.shape):
-        plain[index] = records[index].tolist()
-    return plain
+def _same_records(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which records are equal, field by field: padding is no content.  Of one dtype; a field may be an array."""
+    if a.dtype.names is None:
+        if a.dtype.kind == "V":
+            a, b = (np.ascontiguousarray(v).view(np.uint8).reshape(*v.shape, v.dtype.itemsize) for v in (a, b))
+            return np.asarray((a == b).all(axis=-1))
+        return np.asarray((a == b) | ((a != a) & (b != b)))
+    same = np.ones(a.shape, bool)
+    for name in a.dtype.names:
+        field = _same_records(a[name], b[name])
+        same &= field.all(axis=tuple(range(a.ndim, field.ndim)))
+    return same

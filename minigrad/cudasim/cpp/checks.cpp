@@ -406,7 +406,7 @@ static void check_global(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
 
 // ---------------------------------------------------------------- every access
 
-static bool on_own_stack(cs_u64 address) {
+__attribute__((always_inline)) static inline bool on_own_stack(cs_u64 address) {
     if (!run.kernel->waits) {
         cs_u64 low = (cs_u64)__builtin_frame_address(0);
         return address - low < (cs_u64)launch_frame - low;
@@ -420,13 +420,9 @@ static bool is_coordinates(cs_u64 address) {
 
 constexpr char TRACED[] = {'l', 's', 'a'};  // by Kind
 
-static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
-    if (!cs_control.active || !run.current || is_coordinates(address)) return;
+__attribute__((noinline)) static void check_memory(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    if (is_coordinates(address)) return;
     bool traced = __builtin_expect(run.launch->trace != nullptr, 0);
-    if (on_own_stack(address)) {
-        if (traced) trace_access(pc, address, bytes, TRACED[(int)kind], true);
-        return;
-    }
     Busy busy(pc);
     if (stored.bytes) look_at_stored();
     if (kind == Kind::atomic && fenced) note_atomic(address);
@@ -436,7 +432,17 @@ static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     if (shared && !in_shared_memory(address) && find_area(address, bytes, kind)) shared = false;
     (shared ? check_shared : check_global)(address, bytes, kind, pc);
     if (traced) trace_value();
-    if (run.launch->count) count_access(pc, address, bytes, kind, shared && in_shared_memory(address));
+    if (!run.launch->count) return;
+    // A struct is copied by several accesses of the widest sort that fits.
+    cs_u32 part = bytes <= MOST_BYTES ? bytes : bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : 1;
+    for (cs_u32 i = 0; i < bytes; i += part) count_access(pc, address + i, part, kind, shared && in_shared_memory(address));
+}
+
+// Most accesses are to the thread's own variables.  These get by without a call.
+__attribute__((always_inline)) static inline void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    if (!cs_control.active || !run.current) return;
+    if (!on_own_stack(address)) return check_memory(address, bytes, kind, pc);
+    if (__builtin_expect(run.launch->trace != nullptr, 0)) trace_access(pc, address, bytes, TRACED[(int)kind], true);
 }
 
 // ---------------------------------------------------------------- called by scheduler.cpp

@@ -113,7 +113,9 @@ struct Busy {
 // ---------------------------------------------------------------- shared memory: shared_memory.cpp
 
 char* dynamic_shared();
-bool in_shared_memory(cs_u64 address);          // or in the guards around it
+inline bool in_shared_memory(cs_u64 address) {  // or in the guards around it
+    return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
+}
 bool in_shared_array(cs_u64 address);           // of the kernel at work: checks.cpp
 bool belongs_to_kernel(const CsShared& array);  // to the one at work
 void shared_memory_begin_launch();
@@ -147,6 +149,7 @@ void checks_copy_begins(Copy& copy);
 void checks_copy_ends(const Copy& copy);
 
 enum class Kind : cs_u8 { read, write, atomic };
+constexpr cs_u32 MOST_BYTES = 16;  // that one access of a lane moves
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared);  // counters.cpp
 void counters_begin_launch();
 void counters_end_phase();

@@ -27,10 +27,6 @@ char* dynamic_shared() { return cs_dynamic_memory; }
 
 extern "C" __attribute__((visibility("default"))) void* cs_dynamic_shared() { return cs_dynamic_memory; }
 
-bool in_shared_memory(cs_u64 address) {
-    return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
-}
-
 bool belongs_to_kernel(const CsShared& array) {
     if (!*array.kernel) return true;
     size_t length = strlen(run.kernel->name);
