@@ -29,6 +29,11 @@ from minigrad.gpu.sources import kernel_folder
 BROKEN, REPAIRED = 0, 1
 
 
+def chosen(text: str, which: int) -> str:
+    """The text with the broken, or the repaired half of each @broken@repaired@."""
+    return re.sub(r"@(.*?)@(.*?)@", lambda m: m[1 + which], text, flags=re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Bug:
     """kind: the report that check mode must make, in whatever order the threads run."""
@@ -48,7 +53,7 @@ class Bug:
         return re.sub(r"\W+", "_", self.name)
 
     def source(self, which: int) -> str:
-        body = re.sub(r"@(.*?)@(.*?)@", lambda m: m[1 + which], self.body, flags=re.DOTALL)
+        body = chosen(self.body, which)
         return (
             f'#line 1 "planted/{self.kernel}.cu"\n'
             f'extern "C" __global__ void {self.kernel}(\n'

@@ -71,7 +71,9 @@ def test_another_name_and_prints(tmp_path, capsys):
     path = relu(tmp_path, "each(n, y,", 'if (global_thread() == 5) printf("here is %d\\n", 5); each(n, y,', "mine.cu")
     assert main(["kernels/relu.cu", "--source", path, "--order", "forward"]) == 0
     assert capsys.readouterr().out.count("here is 5\n") == 1
-    assert main([path]) == 2
+    assert main([path]) == 0  # a file of another name is anybody's: its kernels are listed
+    assert f"{path}: 2 kernels" in capsys.readouterr().out
+    assert main(["nothing.cu", "--case", "relu"]) == 2
     assert "there is no kernel file of that name; there are" in capsys.readouterr().err
 
 
@@ -123,7 +125,7 @@ def test_a_loop_that_never_ends(tmp_path, capsys, mode, step):
 
 def test_the_time_limit_has_a_default_and_must_be_a_time(monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("minigrad.cudasim.__main__._try", lambda *_: seen.append(current().time_limit) or 0)
+    monkeypatch.setattr("minigrad.cudasim.own_kernels._try", lambda *_: seen.append(current().time_limit) or 0)
     assert main(["kernels/relu.cu"]) == 0 and main(["kernels/relu.cu", "--time-limit", "77"]) == 0
     assert seen == [10, 77]
     for wrong in ("0", "-1", "nan", "soon"):

@@ -42,10 +42,12 @@ ALLOWED = {
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
     "occupancy": "",
     "nvrtc": "errors files sources occupancy",
+    "own_kernels": "errors sources device cudasim cases",
     "cases": "errors sources device gpu grad_mode engine tensor ops functional optim",
 }
 # Folders that group modules: each module in them has a place of its own in the order.
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
+WINGS["cudasim"] = {"own_kernels"}
 WINGS["gpu"] = {"sources", "cublas", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
 LIBRARIES = {"files": set(), "data": {"numpy", "PIL", "scipy"}, "checkpoint": {"numpy", "safetensors"}}

@@ -18,54 +18,65 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base import files
 from ..errors import DeviceError, KernelError, printable
+from . import assembly
 from . import source as kernel_source
+
+if TYPE_CHECKING:
+    from .emission import Unit
 
 CPP = Path(__file__).resolve().parent / "cpp"
 HEADERS = ("interface.hpp", "cuda.hpp", "cuda_math.hpp", "entry.hpp", "runtime.hpp", "shadow.hpp")
 _ALWAYS = ("scheduler", "fibers", "waiting", "copies", "matrix_units", "shared_memory", "output")
 RUNTIME = {
     "fast": (*_ALWAYS, "no_checks"),
-    "check": (*_ALWAYS, "checks", "shadow", "undefined", "counters"),
+    "debug": (*_ALWAYS, "no_checks"),
+    "check": ("checks", "counters", *_ALWAYS, "shadow", "undefined", "trace"),  # what takes longest to compile is first
 }
 
 _COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-fno-stack-protector")
 # Lines for loops without a body, too.
 _LINES = ("-g1", "-gstatement-frontiers")
-_RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall")
+# For the same kind of CPU as the kernels: a change between AVX and older instructions costs many cycles, and check mode
+# goes to and fro at each load and store.
+_RUNTIME_FLAGS = (*_COMMON, "-O2", "-g1", "-Wall", "-march=native", "-ffp-contract=off")
 # nvcc merges a * b + c into one instruction, as -ffp-contract=fast does, and casts pointers freely.
 # C++ lets a compiler take every loop for one that ends, and leave it out: here a loop that never ends must be found.
 # Large frames touch each of their pages, so that none leaps over the guard page of a stack.  A call leaves its return
 # address, by which reports know its line (no sibling calls).
 _KERNEL_COMMON = (
-    *(*_COMMON, *_LINES, "-w", "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
+    *(*_COMMON, *_LINES, "-fno-strict-aliasing", "-fno-math-errno", "-ffp-contract=fast", "-march=native"),
     *("-fno-finite-loops", "-fstack-clash-protection", "-fno-optimize-sibling-calls"),
 )
 _KERNEL_FLAGS = {
-    "fast": (*_KERNEL_COMMON, "-O3", "-fno-trapping-math"),
+    "fast": (*_KERNEL_COMMON, "-w", "-O3", "-fno-trapping-math"),
     # The sanitizers' calls go to our own functions of these names, in checks.cpp.  A float4 must stay one access of 16
     # bytes (no sra), and a loop over floats must not become one of wider accesses (no vectorize).
     "check": (
         *_KERNEL_COMMON,
-        "-O1",
-        "-fsanitize=thread,bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow",
+        *("-O1", "-finline-functions", "-finline-small-functions"),  # so that g++ knows what a pointer points to
+        "-fsanitize=thread,bounds,alignment,shift-exponent,integer-divide-by-zero,signed-integer-overflow,object-size",
+        *("-Wuninitialized", "-Wmaybe-uninitialized"),  # module.py looks into what they suspect
         "-fno-tree-sra",
         "-fno-tree-vectorize",
         "-fno-tree-slp-vectorize",
         "-fno-tree-loop-distribute-patterns",
         "-DCUDASIM_CHECK",
     ),
+    # For a debugger: every variable is where gdb finds it, and a kernel is a function that one can stop in.
+    "debug": (*_KERNEL_COMMON, "-O0", "-g2", "-gno-statement-frontiers", "-DCUDASIM_DEBUG"),
 }
-REDZONE = 128  # CS_REDZONE of interface.hpp
-MAX_SHARED = 48 * 1024  # bytes of shared memory that every GPU gives a block
-_SHARED_GUARD = 1 << 20  # bytes on both sides of a module's shared memory that nobody may touch: shared_memory.cpp
-_DYNAMIC_BYTES = 256 * 1024 + 4096
+# For files of others, written for nvcc, which takes more than NVRTC.
+_FOREIGN = ("-std=gnu++20", "-fpermissive", "-fno-threadsafe-statics", "-fno-exceptions", "-fno-rtti")
 
 
 def available() -> str | None:
@@ -77,19 +88,46 @@ def available() -> str | None:
     return None
 
 
-def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0) -> Path:
+def compile_kernels(
+    source: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0, unset: str = "pattern"
+) -> Path:
     """The library with the kernels of `source`, from the cache where it has been built before.
 
-    options: -D options.  mode: "fast" or "check".  copy: libraries of different numbers are different files, so that a
-    process can load the same kernels twice, each with shared memory of its own.
+    options: -D options.  mode: "fast" or "check".  unset: in check mode, what a local variable holds that nobody has
+    set: "pattern", bytes of 0xFE, a float of -1.7e38, or "zero".  copy: libraries of different numbers are different
+    files, so that a process can load the same kernels twice, each with shared memory of its own.
     Raises KernelError with the messages of g++ for a kernel that does not compile, DeviceError where g++ is missing.
     """
     source = kernel_source.without_ptx(source)
     kernel_source.check_rules(source)
-    _require_compiler()
-    text, files = _complete(source, options)
-    key = _key(text, mode, repr(_KERNEL_FLAGS[mode]), _runtime_key(mode), Path(__file__).read_text(encoding="utf-8"))
-    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, files))
+    require_compiler()
+    text, files = _complete(source, options, mode)
+    return _compile(text, files, mode, copy, unset)
+
+
+def compile_unit(unit: Unit, mode: str, copy: int = 0, unset: str = "pattern") -> Path:
+    """The same for a kernel of somebody's file, which brings its own table of entry points."""
+    require_compiler()
+    text = kernel_source.with_checks(unit.text) if mode == "check" else unit.text
+    return _compile(text, unit.files, mode, copy, unset, unit.headers, unit.hint)
+
+
+def _compile(
+    text: str,
+    files: Sequence[str],
+    mode: str,
+    copy: int,
+    unset: str,
+    headers: Sequence[str] = (),
+    hint: str = "",
+) -> Path:
+    flags = (*_KERNEL_FLAGS[mode], *(_FOREIGN if headers else ()))
+    if mode == "check" and _fills_locals():
+        flags = (*flags, f"-ftrivial-auto-var-init={unset}")
+    this = (Path(__file__), Path(assembly.__file__))
+    texts = [*(file.read_text(encoding="utf-8") for file in this), *(_text(name) for name in headers)]
+    key = _key(text, mode, repr(flags), _runtime_key(mode), *texts)
+    library = _cached(f"{key}.so", lambda folder: _build(folder, text, mode, flags, files, headers, hint))
     if copy == 0:
         return library
     return _cached(f"{key}.{copy}.so", lambda folder: Path(shutil.copyfile(library, folder / "copy.so")))
@@ -97,7 +135,7 @@ def compile_kernels(source: str, options: Sequence[str] = (), mode: str = "fast"
 
 def compile_host() -> Path:
     """The library that guards launches: cpp/host.cpp."""
-    _require_compiler()
+    require_compiler()
 
     def build(folder: Path) -> Path:
         # initial-exec: a signal handler may then look at thread_local variables without allocating them.
@@ -112,7 +150,13 @@ def compile_host() -> Path:
 # ---------------------------------------------------------------- one library
 
 
-def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
+@cache
+def _fills_locals() -> bool:
+    """g++ 12 and later can."""
+    return int(_run("g++", "-dumpversion").split(".")[0]) >= 12
+
+
+def _complete(source: str, options: Sequence[str], mode: str) -> tuple[str, list[str]]:
     """What g++ gets: the source with dynamic shared memory as pointers, and the table of its entry points behind it.
     Also the names of its files, which have numbers there.
 
@@ -123,6 +167,8 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     entries = kernel_source.entries(definitions + source)
     table = [f"    {'CS_KERNEL_WAITS' if entry.waits else 'CS_KERNEL'}({entry.name})," for entry in entries]
     numbered, files = kernel_source.with_numbered_files(source)
+    if mode == "check":
+        numbered = kernel_source.with_checks(numbered)
     text = "\n".join(
         [
             definitions + kernel_source.with_dynamic_shared(numbered),
@@ -132,6 +178,9 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
             *table,
             "};",
             f"extern const cs_u32 cs_n_kernels = {len(table)};",
+            '__attribute__((visibility("default"))) extern const cs_u32 cs_launch_bounds[] = {',
+            "    " + ", ".join(f"(cs_u32)({' '.join(entry.bounds.split())})" for entry in entries),
+            "};",
             "}",
             "",
         ]
@@ -139,82 +188,46 @@ def _complete(source: str, options: Sequence[str]) -> tuple[str, list[str]]:
     return text, files
 
 
-def _build(folder: Path, text: str, mode: str, files: Sequence[str]) -> Path:
-    (folder / "kernel.cpp").write_text(text, encoding="utf-8")
-    compiler = ("g++", *_KERNEL_FLAGS[mode], "-include", str(CPP / "cuda.hpp"))
-    _run(*compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=partial(_compile_error, files))
-    (folder / "redzones.s").write_text(with_redzones((folder / "kernel.s").read_text()))
-    library = folder / "kernel.so"
-    _run("g++", "-shared", "-Wl,-Bsymbolic", folder / "redzones.s", _runtime(mode), "-o", library)
+def _build(
+    folder: Path,
+    text: str,
+    mode: str,
+    flags: Sequence[str],
+    files: Sequence[str],
+    headers: Sequence[str],
+    hint: str,
+) -> Path:
+    (folder / "kernel.cpp").write_text(text, encoding="utf-8", errors="surrogateescape")
+    compiler = ["g++", *flags, "-include", str(CPP / "cuda.hpp")]
+    for header in headers:
+        compiler += ["-include", str(CPP / header)]
+    failure = partial(_compile_error, files, hint)
+    with ThreadPoolExecutor(2) as meanwhile:  # the first time, the runtime takes ten times as long as a small kernel
+        runtime, _ = meanwhile.submit(_runtime, mode), meanwhile.submit(compile_host)
+        warnings = _run(
+            *compiler, "-S", folder / "kernel.cpp", "-o", folder / "kernel.s", failure=failure, messages=True
+        )
+        apart = assembly.APART if mode == "check" else 0
+        code = assembly.with_tables((folder / "kernel.s").read_text(), apart)
+        (folder / "tables.s").write_text(code + assembly.suspected_locals(warnings))
+        library = folder / "kernel.so"
+        link = ("g++", "-shared", "-Wl,-Bsymbolic", *(("-Wl,--no-undefined",) if headers else ()))
+        _run(*link, folder / "tables.s", runtime.result(), "-o", library, failure=_link_error if headers else None)
     return library
 
 
-def _compile_error(files: Sequence[str], messages: str) -> Exception:
+def _compile_error(files: Sequence[str], hint: str, messages: str) -> Exception:
     lines = [line for line in messages.splitlines() if re.search(r"\berror:|\bnote:", line)] or messages.splitlines()
     number = re.compile(kernel_source.numbered_file(r"(\d+)"))
     named = [number.sub(lambda match: printable(files[int(match[1])]), line[:1000]) for line in lines[:20]]
-    return KernelError("the kernel does not compile:\n" + "\n".join(named))
+    return KernelError("\n".join(["the kernel does not compile:", *named, *([hint] if hint else [])]))
 
 
-# A static variable of a function, as g++ writes it: in one line, or, of a template, with a section of its own.
-_LOCAL = re.compile(r"^\t\.local\t(_ZZ\w+)\n\t\.comm\t\1,(\d+),(\d+)$", re.MULTILINE)
-_SHARED_SECTION = "cudasim_shared"
-_IN_SECTION = re.compile(r"^(_ZZ\w+):\n\t\.zero\t(\d+)$", re.MULTILINE)
-
-
-def with_redzones(assembly: str) -> str:
-    """g++'s assembly with all shared memory in one place, and with a table of the __shared__ arrays.
-
-    Every array has REDZONE bytes behind it.  Before the first and behind the last, dynamic shared memory, are guards.
-    KernelError for an array that no block has room for.
-    """
-    arrays: list[tuple[str, int]] = []
-    section = f'\t.pushsection\t{_SHARED_SECTION},"aw",@nobits'
-
-    def moved(symbol: str, size: int, align: int) -> str:
-        if size > MAX_SHARED:
-            kernel, name = _demangle(symbol)
-            where = f" of {kernel}" if kernel else ""
-            raise KernelError(f"shared array '{name}'{where} has {size} bytes; a block has {MAX_SHARED}")
-        arrays.append((symbol, size))
-        return f"{section}\n\t.balign\t{align}\n{symbol}:\n\t.zero\t{size + REDZONE}\n\t.popsection"
-
-    assembly = _IN_SECTION.sub(lambda match: moved(match[1], int(match[2]), 1024), assembly)
-    assembly = _LOCAL.sub(lambda match: moved(match[1], int(match[2]), int(match[3])), assembly)
-
-    def place(symbol: str, size: int) -> str:
-        visible = f"\t.globl\t{symbol}\n\t.hidden\t{symbol}"
-        return f"{section}\n\t.balign\t1024\n{visible}\n{symbol}:\n\t.zero\t{size}\n\t.popsection\n"
-
-    assembly = place("cs_guard_before", _SHARED_GUARD) + assembly
-    assembly += place("cs_dynamic_memory", _DYNAMIC_BYTES) + place("cs_guard_behind", _SHARED_GUARD)
-    lines = [
-        '\t.section\t.data.rel.ro,"aw"',
-        "\t.balign\t16",
-        "\t.globl\tcs_shared_arrays",
-        "\t.hidden\tcs_shared_arrays",
-    ]
-    lines += ["cs_shared_arrays:"]
-    strings = []
-    for i, (symbol, size) in enumerate(arrays):
-        kernel, name = _demangle(symbol)
-        lines += [f"\t.quad\t{symbol}", f"\t.quad\t{size}", f"\t.quad\t.Lcs_name{i}", f"\t.quad\t.Lcs_kernel{i}"]
-        strings += [f".Lcs_name{i}:", f'\t.string\t"{name}"', f".Lcs_kernel{i}:", f'\t.string\t"{kernel}"']
-    lines += ["\t.globl\tcs_n_shared_arrays", "\t.hidden\tcs_n_shared_arrays", "cs_n_shared_arrays:"]
-    lines += [f"\t.quad\t{len(arrays)}", *strings]
-    return assembly + "\n".join(lines) + "\n"
-
-
-def _demangle(symbol: str) -> tuple[str, str]:
-    """_ZZ5sgemmE2As: kernel sgemm, array As.  Of a helper function the kernel is "": whichever calls it."""
-    match = re.fullmatch(r"_ZZ(\d+)(\w+)", symbol)
-    if match:
-        kernel, rest = match[2][: int(match[1])], match[2][int(match[1]) :]
-        array = re.match(r"E(\d+)(\w+)", rest)  # an extern "C" function has no types of parameters here
-        if array:
-            return kernel, array[2][: int(array[1])]
-    array = re.match(r".*E(\d+)([A-Za-z_]\w*)", symbol)
-    return "", array[2][: int(array[1])] if array else symbol
+def _link_error(messages: str) -> Exception:
+    names = ", ".join(dict.fromkeys(re.findall(r"undefined (?:reference to|symbol:?) [`']?([^'\n]+)", messages)))
+    return KernelError(
+        f"the kernel uses what its file and its headers declare and do not define: {printable(names or messages[:500])}"
+    )
 
 
 # ---------------------------------------------------------------- the runtime
@@ -230,11 +243,14 @@ def _runtime(mode: str) -> Path:
     """The runtime of a mode as one object file."""
 
     def build(folder: Path) -> Path:
-        objects = []
         check = ("-DCUDASIM_CHECK",) if mode == "check" else ()
-        for part in RUNTIME[mode]:
-            objects.append(folder / f"{part}.o")
-            _run("g++", *_RUNTIME_FLAGS, *check, "-c", CPP / f"{part}.cpp", "-o", objects[-1])
+
+        def compiled(part: str) -> Path:
+            _run("g++", *_RUNTIME_FLAGS, *check, "-c", CPP / f"{part}.cpp", "-o", folder / f"{part}.o")
+            return folder / f"{part}.o"
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, RUNTIME[mode]))
         _run("ld", "-r", *objects, "-o", folder / "runtime.o")
         return folder / "runtime.o"
 
@@ -249,7 +265,7 @@ def _text(name: str) -> str:
 # ---------------------------------------------------------------- g++ and the cache
 
 
-def _require_compiler() -> None:
+def require_compiler() -> None:
     reason = available()
     if reason:
         raise DeviceError(f"cudasim: {reason}")
@@ -258,9 +274,10 @@ def _require_compiler() -> None:
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None) -> str:
+def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None, messages: bool = False) -> str:
     words = [str(word) for word in command]
-    result = subprocess.run(words, capture_output=True, text=True, errors="replace")
+    english = {**os.environ, "LC_ALL": "C"}
+    result = subprocess.run(words, capture_output=True, text=True, errors="replace", env=english)
     if result.returncode:
         full = next((number for number in _FULL if os.strerror(number) in result.stderr), None)
         if full:
@@ -268,7 +285,7 @@ def _run(*command: str | Path, failure: Callable[[str], Exception] | None = None
         if failure:
             raise failure(result.stderr)
         raise DeviceError(f"cudasim: {words[0]} failed:\n{result.stderr[:4000]}\nThe command: {' '.join(words)}")
-    return result.stdout
+    return result.stderr if messages else result.stdout
 
 
 @cache
@@ -320,13 +337,17 @@ def _built(path: Path, build: Callable[[Path], Path]) -> Path:
 
 
 _substitute: Path | None = None  # a temporary folder of this process, once the cache could not be written
+_opening = threading.Lock()
 
 
 def _open_substitute(refused: OSError) -> Path:
     global _substitute
-    end = contextlib.ExitStack()
-    _substitute = end.enter_context(files.scratch_folder(Path(tempfile.gettempdir()) / "minigrad-cudasim"))
-    atexit.register(end.close)
+    with _opening:
+        if _substitute:
+            return _substitute
+        end = contextlib.ExitStack()
+        _substitute = end.enter_context(files.scratch_folder(Path(tempfile.gettempdir()) / "minigrad-cudasim"))
+        atexit.register(end.close)
     warnings.warn(
         f"cudasim: cannot write compiled kernels to the cache ({files.reason(refused)}): they are kept in "
         f"{printable(_substitute)} until this process ends; XDG_CACHE_HOME names another cache folder",

@@ -4,52 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import platform
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from ..errors import ArgumentError, KernelError
 from . import native, settings
 from . import source as kernel_source
-from .compiler import MAX_SHARED, compile_kernels
+from .assembly import MAX_SHARED
+from .call import Area, Call
+from .compiler import compile_kernels, compile_unit
 from .counters import Counters
+from .emission import Unit
 from .reports import Lines, Report, Triple
+from .second_run import SecondRun
+from .trace import tracing
 
 MAX_THREADS = 1024
-PER_LINE = 8  # a line may be many instructions; of the reports of one kind and line the first is shown
-SIGNALS = {
-    signal.SIGSEGV: "memory access that the operating system refused",
-    signal.SIGBUS: "memory access that the operating system refused",
-    signal.SIGFPE: "integer division by zero, or one whose result does not fit",
-    signal.SIGILL: "a place that no valid program reaches",
-}
+MOST_SHARED = 227 * 1024  # bytes of shared memory that a block of sm_90 may have, where its kernel has asked for them
 
 # One launch at a time in each library: modules of the same source share it.
 _locks: dict[str, threading.Lock] = {}
-
-
-@dataclass
-class Area:
-    """An array argument: the bytes that the kernel may touch.
-
-    written: one uint8 per byte, 1 = has been written; check mode reads and updates it.  None: all of it has been.
-    label: what reports call it, "y (argument 2)".  must_fill: the launch must leave no byte unwritten.
-    Areas may overlap.
-    """
-
-    address: int
-    nbytes: int
-    writable: bool
-    written: np.ndarray | None = None
-    label: str = "an array"
-    must_fill: bool = False
 
 
 class RawModule:
@@ -57,26 +35,49 @@ class RawModule:
 
     code: CUDA C++; `#line` markers name the files of messages.  options: -D options.  mode: "fast" or "check".
     copy: modules of different numbers have separate shared memory and may run at the same time.
+    unit: what cuda_file.py has made of a kernel in somebody's file; code and options are not read then.
+    unset: in check mode, what local variables begin as that nobody sets: see compile_kernels.
     Raises KernelError for a source that breaks the rules for kernels or does not compile; DeviceError without g++.
     """
 
-    def __init__(self, code: str, options: Sequence[str] = (), mode: str = "fast", copy: int = 0):
-        if mode not in settings.MODES:
+    def __init__(
+        self,
+        code: str,
+        options: Sequence[str] = (),
+        mode: str = "fast",
+        copy: int = 0,
+        *,
+        unit: Unit | None = None,
+        unset: str = "pattern",
+    ):
+        if mode not in (*settings.MODES, "debug"):
             raise ArgumentError(f"cudasim: mode must be one of {', '.join(map(repr, settings.MODES))}, got {mode!r}")
         self.mode = mode
-        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy))
-        self.path = compile_kernels(code, tuple(options), mode, copy)
+        self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy, unit=unit))
+        self.with_zeros = cache(lambda: RawModule(code, options, "check", copy, unit=unit, unset="zero"))
+        self.suspects = cache(self._suspects)
+        self.notes: list[Report] = []  # of the last launch, in check mode: what is suspicious, and may be right
+        self.unit = unit
+        if unit:
+            self.path = compile_unit(unit, mode, copy, unset)
+        else:
+            self.path = compile_kernels(code, tuple(options), mode, copy, unset)
         self.library = native.load(self.path)
         self.lock = _locks.setdefault(str(self.path), threading.Lock())
         # As with CuPy, which compiles with -ftz=true: float numbers flush to zero, doubles do not.
-        self.flush_to_zero = not any(option.endswith("=double") for option in options)
+        self.flush_to_zero = not unit and not any(option.endswith("=double") for option in options)
         begin, end = ctypes.c_uint64(), ctypes.c_uint64()
         self.library.cs_image(begin, end)
         self.image = begin.value, end.value
-        self.lines = Lines(self.path, begin.value, kernel_source.with_numbered_files(code)[1])
-        self._functions = {
-            entry.name: Function(self, number, entry) for number, entry in enumerate(kernel_source.entries(code))
-        }
+        files = list(unit.files) if unit else kernel_source.with_numbered_files(code)[1]
+        self.lines = Lines(self.path, begin.value, files)
+        self.variables = native.variables(self.library) if unit else {}
+        self.variable_areas = [
+            Area(v.address, v.bytes, not v.constant, label=f"{'constant' if v.constant else 'variable'} '{name}'")
+            for name, v in self.variables.items()
+        ]
+        entries = unit.entries if unit else kernel_source.entries(code)
+        self._functions = {entry.name: Function(self, number, entry) for number, entry in enumerate(entries)}
 
     @property
     def names(self) -> list[str]:
@@ -89,11 +90,26 @@ class RawModule:
             raise KernelError(f"there is no kernel '{name}' in this source; there are {', '.join(self.names)}")
         return self._functions[name]
 
+    def get_global(self, name: str) -> tuple[int, int]:
+        """Address and bytes of a `__constant__` or `__device__` variable; KernelError names those there are."""
+        if name not in self.variables:
+            there = ", ".join(self.variables) or "none"
+            raise KernelError(f"there is no __constant__ or __device__ variable '{name}' that the kernel uses: {there}")
+        variable = self.variables[name]
+        return variable.address, variable.bytes
+
     def take_output(self) -> str:
         """What printf wrote since the last call."""
         length = ctypes.c_uint64()
         text = self.library.cs_take_output(length)
         return ctypes.string_at(text, length.value).decode(errors="replace")
+
+    def _suspects(self) -> list[tuple[str, int, str, str]]:
+        """Local variables that g++ takes for unset: file, line, name, the functions that they may belong to."""
+        text = ctypes.c_char.in_dll(self.library, "cs_suspected_locals")
+        lines = ctypes.string_at(ctypes.addressof(text)).decode(errors="replace").splitlines()
+        parts = [line.split("\t") for line in lines]
+        return [(self.lines.files[int(number)], int(line), name, of) for number, line, name, of in parts]
 
     def counters(self) -> Counters:
         """Memory traffic of the launches with options(counters=True) so far, line by line.  Check mode only."""
@@ -114,9 +130,23 @@ class Function:
         self.kernel.describe(text)
         self.parameters = text.value.decode().split("\n")[:-1]
         self.sizes = [8 if t.endswith("*") else np.dtype(t).itemsize for t in self.parameters]
-        self.static_shared = sum(
-            array.bytes for array in _shared_arrays(module.library) if array.kernel == name.encode()
-        )
+        self.static_shared = sum(a.bytes for a in self.shared_arrays() if a.kernel or module.unit)
+        # As CuPy calls it: more has to be asked for, and few GPUs have it.
+        self.max_dynamic_shared_size_bytes = MAX_SHARED
+        count = ctypes.c_uint64.in_dll(module.library, "cs_n_device_variables").value
+        variables = (native.Shared * count).in_dll(module.library, "cs_device_variables")
+        self.has_variables = any(name.encode() in variable.kernel.split(b",") for variable in variables)
+        self.most_threads = (ctypes.c_uint32 * (number + 1)).in_dll(module.library, "cs_launch_bounds")[number]
+
+    def shared_arrays(self) -> Iterator[native.Shared]:
+        """The static shared arrays that are its own, or may be."""
+        for number in itertools.count():
+            array = self.module.library.cs_shared_array(number)
+            if not array:
+                return
+            array = array.contents
+            if not array.kernel or self.module.unit or self.name.encode() in array.kernel.split(b","):
+                yield array
 
     def launch(
         self, grid: Triple, block: Triple, params: Sequence[bytes], areas: Sequence[Area] = (), shared_mem: int = 0
@@ -129,14 +159,19 @@ class Function:
         has them as objects; KeyboardInterrupt for Ctrl-C.
         """
         self._check_launch(grid, block, params, shared_mem)
+        checks = self.module.mode == "check"
+        areas = [*areas, *self.module.variable_areas]
+        again = SecondRun(self, grid, block, params, areas, shared_mem) if checks else None
         with self.module.lock:
-            call = _Call(self, grid, block, params, areas, shared_mem)
+            call = Call(self, grid, block, params, areas, shared_mem)
             try:
-                reports = call.run()
+                with tracing(call.options.trace, call.launch, self.module, call.shared_areas):
+                    reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
-        if not reports and self.module.mode == "check":
-            reports = self._unwritten(areas)
+            self.module.notes = call.notes() if checks else []
+        if not reports and again:
+            reports = again.reports() + self._unwritten(areas)
         if reports:
             title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
             raise KernelError("\n".join([title, *map(str, reports), *call.left_out(reports)]), reports)
@@ -150,14 +185,20 @@ class Function:
             refuse("a grid has three sizes from 1 to (2147483647, 65535, 65535)")
         if len(block) != 3 or min(block) < 1 or block[2] > 64 or int(np.prod(block)) > MAX_THREADS:
             refuse(f"a block has three sizes of at least 1, at most {MAX_THREADS} threads in all, at most 64 along z")
+        if int(np.prod(block)) > self.most_threads:
+            refuse(f"__launch_bounds__ of the kernel allows {self.most_threads} threads in a block")
         if len(params) != len(self.parameters):
             refuse(f"{len(params)} arguments for {len(self.parameters)} parameters: {', '.join(self.parameters)}")
         for i, (value, size) in enumerate(zip(params, self.sizes)):
             if len(value) != size:
                 refuse(f"argument {i} has {len(value)} bytes, parameter {self.parameters[i]} has {size}")
-        if shared_mem < 0 or self.static_shared + shared_mem > MAX_SHARED:
+        allowed = max(MAX_SHARED, self.max_dynamic_shared_size_bytes)
+        if allowed > MOST_SHARED:
+            refuse(f"max_dynamic_shared_size_bytes={allowed}: no GPU gives a block more than {MOST_SHARED}")
+        if shared_mem < 0 or self.static_shared + shared_mem > allowed:
             static = f"{self.static_shared} bytes of static"
-            refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {MAX_SHARED}")
+            more = "" if self.static_shared > allowed else "; more is for those who ask: max_dynamic_shared_size_bytes"
+            refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {allowed}{more}")
 
     def _unwritten(self, areas: Sequence[Area]) -> list[Report]:
         reports = []
@@ -171,226 +212,3 @@ class Function:
             )
             reports.append(Report("UNWRITTEN", self.entry.file, self.entry.line, None, None, text))
         return reports
-
-
-class _Call:
-    """One launch on its way through the C++ side."""
-
-    def __init__(
-        self,
-        function: Function,
-        grid: Triple,
-        block: Triple,
-        params: Sequence[bytes],
-        areas: Sequence[Area],
-        shared_mem: int,
-    ):
-        self.function, self.module, self.areas = function, function.module, areas
-        self.arguments = grid, block, params, areas, shared_mem
-        self.options = settings.current()
-        self.blocks = self.options.blocks or range(grid[0] * grid[1] * grid[2])
-        if self.blocks[-1] >= grid[0] * grid[1] * grid[2]:
-            raise ArgumentError(f"cudasim: blocks={self.blocks} of a grid of {grid[0] * grid[1] * grid[2]}: {grid}")
-        # Each argument lies at a multiple of 16 bytes, as the compiled code expects of structs.
-        starts = np.cumsum([0] + [(len(value) + 15) // 16 * 16 for value in params])
-        self.bytes = ctypes.create_string_buffer(int(starts[-1]) + 16)
-        first = (ctypes.addressof(self.bytes) + 15) // 16 * 16
-        for start, value in zip(starts, params):
-            ctypes.memmove(first + int(start), value, len(value))
-        self.parameters = (ctypes.c_void_p * (len(params) + 1))(*(first + int(start) for start in starts))
-        self.native_areas = _native_areas(areas)
-        self.reports = (native.NativeReport * (self.options.max_reports * PER_LINE))()
-        self.launch = native.Launch(
-            grid_size=native.Triple(*grid),
-            block_size=native.Triple(*block),
-            shared_bytes=shared_mem,
-            seed=self.options.seed & (2**64 - 1),
-            order=native.ORDERS[self.options.order],
-            poison=self.options.poison,
-            count=self.options.counters,
-            flush_to_zero=self.module.flush_to_zero,
-            kernel=function.number,
-            parameters=self.parameters,
-            areas=self.native_areas,
-            n_areas=len(areas),
-            reports=self.reports,
-            max_reports=len(self.reports),
-        )
-
-    def run(self) -> list[Report]:
-        fault = self._enter(self.blocks, self.options.time_limit)
-        if self._failed(fault) and not self._thread_known():
-            # The threads ran in one loop, which does not note whose turn it is.  Once more, thread by thread.
-            output, number = self.module.take_output(), self.module.library.cs_block_number()
-            first, first_reports = fault, self._raw_reports()
-            self.launch.one_by_one = 1
-            fault = self._enter(range(number, number + 1), self.options.time_limit)
-            self.module.take_output()
-            sys.stdout.write(output)
-            if not self._failed(fault):  # the block, run again on what it had changed, went well
-                return self._collect(first, first_reports)
-        return self._collect(fault, self._raw_reports())
-
-    def left_out(self, reports: list[Report]) -> list[str]:
-        """What to say where more was found than is reported; nothing otherwise."""
-        found = int(self.launch.n_found)
-        if found <= len(reports):
-            return []
-        return [
-            f"In all {found} times something was found.  Of each kind and line the first is listed, and at most "
-            f"{self.options.max_reports}."
-        ]
-
-    def _failed(self, fault: native.Fault) -> bool:
-        return fault.end != native.FINISHED or self.launch.n_reports > 0
-
-    def _raw_reports(self) -> list[native.NativeReport]:
-        return [native.NativeReport.from_buffer_copy(self.reports[i]) for i in range(self.launch.n_reports)]
-
-    def _thread_known(self) -> bool:
-        if self.launch.n_reports:
-            return all(self.reports[i].has_thread or not self.reports[i].pc for i in range(self.launch.n_reports))
-        return self._where()[1] is not None
-
-    def _enter(self, blocks: range, time_limit: float) -> native.Fault:
-        launch, fault, library = self.launch, native.Fault(), self.module.library
-        launch.first_block, launch.blocks, launch.block_step = blocks.start, len(blocks), blocks.step
-        launch.n_reports = launch.n_found = 0
-        control = ctypes.addressof(ctypes.c_char.in_dll(library, "cs_control"))
-        entry = ctypes.cast(library.cs_launch, ctypes.c_void_p)
-        end = native.guarded()(entry, launch, control, *self.module.image, time_limit, fault)
-        if end != native.FINISHED:
-            library.cs_clean_up()
-        if end < 0:
-            raise MemoryError("cudasim: no memory for the stacks of a block's threads")
-        if end == native.INTERRUPTED:
-            raise KeyboardInterrupt
-        return fault
-
-    def _where(self) -> tuple[Triple, Triple | None]:
-        block, thread = native.Triple(), native.Triple()
-        known = self.module.library.cs_where(block, thread)
-        return _triple(block), _triple(thread) if known else None
-
-    def _collect(self, fault: native.Fault, raw: list[native.NativeReport]) -> list[Report]:
-        """The reports of the launch, and one about its end where that came from outside."""
-        lines = self.module.lines.find([pc for r in raw for pc in (r.pc, r.other_pc)] + list(fault.trace))
-        unknown = self.function.entry.file, self.function.entry.line
-        found = []
-        for r in raw:
-            other = lines.get(r.other_pc)
-            text = r.text.decode(errors="replace").replace(
-                "{other}", f"{other[0]}:{other[1]}" if other else "another line"
-            )
-            thread = _triple(r.thread) if r.has_thread else None
-            found.append(Report(r.kind.decode(), *lines.get(r.pc, unknown), _triple(r.block), thread, text))
-        by_line: dict[tuple[str, str, int], Report] = {}
-        for one in found:
-            by_line.setdefault((one.kind, one.file, one.line), one)
-        found = list(by_line.values())[: self.options.max_reports]
-        if fault.end:
-            line = next((lines[pc] for pc in fault.trace if pc in lines), unknown)
-            found.append(self._report_fault(fault, line))
-        return found
-
-    def _report_fault(self, fault: native.Fault, line: tuple[str, int]) -> Report:
-        if fault.end == native.TIME_LIMIT:
-            text = (
-                f"the kernel ran longer than the time limit of {self.options.time_limit:g} s and was ended here: it "
-                "never ends, needs longer, or waits for what a thread that does not run meanwhile would write"
-            )
-            if self.module.mode == "fast" and _is_empty_loop(fault.trace[0] - 1, self.module.image):
-                line = self._line_in_check_mode() or (self.function.entry.file, self.function.entry.line)
-            return Report("TIME-LIMIT", *line, *self._where(), text)
-        if fault.stack_overflow:
-            return Report("STACK-OVERFLOW", *line, *self._where(), "the thread's local variables do not fit its stack")
-        text = SIGNALS.get(fault.signal) or signal.strsignal(fault.signal) or f"signal {fault.signal}"
-        if fault.behind_stack:
-            text += ": an index that leads out of the thread's local variables"
-        elif fault.known_address:
-            areas = [*self.areas, *self._shared_areas()]
-            text += f" at address {fault.address:#x}{_nearest(areas, fault.address)}"
-        return Report("FAULT", *line, *self._where(), text)
-
-    def _line_in_check_mode(self) -> tuple[str, int] | None:
-        """The line of an endless loop that the compiler has made a bare jump: the block is run again with checks."""
-        module, number = self.module.in_check_mode(), self.module.library.cs_block_number()
-        with module.lock:
-            again = _Call(module.get_function(self.function.name), *self.arguments)
-            fault = again._enter(range(number, number + 1), self.options.time_limit)
-            module.take_output()
-            if fault.end != native.TIME_LIMIT or again._where() != self._where():
-                return None
-            found = again._collect(fault, [])[-1]
-        return found.file, found.line
-
-    def _shared_areas(self) -> Iterator[Area]:
-        library = self.module.library
-        for array in _shared_arrays(library):
-            if array.kernel in (b"", self.function.name.encode()):
-                yield Area(array.address, array.bytes, True, label=f"shared array '{array.name.decode()}'")
-        if self.launch.shared_bytes:
-            yield Area(library.cs_dynamic_shared(), self.launch.shared_bytes, True, label="shared array 'dynamic'")
-
-
-def _shared_arrays(library: ctypes.CDLL) -> Iterator[native.Shared]:
-    for number in itertools.count():
-        array = library.cs_shared_array(number)
-        if not array:
-            return
-        yield array.contents
-
-
-# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
-_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
-
-
-def _is_empty_loop(address: int, image: tuple[int, int]) -> bool:
-    code = _EMPTY_LOOPS.get(platform.machine())
-    if code is None or not image[0] <= address < image[1] - len(code):
-        return False
-    return ctypes.string_at(address, len(code)) == code
-
-
-def _triple(values: Any) -> Triple:
-    return values[0], values[1], values[2]
-
-
-def _nearest(areas: Sequence[Area], address: int) -> str:
-    """Where an address lies, seen from the array closest to it."""
-
-    def distance(area: Area) -> int:
-        return max(area.address - address, address - (area.address + area.nbytes - 1), 0)
-
-    if address < 4096:
-        return ": a null pointer"
-    if not areas or distance(min(areas, key=distance)) > 2**36:
-        return ": far from every array"
-    area = min(areas, key=distance)
-    side = "before" if address < area.address else "behind the end of" if distance(area) else "in"
-    if side == "in":
-        return f", byte {address - area.address} of {area.label}"
-    past = area.address - address if side == "before" else distance(area) - 1
-    return f", {past} bytes {side} {area.label}"
-
-
-def _native_areas(areas: Sequence[Area]) -> ctypes.Array[native.NativeArea]:
-    """The areas as the C++ side takes them: sorted, and numbered by pieces of memory that overlap."""
-    converted = (native.NativeArea * (len(areas) + 1))()
-    piece, end = -1, 0
-    for target, area in zip(converted, sorted(areas, key=lambda area: area.address)):
-        if piece < 0 or area.address >= end:
-            piece, end = piece + 1, area.address
-        end = max(end, area.address + area.nbytes)
-        target.address, target.bytes = area.address, area.nbytes
-        target.writable, target.piece = area.writable, piece
-        target.label = area.label.encode()
-        if area.written is not None:
-            if (
-                area.written.dtype != np.uint8
-                or area.written.size != area.nbytes
-                or not area.written.flags.c_contiguous
-            ):
-                raise ArgumentError(f"cudasim: written of {area.label} must be {area.nbytes} contiguous uint8 values")
-            target.written = area.written.ctypes.data
-    return converted

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_uint32, c_uint64, c_void_p
+import platform
+from ctypes import POINTER, c_char, c_char_p, c_double, c_int, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,12 @@ class Shared(ctypes.Structure):
     _fields_ = [("address", c_uint64), ("bytes", c_uint64), ("name", c_char_p), ("kernel", c_char_p)]
 
 
+class Variable(ctypes.Structure):
+    """CsVariable: a __constant__ or __device__ variable of somebody's file."""
+
+    _fields_ = [("name", c_char_p), ("address", c_uint64), ("bytes", c_uint64), ("constant", c_uint32)]
+
+
 class NativeArea(ctypes.Structure):
     """CsArea: an array argument."""
 
@@ -57,6 +64,21 @@ class NativeReport(ctypes.Structure):
         ("thread", Triple),
         ("has_thread", c_uint32),
         ("text", c_char * 388),
+    ]
+
+
+class Traced(ctypes.Structure):
+    """CsTraced: what the thread that is traced did."""
+
+    _fields_ = [
+        ("pc", c_uint64),
+        ("address", c_uint64),
+        ("before", c_uint8 * 16),
+        ("after", c_uint8 * 16),
+        ("bytes", c_uint32),
+        ("operation", c_char),
+        ("has_before", c_uint8),
+        ("has_after", c_uint8),
     ]
 
 
@@ -85,6 +107,11 @@ class Launch(ctypes.Structure):
         ("n_reports", c_uint64),
         ("n_found", c_uint64),
         ("stacks", c_void_p),
+        ("trace", POINTER(Traced)),
+        ("max_traced", c_uint64),
+        ("n_traced", c_uint64),
+        ("trace_block", c_uint64),
+        ("trace_thread", c_uint32),
     ]
 
 
@@ -107,6 +134,8 @@ def load(path: Any) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.cs_kernel.restype = POINTER(Kernel)
     library.cs_kernel.argtypes = [c_uint32]
+    library.cs_note.restype = POINTER(NativeReport)
+    library.cs_note.argtypes = [c_uint64]
     library.cs_shared_array.restype = POINTER(Shared)
     library.cs_shared_array.argtypes = [c_uint64]
     library.cs_take_output.restype = c_void_p
@@ -116,6 +145,12 @@ def load(path: Any) -> ctypes.CDLL:
     library.cs_block_number.restype = c_uint64
     library.cs_dynamic_shared.restype = c_uint64
     return library
+
+
+def variables(library: ctypes.CDLL) -> dict[str, Variable]:
+    """The table of a library that was made of somebody's file, by name."""
+    n = c_uint32.in_dll(library, "cs_n_variables").value
+    return {v.name.decode(): v for v in (Variable * n).in_dll(library, "cs_variables")}
 
 
 @cache
@@ -133,3 +168,14 @@ def guarded() -> Any:
     ]
     function.restype = c_int
     return function
+
+
+# A jump to itself, as the machine writes it: a loop whose body the compiler has found to be of no use.
+_EMPTY_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
+
+
+def is_empty_loop(address: int, image: tuple[int, int]) -> bool:
+    code = _EMPTY_LOOPS.get(platform.machine())
+    if code is None or not image[0] <= address < image[1] - len(code):
+        return False
+    return ctypes.string_at(address, len(code)) == code

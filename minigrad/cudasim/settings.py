@@ -12,9 +12,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 MODES = ("fast", "check")
 ORDERS = ("forward", "reversed", "random")
@@ -31,6 +34,7 @@ class Settings:
     time_limit: seconds of the processor's time after which a launch is ended; math.inf for never.
     poison: fill shared memory, and memory fresh from an allocation, with NaNs.
     memory_limit: bytes that each emulated device has; None: as much as the host.
+    trace: a Trace of trace.py, which is filled with what one thread does; check mode.
     """
 
     mode: str = "fast"
@@ -42,6 +46,7 @@ class Settings:
     time_limit: float = 600.0
     poison: bool = True
     memory_limit: int | None = None
+    trace: Trace | None = None
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)

@@ -15,23 +15,26 @@ _MARKER = re.compile(
     re.MULTILINE,
 )
 UNNAMED = "kernel.cu"  # what a source is called before its first marker with a name
-_ENTRY = re.compile(
-    r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+'
-    r"(?:__launch_bounds__\s*\([^)]*\)\s*)?(?P<name>\w+)\s*\("
-)
+_BOUNDS = r"(?:__launch_bounds__\s*\((?P<%s>(?:[^()]|\([^()]*\))*)\)\s*)?"  # the numbers may be in brackets
+_ENTRY = re.compile(rf'extern\s+"C"\s+__global__\s+{_BOUNDS % "before"}void\s+{_BOUNDS % "behind"}(?P<name>\w+)\s*\(')
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?P<align>__align__\s*\(\s*\d+\s*\)\s*)?(?P<type>[\w ]+?)\s+(?P<name>\w+)\s*\[\s*\]\s*;"
 )
 _FUNCTION = re.compile(  # parameters may have brackets of their own: float (&sums)[4]
-    r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>\w+)\s*\((?P<parameters>(?:[^()]|\([^()]*\))*)\)\s*(?:const\s*)?\{"
+    r"\b(?!if\b|for\b|while\b|switch\b)(?P<name>operator\b[^;{}()]*(?:\(\s*\))?|\w+)\s*"
+    r"\((?P<parameters>(?:[^()]|\([^()]*\))*)\)\s*"
+    # const, noexcept(true), -> float, : member(1), other{2}
+    r"(?:(?:const|volatile|mutable|override|final|noexcept(?:\s*\([^()]*\))?|&&?)\s*)*"
+    r"(?:->[^{};]*|:(?:\w\{[^{};]*\}|[^{};])*)?\{"
 )
+_LAMBDA = re.compile(r"\b(?P<name>\w+)\s*=\s*\[[^\[\]]*\][^{};]*\{")
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(?P<name>\w+)(?P<body>(?:[^\n\\]|\\.|\\\n)*)", re.MULTILINE)
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 
 # Names whose use makes a thread wait for others.
 _WAITS = re.compile(
     r"__syncthreads(_count|_or|_and)?|__syncwarp|__activemask|__(shfl|shfl_up|shfl_down|shfl_xor|ballot|any|all)_sync"
-    r"|multiply_add_tf32|copy_async(_commit|_wait)?"
+    r"|multiply_add_tf32|copy_async(_commit|_wait)?|atomicCAS|atomicExch"  # the last two: for a lock
 )
 
 # What kernels must not use, and what to do instead.
@@ -51,12 +54,18 @@ _RULES = [
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry point: its name, whether its threads wait for each other, and where it is defined."""
+    """An entry point: its name, whether its threads wait for each other, and where it is defined.
+
+    bounds: the most threads of a block that __launch_bounds__ allows, as C++; restricted: which of its parameters are
+    __restrict__.
+    """
 
     name: str
     waits: bool
     file: str
     line: int
+    bounds: str = "1024"
+    restricted: tuple[bool, ...] = ()
 
 
 def without_comments(text: str, *, strings: bool = False) -> str:
@@ -84,10 +93,12 @@ def position(text: str, offset: int) -> tuple[str, int]:
 
 def _file(marker: re.Match[str], before: str) -> str:
     """The name in a #line marker, as C reads it; one without a name goes on with the file before."""
-    if marker["file"] is None:
-        return before
-    code = re.sub(rb"\\([0-7]{1,3}|.)", _character, os.fsencode(marker["file"]))
-    return os.fsdecode(code)
+    return before if marker["file"] is None else file_of_marker(marker["file"])
+
+
+def file_of_marker(quoted: str) -> str:
+    """What stands between the quotes of a #line marker, as C reads it."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{1,3}|.)", _character, os.fsencode(quoted)))
 
 
 def _character(escape: re.Match[bytes]) -> bytes:
@@ -158,7 +169,13 @@ def entries(text: str) -> list[Entry]:
     code = without_comments(text)
     waiting = _waiting_names(code)
     found = [
-        Entry(match["name"], match["name"] in waiting, *position(text, match.start()))
+        Entry(
+            match["name"],
+            match["name"] in waiting,
+            *position(text, match.start()),
+            bounds=split(match["before"] or match["behind"] or "1024")[0],
+            restricted=tuple("restrict" in one for one in split(_braces(code, match.end(), "()"))),
+        )
         for match in _ENTRY.finditer(code)
     ]
     if not found:
@@ -173,8 +190,9 @@ def _waiting_names(code: str) -> set[str]:
     By name only: every mention counts as a use, so it may find too many (slower, still right), not too few.
     """
     uses: dict[str, set[str]] = {}
-    for match in _FUNCTION.finditer(code):
-        uses.setdefault(match["name"], set()).update(_WORD.findall(_braces(code, match.end())))
+    for match in (*_FUNCTION.finditer(code), *_LAMBDA.finditer(code)):
+        name = "operator" if match["name"].startswith("operator") else match["name"]
+        uses.setdefault(name, set()).update(_WORD.findall(_braces(code, match.end())))
     for match in _MACRO.finditer(code):
         uses.setdefault(match["name"], set()).update(_WORD.findall(match["body"]))
     waiting = {name for words in uses.values() for name in words if _WAITS.fullmatch(name)}
@@ -183,14 +201,26 @@ def _waiting_names(code: str) -> set[str]:
         more = {name for name, words in uses.items() if name not in waiting and words & waiting}
         waiting |= more
         grown = bool(more)
-    return waiting
+    return set(uses) if "operator" in waiting else waiting  # an operator may be anywhere, and is not named there
 
 
-def _braces(code: str, start: int) -> str:
+def split(text: str) -> list[str]:
+    """What the commas outside of brackets separate."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{<") - (character in ")]}>")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _braces(code: str, start: int, pair: str = "{}") -> str:
     """The text from behind an opening brace to the one that closes it."""
     depth = 1
-    for match in re.compile(r"[{}]").finditer(code, start):
-        depth += 1 if match[0] == "{" else -1
+    for match in re.compile(f"[{re.escape(pair)}]").finditer(code, start):
+        depth += 1 if match[0] == pair[0] else -1
         if depth == 0:
             return code[start : match.start()]
     return code[start:]
@@ -204,3 +234,43 @@ def with_dynamic_shared(text: str) -> str:
         return declaration + "\n" * match[0].count("\n")
 
     return _DYNAMIC.sub(pointer, text)
+
+
+_SHARED = re.compile(r"(?<!\w)__shared__\b(?P<declarators>[^;=(){}]*(?:\([^()]*\)[^;=(){}]*)*);")
+_DECLARATOR = re.compile(r"(\w+)\s*(?:\[[^\[\]]*\]\s*)*$")
+_NUMBER = re.compile(r"\b(?:blockIdx|blockDim)\.([xyz])\s*\*\s*(?:blockIdx|blockDim)\.\1\b(?!\s*[.\w])")
+
+
+def with_checks(text: str) -> str:
+    """What check mode must be told, on the same lines: how static shared arrays are aligned, and products that number
+    the threads of a grid, which wrap around at 2^32."""
+    code = without_comments(text, strings=True)
+    places: list[tuple[int, int, str]] = []
+    for match in _SHARED.finditer(code):
+        if code.count("{", 0, match.start()) == code.count("}", 0, match.start()):
+            continue  # of the whole file
+        if code[: match.start()].rstrip().endswith("extern"):
+            continue  # dynamic shared memory
+        if code[code.rfind("\n", 0, match.start()) + 1 : match.start()].lstrip().startswith("#"):
+            continue
+        end, element = match.start("declarators"), ""
+        for declarator in split(match["declarators"]):
+            name = _DECLARATOR.search(declarator)
+            if not name:
+                break
+            element = element or declarator[: name.start()].strip()
+            end += len(declarator)
+            if "align" not in element:  # or else g++ aligns it further, and takes that for granted
+                places.append((end, end, f" __attribute__((aligned(__alignof__({element}))))"))
+            places.append((match.end(), match.end(), f" CS_LAID_OUT({name[1]})"))
+            end += 1
+    for match in _NUMBER.finditer(code):
+        before = code[: match.start()].rstrip()[-1:]
+        if before in tuple(")*/%"):  # a cast, or the end of a longer product, which may be of 64 bits
+            continue
+        a, b = code[match.start() : match.end()].split("*")
+        if a.strip() != b.strip():
+            places.append((match.start(), match.end(), f"cs_product({a.strip()}, {b.strip()})"))
+    for start, end, new in sorted(places, key=lambda place: place[0], reverse=True):
+        text = text[:start] + new + "\n" * text.count("\n", start, end) + text[end:]
+    return text

@@ -4,19 +4,20 @@
 // -fsanitize=undefined are in undefined.cpp.
 //
 // What it cannot see: an index that leads from one argument's array into another's, where that may be read or written
-// as well; a pointer that skips over the CS_REDZONE bytes behind a shared array into the next; whatever g++ has
-// optimised away.  A block that waits for another one's numbers (by __threadfence and an atomic counter) is reported as
-// a race.
+// as well; one that leads from one part of dynamic shared memory into another; whatever g++ has optimised away.
 #include "shadow.hpp"
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 static std::vector<Piece> global_pieces;  // CsArea::piece is an index
 static std::vector<CsArea> shared_areas;  // the static arrays, then dynamic shared memory
 static std::vector<std::string> shared_labels;
 static std::vector<Piece> shared_pieces;  // one for each of them
+static std::vector<CsArea> variable_areas;  // __device__ variables
+static std::vector<Piece> variable_pieces;
 static const CsArea* last_area;           // the next access is likely to be there too
 static cs_u32 launch_phase;               // the first of this launch
 static char* launch_frame;                // where on the thread's own stack the launch began
@@ -105,6 +106,80 @@ static void remember(Access& access, bool atomic, const void* pc) {
     access.pc = (cs_u32)((const char*)pc - &__ehdr_start);
 }
 
+// ---------------------------------------------------------------- fences and atomics: locks, "the last block adds up"
+//
+// A thread that has passed a __threadfence, and then changes a counter or a lock atomically, tells whoever changes it
+// atomically later of what was written before the fence: by itself, by others of its block before a barrier that came
+// before the fence, or by all threads of its block if each has passed a fence and a barrier came after it.
+
+struct Moment {
+    cs_u32 phase, clock;  // 0: never
+};
+static Moment fences[2][CS_MAX_THREADS];  // the last of each thread: for the block, for the whole card
+
+struct Release {
+    cs_u32 block, number;  // the block's first phase, the thread
+    cs_u32 phase;
+    Moment fence, wide_fence;  // the thread's last ones: for the block, for the whole card
+    cs_u32 all_fenced;         // all threads of the block have passed a fence in this phase or later
+    cs_u64 when;
+};
+struct Acquisition {
+    cs_u64 address, when;
+    cs_u32 number, phase;
+};
+static std::unordered_map<cs_u64, std::unordered_map<cs_u64, Release>> releases;  // by address, then block and thread
+static std::vector<Acquisition> acquisitions;                                     // of this block
+static cs_u64 when;
+static bool fenced;         // a __threadfence in this launch: only then is any of this of use
+constexpr size_t MOST_RELEASES = 1 << 12;  // of one address
+
+static void note_atomic(cs_u64 address) {
+    cs_u32 number = run.current->number;
+    cs_u32 all = ~0u;
+    for (cs_u32 i = 0; i < run.n_threads && all; i++) all = std::min(all, fences[1][i].phase);
+    auto& by = releases[address];
+    if (by.size() >= MOST_RELEASES) by.clear();
+    by[(cs_u64)run.first_phase << 10 | number] = {
+        run.first_phase, number, run.phase, fences[0][number], fences[1][number], all, ++when};
+    for (Acquisition& old : acquisitions)
+        if (old.address == address && old.number == number && old.phase == run.phase) {
+            old.when = ++when;
+            return;
+        }
+    acquisitions.push_back({address, ++when, number, run.phase});
+}
+
+static bool covers(const Release& release, const Access& earlier, bool same_block) {
+    const Moment& fence = same_block ? release.fence : release.wide_fence;
+    if (earlier.phase < release.phase && (fence.phase > earlier.phase || release.all_fenced >= earlier.phase))
+        return true;
+    bool own = !earlier.many_warps && earlier.lanes == 1u << release.number % 32 && earlier.warp == release.number / 32;
+    return own && (earlier.phase < fence.phase || (earlier.phase == fence.phase && earlier.clock <= fence.clock));
+}
+
+// Has the current thread, by an atomic, been told of this access?
+static bool told(const Access& earlier, cs_u64 address, bool global) {
+    if (earlier.atomic_all)  // one variable's atomics have an order
+        for (const Acquisition& got : acquisitions)
+            if (got.address == address && (got.number == run.current->number || got.phase < run.phase)) return true;
+    if (global && earlier.many_blocks) return false;
+    cs_u32 block = run.first_phase;
+    if (earlier.phase < block) {
+        auto after = std::upper_bound(block_starts.begin(), block_starts.end(), earlier.phase,
+                                      [](cs_u32 phase, const BlockStart& start) { return phase < start.phase; });
+        if (after == block_starts.begin()) return false;
+        block = after[-1].phase;
+    }
+    for (const Acquisition& got : acquisitions) {
+        if (got.number != run.current->number && got.phase >= run.phase) continue;
+        for (const auto& [key, release] : releases[got.address])
+            if (release.block == block && release.when < got.when && covers(release, earlier, block == run.first_phase))
+                return true;
+    }
+    return false;
+}
+
 static void report_race(const Access& earlier, const char* did, Kind kind, const CsArea& area, cs_u64 address,
                         bool global, const void* pc) {
     bool other_block = global && (earlier.phase < run.first_phase || earlier.many_blocks);
@@ -121,18 +196,53 @@ static void report_race(const Access& earlier, const char* did, Kind kind, const
            other_block ? "blocks run in any order, or at once" : "no barrier lies between");
 }
 
+// A store that races with other stores alone does no harm if it stores what they have stored: the manual allows it.
+// The value is in memory only after the check, so the report is made, and taken back by the next check of anything.
+static struct {
+    cs_u64 address;
+    cs_u32 bytes;  // 0: there is none
+    cs_u64 reports_before, found_before, reports, found;
+    char before[16];
+} stored;
+
+static void look_at_stored() {
+    CsLaunch& launch = *run.launch;
+    bool same = !memcmp(stored.before, (const void*)stored.address, stored.bytes);
+    if (same && launch.n_reports == stored.reports && launch.n_found == stored.found) {
+        launch.n_reports = stored.reports_before;
+        launch.n_found = stored.found_before;
+    }
+    stored.bytes = 0;
+}
+
 // The bytes [address, address + bytes) of a piece: looks for races, and remembers the access.
 static void check_races(Piece& piece, const CsArea& area, cs_u64 address, cs_u32 bytes, Kind kind, bool global,
                         const void* pc) {
     piece.split_for(address, bytes);
     piece.used = true;
     Cell* cell = piece.at(address);
+    cs_u64 reports_before = run.launch->n_reports, found_before = run.launch->n_found;
+    bool writes_race = false, others_race = false;
     for (cs_u64 at = address; at < address + bytes; at += piece.cell_bytes, cell++) {
         bool atomic = kind == Kind::atomic;
-        if (unordered(cell->write, global, atomic)) report_race(cell->write, "wrote", kind, area, at, global, pc);
-        if (kind != Kind::read && unordered(cell->read, global, false))
+        if (unordered(cell->write, global, atomic)) {
+            if (fenced && told(cell->write, at, global)) {
+                if (kind != Kind::read) cell->write = {};  // what comes after this one comes after that one, too
+            } else {
+                (kind == Kind::write && !cell->write.atomic_here ? writes_race : others_race) = true;
+                report_race(cell->write, "wrote", kind, area, at, global, pc);
+            }
+        }
+        if (kind != Kind::read && unordered(cell->read, global, false) && !(fenced && told(cell->read, at, global))) {
+            others_race = true;
             report_race(cell->read, "read", kind, area, at, global, pc);
+        }
+        if (fenced && kind == Kind::write) cell->read = {};  // likewise
         remember(kind == Kind::read ? cell->read : cell->write, atomic, pc);
+    }
+    if (writes_race && !others_race && bytes <= sizeof stored.before) {
+        stored = {address, bytes, reports_before, found_before, run.launch->n_reports, run.launch->n_found, {}};
+        memcpy(stored.before, (const void*)address, bytes);
     }
 }
 
@@ -142,6 +252,11 @@ static bool in_module(cs_u64 address) { return address - (cs_u64)&__ehdr_start <
 
 static bool holds(const CsArea& area, cs_u64 address, cs_u32 bytes) {
     return address >= area.address && bytes <= area.bytes && address - area.address <= area.bytes - bytes;
+}
+
+bool in_shared_array(cs_u64 address) {
+    return std::any_of(shared_areas.begin(), shared_areas.end(),
+                       [address](const CsArea& area) { return holds(area, address, 1); });
 }
 
 // A report about an access that no array holds, described by the array that lies closest.
@@ -168,6 +283,7 @@ static bool holds(const CsArea& area, cs_u64 address, cs_u32 bytes) {
 
 // For each word between the guards: 1 + the number of the thread that copies into it asynchronously, and has not waited.
 static std::vector<cs_u16> copied_by;
+static bool any_copied;
 
 static cs_u16& copier(cs_u64 address) {
     return copied_by[(address - (cs_u64)(cs_guard_before + CS_SHARED_GUARD)) / 4];
@@ -186,12 +302,48 @@ static void check_copies(const CsArea& area, cs_u64 address, cs_u32 bytes, Kind 
     }
 }
 
+// ---------------------------------------------------------------- what is left of an earlier round
+
+// An instruction that fills a tile in every round, and this time has left a part of it as it was.  Only of instructions
+// whose threads have not read what they write just before: a sum in shared memory goes on with old values on purpose.
+struct Filler {
+    cs_u32 pc, phase, before;  // the latest phase in which it wrote, and the one before that
+    bool updates;
+};
+static Filler fillers[256];
+
+static Filler& filler(cs_u32 pc) { return fillers[(pc ^ pc >> 8) % 256]; }
+
+static void note_filling(const Cell& cell, const void* pc) {
+    cs_u32 offset = (cs_u32)((const char*)pc - &__ehdr_start);
+    Filler& mine = filler(offset);
+    if (mine.pc != offset || mine.phase < run.first_phase) mine = {offset, run.phase, 0, false};
+    if (mine.phase != run.phase) mine.before = mine.phase, mine.phase = run.phase;
+    cs_u32 number = run.current->number;
+    bool own = cell.read.warp == number / 32 && cell.read.lane == number % 32;
+    if (own && cell.read.phase == run.phase) mine.updates = true;
+}
+
+static void look_for_stale(const Cell& cell, const CsArea& area, cs_u64 address, const void* pc) {
+    const Filler& its = filler(cell.write.pc);
+    if (its.pc != cell.write.pc || its.updates || cell.write.phase < run.first_phase) return;
+    cs_u32 latest = its.phase < run.phase ? its.phase : its.before;
+    if (cell.write.phase < latest)
+        note("STALE-SHARED", pc, address_of(cell.write.pc),
+             "reads byte %llu of %s, which {other} has not written in this round, but in an earlier one",
+             address - area.address, area.label);
+}
+
 static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     cs_u64 i = 0;
     while (i < shared_areas.size() && !holds(shared_areas[i], address, bytes)) i++;
     if (i == shared_areas.size()) {
-        // Constant tables lie in the module too.
-        if (kind == Kind::read && !in_shared_memory(address)) return;
+        if (!in_shared_memory(address)) {
+            for (i = 0; i < variable_areas.size(); i++)
+                if (holds(variable_areas[i], address, bytes))
+                    return check_races(variable_pieces[i], variable_areas[i], address, bytes, kind, true, pc);
+            if (kind == Kind::read) return;  // constant tables lie in the module too
+        }
         report_outside("OOB-SHARED", shared_areas.data(), shared_areas.size(), address, bytes, kind, pc);
     }
     const CsArea& area = shared_areas[i];
@@ -201,11 +353,16 @@ static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
         piece.split_for(address, bytes);
         const Cell* cell = piece.at(address);
         for (cs_u64 at = address; at < address + bytes; at += piece.cell_bytes, cell++)
-            if (cell->write.phase < run.first_phase) {
+            if (cell->write.phase != run.phase && cell->write.phase >= run.first_phase) {
+                look_for_stale(*cell, area, at, pc);
+            } else if (cell->write.phase < run.first_phase) {
                 report("UNINIT-SHARED", pc, nullptr, "%s byte %llu of %s, which no thread of this block has written",
                        verb(kind), at - area.address, area.label);
                 break;
             }
+    } else {
+        piece.split_for(address, bytes);
+        note_filling(*piece.at(address), pc);
     }
     check_races(piece, area, address, bytes, kind, false, pc);
 }
@@ -249,7 +406,7 @@ static void check_global(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
 
 // ---------------------------------------------------------------- every access
 
-static bool on_own_stack(cs_u64 address) {
+__attribute__((always_inline)) static inline bool on_own_stack(cs_u64 address) {
     if (!run.kernel->waits) {
         cs_u64 low = (cs_u64)__builtin_frame_address(0);
         return address - low < (cs_u64)launch_frame - low;
@@ -261,12 +418,31 @@ static bool is_coordinates(cs_u64 address) {
     return address - (cs_u64)&__start_cudasim_here < (cs_u64)(&__stop_cudasim_here - &__start_cudasim_here);
 }
 
-static void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
-    if (!cs_control.active || !run.current || on_own_stack(address) || is_coordinates(address)) return;
+constexpr char TRACED[] = {'l', 's', 'a'};  // by Kind
+
+__attribute__((noinline)) static void check_memory(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    if (is_coordinates(address)) return;
+    bool traced = __builtin_expect(run.launch->trace != nullptr, 0);
     Busy busy(pc);
+    if (stored.bytes) look_at_stored();
+    if (kind == Kind::atomic && fenced) note_atomic(address);
+    if (traced) trace_access(pc, address, bytes, TRACED[(int)kind], false);
     bool shared = in_module(address);
+    // __constant__ and __device__ variables lie in the module, and are arrays like the arguments.
+    if (shared && !in_shared_memory(address) && find_area(address, bytes, kind)) shared = false;
     (shared ? check_shared : check_global)(address, bytes, kind, pc);
-    if (run.launch->count) count_access(pc, address, bytes, kind, shared);
+    if (traced) trace_value();
+    if (!run.launch->count) return;
+    // A struct is copied by several accesses of the widest sort that fits.
+    cs_u32 part = bytes <= MOST_BYTES ? bytes : bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : 1;
+    for (cs_u32 i = 0; i < bytes; i += part) count_access(pc, address + i, part, kind, shared && in_shared_memory(address));
+}
+
+// Most accesses are to the thread's own variables.  These get by without a call.
+__attribute__((always_inline)) static inline void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
+    if (!cs_control.active || !run.current) return;
+    if (!on_own_stack(address)) return check_memory(address, bytes, kind, pc);
+    if (__builtin_expect(run.launch->trace != nullptr, 0)) trace_access(pc, address, bytes, TRACED[(int)kind], true);
 }
 
 // ---------------------------------------------------------------- called by scheduler.cpp
@@ -283,6 +459,7 @@ void checks_begin_launch() {
     if (run.phase >= 1u << 31) {  // begin again, with nothing remembered
         for (Piece& piece : global_pieces) piece.release(0);
         for (Piece& piece : shared_pieces) piece.release(0);
+        for (Piece& piece : variable_pieces) piece.release(0);
         run.phase = 0;
     }
     launch_phase = run.phase + 1;
@@ -290,6 +467,10 @@ void checks_begin_launch() {
     block_starts.clear();
     for (WarpClocks& warp : clocks) warp.reset();
     counters_begin_launch();
+    stored.bytes = 0;
+    releases.clear();
+    fenced = false;
+    memset(fences, 0, sizeof fences);
 
     shared_areas.clear();
     shared_labels.clear();
@@ -298,12 +479,24 @@ void checks_begin_launch() {
         if (belongs_to_kernel(array)) add_shared_area((cs_u64)array.address, array.bytes, array.name);
     }
     if (launch.shared_bytes) add_shared_area((cs_u64)dynamic_shared(), launch.shared_bytes, "dynamic");
-    copied_by.assign((cs_u64)(cs_guard_behind - cs_guard_before - CS_SHARED_GUARD) / 4, 0);
+    cs_u64 words = (cs_u64)(cs_guard_behind - cs_guard_before - CS_SHARED_GUARD) / 4;
+    if (any_copied || copied_by.size() != words) copied_by.assign(words, 0);
+    any_copied = false;
     shared_pieces.resize(shared_areas.size());
     for (cs_u64 i = 0; i < shared_areas.size(); i++) {
         shared_areas[i].label = shared_labels[i].c_str();
         shared_pieces[i].cover(shared_areas[i].address, shared_areas[i].address + shared_areas[i].bytes);
     }
+
+    if (variable_areas.empty()) {
+        for (cs_u64 i = 0; i < cs_n_device_variables; i++) {
+            const CsShared& variable = cs_device_variables[i];
+            variable_areas.push_back({(cs_u64)variable.address, variable.bytes, nullptr, 1, 0, variable.name});
+        }
+        variable_pieces.resize(variable_areas.size());
+    }
+    for (cs_u64 i = 0; i < variable_areas.size(); i++)
+        variable_pieces[i].cover(variable_areas[i].address, variable_areas[i].address + variable_areas[i].bytes);
 
     for (cs_u64 i = 0; i < launch.n_areas;) {  // sorted by address
         cs_u64 begin = launch.areas[i].address, end = begin;
@@ -318,12 +511,15 @@ void checks_begin_launch() {
 
 void checks_begin_block() {
     Busy busy;
+    acquisitions.clear();
+    if (fenced) memset(fences, 0, sizeof fences);
     if (block_starts.size() == MOST_STARTS) block_starts.erase(block_starts.begin(), block_starts.begin() + MOST_STARTS / 2);
     block_starts.push_back({run.phase, run.block_number});
 }
 
 void checks_end_phase() {
     Busy busy;
+    if (stored.bytes) look_at_stored();
     for (cs_u32 i = 0; i < run.n_warps; i++)
         if (clocks[i].used) clocks[i].reset();
     counters_end_phase();
@@ -341,6 +537,7 @@ static void check_copy(const Copy& copy) {
 }
 
 static void set_copier(const Copy& copy, cs_u32 number) {
+    any_copied = true;
     for (cs_u32 i = 0; i < copy.bytes; i += 4) copier((cs_u64)copy.to + i) = (cs_u16)number;
 }
 
@@ -376,6 +573,8 @@ void checks_copy_ends(const Copy& copy) {
 void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask); }
 
 void checks_end_launch() {
+    if (stored.bytes) look_at_stored();
+    trace_settle();
     for (Piece& piece : global_pieces) piece.release(KEEP_BYTES);
 }
 
@@ -396,9 +595,21 @@ CS_HOOKS(8)
 CS_HOOKS(16)
 void __tsan_read_range(void* p, unsigned long bytes) { check((cs_u64)p, (cs_u32)bytes, Kind::read, PC); }
 void __tsan_write_range(void* p, unsigned long bytes) { check((cs_u64)p, (cs_u32)bytes, Kind::write, PC); }
+void __tsan_vptr_update(void*, void*) {}  // a class with virtual functions is made, and used
+void __tsan_vptr_read(void*) {}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
+void cs_fence(int whole_card) {
+    Busy busy(PC);
+    if (!run.current) return;
+    fenced = true;
+    cs_u32 number = run.current->number;
+    WarpClocks& warp = clocks[number / 32];
+    cs_u32& clock = warp.known[number % 32][number % 32];
+    for (int wide = 0; wide <= whole_card; wide++) fences[wide][number] = {run.phase, clock};
+    if (clock < 0xffff) clock++, warp.used = true;  // what the thread does from now on is not before the fence
+}
 void cs_note_atomic(const void* p, int bytes, const void* pc) { check((cs_u64)p, (cs_u32)bytes, Kind::atomic, pc); }
 }
 #pragma GCC visibility pop

@@ -43,14 +43,27 @@ static cs_u64 kept_requests;  // in this phase
 static cs_u64 not_counted;    // accesses
 static std::unordered_map<const void*, Trace> traces[CS_MAX_THREADS / 32];
 
+// Where the counts of an instruction are, so that not every access looks them up.
+struct Known {
+    const void* pc;
+    Counts* counts;
+    Trace* traces[CS_MAX_THREADS / 32];  // null: not looked up yet
+};
+static Known known[64];
+
+static void forget_known() { memset(known, 0, sizeof known); }
+
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared) {
-    Counts& counts = all_counts[pc];
+    Known& its = known[((cs_u64)pc ^ (cs_u64)pc >> 6) % 64];
+    if (its.pc != pc) its = {pc, &all_counts[pc], {}};
+    Counts& counts = *its.counts;
     counts.pc = (cs_u64)pc;
     counts.bytes = bytes;
     counts.kind = (cs_u8)kind;
     counts.shared = shared;
-    cs_u32 lane = run.current->number % 32;
-    Trace& trace = traces[run.current->number / 32][pc];
+    cs_u32 lane = run.current->number % 32, warp = run.current->number / 32;
+    if (!its.traces[warp]) its.traces[warp] = &traces[warp][pc];
+    Trace& trace = *its.traces[warp];
     cs_u32 k = trace.executed[lane]++;
     if (k >= trace.requests.size()) {
         if (kept_requests == MOST_REQUESTS) {
@@ -64,30 +77,52 @@ void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool 
     trace.requests[k].address[lane] = address;
 }
 
-// The different units of `size` bytes that lanes [from, to) of a request touch.
-static std::vector<cs_u64> touched(const Request& request, cs_u32 bytes, cs_u32 from, cs_u32 to, cs_u64 size) {
-    std::vector<cs_u64> units;
-    for (cs_u32 lane = from; lane < to; lane++)
-        if (request.lanes >> lane & 1)
-            for (cs_u64 unit = request.address[lane] / size; unit <= (request.address[lane] + bytes - 1) / size; unit++)
-                units.push_back(unit);
-    std::sort(units.begin(), units.end());
-    units.erase(std::unique(units.begin(), units.end()), units.end());
-    return units;
+// The different units of `size` bytes, 4 or more, that lanes [from, to) of a request touch: how many, and which.
+static cs_u32 touched(const Request& request, cs_u32 bytes, cs_u32 from, cs_u32 to, cs_u64 size, cs_u64* units) {
+    cs_u32 n = 0;
+    bool sorted = true;
+    for (cs_u32 lane = from; lane < to; lane++) {
+        if (!(request.lanes >> lane & 1)) continue;
+        cs_u64 last = (request.address[lane] + bytes - 1) / size;
+        for (cs_u64 unit = request.address[lane] / size; unit <= last; unit++) {
+            if (n && units[n - 1] == unit) continue;
+            if (n && units[n - 1] > unit) sorted = false;
+            units[n++] = unit;
+        }
+    }
+    if (sorted) return n;
+    std::sort(units, units + n);
+    return (cs_u32)(std::unique(units, units + n) - units);
+}
+
+// How many different bytes all lanes together ask for.
+static cs_u64 asked_for(const Request& request, cs_u32 bytes) {
+    cs_u64 first[32], sum = 0, end = 0;
+    cs_u32 n = 0;
+    for (cs_u32 lane = 0; lane < 32; lane++)
+        if (request.lanes >> lane & 1) first[n++] = request.address[lane];
+    if (!std::is_sorted(first, first + n)) std::sort(first, first + n);
+    for (cs_u32 i = 0; i < n; i++) {
+        cs_u64 after = first[i] + bytes;
+        sum += after - std::max(first[i], end);
+        end = after;
+    }
+    return sum;
 }
 
 static void add_global(Counts& counts, const Request& request) {
-    counts.units += touched(request, counts.bytes, 0, 32, 32).size();
-    counts.ideal_units += (touched(request, counts.bytes, 0, 32, 1).size() + 31) / 32;
+    cs_u64 sectors[32 * (MOST_BYTES / 32 + 2)];
+    counts.units += touched(request, counts.bytes, 0, 32, 32, sectors);
+    counts.ideal_units += (asked_for(request, counts.bytes) + 31) / 32;
 }
 
 // Accesses of 8 bytes go half a warp at a time, those of 16 bytes a quarter.
 static void add_shared(Counts& counts, const Request& request) {
     cs_u32 together = counts.bytes <= 4 ? 32 : counts.bytes <= 8 ? 16 : 8;
     for (cs_u32 from = 0; from < 32; from += together) {
-        cs_u64 in_bank[32] = {}, busiest = 0;
-        for (cs_u64 word : touched(request, counts.bytes, from, from + together, 4))
-            busiest = std::max(busiest, ++in_bank[word % 32]);
+        cs_u64 in_bank[32] = {}, busiest = 0, words[32 * (MOST_BYTES / 4 + 1)];
+        cs_u32 n = touched(request, counts.bytes, from, from + together, 4, words);
+        for (cs_u32 i = 0; i < n; i++) busiest = std::max(busiest, ++in_bank[words[i] % 32]);
         counts.units += busiest;
         counts.ideal_units += busiest > 0;
     }
@@ -95,6 +130,7 @@ static void add_shared(Counts& counts, const Request& request) {
 
 void counters_begin_launch() {  // the one before may have been ended within a phase
     for (auto& warp : traces) warp.clear();
+    forget_known();
     kept_requests = 0;
 }
 
@@ -132,6 +168,7 @@ void cs_reset_counts() {
     all_counts.clear();
     not_counted = 0;
     for (auto& warp : traces) warp.clear();
+    forget_known();
 }
 }
 #pragma GCC visibility pop

@@ -5,8 +5,10 @@
 
 #define __CUDACC_EMULATED__ 1
 #define CUDASIM 1  // kernels/instructions.cuh then asks for what is emulated here, and not for PTX
-#ifdef CUDASIM_CHECK
+#if defined(CUDASIM_CHECK) || defined(CUDASIM_DEBUG)
 #define __global__
+#define __restrict__  // a promise: second_run.py looks whether it is kept
+#define __restrict
 #else
 #define __global__ inline __attribute__((always_inline))  // into the loop over the threads of a block: entry.hpp
 #endif
@@ -16,6 +18,8 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
+#define CS_LAID_OUT(s) \
+    static const CsLaidOut cs_laid_out_##s __attribute__((used)) = {&s, __alignof__(s), __COUNTER__};
 #define __shared__ static  // one block runs at a time, so one copy is enough; the builder finds these arrays
 
 typedef __SIZE_TYPE__ size_t;
@@ -78,6 +82,10 @@ extern "C" {
 unsigned cs_barrier(unsigned site, int predicate);  // how many threads had a true predicate
 unsigned long long cs_warp(int op, unsigned mask, unsigned long long value, unsigned source_lane);
 unsigned cs_active_lanes();
+void cs_yield();                // lets the other threads run before it comes back
+void cs_fence(int whole_card);  // checks.cpp
+void cs_bad_width(int width) __attribute__((noreturn));
+unsigned cs_product(unsigned a, unsigned b);  // a * b, reported where it wraps around
 void* cs_dynamic_shared();
 void cs_note_atomic(const void* address, int bytes, const void* pc);
 void cs_copy_async(void* shared, const void* global, int bytes, bool inside);  // copies.cpp
@@ -107,9 +115,15 @@ static __forceinline__ CS_UNCHECKED unsigned cs_syncthreads(unsigned site, int p
 #define __syncthreads_and(predicate) ((int)(cs_syncthreads(__COUNTER__, (predicate) == 0) == 0))
 
 // Blocks and threads run one at a time, so every store is seen at once.
+#ifdef CUDASIM_CHECK
+#define __threadfence() cs_fence(1)
+#define __threadfence_block() cs_fence(0)
+#define __threadfence_system() cs_fence(1)
+#else
 #define __threadfence() ((void)0)
 #define __threadfence_block() ((void)0)
 #define __threadfence_system() ((void)0)
+#endif
 
 // ---------------------------------------------------------------- warps
 
@@ -127,7 +141,12 @@ static __forceinline__ unsigned __ballot_sync(unsigned mask, int predicate) {
 }
 static __forceinline__ int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 static __forceinline__ int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
-static __forceinline__ unsigned __activemask() { return cs_active_lanes(); }
+static __forceinline__ CS_UNCHECKED unsigned __activemask() {
+    uint3 me = threadIdx;
+    unsigned lanes = cs_active_lanes();
+    threadIdx = me;
+    return lanes;
+}
 
 template <class T>
 static __forceinline__ CS_UNCHECKED T cs_shuffle(unsigned mask, T value, unsigned source_lane) {
@@ -139,25 +158,32 @@ static __forceinline__ CS_UNCHECKED T cs_shuffle(unsigned mask, T value, unsigne
     return value;
 }
 
-// The 32 lanes are cut into segments of `width`; a source outside the own segment gives the own value back.
+// The 32 lanes are cut into segments of `width`, a power of two; a source outside the own one gives the own value back.
+static __forceinline__ void cs_check_width(int width) {
+    if (width < 1 || width > 32 || width & (width - 1)) cs_bad_width(width);
+}
 template <class T>
 static __forceinline__ T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
+    cs_check_width(width);
     unsigned lane = cs_lane(), first = lane & ~(width - 1u);
     return cs_shuffle(mask, value, first + ((unsigned)source & (width - 1u)));
 }
 template <class T>
 static __forceinline__ T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32) {
+    cs_check_width(width);
     unsigned lane = cs_lane(), in_segment = lane & (width - 1u);
     return cs_shuffle(mask, value, in_segment >= distance ? lane - distance : lane);
 }
 template <class T>
 static __forceinline__ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
+    cs_check_width(width);
     unsigned lane = cs_lane(), in_segment = lane & (width - 1u);
     return cs_shuffle(mask, value, in_segment + distance < (unsigned)width ? lane + distance : lane);
 }
 // Lanes of an earlier segment may be read, of a later one not: as the hardware does it.
 template <class T>
 static __forceinline__ T __shfl_xor_sync(unsigned mask, T value, int flip, int width = 32) {
+    cs_check_width(width);
     unsigned lane = cs_lane(), source = lane ^ (unsigned)flip, last = lane | (width - 1u);
     return cs_shuffle(mask, value, source <= last ? source : lane);
 }
@@ -210,8 +236,24 @@ CS_ATOMIC(atomicAdd, float, old + value)
 CS_ATOMIC(atomicAdd, double, old + value)
 CS_ATOMIC(atomicSub, int, (int)((unsigned)old - (unsigned)value))
 CS_ATOMIC(atomicSub, unsigned, old - value)
-CS_ATOMIC_INTEGERS(atomicExch, value)
-CS_ATOMIC(atomicExch, float, value)
+// One that changes nothing may be an attempt to take a lock: then another thread must run, to give it back.
+template <class T>
+static __forceinline__ CS_UNCHECKED T cs_yield_unless(bool changed, T old) {
+    if (changed) return old;
+    uint3 me = threadIdx;
+    cs_yield();
+    threadIdx = me;
+    return old;
+}
+#define CS_ATOMIC_EXCHANGE(T)                                                                           \
+    static __forceinline__ T atomicExch(T* address, T value) {                                          \
+        T old = cs_atomic(address, [=](T old) CS_UNCHECKED -> T { (void)old; return value; });          \
+        return cs_yield_unless(old != value, old);                                                      \
+    }
+CS_ATOMIC_EXCHANGE(int)
+CS_ATOMIC_EXCHANGE(unsigned)
+CS_ATOMIC_EXCHANGE(unsigned long long)
+CS_ATOMIC_EXCHANGE(float)
 CS_ATOMIC_INTEGERS(atomicMin, old < value ? old : value)
 CS_ATOMIC(atomicMin, long long, old < value ? old : value)
 CS_ATOMIC_INTEGERS(atomicMax, old > value ? old : value)
@@ -224,7 +266,8 @@ CS_ATOMIC(atomicDec, unsigned, old == 0 || old > value ? value : old - 1)
 
 #define CS_ATOMIC_CAS(T)                                                                                   \
     static __forceinline__ T atomicCAS(T* address, T expected, T value) {                                  \
-        return cs_atomic(address, [=](T old) CS_UNCHECKED -> T { return old == expected ? value : old; }); \
+        T old = cs_atomic(address, [=](T old) CS_UNCHECKED -> T { return old == expected ? value : old; }); \
+        return cs_yield_unless(old == expected, old);                                                      \
     }
 CS_ATOMIC_CAS(int)
 CS_ATOMIC_CAS(unsigned)

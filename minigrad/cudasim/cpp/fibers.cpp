@@ -128,6 +128,7 @@ void make_ready(Fiber& fiber) {
 
 // Leaves the thread that waits or has ended, for the next one; for the scheduler where none is ready.
 void switch_to_next(Fiber& self) {
+    if (warps[self.number / 32].asking) answer_active_lanes(self.number / 32);
     if (!queue_length) {
         run.current = nullptr;
         cs_switch(&self.stack_pointer, scheduler_stack);

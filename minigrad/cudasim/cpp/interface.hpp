@@ -30,7 +30,14 @@ struct CsShared {
     char* address;
     cs_u64 bytes;
     const char* name;    // "As"
-    const char* kernel;  // the entry point it belongs to; "" where a helper function declares it
+    const char* kernel;  // the entry points it belongs to, "a" or "a,b"; "" where that is not known
+};
+
+// Check mode: a static __shared__ array of a function, and the alignment that its declaration asks for.  The builder
+// reads these objects in the assembly: nothing else tells how far a GPU's compiler would align the array.
+struct CsLaidOut {
+    const volatile void* array;
+    cs_u64 alignment, number;  // the number: of the declaration
 };
 
 // An array argument: the bytes a kernel may touch.
@@ -51,11 +58,20 @@ struct CsReport {
     char text[388];
 };
 
-enum CsWarpOp { CS_SYNCWARP, CS_SHUFFLE, CS_BALLOT, CS_MULTIPLY_ADD };
+enum CsWarpOp { CS_SYNCWARP, CS_SHUFFLE, CS_BALLOT, CS_MULTIPLY_ADD, CS_ACTIVE_LANES };
 
 // What one lane has of the matrices in d += a b: kernels/instructions.cuh tells which elements.
 struct CsFragments {
     float d[4], a[4], b[2];
+};
+
+// What the thread that is traced did.  operation: a letter, see CsLaunch::trace.
+struct CsTraced {
+    cs_u64 pc, address;
+    cs_u8 before[16], after[16];  // what lies at the address; of a store only afterwards, of a load only before
+    cs_u32 bytes;
+    cs_u8 operation;               // 'l'oad, 's'tore, 'a'tomic, 'b'arrier, 'w'arp intrinsic
+    cs_u8 has_before, has_after;
 };
 
 enum CsOrder { CS_FORWARD, CS_REVERSED, CS_RANDOM };
@@ -77,6 +93,10 @@ struct CsLaunch {
     cs_u64 max_reports, n_reports;
     cs_u64 n_found;  // how often something was found: also what made no report of its own
     char* stacks;    // filled in by host.cpp: CS_STACK_BYTES for each of 1024 threads
+    CsTraced* trace;  // check mode: where to write what one thread does; null: nowhere
+    cs_u64 max_traced, n_traced;
+    cs_u64 trace_block;  // counted x first
+    cs_u32 trace_thread;
 };
 
 #define CS_MAX_THREADS 1024

@@ -10,22 +10,45 @@ __attribute__((visibility("default"))) CsControl cs_control;
 
 // ---------------------------------------------------------------- reports
 
-void report(const char* kind, const void* pc, const void* other_pc, const char* format, ...) {
-    CsLaunch& launch = *run.launch;
-    launch.n_found++;
-    for (cs_u64 i = 0; i < launch.n_reports; i++)
-        if (launch.reports[i].pc == (cs_u64)pc && !strcmp(launch.reports[i].kind, kind)) return;
-    if (launch.n_reports >= launch.max_reports) return;
-    CsReport& r = launch.reports[launch.n_reports++];
+static CsReport notes[16];
+static cs_u64 n_notes;
+
+void forget_notes() { n_notes = 0; }
+
+static CsReport* new_report(CsReport* list, cs_u64& n, cs_u64 most, const char* kind, const void* pc) {
+    for (cs_u64 i = 0; i < n; i++)
+        if (list[i].pc == (cs_u64)pc && !strcmp(list[i].kind, kind)) return nullptr;
+    return n < most ? &list[n++] : nullptr;
+}
+
+static void fill(CsReport& r, const char* kind, const void* pc, const void* other_pc, const char* format,
+                 va_list arguments) {
     snprintf(r.kind, sizeof r.kind, "%s", kind);
     r.pc = (cs_u64)pc;
     r.other_pc = (cs_u64)other_pc;
     memcpy(r.block, run.place.block, sizeof r.block);
     r.has_thread = run.current != nullptr;
     if (run.current) memcpy(r.thread, run.current->thread, sizeof r.thread);
+    vsnprintf(r.text, sizeof r.text, format, arguments);
+}
+
+void report(const char* kind, const void* pc, const void* other_pc, const char* format, ...) {
+    CsLaunch& launch = *run.launch;
+    launch.n_found++;
+    CsReport* r = new_report(launch.reports, launch.n_reports, launch.max_reports, kind, pc);
+    if (!r) return;
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(r.text, sizeof r.text, format, arguments);
+    fill(*r, kind, pc, other_pc, format, arguments);
+    va_end(arguments);
+}
+
+void note(const char* kind, const void* pc, const void* other_pc, const char* format, ...) {
+    CsReport* r = new_report(notes, n_notes, sizeof notes / sizeof *notes, kind, pc);
+    if (!r) return;
+    va_list arguments;
+    va_start(arguments, format);
+    fill(*r, kind, pc, other_pc, format, arguments);
     va_end(arguments);
 }
 
@@ -60,6 +83,8 @@ extern "C" void cs_assert_failed(const char* condition) {
 
 #pragma GCC visibility push(default)
 extern "C" {
+const CsReport* cs_note(cs_u64 number) { return number < n_notes ? &notes[number] : nullptr; }
+
 // What was printed since the last call; valid until the next launch.
 const char* cs_take_output(cs_u64* bytes) {
     if (length == MOST_TEXT)

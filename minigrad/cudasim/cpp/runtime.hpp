@@ -16,6 +16,8 @@ extern const CsKernel cs_kernels[];
 extern const cs_u32 cs_n_kernels;
 extern const CsShared cs_shared_arrays[];
 extern const cs_u64 cs_n_shared_arrays;
+extern const CsShared cs_device_variables[];  // __device__ variables
+extern const cs_u64 cs_n_device_variables;
 // All shared memory lies between two guards, that no access may reach; dynamic shared memory comes last.
 extern char cs_guard_before[CS_SHARED_GUARD], cs_dynamic_memory[CS_MOST_DYNAMIC + CS_CANARY], cs_guard_behind[CS_SHARED_GUARD];
 // Names that the linker makes: where the module begins and ends in memory, and where cs_here of cuda.hpp lies.
@@ -24,7 +26,7 @@ extern char __ehdr_start, _end, __start_cudasim_here, __stop_cudasim_here;
 
 // ---------------------------------------------------------------- threads and warps
 
-enum class State : cs_u8 { ready, at_barrier, at_warp, done };
+enum class State : cs_u8 { ready, yielding, at_barrier, at_warp, done };  // yielding: ready, and waits for a lock
 
 struct Fiber {
     void* stack_pointer;  // while it is not running
@@ -40,6 +42,7 @@ struct Fiber {
 struct Warp {
     cs_u32 present;    // the lanes that exist
     cs_u32 waiting;    // the lanes that wait in a warp intrinsic
+    cs_u32 asking;     // the lanes that wait in __activemask
     cs_u64 value[32];  // what each lane gives, and gets
     cs_u64 result[32];
     cs_u8 source[32];  // the lane whose value it wants
@@ -72,6 +75,7 @@ void switch_to_next(Fiber& self);     // leaves this thread for the next that is
 extern Warp warps[CS_MAX_THREADS / 32];  // waiting.cpp
 void must_be_fiber(const void* pc);  // for what only works in a kernel whose threads wait for each other
 void reset_barrier();
+void answer_active_lanes(cs_u32 warp);  // where no lane of it can come any more
 void report_deadlock();  // about threads that wait for ever
 
 // d += a b of a warp whose lanes all wait for it; `lanes` are its threads.  matrix_units.cpp
@@ -84,6 +88,11 @@ extern "C" CsControl cs_control;
 // Adds a report about the current thread; the rest is as for printf.  Of the same kind and line only the first counts.
 void report(const char* kind, const void* pc, const void* other_pc, const char* format, ...)
     __attribute__((format(printf, 4, 5)));
+
+// The same of what is suspicious, but may be right: no fault.
+void note(const char* kind, const void* pc, const void* other_pc, const char* format, ...)
+    __attribute__((format(printf, 4, 5)));
+void forget_notes();
 
 // Ends the launch: nothing sensible can follow.
 [[noreturn]] void leave();
@@ -104,7 +113,10 @@ struct Busy {
 // ---------------------------------------------------------------- shared memory: shared_memory.cpp
 
 char* dynamic_shared();
-bool in_shared_memory(cs_u64 address);  // or in the guards around it
+inline bool in_shared_memory(cs_u64 address) {  // or in the guards around it
+    return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
+}
+bool in_shared_array(cs_u64 address);           // of the kernel at work: checks.cpp
 bool belongs_to_kernel(const CsShared& array);  // to the one at work
 void shared_memory_begin_launch();
 void shared_memory_begin_block();
@@ -137,6 +149,16 @@ void checks_copy_begins(Copy& copy);
 void checks_copy_ends(const Copy& copy);
 
 enum class Kind : cs_u8 { read, write, atomic };
+constexpr cs_u32 MOST_BYTES = 16;  // that one access of a lane moves
 void count_access(const void* pc, cs_u64 address, cs_u32 bytes, Kind kind, bool shared);  // counters.cpp
 void counters_begin_launch();
 void counters_end_phase();
+
+// ---------------------------------------------------------------- what one thread does: trace.cpp
+
+// Notes an access of the running thread, if it is the one that is traced; its value too if `value`, for which the
+// address must be known to lie in memory.
+void trace_access(const void* pc, cs_u64 address, cs_u32 bytes, char operation, bool value);
+void trace_value();  // of the access noted last, which has turned out to lie in memory
+void trace_wait(const void* pc, char operation);
+void trace_settle();  // before anything else changes memory: notes what the last store has left

@@ -46,7 +46,7 @@ static void run_block(cs_u64 number) {
     cs_control.pc = 0;
     shared_memory_begin_block();
     checks_begin_block();
-    for (cs_u32 i = 0; i < run.n_warps; i++) warps[i].waiting = 0;
+    for (cs_u32 i = 0; i < run.n_warps; i++) warps[i].waiting = warps[i].asking = 0;
     if (launch.order == CS_RANDOM) shuffle_threads();
     if (run.kernel->waits) {
         reset_barrier();
@@ -123,6 +123,7 @@ extern "C" {
 void cs_launch(CsLaunch* launch) {
     if (setjmp(run.way_out) == 0) {
         prepare(launch);
+        forget_notes();
         shared_memory_begin_launch();
         checks_begin_launch();
         run_launch();

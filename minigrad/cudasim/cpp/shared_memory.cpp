@@ -27,11 +27,15 @@ char* dynamic_shared() { return cs_dynamic_memory; }
 
 extern "C" __attribute__((visibility("default"))) void* cs_dynamic_shared() { return cs_dynamic_memory; }
 
-bool in_shared_memory(cs_u64 address) {
-    return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
+bool belongs_to_kernel(const CsShared& array) {
+    if (!*array.kernel) return true;
+    size_t length = strlen(run.kernel->name);
+    for (const char* name = array.kernel; name; name = strchr(name, ',')) {
+        name += *name == ',';
+        if (!strncmp(name, run.kernel->name, length) && (name[length] == ',' || !name[length])) return true;
+    }
+    return false;
 }
-
-bool belongs_to_kernel(const CsShared& array) { return !*array.kernel || !strcmp(array.kernel, run.kernel->name); }
 
 void shared_memory_begin_launch() {
     memset(canary, CANARY, sizeof canary);

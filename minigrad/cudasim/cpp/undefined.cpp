@@ -42,6 +42,13 @@ struct Address {
 
 #define PC __builtin_return_address(0)
 
+extern "C" __attribute__((visibility("default"))) unsigned cs_product(unsigned a, unsigned b) {
+    cs_u64 product = (cs_u64)a * b;
+    if (product >> 32)
+        report("OVERFLOW", PC, nullptr, "%u * %u wraps around at 2^32: write (size_t)blockIdx.x * blockDim.x", a, b);
+    return (unsigned)product;
+}
+
 static void overflow(const Arithmetic& where, cs_u64 a, const char* sign, cs_u64 b, const void* pc) {
     report("OVERFLOW", pc, nullptr, "%lld %s %lld does not fit %s: compute in long long", number(*where.type, a), sign,
            number(*where.type, b), where.type->name);
@@ -55,6 +62,13 @@ void __ubsan_handle_out_of_bounds(Index* where, cs_u64 index) {
 }
 
 void __ubsan_handle_type_mismatch_v1(Address* where, cs_u64 address) {
+    if (address % (1ull << where->log_alignment) == 0) {  // -fsanitize=object-size
+        bool shared = in_shared_memory(address);
+        if (shared && !in_shared_array(address)) return;  // the check of the access follows, and knows the array
+        report(shared ? "OOB-SHARED" : "OOB-LOCAL", PC, nullptr, "a pointer leads out of %s array, by %s",
+               shared ? "a shared" : "a local", where->type->name);
+        leave();
+    }
     report("MISALIGNED", PC, nullptr, "address 0x%llx is used as %s, which needs a multiple of %d", address,
            where->type->name, 1 << where->log_alignment);
     leave();

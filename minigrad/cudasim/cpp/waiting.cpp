@@ -23,6 +23,7 @@ extern "C" unsigned cs_barrier(unsigned site, int predicate) {
     const void* pc = __builtin_return_address(0);
     must_be_fiber(pc);
     cs_control.pc = (cs_u64)pc;
+    trace_wait(pc, 'b');
     Fiber& self = *run.current;
     if (barrier.arrived == 0) {
         barrier.site = site;
@@ -53,7 +54,7 @@ extern "C" unsigned cs_barrier(unsigned site, int predicate) {
 
 // ---------------------------------------------------------------- warp intrinsics
 
-static const char* const OP_NAMES[] = {"__syncwarp", "a shuffle", "a vote", "multiply_add_tf32"};
+static const char* const OP_NAMES[] = {"__syncwarp", "a shuffle", "a vote", "multiply_add_tf32", "__activemask"};
 
 // The last of the lanes in the mask to arrive works out what each of them gets, and wakes them.
 static bool complete(cs_u32 number, int op, cs_u32 mask) {
@@ -82,6 +83,7 @@ extern "C" unsigned long long cs_warp(int op, unsigned mask, unsigned long long 
     const void* pc = __builtin_return_address(0);
     must_be_fiber(pc);
     cs_control.pc = (cs_u64)pc;
+    trace_wait(pc, 'w');
     Fiber& self = *run.current;
     cs_u32 number = self.number / 32, lane = self.number % 32;
     Warp& warp = warps[number];
@@ -111,12 +113,55 @@ extern "C" unsigned long long cs_warp(int op, unsigned mask, unsigned long long 
     return warp.result[lane];
 }
 
+// The lanes that are at this place: each waits until no other lane of its warp can come any more.  A card may find fewer
+// together, but never more.
 extern "C" unsigned cs_active_lanes() {
-    must_be_fiber(__builtin_return_address(0));
-    cs_u32 first = run.current->number / 32 * 32, lanes = 0;
+    const void* pc = __builtin_return_address(0);
+    must_be_fiber(pc);
+    cs_control.pc = (cs_u64)pc;
+    Fiber& self = *run.current;
+    cs_u32 number = self.number / 32, lane = self.number % 32;
+    warps[number].asking |= 1u << lane;
+    self.op = CS_ACTIVE_LANES;
+    self.mask = 1u << lane;
+    self.pc = pc;
+    self.state = State::at_warp;
+    switch_to_next(self);
+    return (unsigned)warps[number].result[lane];
+}
+
+void answer_active_lanes(cs_u32 number) {
+    Warp& warp = warps[number];
+    Fiber* lanes = &fibers[number * 32];
     for (cs_u32 lane = 0; lane < 32; lane++)
-        if (first + lane < run.n_threads && fibers[first + lane].state != State::done) lanes |= 1u << lane;
-    return lanes;
+        if (warp.present >> lane & 1 && lanes[lane].state == State::ready) return;
+    cs_u32 asking = warp.asking;
+    warp.asking = 0;
+    for (cs_u32 i = 0; i < 32; i++) {
+        cs_u32 lane = run.launch->order == CS_REVERSED ? 31 - i : i;
+        if (!(asking >> lane & 1)) continue;
+        warp.result[lane] = 0;
+        for (cs_u32 other = 0; other < 32; other++)
+            if (asking >> other & 1 && lanes[other].pc == lanes[lane].pc) warp.result[lane] |= 1u << other;
+        make_ready(lanes[lane]);
+    }
+}
+
+extern "C" void cs_bad_width(int width) {
+    report("WARP-WIDTH", __builtin_return_address(0), nullptr, "a shuffle in segments of %d lanes: 1, 2, 4, 8, 16 or 32 are possible",
+           width);
+    leave();
+}
+
+// ---------------------------------------------------------------- waiting without a barrier: locks
+
+extern "C" void cs_yield() {
+    if (!run.kernel->waits) return;
+    Fiber& self = *run.current;
+    make_ready(self);
+    self.state = State::yielding;
+    switch_to_next(self);
+    self.state = State::ready;
 }
 
 // ---------------------------------------------------------------- threads that wait for ever

@@ -165,6 +165,11 @@ _ALL = [
         padding=((1, 0), (2, 1)),
         dilation=(3, 2),
     ),
+    _conv2d(
+        "a bias and sums in parts",
+        {"x": (2, 130, 4, 3), "w": (3, 130, 3, 3), "b": (3,)},
+        {"x": (128, 256, 13, 13), "w": (384, 256, 3, 3), "b": (384,)},
+    ),
     *ladder.CASES,
     *tf32.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
@@ -177,6 +182,7 @@ _ALL = [
         (2, 3, 8, 9),
         "dy dx",
     ),
+    _rooms("max_pool2d", "max_pool2d, pixels between windows", lambda x: F.max_pool2d(x, 2, 3), (2, 3, 8, 10), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, 3 x 4", lambda x: F.max_pool2d(x, (3, 4), 2), (2, 2, 9, 12), "dy dx"),
     _rooms("max_pool2d", "max_pool2d, dilated down", lambda x: F.max_pool2d(x, 3, 2, 1, (2, 1)), (1, 2, 9, 7), "dy dx"),
     _rooms(
@@ -224,6 +230,8 @@ _ALL = [
     Case("dropout, p 0.3", ("dropout",), lambda x: F.dropout(x, 0.3), {"x": (3, 991)}, FEATURES, backward="dy dx"),
     Case("dropout, not at 16 bytes", ("dropout",), lambda x: F.dropout(x[1:], 0.5), {"x": (1100,)}, FEATURES),
     Case("softmax", ("softmax",), lambda x: F.softmax(x), {"x": (5, 301)}, LOGITS),
+    Case("softmax, short lines", ("softmax",), lambda x: F.softmax(x), {"x": (37, 10)}, LOGITS),
+    Case("log_softmax, short lines", ("softmax",), lambda x: F.log_softmax(x), {"x": (37, 10)}, LOGITS),
     Case("softmax, axis 1", ("softmax",), lambda x: F.softmax(x, 1), {"x": (3, 5, 137)}, {"x": (128, 21, 3025)}),
     Case("log_softmax", ("softmax",), lambda x: F.log_softmax(x), {"x": (5, 301)}, LOGITS),
     Case(
@@ -262,6 +270,8 @@ _ALL = [
     _elementwise("cube", lambda x: F.power(x, 3.0), "arithmetic_backward", "dy x dx"),
     _elementwise("negative", lambda x: F.negative(x), "arithmetic", "dy dx"),
     _reduction("sum of rows", lambda x: F.sum(x, 1), (5, 1031)),
+    _reduction("sum of short rows", lambda x: F.sum(x, 1), (67, 5)),
+    _reduction("max of short rows", lambda x: F.max(x, 1), (67, 5), "dy dx"),
     _reduction("sum of columns", lambda x: F.sum(x, 0), (71, 67)),
     _reduction("sum", lambda x: F.sum(x), (71, 1067)),
     Case("mean", ("reduce",), lambda x: F.mean(x, (0, 2)), {"x": (3, 5, 307)}, {"x": (128, 96, 3025)}, backward="dx"),

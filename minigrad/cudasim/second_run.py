@@ -1,0 +1,176 @@
+"""What a second run of a launch shows, in check mode: two mistakes that no single load or store gives away.
+
+- A local variable that is read before it is set.  Variables live in registers, where nobody can watch them.  So they
+  begin as bytes of 0xFE (compiler.py).  Where g++ suspects one, or a result is as large as such a number, the launch
+  is run again with zeros in their place: if the results differ, they depend on what nobody has set.
+- A promise of __restrict__ that is broken.  Where two such parameters overlap, the launch is run again on copies that
+  do not: if the results differ, they depend on the overlap, and a compiler may choose between the two.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import settings
+from .call import Area, run_quietly
+from .reports import Report, Triple
+
+if TYPE_CHECKING:
+    from .module import Function
+
+MOST_BYTES = 64 << 20  # of arrays that a kernel may write: with more, nothing is run twice
+HUGE = {"float32": 1e30, "float64": 1e290}  # what is as large as this may come from bytes of 0xFE
+
+
+class SecondRun:
+    """The launch as it was before it ran.  reports(): what another run of it shows; the arrays keep their values."""
+
+    def __init__(
+        self,
+        function: Function,
+        grid: Triple,
+        block: Triple,
+        params: Sequence[bytes],
+        areas: Sequence[Area],
+        shared: int,
+    ):
+        self.function, self.sizes, self.params, self.areas, self.shared = function, (grid, block), params, areas, shared
+        writable = sum(area.nbytes for area in areas if area.writable)
+        self.possible = writable <= MOST_BYTES and not function.has_variables
+        self.overlapping = list(self._overlapping()) if self.possible else []
+        self.before = [_bytes_of(area).copy() for area in areas if area.writable] if self.possible else []
+
+    def reports(self) -> list[Report]:
+        if not self.possible:
+            return []
+        return self._restricted() or self._unset()
+
+    # ---------------------------------------------------------------- locals that nobody has set
+
+    def _unset(self) -> list[Report]:
+        suspects = [suspect for suspect in self.function.module.suspects() if self._may_run(suspect[3])]
+        if not suspects and not any(self._is_huge(i) for i in range(len(self.params))):
+            return []
+        zeros = self.function.module.with_zeros().get_function(self.function.name)
+        found = self._run(zeros, self.params, self.areas)
+        different = self._different(found)
+        if different is None:
+            return []
+        text = f"{different} depends on a local variable that nobody has set"
+        file, line = self.function.entry.file, self.function.entry.line
+        if suspects:
+            file, line, variable, _ = suspects[0]
+            text += f": '{variable}', it seems"
+        return [Report("UNINIT-LOCAL", file, line, None, None, text)]
+
+    def _may_run(self, functions: str) -> bool:
+        """Whether a suspect may belong to this kernel: it does if it is in the kernel, or in no kernel."""
+        names = [name for name in self.function.module.names if f" {name}(" in f" {functions}"]
+        return not names or self.function.name in names
+
+    def _is_huge(self, number: int) -> bool:
+        """Whether the array behind a pointer holds numbers that may come from what nobody has set."""
+        kind = self.function.parameters[number].removesuffix("*")
+        if kind not in HUGE:
+            return False
+        address = int.from_bytes(self.params[number], "little")
+        for area in self.areas:
+            if area.writable and area.address == address and area.nbytes % np.dtype(kind).itemsize == 0:
+                numbers = _bytes_of(area).view(kind)
+                with np.errstate(invalid="ignore"):
+                    return bool(((numbers <= -HUGE[kind]) & (numbers > -np.inf)).any())
+        return False
+
+    # ---------------------------------------------------------------- __restrict__
+
+    def _overlapping(self) -> Iterator[tuple[int, Area]]:
+        """Parameters that are restricted and whose array overlaps another restricted one: their number, the array."""
+        restricted = []
+        for i, is_restricted in enumerate(self.function.entry.restricted):
+            if not is_restricted or not self.function.parameters[i].endswith("*"):
+                continue
+            address = int.from_bytes(self.params[i], "little")
+            writable = not self.function.parameters[i].startswith("const ")
+            restricted += [(i, a) for a in self.areas if a.address == address and a.writable == writable][:1]
+        for i, area in restricted:
+            for j, other in restricted:
+                apart = area.address + area.nbytes <= other.address or other.address + other.nbytes <= area.address
+                if i != j and not apart and (area.writable or other.writable):
+                    yield i, area
+                    break
+
+    def _restricted(self) -> list[Report]:
+        if not self.overlapping:
+            return []
+        params, areas = list(self.params), list(self.areas)
+        copies = []
+        now = [_bytes_of(area).copy() for area in self.areas]
+        self._restore()
+        for i, area in self.overlapping:
+            memory = np.empty(area.nbytes + 64, np.uint8)
+            start = -memory.ctypes.data % 64
+            copy = memory[start : start + area.nbytes]
+            number = next(k for k, one in enumerate(self.areas) if one is area)
+            copy[:] = _bytes_of(area)
+            params[i] = copy.ctypes.data.to_bytes(8, "little")
+            areas[number] = replace(area, address=copy.ctypes.data, written=None, must_fill=False)
+            copies.append((area, number, copy))
+        failed = self._run(self.function, params, areas, restore=False)
+        for area, values in zip(self.areas, now):
+            if area.writable:
+                _bytes_of(area)[:] = values
+        for area, number, copy in copies:
+            if area.writable and (failed or not _alike(copy, now[number])):
+                text = (
+                    f"{area.label} overlaps another array, both are __restrict__, and the result depends on it: "
+                    "without the overlap it is another one"
+                )
+                return [Report("RESTRICT", self.function.entry.file, self.function.entry.line, None, None, text)]
+        return []
+
+    # ---------------------------------------------------------------- running
+
+    def _restore(self) -> None:
+        for area, values in zip([area for area in self.areas if area.writable], self.before):
+            _bytes_of(area)[:] = values
+
+    def _run(self, function: Function, params: Sequence[bytes], areas: Sequence[Area], restore: bool = True) -> Any:
+        """Runs it from the same beginning.  What the arrays held after the first run; whether the second one failed."""
+        first = [_bytes_of(area).copy() for area in self.areas if area.writable] if restore else []
+        if restore:
+            self._restore()
+        unmarked = [replace(area, written=None, must_fill=False) for area in areas]
+        with settings.options(counters=False):
+            failed = run_quietly(function, *self.sizes, params, unmarked, self.shared)
+        return (failed, first) if restore else failed
+
+    def _different(self, found: tuple[bool, list[np.ndarray]]) -> str | None:
+        """The name of an array that the second run has left with other values; the arrays get those of the first."""
+        failed, first = found
+        different = None
+        for area, values in zip([area for area in self.areas if area.writable], first):
+            if failed or not _alike(_bytes_of(area), values):
+                different = different or area.label
+            _bytes_of(area)[:] = values
+        return different
+
+
+def _bytes_of(area: Area) -> np.ndarray:
+    return np.ctypeslib.as_array((ctypes.c_uint8 * area.nbytes).from_address(area.address))
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """The same bytes; or the same floats but for the rounding, which may differ between two compilations."""
+    if np.array_equal(a, b):
+        return True
+    for kind, tolerance in (("float32", 1e-4), ("float64", 1e-8)):
+        if a.size % np.dtype(kind).itemsize == 0:
+            with np.errstate(all="ignore"):
+                if np.allclose(a.view(kind), b.view(kind), rtol=tolerance, atol=1e-30, equal_nan=True):
+                    return True
+    return False
