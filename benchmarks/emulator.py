@@ -89,8 +89,8 @@ def main() -> None:
         "",
         environment("numpy"),
         "",
-        f"Milliseconds of a run of one kernel in one thread order, medians of {options.runs} turns.  Ratios are medians of",
-        "those of neighbouring turns.",
+        f"Milliseconds of a run of a kernel in one thread order, medians of {options.runs} turns.  Ratios are medians",
+        "of those of neighbouring turns.",
         "",
         *header("kernel", "emulated threads", *CONTESTANTS, "check / fast", "cores in fast mode gain", "in check mode"),
     ]
@@ -110,7 +110,7 @@ def main() -> None:
         peer.close()
     lines += [
         "",
-        "Seconds of the whole command (`python -m minigrad.cudasim FILE --kernel NAME ...`), Python's start among them:",
+        "Seconds of a whole command (`python -m minigrad.cudasim FILE ...`), Python's start among them:",
         "",
         *header("first of all: the runtime is compiled", "another kernel", "the same kernel once more"),
         row(*(f"{statistics.median(seconds):.2f}" for seconds in compiling(min(options.runs, 5)).values())),
