@@ -445,3 +445,19 @@ def test_records_with_arrays_in_them_and_what_copying_them_costs():
     result = run(text, "copy", 1, 32, x, empty(32, x.dtype), counters=True)
     assert np.array_equal(result["y"]["v"], x["v"])
     assert [(row.size, row.requests, row.units) for row in result.counters.rows] == [(16, 4, 128)] * 2
+
+
+def test_a_local_that_nobody_sets_in_a_kernel_with_constants():
+    text = """
+    __constant__ float scale[1];
+    __global__ void sums(const float* x, float* y) {
+        float s;
+        for (int i = 0; i < 4; i++) s += scale[0] * x[4 * threadIdx.x + i];
+        y[threadIdx.x] = s;
+    }
+    """
+    arguments, variables = (np.ones(32, "f4"), empty(8)), {"scale": np.float32([2])}
+    with pytest.raises(KernelError, match="UNINIT-LOCAL.*depends on a local variable that nobody has set: 's'"):
+        run(text, "sums", 1, 8, *arguments, variables=variables)
+    mended = text.replace("float s;", "float s = 0;")
+    assert (run(mended, "sums", 1, 8, *arguments, variables=variables)["y"] == 8).all()

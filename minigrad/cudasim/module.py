@@ -21,6 +21,7 @@ from .counters import Counters
 from .emission import Unit
 from .reports import Lines, Report, Triple
 from .second_run import SecondRun
+from .side_by_side import Found, parts_of, run_parts, talks
 from .trace import tracing
 
 MAX_THREADS = 1024
@@ -55,6 +56,8 @@ class RawModule:
         self.mode = mode
         self.in_check_mode = cache(lambda: RawModule(code, options, "check", copy, unit=unit))
         self.with_zeros = cache(lambda: RawModule(code, options, "check", copy, unit=unit, unset="zero"))
+        self.beside = cache(lambda part: RawModule(code, options, mode, copy + 1000 * part, unit=unit, unset=unset))
+        self.blocks_talk = talks(unit.text if unit else code)
         self.suspects = cache(self._suspects)
         self.notes: list[Report] = []  # of the last launch, in check mode: what is suspicious, and may be right
         self.unit = unit
@@ -98,6 +101,12 @@ class RawModule:
         variable = self.variables[name]
         return variable.address, variable.bytes
 
+    def take_constants(self, other: RawModule) -> None:
+        """Gives the `__constant__` variables the values that they have in another library of the same source."""
+        for name, variable in self.variables.items():
+            if variable.constant:
+                ctypes.memmove(variable.address, *other.get_global(name))
+
     def take_output(self) -> str:
         """What printf wrote since the last call."""
         length = ctypes.c_uint64()
@@ -135,7 +144,12 @@ class Function:
         self.max_dynamic_shared_size_bytes = MAX_SHARED
         count = ctypes.c_uint64.in_dll(module.library, "cs_n_device_variables").value
         variables = (native.Shared * count).in_dll(module.library, "cs_device_variables")
-        self.has_variables = any(name.encode() in variable.kernel.split(b",") for variable in variables)
+        constants = {known for known, variable in module.variables.items() if variable.constant}
+        # Such as the kernel may write: what they hold when a launch begins is not among its arguments.
+        self.has_variables = any(
+            name.encode() in variable.kernel.split(b",") and variable.name.decode() not in constants
+            for variable in variables
+        )
         self.most_threads = (ctypes.c_uint32 * (number + 1)).in_dll(module.library, "cs_launch_bounds")[number]
 
     def shared_arrays(self) -> Iterator[native.Shared]:
@@ -160,8 +174,22 @@ class Function:
         """
         self._check_launch(grid, block, params, shared_mem)
         checks = self.module.mode == "check"
-        areas = [*areas, *self.module.variable_areas]
-        again = SecondRun(self, grid, block, params, areas, shared_mem) if checks else None
+        all_areas = [*areas, *self.module.variable_areas]
+        again = SecondRun(self, grid, block, params, all_areas, shared_mem) if checks else None
+        parts = parts_of(self, grid, block, areas, again)
+        found = run_parts(self, parts, grid, block, params, areas, shared_mem, again) if parts else None
+        reports, notes, more = found or self._run(grid, block, params, all_areas, shared_mem)
+        self.module.notes = notes
+        if not reports and again:
+            reports = again.reports() + self._unwritten(areas)
+        if reports:
+            title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
+            raise KernelError("\n".join([title, *map(str, reports), *more]), reports)
+
+    def _run(
+        self, grid: Triple, block: Triple, params: Sequence[bytes], areas: Sequence[Area], shared_mem: int
+    ) -> Found:
+        """All blocks, on one core."""
         with self.module.lock:
             call = Call(self, grid, block, params, areas, shared_mem)
             try:
@@ -169,12 +197,7 @@ class Function:
                     reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
-            self.module.notes = call.notes() if checks else []
-        if not reports and again:
-            reports = again.reports() + self._unwritten(areas)
-        if reports:
-            title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
-            raise KernelError("\n".join([title, *map(str, reports), *call.left_out(reports)]), reports)
+            return Found(reports, call.notes() if self.module.mode == "check" else [], call.left_out(reports))
 
     def _check_launch(self, grid: Triple, block: Triple, params: Sequence[bytes], shared_mem: int) -> None:
         def refuse(rule: str) -> None:

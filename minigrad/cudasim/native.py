@@ -112,6 +112,21 @@ class Launch(ctypes.Structure):
         ("n_traced", c_uint64),
         ("trace_block", c_uint64),
         ("trace_thread", c_uint32),
+        ("keep_cells", c_uint32),
+    ]
+
+
+class Cells(ctypes.Structure):
+    """CsCells: what a launch has touched of a piece of memory."""
+
+    _fields_ = [
+        ("cells", c_void_p),
+        ("begin", c_uint64),
+        ("end", c_uint64),
+        ("cell_bytes", c_uint32),
+        ("launch_phase", c_uint32),
+        ("used", c_uint32),
+        ("written", c_uint32),
     ]
 
 

@@ -110,7 +110,7 @@ class SecondRun:
         params, areas = list(self.params), list(self.areas)
         copies = []
         now = [_bytes_of(area).copy() for area in self.areas]
-        self._restore()
+        self.restore()
         for i, area in self.overlapping:
             memory = np.empty(area.nbytes + 64, np.uint8)
             start = -memory.ctypes.data % 64
@@ -135,7 +135,8 @@ class SecondRun:
 
     # ---------------------------------------------------------------- running
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """The arrays as they were before the launch."""
         for area, values in zip([area for area in self.areas if area.writable], self.before):
             _bytes_of(area)[:] = values
 
@@ -143,7 +144,9 @@ class SecondRun:
         """Runs it from the same beginning.  What the arrays held after the first run; whether the second one failed."""
         first = [_bytes_of(area).copy() for area in self.areas if area.writable] if restore else []
         if restore:
-            self._restore()
+            self.restore()
+        if function.module is not self.function.module:
+            function.module.take_constants(self.function.module)
         unmarked = [replace(area, written=None, must_fill=False) for area in areas]
         with settings.options(counters=False):
             failed = run_quietly(function, *self.sizes, params, unmarked, self.shared)

@@ -34,6 +34,7 @@ class Settings:
     time_limit: seconds of the processor's time after which a launch is ended; math.inf for never.
     poison: fill shared memory, and memory fresh from an allocation, with NaNs.
     memory_limit: bytes that each emulated device has; None: as much as the host.
+    cores: on how many the blocks of a launch run at once, where they may; None: all there are.
     trace: a Trace of trace.py, which is filled with what one thread does; check mode.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     time_limit: float = 600.0
     poison: bool = True
     memory_limit: int | None = None
+    cores: int | None = None
     trace: Trace | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Settings:
             raise ArgumentError(f"cudasim: max_reports must be at least 1, got {self.max_reports}")
         if not self.time_limit > 0:
             raise ArgumentError(f"cudasim: time_limit must be a positive number of seconds, got {self.time_limit}")
+        if self.cores is not None and self.cores < 1:
+            raise ArgumentError(f"cudasim: cores must be at least 1, or None for all, got {self.cores}")
         if self.memory_limit is not None and self.memory_limit < 0:
             raise ArgumentError(f"cudasim: memory_limit must be a number of bytes or None, got {self.memory_limit}")
         if self.blocks is not None and not (isinstance(self.blocks, range) and self.blocks.step > 0):

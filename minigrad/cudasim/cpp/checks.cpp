@@ -13,6 +13,7 @@
 #include <vector>
 
 static std::vector<Piece> global_pieces;  // CsArea::piece is an index
+static cs_u64 n_pieces;                   // of this launch
 static std::vector<CsArea> shared_areas;  // the static arrays, then dynamic shared memory
 static std::vector<std::string> shared_labels;
 static std::vector<Piece> shared_pieces;  // one for each of them
@@ -220,6 +221,7 @@ static void check_races(Piece& piece, const CsArea& area, cs_u64 address, cs_u32
                         const void* pc) {
     piece.split_for(address, bytes);
     piece.used = true;
+    if (kind != Kind::read) piece.written = true;
     Cell* cell = piece.at(address);
     cs_u64 reports_before = run.launch->n_reports, found_before = run.launch->n_found;
     bool writes_race = false, others_race = false;
@@ -507,6 +509,7 @@ void checks_begin_launch() {
         if (global_pieces.size() <= piece) global_pieces.resize(piece + 1);
         global_pieces[piece].cover(begin, end);
     }
+    n_pieces = launch.n_areas ? launch.areas[launch.n_areas - 1].piece + 1 : 0;
 }
 
 void checks_begin_block() {
@@ -572,10 +575,28 @@ void checks_copy_ends(const Copy& copy) {
 
 void checks_syncwarp(cs_u32 warp, cs_u32 mask) { clocks[warp].synchronize(mask); }
 
+static void forget_cells() {
+    for (Piece& piece : global_pieces) piece.release(KEEP_BYTES);
+}
+
 void checks_end_launch() {
     if (stored.bytes) look_at_stored();
     trace_settle();
-    for (Piece& piece : global_pieces) piece.release(KEEP_BYTES);
+    if (!run.launch->keep_cells) forget_cells();
+}
+
+// ---------------------------------------------------------------- parts of a launch, each in a library of its own
+
+static bool met(const Piece& ours, const CsCells& theirs) {
+    const Cell* their_cells = (const Cell*)theirs.cells;
+    cs_u32 step = std::min(ours.cell_bytes, theirs.cell_bytes);
+    for (cs_u64 at = 0; at < ours.end - ours.begin; at += step) {
+        const Cell &a = ours.cells[at / ours.cell_bytes], &b = their_cells[at / theirs.cell_bytes];
+        bool a_writes = a.write.phase >= launch_phase, b_writes = b.write.phase >= theirs.launch_phase;
+        if (a_writes && (b_writes || b.read.phase >= theirs.launch_phase)) return true;
+        if (b_writes && a.read.phase >= launch_phase) return true;
+    }
+    return false;
 }
 
 // ---------------------------------------------------------------- called by the kernels
@@ -610,6 +631,25 @@ void cs_fence(int whole_card) {
     for (int wide = 0; wide <= whole_card; wide++) fences[wide][number] = {run.phase, clock};
     if (clock < 0xffff) clock++, warp.used = true;  // what the thread does from now on is not before the fence
 }
+// What the launch has touched of its arrays: how many pieces; writes at most `room`.
+cs_u64 cs_cells(CsCells* out, cs_u64 room) {
+    for (cs_u64 i = 0; i < n_pieces && i < room; i++) {
+        const Piece& piece = global_pieces[i];
+        out[i] = {piece.cells, piece.begin, piece.end, piece.cell_bytes, launch_phase, piece.used, piece.written};
+    }
+    return n_pieces;
+}
+// Has the launch touched bytes that another has touched too, and one of them has written?
+int cs_met(const CsCells* theirs, cs_u64 n) {
+    for (cs_u64 i = 0; i < n_pieces; i++)
+        for (cs_u64 j = 0; j < n; j++) {
+            const Piece& ours = global_pieces[i];
+            if (ours.begin != theirs[j].begin || !ours.used || !theirs[j].used) continue;
+            if ((ours.written || theirs[j].written) && met(ours, theirs[j])) return 1;
+        }
+    return 0;
+}
+void cs_forget_cells() { forget_cells(); }
 void cs_note_atomic(const void* p, int bytes, const void* pc) { check((cs_u64)p, (cs_u32)bytes, Kind::atomic, pc); }
 }
 #pragma GCC visibility pop

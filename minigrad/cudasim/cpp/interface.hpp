@@ -97,6 +97,15 @@ struct CsLaunch {
     cs_u64 max_traced, n_traced;
     cs_u64 trace_block;  // counted x first
     cs_u32 trace_thread;
+    cs_u32 keep_cells;  // check mode: who touched what is kept until cs_forget_cells
+};
+
+// Check mode: what a launch has touched of a piece of memory, for another library to compare.
+struct CsCells {
+    const void* cells;
+    cs_u64 begin, end;
+    cs_u32 cell_bytes, launch_phase;
+    cs_u32 used, written;
 };
 
 #define CS_MAX_THREADS 1024

@@ -43,7 +43,7 @@ void Piece::cover(cs_u64 from, cs_u64 to) {
     begin = from & ~3ull;
     end = to;
     cell_bytes = 4;
-    used = false;
+    used = written = false;
     cs_u64 needed = ((to - begin) / 4 + 2) * sizeof(Cell);
     if (needed <= allocated) return;  // what earlier launches left there is told by its phase
     release(0);

@@ -32,6 +32,7 @@ struct Piece {
     cs_u64 allocated = 0;  // bytes at `cells`
     cs_u32 cell_bytes = 4;
     bool used = false;  // in this launch
+    bool written = false;
 
     void split_for(cs_u64 address, cs_u32 bytes) {
         if (cell_bytes == 4 && (address | bytes) & 3) split();
