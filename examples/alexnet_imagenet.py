@@ -130,8 +130,6 @@ def train_net(
     per_epoch = math.ceil(len(loader) / recipe.accumulate)
     steps = recipe.epochs * per_epoch if options.steps is None else options.steps
     recipe = replace(recipe, epochs=math.ceil(steps / per_epoch))
-    if options.init is not None and "conv1" not in anew:  # its kernels have been learned already
-        recipe = replace(recipe, conv1_lr=1.0, conv1_weight_decay=None)
     optimizer = optim.SGD(
         list(model.parameter_groups(recipe.lr, recipe.weight_decay, recipe.apart())),
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",

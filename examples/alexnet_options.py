@@ -30,15 +30,10 @@ class Recipe:
     colour_noise: float = 0.1  # standard deviation of the paper's PCA colour noise
     accumulate: int = 1  # batches of a step
     fit_images: int = 0  # training views that the first weights are scaled to (minigrad.nn.standardize_outputs)
-    conv1_lr: float = 1.0  # conv1's learning rate, as so many times that of the other layers
-    conv1_weight_decay: float | None = None  # of conv1's weights, where they have their own
 
     def apart(self) -> dict[str, tuple[float, float]]:
         """The layers that the optimizer treats by themselves, with learning rate and weight decay of their weights."""
-        if self.schedule != "original" and self.conv1_lr == 1 and self.conv1_weight_decay is None:
-            return {}
-        decay = self.weight_decay if self.conv1_weight_decay is None else self.conv1_weight_decay
-        return {"conv1": (self.conv1_lr * self.lr, decay)}
+        return {"conv1": (self.lr, self.weight_decay)} if self.schedule == "original" else {}
 
 
 SCHEDULES = {

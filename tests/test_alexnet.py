@@ -14,7 +14,7 @@ from minigrad.engine import Function
 from minigrad.errors import ArgumentError, CheckpointError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-from alexnet import PRESETS, WIDTHS, AlexNet, merged  # noqa: E402
+from alexnet import PRESETS, WIDTHS, AlexNet, main_directions, merged  # noqa: E402
 from command_line import device_list, one_device  # noqa: E402
 
 TWO, ONE = ("cpu:0", "cpu:1"), ("cpu:0",)
@@ -117,6 +117,32 @@ def test_original_initialization():
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
         std = 0.03 if layer in ("conv3", "conv4", "conv5") else 0.01
         assert abs(state[f"{layer}.weight"].std() / std - 1) < 0.02, layer
+
+
+def test_the_first_kernels_of_trainable_see_98_percent_of_what_varies():
+    """Against a singular value decomposition of all windows, gathered one by one."""
+    smooth = np.exp(-0.5 * np.subtract.outer(range(224), range(224)) ** 2 / 2.5**2)
+    photographs = smooth @ np.random.default_rng(0).standard_normal((1, 3, 224, 224)) @ smooth.T
+    corners = range(0, 224 - 10, 4)
+    windows = [p[:, i : i + 11, j : j + 11].ravel() for p in photographs for i in corners for j in corners]
+    _, lengths, directions = np.linalg.svd(np.array(windows), full_matrices=False)
+    held = np.cumsum(lengths**2) / np.sum(lengths**2)
+    count = int(np.argmax(held >= 0.98)) + 1
+    shown = main_directions(photographs, 11, 4, 0.98)
+    assert 5 < count < 60 and shown.shape == (count, 363)
+    np.testing.assert_allclose(shown.T @ shown, directions[:count].T @ directions[:count], atol=1e-8)
+
+    for devices in (ONE, TWO):
+        minigrad.manual_seed(5)
+        net = AlexNet(5, "trainable", devices, widths=NARROW, dtype="float64")
+        noise = net.state_dict()
+        net.fit_to(Tensor(photographs), ("fc7",))
+        assert np.array_equal(net.state_dict()["conv1.weight"], noise["conv1.weight"]), "only what is asked for"
+        net.fit_to(Tensor(photographs))
+        kernels = net.state_dict()["conv1.weight"].reshape(-1, 363)
+        wanted = noise["conv1.weight"].reshape(-1, 363) @ shown.T @ shown
+        scales = np.linalg.norm(kernels, axis=1) / np.linalg.norm(wanted, axis=1)
+        np.testing.assert_allclose(kernels, scales[:, None] * wanted, atol=1e-9 * np.abs(kernels).max())
 
 
 @pytest.mark.parametrize("preset", PRESETS)

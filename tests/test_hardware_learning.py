@@ -76,9 +76,7 @@ def test_pytorch_s_run_is_ours(monkeypatch, tmp_path):
     narrow = partial(alexnet.AlexNet, widths=(2, 4, 4, 4, 2, 8, 8))
     monkeypatch.setattr(alexnet, "AlexNet", narrow)
     monkeypatch.setattr(alexnet_imagenet, "AlexNet", narrow)
-    recipe = replace(
-        alexnet_options.RECIPES["trainable"], dropout=0.0, lr=0.01, weight_decay=0.3, conv1_lr=3, conv1_weight_decay=0.9
-    )
+    recipe = replace(alexnet_options.RECIPES["trainable"], dropout=0.0, lr=0.01, weight_decay=0.3)
     monkeypatch.setitem(alexnet_options.RECIPES, "trainable", recipe)
     data = learning.few_pictures(tmp_path / "data")
     command = ["--data", str(data), "--devices", "cpu:0", "--batch-size", "4", "--epochs", "2", "--no-figures"]

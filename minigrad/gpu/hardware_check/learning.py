@@ -167,17 +167,9 @@ def torch_run(options: argparse.Namespace, device: str) -> Ran:
         fit_to_data(ours, loader, recipe.fit_images)
     w = {name: torch.nn.Parameter(torch.from_numpy(a.copy()).to(device)) for name, a in model.state_dict().items()}
     net = torch_net(w, recipe.dropout)
-    # The rule of 2012, v <- mu v - lr (g + wd w), is PyTorch's at a rate of 1, with lr in the loss and in the decay.  A
-    # layer that learns so many times faster has that as its rate.  An optimiser of ours, over a parameter that nobody
-    # trains, keeps lr.
-    groups: dict[tuple[float, float], list[Any]] = {}
-    for name, parameter in w.items():
-        rate_of, decay = recipe.apart().get(name.split(".")[0], (recipe.lr, recipe.weight_decay))
-        kind = rate_of / recipe.lr, decay if name.endswith("weight") else recipe.weight_decay
-        groups.setdefault(kind, []).append(parameter)
-    optimizer = torch.optim.SGD(
-        [{"params": group, "lr": faster} for (faster, _), group in groups.items()], 1.0, recipe.momentum
-    )
+    # The rule of 2012, v <- mu v - lr (g + wd w), is PyTorch's at a rate of 1, with lr in the loss and in the decay.
+    # An optimiser of ours, over a parameter that nobody trains, keeps lr.
+    optimizer = torch.optim.SGD(w.values(), 1.0, recipe.momentum)
     rate = optim.SGD([minigrad.Tensor([0.0], requires_grad=True)], recipe.lr)
     steps = options.steps or recipe.epochs * len(loader)
     each_step, _ = schedules(ours, loader, rate, recipe, steps)
@@ -192,8 +184,7 @@ def torch_run(options: argparse.Namespace, device: str) -> Ran:
         for wait, batch in timed(first(loader.epoch(epoch), steps - len(losses))):
             begin = time.perf_counter()
             lr = rate.param_groups[0]["lr"]
-            for group, (_, decay) in zip(optimizer.param_groups, groups):
-                group["weight_decay"] = lr * decay
+            optimizer.param_groups[0]["weight_decay"] = lr * recipe.weight_decay
             x, labels = on_device(batch)
             optimizer.zero_grad()
             loss = f.cross_entropy(net(x, True), labels)
