@@ -6,6 +6,7 @@ Importing this module also fills `OPS` (operators.py), from which tensors take t
 from .ops.arithmetic import add, divide, multiply, negative, power, subtract
 from .ops.astype import astype
 from .ops.avg_pool2d import avg_pool2d
+from .ops.batch_norm import batch_norm
 from .ops.compare import equal, greater, greater_equal, less, less_equal, not_equal
 from .ops.concat import concat, split
 from .ops.conv2d import conv2d
@@ -30,6 +31,7 @@ __all__ = [
     "add",
     "astype",
     "avg_pool2d",
+    "batch_norm",
     "concat",
     "conv2d",
     "copy",

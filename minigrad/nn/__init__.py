@@ -3,6 +3,8 @@
 from .layers import (
     LRN,
     AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
     Conv2d,
     CrossEntropyLoss,
     Dropout,
@@ -15,12 +17,16 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .module import LeftOut, Module, Parameter, fitting_state
+from .module import LeftOut, Module, fitting_state
+from .parameter import Buffer, Parameter
 from .standardize import standardize_outputs
 
 __all__ = [
     "LRN",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
