@@ -9,7 +9,7 @@ from .ops.avg_pool2d import avg_pool2d
 from .ops.batch_norm import batch_norm
 from .ops.compare import equal, greater, greater_equal, less, less_equal, not_equal
 from .ops.concat import concat, split
-from .ops.conv2d import conv2d
+from .ops.conv2d import conv2d, conv_transpose2d
 from .ops.copy import copy
 from .ops.cross_entropy import cross_entropy
 from .ops.dropout import dropout
@@ -34,6 +34,7 @@ __all__ = [
     "batch_norm",
     "concat",
     "conv2d",
+    "conv_transpose2d",
     "copy",
     "cross_entropy",
     "divide",

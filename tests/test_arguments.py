@@ -25,6 +25,7 @@ X = Tensor(np.ones((1, 4, 6, 6), np.float32))
 C4 = Tensor(np.ones(4, np.float32))
 MAKERS = {  # each with settings that are in order
     "Conv2d": lambda **s: nn.Conv2d(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **s}),
+    "ConvTranspose2d": lambda **s: nn.ConvTranspose2d(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **s}),
     "Linear": lambda **s: nn.Linear(**{"in_features": 4, "out_features": 6, **s}),
     "MaxPool2d": lambda **s: nn.MaxPool2d(**{"kernel_size": 2, **s}),
     "AvgPool2d": lambda **s: nn.AvgPool2d(**{"kernel_size": 2, **s}),
@@ -48,6 +49,7 @@ MAKERS = {  # each with settings that are in order
     "uniform_": lambda **s: init.uniform_(weight().detach(), **s),
     "constant_": lambda **s: init.constant_(weight().detach(), **s),
     "conv2d": lambda **s: F.conv2d(X, Tensor(np.ones((6, 4, 3, 3), "f")), **s),
+    "conv_transpose2d": lambda **s: F.conv_transpose2d(X, Tensor(np.ones((4, 6, 3, 3), "f")), **s),
     "max_pool2d": lambda **s: F.max_pool2d(X, **{"kernel_size": 2, **s}),
     "avg_pool2d": lambda **s: F.avg_pool2d(X, **{"kernel_size": 2, **s}),
     "lrn": lambda **s: F.lrn(X, **s),
@@ -74,6 +76,13 @@ REFUSED = {  # who, and what is refused of which settings
         "in_channels out_channels groups": [*INTEGER, 0, -1],
         "kernel_size stride dilation": [*SIDES, 0, None],
         "padding": [*SIDES, 2**31],
+        "bias": FLAG,
+    },
+    "ConvTranspose2d": {
+        "in_channels out_channels groups": [*INTEGER, 0, -1],
+        "kernel_size stride dilation": [*SIDES, 0, None],
+        "padding": [*SIDES, 2**31],
+        "output_padding": [*SIDES, 1],
         "bias": FLAG,
     },
     "Linear": {"in_features out_features": [*INTEGER, 0, -1], "bias": FLAG},
@@ -103,6 +112,12 @@ REFUSED = {  # who, and what is refused of which settings
     "uniform_": {"low high": NUMBER},
     "constant_": {"value": NUMBER},
     "conv2d": {"stride dilation": [*SIDES, 0], "padding": SIDES, "groups": [*INTEGER, 0]},
+    "conv_transpose2d": {
+        "stride dilation": [*SIDES, 0],
+        "padding": SIDES,
+        "groups": [*INTEGER, 0],
+        "output_padding": [*SIDES, 1],
+    },
     "max_pool2d": {"kernel_size dilation": [*SIDES, 0], "padding": SIDES, "ceil_mode": FLAG},
     "avg_pool2d": {"kernel_size": [*SIDES, 0], "padding": SIDES, "ceil_mode count_include_pad": FLAG},
     "lrn": {"n groups": [*INTEGER, 0, -1], "k": [*NUMBER, 0], "alpha beta": NUMBER},

@@ -1,11 +1,11 @@
 """Models: modules that hold parameters, and the layers that AlexNet is made of."""
 
+from .batch_norm import BatchNorm1d, BatchNorm2d
 from .layers import (
     LRN,
     AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
     Conv2d,
+    ConvTranspose2d,
     CrossEntropyLoss,
     Dropout,
     Flatten,
@@ -28,6 +28,7 @@ __all__ = [
     "BatchNorm2d",
     "Buffer",
     "Conv2d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
