@@ -13,6 +13,7 @@ from .ops.conv2d import conv2d, conv_transpose2d
 from .ops.copy import copy
 from .ops.cross_entropy import cross_entropy
 from .ops.dropout import dropout
+from .ops.extremes import abs, clip, maximum, minimum
 from .ops.linear import linear
 from .ops.lrn import lrn, lrn_within_map
 from .ops.matmul import matmul
@@ -26,12 +27,15 @@ from .ops.shape import flatten, getitem, reshape, transpose
 from .ops.sigmoid import sigmoid
 from .ops.softmax import log_softmax, softmax
 from .ops.tanh import tanh
+from .ops.where import where
 
 __all__ = [
+    "abs",
     "add",
     "astype",
     "avg_pool2d",
     "batch_norm",
+    "clip",
     "concat",
     "conv2d",
     "conv_transpose2d",
@@ -55,7 +59,9 @@ __all__ = [
     "matmul",
     "max",
     "max_pool2d",
+    "maximum",
     "mean",
+    "minimum",
     "multiply",
     "negative",
     "not_equal",
@@ -72,4 +78,5 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "where",
 ]

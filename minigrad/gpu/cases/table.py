@@ -106,6 +106,11 @@ def _batch_norm_given(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.batch_norm(x, mean, var, weight, bias)
 
 
+def _signs(x: Tensor) -> Tensor:
+    """0 or 1, with x's gradient."""
+    return x - x.detach() + (x > 0) * 1.0
+
+
 def _integers(x: Tensor) -> Tensor:
     """Floats of all sizes, also far beyond what the integers hold."""
     far = x * Tensor(2.0 ** (np.arange(x.shape[-1]) % 80), device=x.device, dtype=x.dtype)
@@ -352,6 +357,32 @@ _ALL = [
         "x mean y",
         "",
         prepare=_prepared,
+    ),
+    *(
+        Case(
+            name,
+            (name.split(",")[0] if name.startswith("where") else "extremes",),
+            function,
+            {"a": (3, 1, 11, 13), "b": (5, 1, 13)},
+            {"a": (128, 96, 55, 55), "b": (96, 1, 1)},
+            "a b y",
+            "dy da db",
+        )
+        for name, function in [
+            ("where", lambda a, b: F.where(a > b, a, b)),
+            ("where, a condition that broadcasts", lambda a, b: F.where(b > 0, a, b)),
+            ("maximum", lambda a, b: F.maximum(a, b)),
+            ("minimum", lambda a, b: F.minimum(a, b)),
+            (
+                "maximum and minimum of equals",
+                lambda a, b: F.maximum(_signs(a), _signs(b)) + F.minimum(_signs(a), _signs(b)),
+            ),
+        ]
+    ),
+    _elementwise("clip", lambda x: F.clip(x, -0.5, 1), "extremes", "dy x dx"),
+    _elementwise("abs", F.abs, "extremes", "dy x dx"),
+    _elementwise(
+        "clip at its ends, and abs at 0", lambda x: F.clip(_signs(x), 0, 1) + F.abs(_signs(x)), "extremes", "dy x dx"
     ),
     *optimizers.CASES,
 ]
