@@ -33,9 +33,22 @@ from .errors import (
     OutOfMemoryError,
     ShapeError,
 )
-from .functional import concat, split
+from .functional import concat, split, stack, where
 from .gpu.cuda import Cuda
 from .nn import init
+from .ops._creation import (
+    arange,
+    full,
+    full_like,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randn,
+    randn_like,
+    zeros,
+    zeros_like,
+)
 from .ops._gemm import allow_tf32, gemm_in_use, set_gemm, tf32_allowed
 from .processor.chunks import in_chunks, whole_batches
 from .processor.cpu import CPU
@@ -68,6 +81,7 @@ __all__ = [
     "ShapeError",
     "Tensor",
     "allow_tf32",
+    "arange",
     "checkpoint",
     "concat",
     "debug",
@@ -76,6 +90,8 @@ __all__ = [
     "device",
     "empty_cache",
     "from_numpy",
+    "full",
+    "full_like",
     "functional",
     "gemm_in_use",
     "get_rng_state",
@@ -92,15 +108,25 @@ __all__ = [
     "no_grad",
     "num_threads",
     "on_devices",
+    "ones",
+    "ones_like",
     "optim",
     "profile",
     "pool_limit",
+    "rand",
+    "rand_like",
+    "randn",
+    "randn_like",
     "set_default_devices",
     "set_gemm",
     "set_num_threads",
     "set_pool_limit",
     "set_rng_state",
     "split",
+    "stack",
     "tf32_allowed",
+    "where",
     "whole_batches",
+    "zeros",
+    "zeros_like",
 ]

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..base.arguments import flag, integer, padding_of, pair
+from ..base.arguments import flag, integer, number, padding_of, pair
 from ..device import DeviceLike, default_device
 from ..device import device as device_named
 from ..errors import ArgumentError
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 Size = int | tuple[int, int]
 
@@ -74,7 +75,7 @@ class Conv2d(Module):
 
     def settings(self) -> str:
         out_channels, in_channels, kh, kw = self.weight.shape
-        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + _unusual(
+        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + unusual(
             self, stride=1, padding=0, dilation=1, groups=1
         )
 
@@ -110,6 +111,32 @@ class ReLU(Module):
         return F.relu(x)
 
 
+class LeakyReLU(Module):
+    """x where x > 0, else negative_slope * x."""
+
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.negative_slope)
+
+    def settings(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class Softplus(Module):
+    """log(1 + exp(beta x)) / beta."""
+
+    def __init__(self, beta: float = 1.0):
+        self.beta = number("Softplus", "beta", beta, above=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softplus(x, self.beta)
+
+    def settings(self) -> str:
+        return f"beta={self.beta}"
+
+
 class Tanh(Module):
     """tanh(x)."""
 
@@ -134,7 +161,7 @@ class _Pool2d(Module):
         padding_of(layer, padding)
 
     def settings(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(self, padding=0, ceil_mode=False)
+        return f"kernel_size={self.kernel_size}, stride={self.stride}" + unusual(self, padding=0, ceil_mode=False)
 
 
 class MaxPool2d(_Pool2d):
@@ -165,7 +192,24 @@ class AvgPool2d(_Pool2d):
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def settings(self) -> str:
-        return super().settings() + _unusual(self, count_include_pad=True)
+        return super().settings() + unusual(self, count_include_pad=True)
+
+
+class AdaptiveAvgPool2d(Module):
+    """The means of OH x OW windows that cover the image; output_size 1 is global average pooling.
+
+    See functional.adaptive_avg_pool2d.
+    """
+
+    def __init__(self, output_size: Size):
+        pair("AdaptiveAvgPool2d", "output_size", output_size, 1)
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def settings(self) -> str:
+        return f"output_size={self.output_size}"
 
 
 class LRN(Module):
@@ -182,7 +226,7 @@ class LRN(Module):
         return F.lrn(x, self.n, self.k, self.alpha, self.beta, self.groups)
 
     def settings(self) -> str:
-        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + _unusual(self, groups=1)
+        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + unusual(self, groups=1)
 
 
 class LRNWithinMap(Module):
@@ -272,17 +316,29 @@ class Sequential(Module):
 
 
 class CrossEntropyLoss(Module):
-    """functional.cross_entropy(logits, target), with reduction "mean", "sum" or "none"."""
+    """functional.cross_entropy(logits, target) with these settings; weight: (C,) numbers, an array or a list."""
 
-    def __init__(self, reduction: str = "mean"):
-        F.cross_entropy(Tensor([[0.0]], device="cpu:0"), [0], reduction)  # wrong settings are refused here already
-        self.reduction = reduction
+    def __init__(
+        self,
+        reduction: str = "mean",
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+    ):
+        self.weight, classes = None, 1
+        if weight is not None:
+            self.weight = np.array(weight.numpy() if isinstance(weight, Tensor) else weight)
+            classes = self.weight.size
+        self.reduction, self.ignore_index, self.label_smoothing = reduction, ignore_index, label_smoothing
+        self.forward(Tensor(np.zeros((0, classes), np.float32), device="cpu:0"), [])  # refuses wrong settings already
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
-        return F.cross_entropy(logits, target, self.reduction)
+        more = self.weight, self.ignore_index, self.label_smoothing
+        return F.cross_entropy(logits, target, self.reduction, *more)
 
     def settings(self) -> str:
-        return f"reduction={self.reduction!r}"
+        weight = "" if self.weight is None else f", weight={self.weight.tolist()}"
+        return f"reduction={self.reduction!r}{weight}" + unusual(self, ignore_index=None, label_smoothing=0.0)
 
 
 def _no_image() -> Tensor:
@@ -290,6 +346,6 @@ def _no_image() -> Tensor:
     return Tensor(np.zeros((0, 0, 1, 1), np.float32), device="cpu:0")
 
 
-def _unusual(layer: Module, **usual: Any) -> str:
+def unusual(layer: Module, **usual: Any) -> str:
     """', name=value' for each setting that is not the usual one."""
     return "".join(f", {name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value)

@@ -11,7 +11,7 @@ import numpy as np
 from ... import functional as F
 from ...base.grad_mode import no_grad
 from ...tensor import Tensor
-from . import bare, ladder, optimizers, tf32
+from . import bare, batch_norm, ladder, optimizers, tf32
 from .case import Case, Shape, Shapes
 
 MAPS = {"x": (128, 96, 55, 55)}  # what conv1 of AlexNet makes of 128 images
@@ -97,6 +97,11 @@ def _values(x: Tensor) -> Tensor:
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+def _signs(x: Tensor) -> Tensor:
+    """0 or 1, with x's gradient."""
+    return x - x.detach() + (x > 0) * 1.0
+
+
 def _integers(x: Tensor) -> Tensor:
     """Floats of all sizes, also far beyond what the integers hold."""
     far = x * Tensor(2.0 ** (np.arange(x.shape[-1]) % 80), device=x.device, dtype=x.dtype)
@@ -170,6 +175,17 @@ _ALL = [
         {"x": (2, 130, 4, 3), "w": (3, 130, 3, 3), "b": (3,)},
         {"x": (128, 256, 13, 13), "w": (384, 256, 3, 3), "b": (384,)},
     ),
+    Case(
+        "conv_transpose2d",
+        ("conv2d", "reduce", "arithmetic"),
+        lambda x, w, b: F.conv_transpose2d(x, w, b, (2, 3), ((1, 0), (0, 2)), (1, 0), 2, (1, 2)),
+        {"x": (3, 6, 7, 5), "w": (6, 5, 3, 4), "b": (10,)},
+        {"x": (128, 256, 13, 13), "w": (256, 48, 4, 4), "b": (96,)},
+        "x w b y",
+        "dy x w dx dw db",
+        lambda inputs, y: 2 * math.prod(inputs["x"]) * math.prod(inputs["w"][1:]),
+        tolerance=3e-5,
+    ),
     *ladder.CASES,
     *tf32.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
@@ -220,6 +236,7 @@ _ALL = [
         lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6),
         (1, 2, 30, 60),
     ),
+    *batch_norm.CASES,
     _elementwise("relu", F.relu, "relu"),
     _elementwise("tanh", F.tanh, "tanh"),
     _elementwise("sigmoid", F.sigmoid, "sigmoid"),
@@ -286,6 +303,8 @@ _ALL = [
     _reduction("mean of long columns", lambda x: F.mean(x, 0), (20011, 2)),
     _reduction("max of columns", lambda x: F.max(x, 0), (71, 67), "dy dx"),
     _reduction("max", lambda x: F.max(x), (71, 1067), "dx"),
+    _reduction("argmax", lambda x: F.argmax(x, 1), (7, 1301), ""),
+    _reduction("argmin", lambda x: F.argmin(x, 0), (301, 67), ""),
     _reduction("sum of whole tiles of columns", lambda x: F.sum(x, 0), (300, 64)),
     _reduction("max of whole tiles of columns", lambda x: F.max(x, 0), (300, 64), "dy dx"),
     Case("max of few columns", ("reduce",), lambda x: F.max(x, 0), {"x": (9001, 3)}, {"x": (10**7, 3)}, backward="dx"),
@@ -324,6 +343,32 @@ _ALL = [
         "x mean y",
         "",
         prepare=_prepared,
+    ),
+    *(
+        Case(
+            name,
+            (name.split(",")[0] if name.startswith("where") else "extremes",),
+            function,
+            {"a": (3, 1, 11, 13), "b": (5, 1, 13)},
+            {"a": (128, 96, 55, 55), "b": (96, 1, 1)},
+            "a b y",
+            "dy da db",
+        )
+        for name, function in [
+            ("where", lambda a, b: F.where(a > b, a, b)),
+            ("where, a condition that broadcasts", lambda a, b: F.where(b > 0, a, b)),
+            ("maximum", lambda a, b: F.maximum(a, b)),
+            ("minimum", lambda a, b: F.minimum(a, b)),
+            (
+                "maximum and minimum of equals",
+                lambda a, b: F.maximum(_signs(a), _signs(b)) + F.minimum(_signs(a), _signs(b)),
+            ),
+        ]
+    ),
+    _elementwise("clip", lambda x: F.clip(x, -0.5, 1), "extremes", "dy x dx"),
+    _elementwise("abs", F.abs, "extremes", "dy x dx"),
+    _elementwise(
+        "clip at its ends, and abs at 0", lambda x: F.clip(_signs(x), 0, 1) + F.abs(_signs(x)), "extremes", "dy x dx"
     ),
     *optimizers.CASES,
 ]
