@@ -230,6 +230,17 @@ def reduction(ran: Ran) -> str:
     return out.node(f"Reduce{type(f).__name__}", x, axes=list(f.axes), keepdims=int(f.keepdims))
 
 
+@writes(reduce.ArgMax)
+def place_of(ran: Ran) -> str:
+    """Among all elements: of x as one row."""
+    f, out, x = ran.function, ran.out, ran.names[0]
+    op = "ArgMin" if f.name.startswith("argmin") else "ArgMax"
+    if f.axis is not None:
+        return out.node(op, x, axis=f.axis, keepdims=int(f.keepdims))
+    place = out.node(op, out.node("Reshape", x, out.shape([ran.xs[0].size])), axis=0, keepdims=0)
+    return out.node("Reshape", place, out.shape(ran.y.shape)) if f.keepdims else place
+
+
 # ---------------------------------------------------------------- what moves elements
 
 
