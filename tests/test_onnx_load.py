@@ -396,6 +396,12 @@ def test_no_file_of_onnx(tmp_path):
     model.graph.node[0].input[0] = "nowhere"
     with pytest.raises(CheckpointError, match="is no ONNX file that can be used: ValidationError: .*nowhere"):
         load(model, tmp_path)
+    for shape in ([-3], [2**40, 2**40]):  # which the checker lets pass
+        nodes = [h.make_node("ConstantOfShape", ["shape"], ["w"]), h.make_node("Add", ["x", "w"], ["y"])]
+        model = model_of(nodes, {"x": X}, {"y": TYPES["f"]}, {"shape": np.array(shape)})
+        model.graph.output[0].CopyFrom(h.make_tensor_value_info("y", TYPES["f"], X.shape))
+        with pytest.raises(CheckpointError, match="net.onnx (is damaged, or wrongly made: ValueError|.*no memory)"):
+            load(model, tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.onnx")
         with pytest.raises(CheckpointError, match="there is no file"):
