@@ -1,4 +1,4 @@
-"""Models: modules that hold parameters, and the layers that AlexNet is made of."""
+"""Models: modules that hold parameters and buffers, and layers."""
 
 from .batch_norm import BatchNorm1d, BatchNorm2d
 from .conv_transpose import ConvTranspose2d

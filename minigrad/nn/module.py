@@ -87,7 +87,7 @@ class Module:
     def _members(self) -> Iterator[tuple[str, Any, str]]:
         """(name, parameter, buffer or module held directly, "") and (path, what is held out of sight, why it is)."""
         for name, value in vars(self).items():
-            if isinstance(value, (*State, Module)):  # as _look, in less time: for Sequential
+            if isinstance(value, (Parameter, Module, Buffer)):  # as _look, in less time: for Sequential
                 yield name, value, ""
             elif type(value) not in _PLAIN:
                 yield from _look(name, value)
