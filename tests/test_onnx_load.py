@@ -352,12 +352,14 @@ def test_constants_are_not_trained_and_weights_are(tmp_path):
         h.make_node("Identity", ["bias"], ["same"]),
         h.make_node("Sub", ["x", "mean"], ["a"]),
         h.make_node("Mul", ["a", "half"], ["b"]),
-        h.make_node("Conv", ["b", "kernel", "same"], ["y"]),
+        h.make_node("ConstantOfShape", ["per map"], ["gain"], value=constant(np.array([2], "f"))),
+        h.make_node("Mul", ["b", "gain"], ["c"]),
+        h.make_node("Conv", ["c", "kernel", "same"], ["y"]),
     ]
-    inside = {"two": np.array([2]), "nobody": images(3)}
+    inside = {"two": np.array([2]), "per map": np.array([4, 1, 1]), "nobody": images(3)}
     model = model_of(nodes, {"x": X}, {"y": TYPES["f"]}, inside)
     net = load(model, tmp_path)
-    assert [name for name, _ in net.named_parameters()] == ["kernel", "bias"]
+    assert [name for name, _ in net.named_parameters()] == ["gain", "kernel", "bias"]
     np.testing.assert_allclose(net(X).numpy(), run(model, X)[0], rtol=1e-5, atol=1e-5)
 
 
