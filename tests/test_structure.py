@@ -40,6 +40,7 @@ ALLOWED = {
     "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
+    "onnx": "errors arguments files tracing device parallel grad_mode engine tensor chunks ops functional nn",
     "occupancy": "",
     "nvrtc": "errors files sources occupancy",
     "own_kernels": "errors sources device cudasim cases",
@@ -50,7 +51,12 @@ WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
 WINGS["cudasim"] = {"own_kernels"}
 WINGS["gpu"] = {"sources", "cublas", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
-LIBRARIES = {"files": set(), "data": {"numpy", "PIL", "scipy"}, "checkpoint": {"numpy", "safetensors"}}
+LIBRARIES = {
+    "files": set(),
+    "onnx": {"numpy", "onnx"},
+    "data": {"numpy", "PIL", "scipy"},
+    "checkpoint": {"numpy", "safetensors"},
+}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
 
 
