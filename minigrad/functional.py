@@ -3,6 +3,9 @@
 Importing this module also fills `OPS` (operators.py), from which tensors take their methods and operators.
 """
 
+from typing import TYPE_CHECKING
+
+from .base.spellings import of_module
 from .ops.arithmetic import add, divide, multiply, negative, power, subtract
 from .ops.astype import astype
 from .ops.avg_pool2d import avg_pool2d
@@ -25,6 +28,9 @@ from .ops.shape import flatten, getitem, reshape, transpose
 from .ops.sigmoid import sigmoid
 from .ops.softmax import log_softmax, softmax
 from .ops.tanh import tanh
+
+if not TYPE_CHECKING:  # which is to know what there is not
+    __getattr__ = of_module("minigrad.functional")
 
 __all__ = [
     "add",

@@ -67,6 +67,14 @@ def one_of(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
+def names_a_dtype(value: Any) -> bool:
+    """Whether it is an element type of NumPy's, or the name of one: np.float64, "float64", float."""
+    try:
+        return value is not None and np.dtype(value) is not None
+    except (TypeError, ValueError):
+        return False
+
+
 def pair(op: str, name: str, value: Any, minimum: int, maximum: int = _MOST) -> Pair:
     """An int, or two of them as (vertical, horizontal)."""
     if not isinstance(value, (tuple, list)):

@@ -31,7 +31,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
 from ..base import files
-from ..errors import CheckpointError, printable
+from ..base.foreign import weights_of
+from ..errors import CheckpointError, DeviceError, DTypeError, printable
 from ..tensor import Tensor
 
 PathLike = str | os.PathLike[str]
@@ -120,7 +121,12 @@ def _array(name: Any, value: Any) -> np.ndarray:
     if not isinstance(name, str) or name == _METADATA or not _is_text(name):
         raise CheckpointError(f"checkpoint: names must be text other than {_METADATA!r}, got {name!r}")
     # asarray with order="C", not ascontiguousarray: that one makes 0-d arrays 1-d
-    array = np.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
+    try:
+        array = np.asarray(
+            value.numpy() if isinstance(value, Tensor) else weights_of(value, f"checkpoint: {name!r}"), order="C"
+        )
+    except (DTypeError, DeviceError) as error:
+        raise CheckpointError(str(error)) from error
     if array.dtype.newbyteorder("<") not in _NAMES:
         raise CheckpointError(
             f"checkpoint: {name!r} must be an array of numbers, got {array.dtype}: what is none goes into metadata"

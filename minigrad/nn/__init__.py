@@ -1,5 +1,9 @@
 """Models: modules that hold parameters, and the layers that AlexNet is made of."""
 
+from typing import TYPE_CHECKING
+
+from .. import functional as _functional
+from ..base.spellings import of_module
 from .layers import (
     LRN,
     AvgPool2d,
@@ -17,6 +21,9 @@ from .layers import (
 )
 from .module import LeftOut, Module, Parameter, fitting_state
 from .standardize import standardize_outputs
+
+if not TYPE_CHECKING:  # which is to know what there is not
+    __getattr__ = of_module("minigrad.nn", _functional)
 
 __all__ = [
     "LRN",
