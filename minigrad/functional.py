@@ -9,6 +9,7 @@ from .base.spellings import of_module
 from .ops.arithmetic import add, divide, multiply, negative, power, subtract
 from .ops.astype import astype
 from .ops.avg_pool2d import avg_pool2d
+from .ops.batch_norm import batch_norm
 from .ops.compare import equal, greater, greater_equal, less, less_equal, not_equal
 from .ops.concat import concat, split
 from .ops.conv2d import conv2d
@@ -36,6 +37,7 @@ __all__ = [
     "add",
     "astype",
     "avg_pool2d",
+    "batch_norm",
     "concat",
     "conv2d",
     "copy",

@@ -22,6 +22,7 @@ def sgd(**settings):
 
 
 X = Tensor(np.ones((1, 4, 6, 6), np.float32))
+C4 = Tensor(np.ones(4, np.float32))
 MAKERS = {  # each with settings that are in order
     "Conv2d": lambda **s: nn.Conv2d(**{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **s}),
     "Linear": lambda **s: nn.Linear(**{"in_features": 4, "out_features": 6, **s}),
@@ -53,6 +54,8 @@ MAKERS = {  # each with settings that are in order
     "lrn_within_map": lambda **s: F.lrn_within_map(X, **s),
     "dropout": lambda **s: F.dropout(X, **s),
     "cross_entropy": lambda **s: F.cross_entropy(Tensor([[0.0, 1.0]]), [1], **s),
+    "batch_norm": lambda **s: F.batch_norm(X, C4, C4, **s),
+    "BatchNorm2d": lambda **s: nn.BatchNorm2d(**{"num_features": 4, **s}),
     "sum": lambda **s: F.sum(X, **s),
     "mean": lambda **s: F.mean(X, **s),
     "max": lambda **s: F.max(X, **s),
@@ -106,6 +109,13 @@ REFUSED = {  # who, and what is refused of which settings
     "lrn_within_map": {"n": [*INTEGER, 0], "k": [*NUMBER, 0], "alpha beta": NUMBER},
     "dropout": {"p": [*NUMBER, -0.1, 1.5], "training": FLAG, "form": WORD},
     "cross_entropy": {"reduction": WORD},
+    "batch_norm": {"training": FLAG, "momentum": [*NUMBER, -0.1, 1.1], "eps": [*NUMBER, -1]},
+    "BatchNorm2d": {
+        "num_features": [*INTEGER, 0],
+        "eps": [*NUMBER, -1],
+        "momentum": [v for v in [*NUMBER, -0.1, 1.1] if v is not None],
+        "affine track_running_stats": FLAG,
+    },
     "sum": {"keepdims": FLAG, "axis": ["0", 1.0, True, 1j]},
     "mean": {"keepdims": FLAG},
     "max": {"keepdims": FLAG},

@@ -182,3 +182,27 @@ def test_weights_both_ways(torch, form, tmp_path):
         for name, value in again.state_dict().items():
             assert torch.allclose(value, theirs.state_dict()[name], rtol=1e-5, atol=1e-7), name
             assert not torch.equal(value, state[name].float())  # it has been trained
+
+
+def test_a_net_with_batch_normalisation_both_ways(torch):
+    """Trained there for a batch, so that its running statistics are its own; and evaluated here, and back there."""
+    torch.manual_seed(0)
+
+    def layers(nn):
+        return [nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                nn.Linear(36, 2)]  # fmt: skip
+
+    theirs, ours = torch.nn.Sequential(*layers(torch.nn)), nn.Sequential(*layers(nn))
+    x = np.random.default_rng(0).standard_normal((5, 3, 6, 6)).astype("f") * 3 + 1
+    theirs(torch.tensor(x))
+    assert ours.load_state_dict(theirs.state_dict()) == ([], [], [])
+    assert ours[1].num_batches_tracked.item() == 1
+    a, b = ours.eval()(Tensor(x)).numpy(), theirs.eval()(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    ours.train()(Tensor(x))
+    theirs.train()(torch.tensor(x))
+    again = torch.nn.Sequential(*layers(torch.nn))
+    again.load_state_dict({name: torch.tensor(array) for name, array in ours.state_dict().items()})
+    for name, value in again.state_dict().items():
+        assert value.dtype == theirs.state_dict()[name].dtype
+        assert torch.allclose(value, theirs.state_dict()[name], rtol=1e-5), name

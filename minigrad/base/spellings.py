@@ -86,6 +86,7 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "register_parameter": [
             ("net.register_parameter('scale', nn.Parameter(x))", "net.scale = nn.Parameter(x)")
         ],
+        "register_buffer": [("net.register_buffer('seen', x)", "net.seen = nn.Buffer(x)")],
         "requires_grad_": [("net.requires_grad_(False)", "for p in net.parameters(): p.requires_grad_(False)")],
         "apply": [("net.apply(f)", "for module in net.modules(): f(module)")],
         "get_parameter": [("net.get_parameter('weight')", "dict(net.named_parameters())['weight']")],

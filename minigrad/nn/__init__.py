@@ -7,6 +7,8 @@ from ..base.spellings import of_module
 from .layers import (
     LRN,
     AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
     Conv2d,
     CrossEntropyLoss,
     Dropout,
@@ -19,7 +21,8 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .module import LeftOut, Module, Parameter, fitting_state
+from .module import LeftOut, Module, fitting_state
+from .parameter import Buffer, Parameter
 from .standardize import standardize_outputs
 
 if not TYPE_CHECKING:  # which is to know what there is not
@@ -28,6 +31,9 @@ if not TYPE_CHECKING:  # which is to know what there is not
 __all__ = [
     "LRN",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",

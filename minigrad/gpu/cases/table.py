@@ -97,6 +97,15 @@ def _values(x: Tensor) -> Tensor:
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(x + 4.0, None, None, weight, bias, training=True)
+
+
+def _batch_norm_given(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    mean, var = bias.detach() * 0.5, weight.detach() ** 2.0
+    return F.batch_norm(x, mean, var, weight, bias)
+
+
 def _integers(x: Tensor) -> Tensor:
     """Floats of all sizes, also far beyond what the integers hold."""
     far = x * Tensor(2.0 ** (np.arange(x.shape[-1]) % 80), device=x.device, dtype=x.dtype)
@@ -213,6 +222,24 @@ _ALL = [
         "lrn_within_map, beta 0.6, whole tiles",
         lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6),
         (1, 2, 30, 60),
+    ),
+    *(
+        Case(
+            f"batch_norm, {name}",
+            ("batch_norm",),
+            function,
+            {"x": small, "weight": (small[1],), "bias": (small[1],)},
+            {"x": real, "weight": (real[1],), "bias": (real[1],)},
+            "x x y",
+            "dy x dy x dx" if function is _batch_norm else "dy x dy dx",
+        )
+        for name, function, small, real in [
+            ("maps", _batch_norm, (5, 3, 61, 59), MAPS["x"]),
+            ("small maps", _batch_norm, (37, 35, 3, 5), (128, 1024, 4, 4)),
+            ("rows", _batch_norm, (300, 67), FEATURES["x"]),
+            ("given, maps", _batch_norm_given, (3, 5, 7, 9), MAPS["x"]),
+            ("given, rows", _batch_norm_given, (37, 68), FEATURES["x"]),
+        ]
     ),
     _elementwise("relu", F.relu, "relu"),
     _elementwise("tanh", F.tanh, "tanh"),
