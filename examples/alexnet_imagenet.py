@@ -54,7 +54,7 @@ from page.live import Page
 from progress import progress, searched, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
-from trained import Trained, class_names
+from trained import Trained, class_names, with_mean
 from training import train_epoch
 
 import minigrad
@@ -114,6 +114,7 @@ def train_net(
         stats = statistics(train_set, options, report)
     else:
         stats = stats_of_values(saved["stats"])
+    stats = with_mean(stats, options.preset)
     model = AlexNet(len(train_set.classes), options.preset, options.devices, dropout=recipe.dropout)
     net = Trained(model, options.preset, train_set.classes, stats, train_set.words)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
@@ -126,7 +127,7 @@ def train_net(
     if anew and recipe.fit_images and saved is None:
         fit_to_data(net, loader, recipe.fit_images, anew)
     model.freeze(options.freeze)
-    first_kernels = model.state_dict()["conv1.weight"] if saved is None else saved["first_kernels"]
+    first_kernels = model.kernels() if saved is None else saved["first_kernels"]
     per_epoch = math.ceil(len(loader) / recipe.accumulate)
     steps = recipe.epochs * per_epoch if options.steps is None else options.steps
     recipe = replace(recipe, epochs=math.ceil(steps / per_epoch))
@@ -287,7 +288,7 @@ def begin_with(model: AlexNet, weights: Path, classes: Sequence[str]) -> set[str
     """
     state, facts = checkpoint.load(weights)
     same = class_names(facts) == list(classes)
-    fits = {name: array for name, array in state.items() if same or not name.startswith("fc8.")}
+    fits = {name: array for name, array in state.items() if same or model.layer_of(name) != "fc8"}
     left_out = model.load_state_dict(fits, strict=False)
     names = [*left_out.misshapen, *left_out.missing]
     rest = f"; these begin anew: {', '.join(map(printable, names))}" if names else ""
@@ -295,7 +296,7 @@ def begin_with(model: AlexNet, weights: Path, classes: Sequence[str]) -> set[str
     print(f"weights of {printable(weights)}{rest}{others}")
     if left_out.unexpected:
         print(f"not taken, as the net has none such: {some([printable(name) for name in left_out.unexpected], 4)}")
-    return {name.split(".")[-2] for name in names}
+    return {model.layer_of(name) for name in names}
 
 
 def first(batches: Any, count: int) -> Iterator[Any]:

@@ -206,3 +206,16 @@ def test_a_net_with_batch_normalisation_both_ways(torch):
     for name, value in again.state_dict().items():
         assert value.dtype == theirs.state_dict()[name].dtype
         assert torch.allclose(value, theirs.state_dict()[name], rtol=1e-5), name
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_file_of_torch_save_is_refused_with_the_way_out(torch, tmp_path, archive):
+    net = torch.nn.Linear(2, 3)
+    torch.save(net.state_dict(), tmp_path / "net.pth", _use_new_zipfile_serialization=archive)
+    with pytest.raises(CheckpointError, match=r"no readable safetensors file: .* torch\.save, .*save_file\(torch.load"):
+        checkpoint.load(tmp_path / "net.pth")
+    theirs = pytest.importorskip("safetensors.torch")
+    theirs.save_file(torch.load(tmp_path / "net.pth", weights_only=True), tmp_path / "net.safetensors")
+    ours = nn.Linear(2, 3)
+    ours.load_state_dict(checkpoint.load(tmp_path / "net.safetensors")[0])
+    assert ours.weight.numpy().tobytes() == net.weight.detach().numpy().tobytes()

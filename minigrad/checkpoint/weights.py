@@ -43,6 +43,13 @@ _CHECKSUM = "minigrad.checksum"
 _METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
 
+# How files of torch.save begin: archives, and those of PyTorch before 1.6.
+_PICKLED = (b"PK\3\4", b"\x80\2\x8a\n")
+_OF_PYTORCH = (
+    "it seems to be one of torch.save, which can hold programs and is not opened here: with PyTorch, "
+    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE) makes one of its weights"
+)
+
 # The format's names of types; BF16 are the upper halves of float32 numbers.
 _TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "|b1",
@@ -101,9 +108,12 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             except CheckpointError as error:
                 raise CheckpointError(f"checkpoint: {where}: {error}") from error
             except (ValueError, RecursionError) as error:  # not in the format, or no JSON
+                file.seek(0)
+                advice = (
+                    _OF_PYTORCH if file.read(4) in _PICKLED else "check that it is the right file, or take another copy"
+                )
                 raise CheckpointError(
-                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}: check that it is "
-                    "the right file, or take another copy"
+                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}: {advice}"
                 ) from error
     except OSError as error:
         raise CheckpointError(f"checkpoint: cannot read {where}: {error.strerror or error}") from error
