@@ -346,7 +346,8 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
         try:
             dtype = np.dtype(dtype)
         except TypeError:
-            raise DTypeError(f"Tensor: dtype must name an element type, got {dtype!r}") from None
+            rule = f"Tensor: dtype must name an element type, got {dtype!r}: give it as text, 'float32'"
+            raise DTypeError(rule) from None
         if dtype not in DTYPES:
             raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {dtype}")
     array = array_of(data)

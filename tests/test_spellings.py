@@ -12,11 +12,12 @@ import pytest
 import minigrad
 import minigrad.data
 import minigrad.functional as F
-from minigrad import Tensor, nn, optim
-from minigrad.base.spellings import KEYWORDS, SPELLINGS
+from minigrad import DeviceError, DTypeError, Tensor, nn, optim
+from minigrad.base.spellings import KEYWORDS, OTHER_MEANINGS, SPELLINGS
 
 ROOT = Path(__file__).parent.parent
 ROWS = [(owner, name, *row) for owner, names in SPELLINGS.items() for name, rows in names.items() for row in rows]
+OTHERS = [("the same name", "", *row) for row in OTHER_MEANINGS]
 
 X = np.random.default_rng(0).standard_normal((2, 3)).astype("f")
 WEIGHT = np.random.default_rng(1).standard_normal((4, 3)).astype("f")
@@ -114,12 +115,12 @@ def same(a, b):
 
 # Rows whose outcomes are alike in part: random numbers have their type and shape, texts and batches are of one kind.
 ALIKE = {
-    "uniform_": lambda value: value[:2], "normal_": lambda value: value[:2], "kaiming_normal_": lambda value: value[:2],
+    **dict.fromkeys(("uniform_", "normal_", "kaiming_normal_", "xavier_normal_"), lambda value: value[:2]),
     "extra_repr": type, "DataLoader": len,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("owner, name, there, here", ROWS, ids=[f"{owner}.{there}" for owner, _, there, _ in ROWS])
+@pytest.mark.parametrize("owner, name, there, here", [*ROWS, *OTHERS], ids=[row[2] for row in [*ROWS, *OTHERS]])
 def test_both_sides_of_a_row_give_the_same(owner, name, there, here, tmp_path, monkeypatch):
     if "'cuda'" in there or "cuda()" in there:
         compile(here, "<row>", "exec")
@@ -136,7 +137,8 @@ def test_both_sides_of_a_row_give_the_same(owner, name, there, here, tmp_path, m
 
 
 def owner_of(name):
-    return {"Tensor": Tensor(X), "nn.Module": nn.Linear(2, 3)}[name] if name[0] != "m" else eval(name)
+    made = {"Tensor": Tensor(X), "Device": minigrad.device("cpu:0"), "nn.Module": nn.Linear(2, 3)}
+    return made[name] if name in made else eval(name)
 
 
 @pytest.mark.parametrize("owner, name", sorted({row[:2] for row in ROWS}))
@@ -159,6 +161,7 @@ def test_who_writes_another_name_is_told_ours(owner, name):
         ("nn", "softmax", "module 'minigrad.nn' has no attribute 'softmax': it is minigrad.functional.softmax"),
         ("Tensor(X)", "dropout", "'Tensor' object has no attribute 'dropout': it is minigrad.functional.dropout"),
         ("nn.Parameter(X)", "nothing", "'Parameter' object has no attribute 'nothing'"),
+        ('minigrad.device("cpu:0")', "nothing", "'CPU' object has no attribute 'nothing'"),
         ("nn.ReLU()", "nothing", "'ReLU' object has no attribute 'nothing'"),
         ("minigrad", "nothing", "module 'minigrad' has no attribute 'nothing'"),
     ],
@@ -183,6 +186,22 @@ def test_keywords():
     with pytest.raises(TypeError, match="got an unexpected keyword argument 'dim'$"):  # relu has no axis
         F.relu(x, dim=1)
     assert x.sum(axis=1, keepdims=True).shape == (2, 1) and x.sum.__name__ == "sum"
+
+
+def test_element_types_in_the_place_of_devices():
+    x = Tensor(X)
+    for wrong in ("float64", np.float64, np.dtype("float64")):
+        with pytest.raises(DeviceError, match=r"device: expected a name .*: element types are for \.astype\(\)"):
+            x.to(wrong)
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    with pytest.raises(DeviceError, match=r"got torch.float64: element types are for \.astype\(\)"):
+        x.to(torch.float64)
+    with pytest.raises(
+        DTypeError, match="parameters are float32 or float64, got torch.float64: give it as text, 'float32'"
+    ):
+        nn.Linear(2, 3).to(torch.float64)
+    with pytest.raises(DTypeError, match="must name an element type, got torch.float64: give it as text, 'float32'"):
+        Tensor(X, dtype=torch.float64)
 
 
 def test_size_is_a_number_that_knows_what_pytorch_means_by_calling_it():
@@ -225,11 +244,12 @@ def test_copies_and_pickles_go_on_as_before():
 
 def test_the_documentation_has_the_table():
     told = (ROOT / "docs" / "pytorch.md").read_text(encoding="utf-8")
-    table = told[told.index("| PyTorch | minigrad |") :].split("\n\n")[0].splitlines()[2:]
     rows = [(there, here) for _, _, there, here in ROWS]
     rows += [(f"`{there}=`", f"`{here}=`") for there, here in KEYWORDS.items()]
-    expected = [f"| {code(there)} | {code(here)} |" for there, here in dict.fromkeys(rows)]
-    assert table == expected, "docs/pytorch.md should have:\n" + "\n".join(expected)
+    for title, expected in (("What is called otherwise", rows), ("Where the same name", OTHER_MEANINGS)):
+        table = told[told.index(f"## {title}") :].split("|---|---|\n")[1].split("\n\n")[0].splitlines()
+        expected = [f"| {code(there)} | {code(here)} |" for there, here in dict.fromkeys(expected)]
+        assert table == expected, "docs/pytorch.md should have:\n" + "\n".join(expected)
 
 
 def test_the_documentation_s_example_prints_what_it_says(capsys):

@@ -76,6 +76,7 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "uniform_": [("x.uniform_(-1, 1)", "minigrad.init.uniform_(x, -1, 1)")],
         "normal_": [("x.normal_(0, 0.1)", "minigrad.init.normal_(x, 0, 0.1)")],
     },
+    "Device": {"type": [("x.device.type", "x.device.kind")]},
     "nn.Module": {
         "float": [("net.float()", "net.to('float32')")],
         "double": [("net.double()", "net.to('float64')")],
@@ -161,6 +162,9 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "kaiming_normal_": [
             ("init.kaiming_normal_(weight, nonlinearity='relu')", "minigrad.init.he_normal_(weight)"),
         ],
+        "xavier_normal_": [
+            ("init.xavier_normal_(weight)", "minigrad.init.normal_(weight, std=(2 / sum(weight.shape)) ** 0.5)"),
+        ],
         "ones_": [("init.ones_(weight)", "minigrad.init.constant_(weight, 1)")],
     },
     "minigrad.data": {
@@ -176,6 +180,16 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
 }  # fmt: skip
 
+# What both have, for two things.  No error can know which of them was meant.
+OTHER_MEANINGS = [
+    ("x.transpose(0, 1)", "x.transpose(1, 0)"),
+    ("x.size(0)", "x.shape[0]"),
+    ("x.max(dim=1).values", "x.max(axis=1)"),
+    ("x.data.numpy()", "x.data"),
+    ("torch.split(x, 1, dim=1)", "minigrad.split(x, 3, axis=1)"),
+    ("F.pad(image, (1, 2, 3, 4))", "F.pad(image, ((0, 0), (0, 0), (3, 4), (1, 2)))"),
+]
+
 # Keywords, as the functions that have the second know them.
 KEYWORDS = {"dim": "axis", "keepdim": "keepdims", "num_workers": "workers", "collate_fn": "collate"}
 
@@ -186,9 +200,8 @@ def not_found(owner: str, what: str, name: str, elsewhere: Mapping[str, Collecti
     owner: whose table to look into.  elsewhere: modules by name, and what they have: that is found there.
     """
     message = f"{what} has no attribute {name!r}"
-    rows = SPELLINGS[owner].get(name, ())
-    if rows:
-        return f"{message}: {'; '.join(f'{there} (PyTorch) is {here} here' for there, here in rows)}"
+    if name in SPELLINGS[owner]:
+        return f"{message}: {_told(SPELLINGS[owner][name])}"
     for module, names in (elsewhere or {}).items():
         if name in names:
             return f"{message}: it is {module}.{name}"
@@ -228,8 +241,7 @@ class NotAFunction(ModuleType):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         package, _, name = self.__name__.rpartition(".")
-        rows = "; ".join(f"{there} (PyTorch) is {here} here" for there, here in SPELLINGS[package][name])
-        raise TypeError(f"{self.__name__} is a module: {rows}")
+        raise TypeError(f"{self.__name__} is a module: {_told(SPELLINGS[package][name])}")
 
 
 class Size(int):
@@ -242,3 +254,7 @@ class Size(int):
         raise TypeError(
             f"x.size({', '.join(map(str, dim))}) (PyTorch) is {here} here; x.size is the number of elements"
         )
+
+
+def _told(rows: list[tuple[str, str]]) -> str:
+    return "; ".join(f"{there} (PyTorch) is {here} here" for there, here in rows)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..base.arguments import flag, names_a_dtype
+from ..base.arguments import element_type, flag, names_a_dtype
 from ..base.foreign import weights_of
 from ..base.grad_mode import no_grad
 from ..base.spellings import not_found
@@ -205,8 +205,11 @@ class Module:
         """
         if dtype is None and names_a_dtype(device):
             device, dtype = None, device
-        if dtype is not None and (not names_a_dtype(dtype) or np.dtype(dtype) not in (np.float32, np.float64)):
-            raise DTypeError(f"{type(self).__name__}.to: parameters are float32 or float64, got {dtype!r}")
+        if dtype is not None and element_type(dtype) not in (np.float32, np.float64):
+            raise DTypeError(
+                f"{type(self).__name__}.to: parameters are float32 or float64, got {dtype!r}: "
+                "give it as text, 'float32'"
+            )
         for tensor in self._tree()[1].values():
             where = tensor.device if device is None else device_named(device)
             kind = tensor.dtype if dtype is None or tensor.dtype.kind != "f" else np.dtype(dtype)
