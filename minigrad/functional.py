@@ -12,10 +12,11 @@ from .ops.avg_pool2d import avg_pool2d
 from .ops.batch_norm import batch_norm
 from .ops.compare import equal, greater, greater_equal, less, less_equal, not_equal
 from .ops.concat import concat, split
-from .ops.conv2d import conv2d
+from .ops.conv2d import conv2d, conv_transpose2d
 from .ops.copy import copy
 from .ops.cross_entropy import cross_entropy
 from .ops.dropout import dropout
+from .ops.extremes import abs, clip, maximum, minimum
 from .ops.linear import linear
 from .ops.lrn import lrn, lrn_within_map
 from .ops.matmul import matmul
@@ -29,17 +30,21 @@ from .ops.shape import flatten, getitem, reshape, transpose
 from .ops.sigmoid import sigmoid
 from .ops.softmax import log_softmax, softmax
 from .ops.tanh import tanh
+from .ops.where import where
 
 if not TYPE_CHECKING:  # which is to know what there is not
     __getattr__ = of_module("minigrad.functional")
 
 __all__ = [
+    "abs",
     "add",
     "astype",
     "avg_pool2d",
     "batch_norm",
+    "clip",
     "concat",
     "conv2d",
+    "conv_transpose2d",
     "copy",
     "cross_entropy",
     "divide",
@@ -60,7 +65,9 @@ __all__ = [
     "matmul",
     "max",
     "max_pool2d",
+    "maximum",
     "mean",
+    "minimum",
     "multiply",
     "negative",
     "not_equal",
@@ -77,4 +84,5 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "where",
 ]

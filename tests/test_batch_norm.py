@@ -11,7 +11,7 @@ import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, Tensor, gradcheck, nn
 
-SHAPES = [(4, 3), (2, 1), (2, 3, 4), (3, 2, 2, 3), (1, 2, 3, 3), (2, 3, 1, 5), (2, 2, 1, 2, 3)]
+SHAPES = [(4, 3), (2, 1), (2, 3, 4), (3, 2, 2, 3), (1, 2, 3, 3), (2, 3, 1, 5), (2, 2, 1, 2, 3), (3, 2, 4, 8)]
 
 
 def arrays(shape, dtype=np.float64, seed=0):

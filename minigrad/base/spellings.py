@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 Called = TypeVar("Called", bound=Callable[..., Any])
 
 # Owner -> name that it lacks -> (there, here), of PyTorch's and of ours.  `x` is a tensor (2, 3), `y` another, `row` is
-# (1, 3), `net` a Linear(3, 4).
+# (1, 3), `net` a Linear(3, 4), `F` the functional of each.
 SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "Tensor": {
         "view": [("x.view(3, 2)", "x.reshape(3, 2)")],
@@ -66,6 +66,8 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "ge": [("x.ge(y)", "x >= y")],
         "norm": [("x.norm()", "(x ** 2).sum().sqrt()")],
         "amax": [("x.amax(dim=1)", "x.max(axis=1)")],
+        "clamp": [("x.clamp(-1, 1)", "F.clip(x, -1, 1)"), ("x.clamp(min=0)", "F.clip(x, 0)")],
+        "masked_fill": [("x.masked_fill(x < 0, 7)", "F.where(x < 0, 7, x)")],
         "chunk": [("x.chunk(3, dim=1)", "minigrad.split(x, 3, axis=1)")],
         "add_": [("x.add_(y)", "x += y")],
         "sub_": [("x.sub_(y)", "x -= y")],
@@ -99,8 +101,9 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "from_dlpack": [("torch.from_dlpack(array)", "minigrad.Tensor(array)")],
         "cat": [("torch.cat([x, y], dim=1)", "minigrad.concat([x, y], axis=1)")],
         "chunk": [("torch.chunk(x, 3, dim=1)", "minigrad.split(x, 3, axis=1)")],
-        "permute": [("torch.permute(x, (1, 0))", "minigrad.functional.transpose(x, (1, 0))")],
+        "permute": [("torch.permute(x, (1, 0))", "F.transpose(x, (1, 0))")],
         "mm": [("torch.mm(x, y.T)", "x @ y.T")],
+        "clamp": [("torch.clamp(x, -1, 1)", "F.clip(x, -1, 1)")],
         "pow": [("torch.pow(x, 2)", "x ** 2")],
         "float32": [("torch.zeros(2, dtype=torch.float32)", "minigrad.Tensor([0.0, 0.0], dtype='float32')")],
         "float64": [("torch.zeros(2, dtype=torch.float64)", "minigrad.Tensor([0.0, 0.0], dtype='float64')")],
@@ -180,10 +183,9 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
 }  # fmt: skip
 
-# What both have, for two things.  No error can know which of them was meant.
+# What both have, for two things.  It is not always an error to take the one for the other.
 OTHER_MEANINGS = [
     ("x.transpose(0, 1)", "x.transpose(1, 0)"),
-    ("x.size(0)", "x.shape[0]"),
     ("x.max(dim=1).values", "x.max(axis=1)"),
     ("x.data.numpy()", "x.data"),
     ("torch.split(x, 1, dim=1)", "minigrad.split(x, 3, axis=1)"),

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 from .. import functional as _functional
 from ..base.spellings import of_module
+from .batch_norm import BatchNorm1d, BatchNorm2d
 from .layers import (
     LRN,
     AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
     Conv2d,
+    ConvTranspose2d,
     CrossEntropyLoss,
     Dropout,
     Flatten,
@@ -35,6 +35,7 @@ __all__ = [
     "BatchNorm2d",
     "Buffer",
     "Conv2d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

@@ -7,21 +7,21 @@ of default_devices() and float32 when left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import functional as F
-from ..base.arguments import flag, integer, number, padding_of, pair
-from ..base.grad_mode import no_grad
+from ..base.arguments import flag, integer, padding_of, pair
 from ..device import DeviceLike, default_device
 from ..device import device as device_named
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError
 from ..tensor import Tensor
 from . import init
 from .module import Module
-from .parameter import Buffer, Parameter
+from .parameter import Parameter
 
 Size = int | tuple[int, int]
 
@@ -76,8 +76,63 @@ class Conv2d(Module):
 
     def settings(self) -> str:
         out_channels, in_channels, kh, kw = self.weight.shape
-        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + _unusual(
+        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + unusual(
             self, stride=1, padding=0, dilation=1, groups=1
+        )
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution, `weight` (in_channels, out_channels / groups, kh, kw): see functional.conv_transpose2d.
+
+    Settings as Conv2d's, and output_padding, less than stride or dilation.  First weights: he_normal_, where an output
+    sums over in_channels / groups * kh * kw / (stride_h * stride_w) inputs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Any = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        device: DeviceLike | None = None,
+        dtype: Any = None,
+    ):
+        in_channels = integer("ConvTranspose2d", "in_channels", in_channels, 1)
+        out_channels = integer("ConvTranspose2d", "out_channels", out_channels, 1)
+        groups = integer("ConvTranspose2d", "groups", groups, 1)
+        kh, kw = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
+        sh, sw = pair("ConvTranspose2d", "stride", stride, 1)
+        gaps, more = (
+            pair("ConvTranspose2d", "dilation", dilation, 1),
+            pair("ConvTranspose2d", "output_padding", output_padding, 0),
+        )
+        padding_of("ConvTranspose2d", padding)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"ConvTranspose2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}: "
+                "take multiples of it"
+            )
+        if more[0] >= max(sh, gaps[0]) or more[1] >= max(sw, gaps[1]):
+            raise ArgumentError(f"ConvTranspose2d: output_padding must be less than stride or dilation, got {more}")
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.groups, self.dilation = groups, dilation
+        self.weight = _parameter((in_channels, out_channels // groups, kh, kw), device, dtype)
+        self.bias = _parameter((out_channels,), device, dtype) if flag("ConvTranspose2d", "bias", bias) else None
+        init.normal_(self.weight, std=math.sqrt(2 * groups * sh * sw / (in_channels * kh * kw)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        settings = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return F.conv_transpose2d(x, self.weight, self.bias, *settings)
+
+    def settings(self) -> str:
+        in_channels, out_channels, kh, kw = self.weight.shape
+        return f"{in_channels}, {out_channels * self.groups}, kernel_size={(kh, kw)}" + unusual(
+            self, stride=1, padding=0, output_padding=0, groups=1, dilation=1
         )
 
 
@@ -103,77 +158,6 @@ class Linear(Module):
 
     def settings(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + ("" if self.bias is not None else ", bias=False")
-
-
-class _BatchNorm(Module):
-    axes: dict[int, str]  # how many x may have, and which they are
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: DeviceLike | None = None,
-        dtype: Any = None,
-    ):
-        layer = type(self).__name__
-        channels = integer(layer, "num_features", num_features, 1)
-        self.eps = number(layer, "eps", eps, minimum=0)
-        self.momentum = None if momentum is None else number(layer, "momentum", momentum, minimum=0)
-        if self.momentum is not None and self.momentum > 1:
-            raise ArgumentError(f"{layer}: momentum must be at most 1, or None, got {momentum}: it is a batch's share")
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
-        self.running_mean: Buffer | None = None
-        self.running_var: Buffer | None = None
-        self.num_batches_tracked: Buffer | None = None
-        if flag(layer, "affine", affine):
-            self.weight = Parameter(np.ones(channels, np.float32), device=device, dtype=dtype)
-            self.bias = _parameter((channels,), device, dtype)
-        if flag(layer, "track_running_stats", track_running_stats):
-            self.running_mean = Buffer(np.zeros(channels, np.float32), device, dtype)
-            self.running_var = Buffer(np.ones(channels, np.float32), device, dtype)
-            self.num_batches_tracked = Buffer(np.array(0, np.int64), device)
-        self.num_features, self.affine, self.track_running_stats = channels, affine, track_running_stats
-
-    def forward(self, x: Tensor) -> Tensor:
-        layer, training = type(self).__name__, self.training or self.running_mean is None
-        if isinstance(x, Tensor) and (x.ndim not in self.axes or x.shape[1] != self.num_features):
-            raise ShapeError(
-                f"{layer}: x must be {' or '.join(self.axes.values())} with C = {self.num_features} channels, "
-                f"it is {x.shape}: reshape it, or make the layer for its channels"
-            )
-        momentum = 0.1 if self.momentum is None else self.momentum
-        if self.momentum is None and self.num_batches_tracked is not None:
-            momentum = 1 / (int(self.num_batches_tracked) + 1)
-        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps)
-        if training and self.num_batches_tracked is not None:
-            with no_grad():
-                self.num_batches_tracked += 1
-        return y
-
-    def settings(self) -> str:
-        return f"{self.num_features}" + _unusual(self, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True)
-
-
-class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of images (N, C, H, W), C = num_features: see functional.batch_norm.
-
-    Parameters weight (1 at first) and bias (0), unless affine is False.  Buffers running_mean, running_var and
-    num_batches_tracked, which while `training` follow the batches' and after `.eval()` take their place; with
-    track_running_stats=False there are none, and every batch is normalised by itself, always.
-    momentum: how far they go towards each batch's; None: they are the mean over all batches.
-    """
-
-    axes = {4: "(N, C, H, W)"}
-
-
-class BatchNorm1d(_BatchNorm):
-    """The same for rows (N, C) and sequences (N, C, L)."""
-
-    axes = {2: "(N, C)", 3: "(N, C, L)"}
 
 
 class ReLU(Module):
@@ -207,7 +191,7 @@ class _Pool2d(Module):
         padding_of(layer, padding)
 
     def settings(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(self, padding=0, ceil_mode=False)
+        return f"kernel_size={self.kernel_size}, stride={self.stride}" + unusual(self, padding=0, ceil_mode=False)
 
 
 class MaxPool2d(_Pool2d):
@@ -238,7 +222,7 @@ class AvgPool2d(_Pool2d):
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def settings(self) -> str:
-        return super().settings() + _unusual(self, count_include_pad=True)
+        return super().settings() + unusual(self, count_include_pad=True)
 
 
 class LRN(Module):
@@ -255,7 +239,7 @@ class LRN(Module):
         return F.lrn(x, self.n, self.k, self.alpha, self.beta, self.groups)
 
     def settings(self) -> str:
-        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + _unusual(self, groups=1)
+        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + unusual(self, groups=1)
 
 
 class LRNWithinMap(Module):
@@ -363,6 +347,6 @@ def _no_image() -> Tensor:
     return Tensor(np.zeros((0, 0, 1, 1), np.float32), device="cpu:0")
 
 
-def _unusual(layer: Module, **usual: Any) -> str:
+def unusual(layer: Module, **usual: Any) -> str:
     """', name=value' for each setting that is not the usual one."""
     return "".join(f", {name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value)
