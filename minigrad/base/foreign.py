@@ -1,7 +1,8 @@
 """Arrays and tensors of other libraries: PyTorch, JAX, TensorFlow, pandas, Pillow, ....
 
 No library is imported: what has `__array__`, the buffer protocol or `__dlpack__`, in this order, is asked for a NumPy
-array of its memory.  A gradient of another library would end here, and no card is read: both are refused, in words.
+array of its memory.  A gradient of another library would end here, and is refused.  So is what NumPy cannot read, such
+as PyTorch's tensors on a card.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _ON_THE_HOST = (1, 3)  # DLPack's kDLCPU, and kDLCUDAHost: memory of the host th
 def array_of(data: Any, who: str = "Tensor") -> np.ndarray | None:
     """The NumPy array of another library's array, of its memory where that can be; None for what is none.
 
-    who: whom errors name.  GraphError for one that requires a gradient, DeviceError for one on a card, DTypeError for
-    an element type that NumPy does not have.
+    who: whom errors name.  GraphError for one that requires a gradient, DeviceError for one on a card that NumPy cannot
+    read, DTypeError for one of an element type that NumPy does not have.
     """
     if isinstance(data, (np.ndarray, np.generic)):
         return np.asarray(data)
@@ -31,16 +32,16 @@ def array_of(data: Any, who: str = "Tensor") -> np.ndarray | None:
     name = type_name(data)
     if getattr(data, "requires_grad", False) is True:
         raise GraphError(f"{who}: this {name} requires a gradient, which would end here: give its .detach()")
-    if hasattr(kind, "__dlpack_device__") and _dlpack_device(data) not in _ON_THE_HOST:
-        raise DeviceError(
-            f"{who}: this {name} is in the memory of a card or of another device: copy it to the host first, with "
-            ".cpu() in PyTorch, .get() in CuPy"
-        )
     try:
         if hasattr(kind, "__dlpack__") and not hasattr(kind, "__array__"):
             return np.from_dlpack(data)
         return np.asarray(data)
     except Exception as error:
+        if hasattr(kind, "__dlpack_device__") and _dlpack_device(data) not in _ON_THE_HOST:
+            raise DeviceError(
+                f"{who}: NumPy cannot read this {name} in the memory of a card: copy it to the host first, with .cpu() "
+                "in PyTorch, .get() in CuPy"
+            ) from error
         raise DTypeError(
             f"{who}: NumPy cannot read this {name} of {printable(getattr(data, 'dtype', 'unknown type'))}: "
             f"{printable(error)}: convert it to float32 or another type of NumPy's first, .float() in PyTorch"
@@ -76,7 +77,7 @@ def _has_a_buffer(data: Any) -> bool:
 
 
 def _dlpack_device(data: Any) -> int:
-    """DLPack's number of the kind of device; where the array cannot say, NumPy is to try it."""
+    """DLPack's number of the kind of device; that of the host where the array cannot say."""
     try:
         return int(data.__dlpack_device__()[0])
     except Exception:
