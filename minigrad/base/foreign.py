@@ -58,7 +58,8 @@ def weights_of(value: Any, who: str) -> np.ndarray:
     if str(getattr(value, "dtype", "")) == "torch.bfloat16":
         value = value.float()
     array = array_of(value, who)
-    return np.asarray(value) if array is None else array
+    array = np.asarray(value) if array is None else array
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array  # JAX's, which brings the type along
 
 
 def type_name(value: Any) -> str:
