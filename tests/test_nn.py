@@ -353,7 +353,7 @@ def test_to_converts_parameters_in_place(dtype):
     net.to("cpu:0", "float32")
     assert {(str(p.device), str(p.dtype)) for p in parameters} == {("cpu:0", "float32")}
     assert all(array.tobytes() == before[name].tobytes() for name, array in net.state_dict().items())
-    net(image()).sum().backward()
+    net(image("cpu:0")).sum().backward()
     gradient = parameters[-1].grad
     net.to(dtype="float32").to("cpu:0")
     assert parameters[-1].grad is gradient  # of that type and there already: untouched
