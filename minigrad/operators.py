@@ -35,6 +35,9 @@ class Operators:
     if TYPE_CHECKING:
         data: Any
         requires_grad: bool
+
+        def item(self) -> Any: ...
+
     else:  # a type checker is to know what there is not
 
         def __getattr__(self, name: str) -> Any:
@@ -85,6 +88,17 @@ class Operators:
     @spelled
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["max"](self, axis, keepdims)
+
+    @spelled
+    def argmax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["argmax"](self, axis, keepdims)
+
+    @spelled
+    def argmin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["argmin"](self, axis, keepdims)
+
+    def abs(self) -> Tensor:
+        return OPS["abs"](self)
 
     def exp(self) -> Tensor:
         return OPS["exp"](self)
@@ -148,6 +162,14 @@ class Operators:
 
     def __abs__(self) -> Tensor:
         return OPS["abs"](self)
+
+    def __format__(self, spec: str) -> str:
+        """f"{loss:.3f}": the one value of a tensor of size 1; without a format, what print shows."""
+        return format(self.item(), spec) if spec else str(self)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        """round(loss, 4): of the one value of a tensor of size 1, as a Python number."""
+        return round(self.item(), digits)
 
     def __eq__(self, other: Any) -> Any:
         return OPS["equal"](self, other)

@@ -174,7 +174,20 @@ def test_what_stands_elsewhere_and_what_there_is_not(of, name, message):
 
 def test_keywords():
     x = Tensor(X)
-    for call in (x.sum, x.mean, x.max, lambda **k: F.sum(x, **k), lambda **k: F.softmax(x, **k), F.concat, F.split):
+    for call in (
+        x.sum,
+        x.mean,
+        x.max,
+        x.argmax,
+        F.concat,
+        F.stack,
+        F.var,
+        F.std,
+        F.argmin,
+        lambda **k: F.sum(x, **k),
+        lambda **k: F.softmax(x, **k),
+        F.split,
+    ):
         with pytest.raises(TypeError, match=r"\(\) got an unexpected keyword argument 'dim': it is axis= here"):
             call(dim=1)
     with pytest.raises(TypeError, match=r"mean\(\) got an unexpected keyword argument 'keepdim': it is keepdims= here"):

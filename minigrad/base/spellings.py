@@ -65,6 +65,8 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "gt": [("x.gt(y)", "x > y")],
         "ge": [("x.ge(y)", "x >= y")],
         "norm": [("x.norm()", "(x ** 2).sum().sqrt()")],
+        "std": [("x.std(dim=1)", "F.std(x, axis=1)")],
+        "var": [("x.var(dim=1)", "F.var(x, axis=1)")],
         "amax": [("x.amax(dim=1)", "x.max(axis=1)")],
         "clamp": [("x.clamp(-1, 1)", "F.clip(x, -1, 1)"), ("x.clamp(min=0)", "F.clip(x, 0)")],
         "masked_fill": [("x.masked_fill(x < 0, 7)", "F.where(x < 0, 7, x)")],
@@ -105,10 +107,10 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "mm": [("torch.mm(x, y.T)", "x @ y.T")],
         "clamp": [("torch.clamp(x, -1, 1)", "F.clip(x, -1, 1)")],
         "pow": [("torch.pow(x, 2)", "x ** 2")],
-        "float32": [("torch.zeros(2, dtype=torch.float32)", "minigrad.Tensor([0.0, 0.0], dtype='float32')")],
-        "float64": [("torch.zeros(2, dtype=torch.float64)", "minigrad.Tensor([0.0, 0.0], dtype='float64')")],
-        "int64": [("torch.zeros(2, dtype=torch.int64)", "minigrad.Tensor([0, 0], dtype='int64')")],
-        "long": [("torch.zeros(2, dtype=torch.long)", "minigrad.Tensor([0, 0], dtype='int64')")],
+        "float32": [("torch.zeros(2, dtype=torch.float32)", "minigrad.zeros(2, dtype='float32')")],
+        "float64": [("torch.zeros(2, dtype=torch.float64)", "minigrad.zeros(2, dtype='float64')")],
+        "int64": [("torch.zeros(2, dtype=torch.int64)", "minigrad.zeros(2, dtype='int64')")],
+        "long": [("torch.zeros(2, dtype=torch.long)", "minigrad.zeros(2, dtype='int64')")],
         "inference_mode": [("with torch.inference_mode(): z = x * y", "with minigrad.no_grad(): z = x * y")],
         "save": [
             ("torch.save(net.state_dict(), 'net.pt')", "minigrad.checkpoint.save('net.safetensors', net.state_dict())")
@@ -121,7 +123,7 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
         ],
         "data": [("from torch.utils.data import Dataset", "from minigrad.data import Dataset")],
         "utils": [("from torch.utils.data import DataLoader", "from minigrad.data import Loader")],
-        "cuda": [("torch.zeros(2, device='cuda')", "minigrad.Tensor([0.0, 0.0], device='cuda')")],
+        "cuda": [("torch.zeros(2, device='cuda')", "minigrad.zeros(2, device='cuda')")],
         "set_default_device": [("torch.set_default_device('cpu')", "minigrad.set_default_devices('cpu')")],
     },
     "minigrad.functional": {
@@ -159,7 +161,11 @@ SPELLINGS: dict[str, dict[str, list[tuple[str, str]]]] = {
                 "nn.LRN(5, alpha=5e-4 / 5, beta=0.75, k=2.0)(image)",
             )
         ],
-        "AdaptiveAvgPool2d": [("nn.AdaptiveAvgPool2d(1)(image)", "image.mean(axis=(2, 3), keepdims=True)")],
+        "MSELoss": [("nn.MSELoss()(x, y)", "F.mse_loss(x, y)")],
+        "L1Loss": [("nn.L1Loss()(x, y)", "F.l1_loss(x, y)")],
+        "BCEWithLogitsLoss": [
+            ("nn.BCEWithLogitsLoss()(x, y.sigmoid())", "F.binary_cross_entropy_with_logits(x, y.sigmoid())")
+        ],
     },
     "minigrad.nn.init": {
         "kaiming_normal_": [

@@ -5,20 +5,23 @@ from typing import TYPE_CHECKING
 from .. import functional as _functional
 from ..base.spellings import of_module
 from .batch_norm import BatchNorm1d, BatchNorm2d
+from .conv_transpose import ConvTranspose2d
 from .layers import (
     LRN,
+    AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
-    ConvTranspose2d,
     CrossEntropyLoss,
     Dropout,
     Flatten,
+    LeakyReLU,
     Linear,
     LRNWithinMap,
     MaxPool2d,
     ReLU,
     Sequential,
     Sigmoid,
+    Softplus,
     Tanh,
 )
 from .module import LeftOut, Module, fitting_state
@@ -30,6 +33,7 @@ if not TYPE_CHECKING:  # which is to know what there is not
 
 __all__ = [
     "LRN",
+    "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -40,6 +44,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "LRNWithinMap",
+    "LeakyReLU",
     "LeftOut",
     "Linear",
     "MaxPool2d",
@@ -48,6 +53,7 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Sigmoid",
+    "Softplus",
     "Tanh",
     "fitting_state",
     "standardize_outputs",
