@@ -100,6 +100,9 @@ class Operators:
     def abs(self) -> Tensor:
         return OPS["abs"](self)
 
+    def clip(self, min: float | None = None, max: float | None = None) -> Tensor:
+        return OPS["clip"](self, min, max)
+
     def exp(self) -> Tensor:
         return OPS["exp"](self)
 

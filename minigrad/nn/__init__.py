@@ -1,4 +1,4 @@
-"""Models: modules that hold parameters, and the layers that AlexNet is made of."""
+"""Models: modules that hold parameters and buffers, and layers."""
 
 from typing import TYPE_CHECKING
 

@@ -6,7 +6,17 @@ from ..base.spellings import of_module
 from .adam import Adam, AdamW
 from .clipping import clip_grad_norm_
 from .optimizer import Optimizer
-from .schedules import MultiStepLR, ReduceOnPlateau, Schedule, StepLR, Warmup, WarmupCosine
+from .rmsprop import RMSprop
+from .schedules import (
+    ExponentialLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceOnPlateau,
+    Schedule,
+    StepLR,
+    Warmup,
+    WarmupCosine,
+)
 from .sgd import SGD
 
 if not TYPE_CHECKING:  # which is to know what there is not
@@ -16,8 +26,11 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "ExponentialLR",
     "MultiStepLR",
+    "OneCycleLR",
     "Optimizer",
+    "RMSprop",
     "ReduceOnPlateau",
     "Schedule",
     "StepLR",

@@ -61,8 +61,9 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     """function(*inputs), computed a few images at a time on all threads of the device, in forward and in backward.
 
     function: takes tensors with images along axis 0 and returns one tensor with one row per image.  It must treat
-    every image by itself, as all layers here do (what it computes from the whole batch, a mean say, it would compute
-    from each chunk).  It is called once per chunk, in several threads at once: it should change nothing outside.
+    every image by itself, as all layers here do but batch norm while it trains, which refuses chunks (what else is
+    computed from the whole batch, a mean say, would be computed from each chunk).  It is called once per chunk, in
+    several threads at once: it should change nothing outside.
     inputs: tensors of one device, equally long.  Gradients flow to them, and to everything else that function reads.
     size: images per chunk, at most; by default what 10 MB of the first input hold.  Chunks are nearly equal, and as
     many for each thread; an input of less than 1 MB stays whole by default.
