@@ -166,7 +166,7 @@ def trainer(
     course = Course(
         run, loader, Checkpoints(run.path / CHECKPOINTS, options.keep_checkpoints), math.inf,
         {"model": model, "optimizer": optimizer, "schedule": each_step or each_epoch},
-        {"config": {}, "stats": stats_as_values(net.stats), "first_kernels": model.state_dict()["conv1.weight"]},
+        {"config": {}, "stats": stats_as_values(net.stats), "first_kernels": model.kernels()},
     )  # fmt: skip
     epochs = iter(range(1 << 30))
 

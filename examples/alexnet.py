@@ -6,7 +6,8 @@
 
 Each device holds half of every layer.  The columns talk only where the picture has a cross: conv3 and the fully
 connected layers read both halves of the layer before; everything else, response normalisation included, reads its own.
-On one device the same net is grouped: two columns side by side in one tensor, the same numbers.
+On one device the same net is grouped: two columns side by side in one tensor, the same numbers.  torchvision's AlexNet
+(Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks") is one column, on one device.
 
 docs/alexnet.md tells the presets apart, difference by difference, with sources.
 """
@@ -14,7 +15,7 @@ docs/alexnet.md tells the presets apart, difference by difference, with sources.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any
 
@@ -28,12 +29,17 @@ from minigrad.errors import ArgumentError
 # The kernels of conv1 .. conv5 and the neurons of fc6, fc7 in one column (section 3.5).
 WIDTHS = (48, 128, 192, 192, 128, 2048, 2048)
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+# What torchvision calls them: places in its two nn.Sequential, of which ReLU, pools and dropout take the others.
+TORCHVISION = dict(zip(LAYERS, [*(f"features.{i}" for i in (0, 3, 6, 8, 10)), *(f"classifier.{i}" for i in (1, 4, 6))]))
 
 
 @dataclass(frozen=True)
 class Preset:
     """What the paper, the code behind the paper, and a net that starts learning at once do differently."""
 
+    columns: int = 2  # of one, there is nothing to split
+    widths: tuple[int, ...] = WIDTHS  # of each column
+    padding: int = 0  # of conv1, in place of the overhang
     # What follows the convolutions of layers 1, 2 and 5, in order.
     layer1: tuple[str, ...] = ("relu", "lrn", "pool")
     layer2: tuple[str, ...] = ("relu", "lrn", "pool")
@@ -44,10 +50,14 @@ class Preset:
     ones: tuple[str, ...] = ("conv2", "conv4", "conv5", "fc6", "fc7")  # layers whose biases start at `bias`
     bias: float = 1.0  # the others start at 0
     dropout: str = "paper"  # mask in training and half the output in testing; "inverted": doubled in training
+    dropped: tuple[str, ...] = ("fc6", "fc7")  # whose outputs
     bias_lr: float = 1.0  # learning rate of the biases, relative to the weights'
     bias_decay: bool = True  # whether weight decay applies to biases
-    pixel_scale: float = 1.0  # the network sees (pixel - mean) * pixel_scale, pixels from 0 to 255
-    conv1_share: float = 1.0  # of what varies in its windows: conv1's first weights see this much (main_directions)
+    pixel_scale: float | tuple[float, ...] = 1.0  # the network sees (pixel - mean) * pixel_scale, pixels from 0 to 255
+    mean_rgb: tuple[float, ...] | None = None  # the mean, where it is not that of the training set
+    # Of what varies in its windows conv1's first weights see this much: main_directions.
+    conv1_share: float = 1.0
+    names: Mapping[str, str] = field(default_factory=dict)  # of layers in weights that are saved, where they differ
 
 
 PRESETS = {
@@ -63,6 +73,19 @@ PRESETS = {
         pixel_scale=1 / 1.1,
     ),
     "trainable": Preset(bias=0.1, dropout="inverted", pixel_scale=1 / 58, conv1_share=0.98),
+    "torchvision": Preset(
+        columns=1,
+        widths=(64, 192, 384, 256, 256, 4096, 4096),
+        padding=2,
+        layer1=("relu", "pool"),
+        layer2=("relu", "pool"),
+        bias=0.0,
+        dropout="inverted",
+        dropped=("pool5", "fc6"),
+        pixel_scale=(1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)),
+        mean_rgb=(255 * 0.485, 255 * 0.456, 255 * 0.406),
+        names=TORCHVISION,
+    ),
 }
 
 
@@ -98,18 +121,19 @@ class Column(nn.Module):
     ):
         self.preset, self.g, self.p = preset, g, dropout
         n1, n2, n3, n4, n5, n6, n7 = widths
+        c = preset.columns
         here: dict[str, Any] = {"device": device, "dtype": dtype}
         # 224 pixels and 55 positions 4 apart: the last windows overhang and read zeros, right and bottom only.
         overhang = ((0, 227 - input_size), (0, 227 - input_size))
-        self.conv1 = nn.Conv2d(3, n1 * g, 11, stride=4, padding=overhang, **here)
+        self.conv1 = nn.Conv2d(3, n1 * g, 11, stride=4, padding=preset.padding or overhang, **here)
         self.conv2 = nn.Conv2d(n1 * g, n2 * g, 5, padding=2, groups=g, **here)
-        self.conv3 = nn.Conv2d(n2 * 2, n3 * g, 3, padding=1, **here)  # reads both columns
+        self.conv3 = nn.Conv2d(n2 * c, n3 * g, 3, padding=1, **here)  # reads both columns
         self.conv4 = nn.Conv2d(n3 * g, n4 * g, 3, padding=1, groups=g, **here)
         self.conv5 = nn.Conv2d(n4 * g, n5 * g, 3, padding=1, groups=g, **here)
-        self.fc6 = nn.Linear(n5 * 2 * 6 * 6, n6 * g, **here)  # reads both columns, as do fc7 and fc8
-        self.fc7 = nn.Linear(n6 * 2, n7 * g, **here)
+        self.fc6 = nn.Linear(n5 * c * 6 * 6, n6 * g, **here)  # reads both columns, as do fc7 and fc8
+        self.fc7 = nn.Linear(n6 * c, n7 * g, **here)
         if num_classes is not None:  # the last layer is not split: it lives on the first device
-            self.fc8 = nn.Linear(n7 * 2, num_classes, **here)
+            self.fc8 = nn.Linear(n7 * c, num_classes, **here)
 
     @by_chunks
     def conv1_to_2(self, image: Tensor) -> Tensor:
@@ -123,10 +147,11 @@ class Column(nn.Module):
         return self.steps(self.preset.layer5, self.conv5(x))
 
     def hidden6(self, *halves: Tensor) -> Tensor:
-        return self.dropout(F.relu(self.fc6(beside(halves).flatten(1))))
+        x = self.dropout("pool5", beside(halves).flatten(1))
+        return self.dropout("fc6", F.relu(self.fc6(x)))
 
     def hidden7(self, *halves: Tensor) -> Tensor:
-        return self.dropout(F.relu(self.fc7(beside(halves))))
+        return self.dropout("fc7", F.relu(self.fc7(beside(halves))))
 
     def steps(self, names: Sequence[str], x: Tensor) -> Tensor:
         """What follows a convolution, in the preset's order."""
@@ -141,20 +166,22 @@ class Column(nn.Module):
                 x = F.max_pool2d(x, kernel_size=3, stride=2)
         return x
 
-    def dropout(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, form=self.preset.dropout)
+    def dropout(self, layer: str, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, form=self.preset.dropout) if layer in self.preset.dropped else x
 
 
 class AlexNet(nn.Module):
     """The network of the paper, split over one or two devices.
 
-    num_classes: outputs of fc8.  preset: "paper", "original" or "trainable" (docs/alexnet.md).
-    devices: one or two device names.  input_size: 224 (the paper; zeros are added right and bottom) or 227 (Caffe).
+    num_classes: outputs of fc8.  preset: "paper", "original", "trainable" or "torchvision" (docs/alexnet.md).
+    devices: one or two device names, at most as many as the preset has columns; cpu:0 (and cpu:1) when left out.
+    input_size: 224 (the paper; zeros are added right and bottom) or 227 (Caffe).
     widths: kernels and neurons per column, layer by layer; smaller ones are for tests.  dropout: p of fc6 and fc7.
     Forward: images (N, 3, input_size, input_size), on any device, to logits (N, num_classes) on the first device.
 
     `state_dict` and `load_state_dict` speak the one-device form (conv2.weight (256, 48, 5, 5), ...) whatever the
-    devices, so that weights move freely between one device, two devices and other frameworks.
+    devices, so that weights move freely between one device, two devices and other frameworks; those of the preset
+    "torchvision" have torchvision's names (features.3.weight (192, 64, 5, 5), ...).
     Raises ArgumentError for an unknown preset, number of devices or input size.
     """
 
@@ -162,20 +189,24 @@ class AlexNet(nn.Module):
         self,
         num_classes: int = 1000,
         preset: str = "paper",
-        devices: Sequence[str] = ("cpu:0", "cpu:1"),
+        devices: Sequence[str] | None = None,
         input_size: int = 224,
-        widths: Sequence[int] = WIDTHS,
+        widths: Sequence[int] | None = None,
         dropout: float = 0.5,
         dtype: str = "float32",
     ):
         if preset not in PRESETS:
             raise ArgumentError(f"AlexNet: preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        columns = PRESETS[preset].columns
+        devices = ("cpu:0", "cpu:1")[:columns] if devices is None else devices
         if isinstance(devices, str) or len(devices) not in (1, 2) or len(set(map(str, devices))) != len(devices):
             raise ArgumentError(f"AlexNet: give one device or two different ones, got {devices!r}")
+        if len(devices) > columns:
+            raise ArgumentError(f"AlexNet: preset {preset} is one column, for one device, got {devices!r}")
         if input_size not in (224, 227):
             raise ArgumentError(f"AlexNet: input_size must be 224 (the paper) or 227 (Caffe), got {input_size!r}")
         self.preset, self.devices, self.input_size = PRESETS[preset], tuple(devices), input_size
-        g = 2 // len(self.devices)
+        widths, g = widths or self.preset.widths, columns // len(self.devices)
         self.columns = nn.Sequential(
             *(
                 Column(device, g, self.preset, None if i else num_classes, input_size, widths, dropout, dtype)
@@ -235,7 +266,22 @@ class AlexNet(nn.Module):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Name -> array, in the one-device grouped form: the columns' kernels one after the other."""
-        return merged([column.state_dict() for column in self.columns])
+        state = merged([column.state_dict() for column in self.columns])
+        return {self.outside(name): array for name, array in state.items()}
+
+    def outside(self, name: str) -> str:
+        """What the preset calls "conv1.weight" in weights that are saved."""
+        layer, kind = name.split(".")
+        return f"{self.preset.names.get(layer, layer)}.{kind}"
+
+    def layer_of(self, name: str) -> str:
+        """The layer, "conv1", of a name in weights that are saved, or of a parameter."""
+        layer = name.rpartition(".")[0]
+        return {theirs: ours for ours, theirs in self.preset.names.items()}.get(layer, layer.rpartition(".")[2])
+
+    def kernels(self) -> np.ndarray:
+        """The kernels of conv1, (96, 3, 11, 11), a copy: those of the columns one after the other."""
+        return np.concatenate([column.conv1.weight.numpy() for column in self.columns])
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> nn.LeftOut:
         """Take weights in the one-device form; CheckpointError lists every name that does not fit.
@@ -249,8 +295,9 @@ class AlexNet(nn.Module):
             last = {name for name, _ in column.named_parameters() if name.startswith("fc8")}
             column.load_state_dict(
                 {
-                    name: arrays[name] if name in last else np.split(arrays[name], len(self.devices))[i]
+                    name: array if name in last else np.split(array, len(self.devices))[i]
                     for name, _ in column.named_parameters()
+                    for array in [arrays[self.outside(name)]]
                 }
             )
         return left_out
@@ -259,7 +306,7 @@ class AlexNet(nn.Module):
         """The same net on one device, its columns side by side: a copy, on the first of its own where none is given."""
         first, columns = self.columns[0], len(self.devices)
         preset = next(name for name, preset in PRESETS.items() if preset is self.preset)
-        widths = [len(getattr(first, layer).weight) * columns // 2 for layer in LAYERS[:-1]]
+        widths = [len(getattr(first, layer).weight) * columns // self.preset.columns for layer in LAYERS[:-1]]
         net = AlexNet(
             len(first.fc8.weight), preset, [device or self.devices[0]], self.input_size, widths, first.p,
             str(first.fc8.weight.dtype),

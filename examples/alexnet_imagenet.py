@@ -54,7 +54,7 @@ from page.live import Page
 from progress import progress, searched, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
-from trained import Trained
+from trained import Trained, with_mean
 from training import train_epoch
 from zoo import FirstWeights, first_weights
 
@@ -119,6 +119,7 @@ def train_net(
         stats = stats if given is None else given.prepared(stats)
     else:
         stats = stats_of_values(saved["stats"])
+    stats = with_mean(stats, options.preset)
     input_size = given.input_size if given is not None else 224 if before is None else before.get("input_size", 224)
     model = AlexNet(len(train_set.classes), options.preset, options.devices, input_size, dropout=recipe.dropout)
     net = Trained(model, options.preset, train_set.classes, stats, train_set.words)
@@ -132,7 +133,7 @@ def train_net(
     if anew and recipe.fit_images and saved is None:
         fit_to_data(net, loader, recipe.fit_images, anew)
     model.freeze(options.freeze)
-    first_kernels = model.state_dict()["conv1.weight"] if saved is None else saved["first_kernels"]
+    first_kernels = model.kernels() if saved is None else saved["first_kernels"]
     per_epoch = math.ceil(len(loader) / recipe.accumulate)
     steps = recipe.epochs * per_epoch if options.steps is None else options.steps
     recipe = replace(recipe, epochs=math.ceil(steps / per_epoch))
@@ -290,7 +291,7 @@ def begin_with(model: AlexNet, weights: Path, classes: Sequence[str], given: Fir
     Returns the layers that begin anew.
     """
     same = given.names(classes)
-    fits = {name: array for name, array in given.state.items() if same or not name.startswith("fc8.")}
+    fits = {name: array for name, array in given.state.items() if same or model.layer_of(name) != "fc8"}
     left_out = model.load_state_dict(fits, strict=False)
     names = [*left_out.misshapen, *left_out.missing]
     rest = f"; these begin anew: {', '.join(map(printable, names))}" if names else ""
@@ -298,7 +299,7 @@ def begin_with(model: AlexNet, weights: Path, classes: Sequence[str], given: Fir
     print(f"weights of {printable(weights)}{rest}{others}")
     if left_out.unexpected:
         print(f"not taken, as the net has none such: {some([printable(name) for name in left_out.unexpected], 4)}")
-    return {name.split(".")[-2] for name in names}
+    return {model.layer_of(name) for name in names}
 
 
 def first(batches: Any, count: int) -> Iterator[Any]:

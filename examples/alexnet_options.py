@@ -46,6 +46,7 @@ RECIPES = {
     "paper": PAPER,
     "original": PAPER,
     "trainable": Recipe(lr=0.003, batch_size=32, epochs=90, schedule="cosine", dropout=0.2, fit_images=100),
+    "torchvision": Recipe(lr=0.001, batch_size=32, epochs=90, schedule="cosine", fit_images=100),
 }
 DEMO_EPOCHS = 3
 WARM_UP = 0.05  # of all steps, with the cosine schedule
@@ -130,7 +131,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learn = parser.add_argument_group("training")
     learn.add_argument(
         "--preset", choices=tuple(PRESETS), default="trainable",
-        help="paper; original: the code behind the paper; trainable: starts learning at once (default: %(default)s)",
+        help="paper; original: the code behind the paper; trainable: starts learning at once; torchvision: its net, of "
+        "one column, for weights from there (default: %(default)s)",
     )  # fmt: skip
     learn.add_argument(
         "--devices", type=device_list, default=os.environ.get("MINIGRAD_DEVICES", "cpu:0,cpu:1"), metavar="A[,B]",
@@ -147,7 +149,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learn.add_argument(
         "--accumulate", type=whole, metavar="N", help="add up the gradients of N batches before each step (default: 1)"
     )
-    learn.add_argument("--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01)")
+    learn.add_argument(
+        "--lr", type=number, help="learning rate (default: 0.003; paper, original: 0.01; torchvision: 0.001)"
+    )
     learn.add_argument(
         "--schedule", choices=tuple(SCHEDULES),
         help="of the learning rate: " + "; ".join(f"{name}: {what}" for name, what in SCHEDULES.items())
@@ -191,6 +195,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name, needed in (("json", options.evaluate or options.predict), ("picture", options.predict)):
         if getattr(options, name) and not needed:
             parser.error(f"--{name}: goes with {'--evaluate or --predict' if name == 'json' else '--predict'}")
+    if len(options.devices) > PRESETS[options.preset].columns:
+        if "devices" in options.given:
+            parser.error(f"--devices: --preset {options.preset} is one column: give one device")
+        options.devices = options.devices[:1]
     if not (options.no_figures or options.evaluate or options.predict) or options.picture:
         try:
             figures.pyplot()

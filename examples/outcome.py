@@ -28,7 +28,7 @@ def draw(run: Run, net: Trained, first_kernels: np.ndarray, shown: Exhibits, sco
         figures.learning_curves(run.log, len(net.classes), path, title, "held-out images, one view")
 
     def kernels(path: Path) -> None:
-        figures.conv1_kernels(net.model.state_dict()["conv1.weight"], first_kernels, path)
+        figures.conv1_kernels(net.model.kernels(), first_kernels, path, net.model.preset.columns)
 
     def predictions(path: Path) -> None:
         images, labels = shown.held_out()

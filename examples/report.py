@@ -123,8 +123,7 @@ def pictures_of(
     first = None
     if kept.latest() is not None:
         first = attempt("the first weights of conv1", lambda: kept.values(None)["first_kernels"])
-    weight = net.model.state_dict()["conv1.weight"]
-    pictures["kernels"] = exhibits.kernels_data(weight, first)
+    pictures["kernels"] = exhibits.kernels_data(net.model.kernels(), first, net.model.preset.columns)
 
     def both_sets() -> tuple[Any, Any]:
         root = Path(config["data"]) if data is None else data

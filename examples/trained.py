@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
-from alexnet import PRESETS, AlexNet
+from alexnet import PRESETS, TORCHVISION, AlexNet
 from progress import progress
 from scoring import Answered, Scores, answered, log_probabilities, tally
 from training import check_before_saving
@@ -70,9 +70,10 @@ class Trained:
     def loader(self, images: NamedImages, batch_size: int, view: Any, **options: Any) -> Loader:
         """Batches of views for the network (training.Inputs takes them).
 
-        A card is sent the pictures as bytes, a third as many or less, by the threads that load, and makes the views.
+        A card is sent the pictures as bytes, a third as many or less, by the threads that load, and makes the views
+        (where one number scales all colours).
         """
-        if not minigrad.device(self.device).on_host:
+        if not minigrad.device(self.device).on_host and isinstance(PRESETS[self.preset].pixel_scale, float):
             options |= {"pictures": True, "send": functools.partial(minigrad.Tensor, device=self.device)}
         return Loader(images, batch_size, view, **options)
 
@@ -146,31 +147,34 @@ class Trained:
 
     @classmethod
     def restore(cls, path: Path, preset: str, devices: Sequence[str], tell: Callable[[str], Any] = print) -> Trained:
-        """What a weights file holds; `preset` counts where the file does not name one (weights from elsewhere).
+        """What a weights file holds; `preset` counts where the file does not name one (weights from elsewhere), nor has
+        torchvision's names.  A net of one column takes the first of the devices.
 
         What it does without is told.  CheckpointError, or DataError for the preparation beside it, where something in
         them cannot be used.
         """
         state, facts = checkpoint.load(path)
         where = printable(path)
-        if "fc8.weight" not in state:
+        last = "fc8.weight"
+        if {f"{layer}.weight" for layer in TORCHVISION.values()} <= state.keys():
+            last, preset = f"{TORCHVISION['fc8']}.weight", "torchvision"
+        if last not in state:
             raise CheckpointError(
                 f"{where}: no AlexNet weights: there is no fc8.weight among {some(sorted(state), 4) or 'no arrays'}: "
                 f"give the {WEIGHTS} of a run"
             )
-        if state["fc8.weight"].ndim != 2 or not state["fc8.weight"].size:
+        if state[last].ndim != 2 or not state[last].size:
             raise CheckpointError(
-                f"{where}: fc8.weight must be (classes, 4096), it is {state['fc8.weight'].shape}: give the "
-                f"{WEIGHTS} of a run"
+                f"{where}: {last} must be (classes, 4096), it is {state[last].shape}: give the {WEIGHTS} of a run"
             )
-        names, preset, mean, words = _facts(where, facts, len(state["fc8.weight"]), preset)
+        names, preset, mean, words = _facts(where, facts, state[last], last, preset)
         bad = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if bad:
             raise CheckpointError(
                 f"{where}: {printable(bad[0])} holds NaN or infinity, as {len(bad)} of {len(state)} arrays do: the "
                 "training that made them had failed, take the weights of another run"
             )
-        model = AlexNet(len(names), preset, devices, input_size_of(where, facts))
+        model = AlexNet(len(names), preset, devices[: PRESETS[preset].columns], input_size_of(where, facts))
         try:
             model.load_state_dict(state)
         except CheckpointError as error:
@@ -182,6 +186,8 @@ class Trained:
                     f"{printable(path.parent / PREPARATION)}: the mean image must be (256, 256, 3), as the images are, "
                     f"it is {stats.mean_image.shape}: give the file that the weights' run made, or move this one away"
                 )
+        elif PRESETS[preset].mean_rgb is not None:
+            stats = with_mean(ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0), preset)
         else:
             tell(
                 f"no {PREPARATION} beside the weights: subtracting the mean colour {mean.round(1)}, not the mean image"
@@ -200,8 +206,14 @@ def input_size_of(where: str, facts: Mapping[str, Any]) -> int:
     return int(size)
 
 
+def with_mean(stats: ImageStats, preset: str) -> ImageStats:
+    """The statistics, with the preset's mean colour in place of the mean image where it has one."""
+    mean = PRESETS[preset].mean_rgb
+    return stats if mean is None else replace(stats, mean_image=np.array(mean, np.float32))
+
+
 def _facts(
-    where: str, facts: dict[str, Any], num_classes: int, preset: str
+    where: str, facts: dict[str, Any], fc8: np.ndarray, last: str, preset: str
 ) -> tuple[list[str], str, np.ndarray, dict[str, str]]:
     """(class names, preset, mean colour, words) of a file's metadata, or defaults; CheckpointError for bad ones."""
 
@@ -228,9 +240,10 @@ def _facts(
     def is_words(value: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(words, str) for words in value.values())
 
+    num_classes = len(fc8)
     names = [f"class {k}" for k in range(num_classes)]
     return (
-        fact("classes", names, is_names, f"a list of {num_classes} names, as fc8.weight has {num_classes} rows"),
+        fact("classes", names, is_names, f"a list of {num_classes} names, as {last} has {num_classes} rows"),
         fact("preset", preset, lambda value: value in tuple(PRESETS), f"one of {', '.join(PRESETS)}"),
         np.array(fact("mean_rgb", IMAGENET_MEAN_RGB.tolist(), is_colour, "three numbers"), np.float32),
         fact("words", {}, is_words, "the words of classes, by name"),

@@ -10,12 +10,15 @@ device is), processor/ (the CPU, and threads), gpu/ (cards; kernels are launched
 docs/architecture.md has it in full.
 """
 
+from typing import TYPE_CHECKING
+
 # Submodules first, names second. `minigrad.device` is the function, not the module of the same name: importing a
 # submodule sets it as an attribute of the package, and the imports below set the function over it.
 # (Modules that are imported later find theirs in sys.modules and leave the attribute alone.)
-from . import checkpoint, functional, nn, onnx, optim
+from . import checkpoint, functional, nn, onnx, optim, tensor
 from .base.grad_mode import is_grad_enabled, no_grad
 from .base.random import get_rng_state, initial_seed, manual_seed, set_rng_state
+from .base.spellings import NotAFunction, of_module
 from .cudasim.device import CudaSim
 from .device import Device, default_device, default_devices, device, set_default_devices
 from .errors import (
@@ -61,6 +64,10 @@ from .tools.gradcheck import gradcheck
 from .tools.profiler import profile
 
 _KINDS = CPU, Textbook, Cuda, CudaSim  # of devices; each enters itself when it is imported
+
+if not TYPE_CHECKING:  # which is to know what there is not
+    __getattr__ = of_module("minigrad", functional, nn, optim)
+tensor.__class__ = NotAFunction
 
 __version__ = "0.1.0"
 

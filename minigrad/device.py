@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 import numpy as np
 
 from .base import random
+from .base.arguments import names_a_dtype
+from .base.spellings import not_found
 from .errors import DeviceError
 
 Array = Any  # numpy.ndarray on the processor, cupy.ndarray or cudasim.SimArray on a card
@@ -150,6 +152,13 @@ class Device(ABC):
 
         def __getattr__(self, name: str) -> Any: ...
 
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property that has failed, with its own error
+            raise AttributeError(not_found("Device", f"{type(self).__name__!r} object", name))
+
 
 def device(spec: DeviceLike) -> Device:
     """The device of that name: "cpu" is "cpu:0", "cuda" is "cuda:0".  DeviceError for anything else.
@@ -165,10 +174,10 @@ def device(spec: DeviceLike) -> Device:
         return found
     match = _NAME.fullmatch(spec) if isinstance(spec, str) else None
     if match is None or match[1] not in KINDS:
-        raise DeviceError(
-            f"device: expected a name such as 'cpu:0' or 'cuda:1', got {spec!r}: "
-            f"the kinds are {', '.join(sorted(KINDS))}"
+        advice = (
+            "element types are for .astype()" if names_a_dtype(spec) else f"the kinds are {', '.join(sorted(KINDS))}"
         )
+        raise DeviceError(f"device: expected a name such as 'cpu:0' or 'cuda:1', got {spec!r}: {advice}")
     kind, index = match[1], int(match[2] or 0)
     name = f"{kind}:{index}"
     with _naming:  # two threads get the same object, and the device one generator

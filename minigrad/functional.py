@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .base.arguments import integer, number, one_of, pair
+from .base.spellings import of_module, spelled
 from .errors import ArgumentError, DeviceError, ShapeError
 from .ops._checks import axes_of, check_floating, check_rank, flag, normalized_axis
 from .ops.arithmetic import add, divide, multiply, negative, power, subtract
@@ -41,6 +42,9 @@ from .ops.softmax import log_softmax, softmax
 from .ops.tanh import tanh
 from .ops.where import where
 from .tensor import Tensor, TensorLike, as_tensor
+
+if not TYPE_CHECKING:  # which is to know what there is not
+    __getattr__ = of_module("minigrad.functional")
 
 __all__ = [
     "abs",
@@ -208,6 +212,7 @@ def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
 # ---------------------------------------------------------------- statistics, shapes
 
 
+@spelled
 def var(x: Tensor, axis: Any = None, correction: int = 1, keepdims: bool = False) -> Tensor:
     """The variance over `axis` (None: all): sum((x - mean)^2) / (n - correction) of the n numbers there.
 
@@ -224,11 +229,13 @@ def var(x: Tensor, axis: Any = None, correction: int = 1, keepdims: bool = False
     return sum(away * away, axes, flag("var", "keepdims", keepdims)) / float(n - correction)
 
 
+@spelled
 def std(x: Tensor, axis: Any = None, correction: int = 1, keepdims: bool = False) -> Tensor:
     """The root of `var`, whose arguments it has.  Where all numbers are equal it is 0, and its slope infinite."""
     return sqrt(var(x, axis, correction, keepdims))
 
 
+@spelled
 def stack(tensors: Iterable[Tensor], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis, at that place in the result; ShapeError if they differ."""
     parts = list(tensors)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .base.spellings import not_found, spelled
+from .errors import GraphError
+
 if TYPE_CHECKING:
     from .device import DeviceLike
     from .tensor import Tensor, TensorLike
@@ -20,7 +23,7 @@ OPS: dict[str, Callable[..., Any]] = {}
 
 def op(function: AnyCallable) -> AnyCallable:
     """Decorator of an op's public function: enters it in OPS under its name."""
-    OPS[function.__name__] = function
+    OPS[function.__name__] = function = spelled(function)
     return function
 
 
@@ -30,8 +33,28 @@ class Operators:
     __slots__ = ()
 
     if TYPE_CHECKING:
+        data: Any
+        requires_grad: bool
 
         def item(self) -> Any: ...
+
+    else:  # a type checker is to know what there is not
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not found: the AttributeError says what it is called here."""
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property that has failed, with its own error
+            what = f"{type(self).__name__!r} object"
+            raise AttributeError(not_found("Tensor", what, name, {"minigrad.functional": OPS}))
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """This memory for other libraries, `torch.from_dlpack(t)`: who writes to it there calls `mark_modified()`."""
+        if self.requires_grad:
+            raise GraphError("dlpack: the gradient of this tensor would end there: give its .detach()")
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.data.__dlpack_device__()
 
     def to(self, device: DeviceLike) -> Tensor:
         """This tensor on another device, an op with a gradient (ops/copy.py); itself if it is there already."""
@@ -54,18 +77,23 @@ class Operators:
     def flatten(self, start_dim: int = 0) -> Tensor:
         return OPS["flatten"](self, start_dim)
 
+    @spelled
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["sum"](self, axis, keepdims)
 
+    @spelled
     def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["mean"](self, axis, keepdims)
 
+    @spelled
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["max"](self, axis, keepdims)
 
+    @spelled
     def argmax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["argmax"](self, axis, keepdims)
 
+    @spelled
     def argmin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["argmin"](self, axis, keepdims)
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from .backward import run_backward
 from .base.casting import cast
+from .base.foreign import array_of
 from .base.grad_mode import is_grad_enabled
+from .base.spellings import Size
 from .device import Array, Device, DeviceLike, default_device
 from .device import device as device_named
 from .engine import Function, Version, next_order
@@ -32,7 +34,7 @@ class Tensor(Operators):
 
     data: array, nested list, number or Tensor; it is copied.  Python floats and lists of them become float32; float32
     and float64 arrays keep their precision, integers and booleans stay what they are.  float16, complex and object
-    arrays are refused (DTypeError).
+    arrays are refused (DTypeError).  Arrays and tensors of other libraries count as arrays (base/foreign.py).
     requires_grad: whether backward() should leave a gradient in `.grad` (floating-point tensors only).
     device: a name such as "cpu:1" or a Device; the first of default_devices() by default.
     dtype: converts to that type, arrays and tensors as `astype` does.  Python's numbers must be in its range: 300 or
@@ -85,7 +87,7 @@ class Tensor(Operators):
     @property
     def size(self) -> int:
         """The number of elements, as NumPy has it (an attribute, not PyTorch's method)."""
-        return self.data.size
+        return Size(self.data.size)
 
     @property
     def is_leaf(self) -> bool:
@@ -350,16 +352,20 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
         try:
             dtype = np.dtype(dtype)
         except TypeError:
-            raise DTypeError(f"Tensor: dtype must name an element type, got {dtype!r}") from None
+            rule = f"Tensor: dtype must name an element type, got {dtype!r}: give it as text, 'float32'"
+            raise DTypeError(rule) from None
         if dtype not in DTYPES:
             raise DTypeError(f"Tensor: dtype must be float32, float64, an integer or bool, got {dtype}")
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise ShapeError(f"Tensor: data is not rectangular: {error}") from None
+    array = array_of(data)
+    typed = array is not None
+    if array is None:
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"Tensor: data is not rectangular: {error}") from None
     if dtype is not None and array.dtype.kind in "fiub":
-        return array if array.dtype == dtype else _fitting(array, dtype, isinstance(data, (np.ndarray, np.generic)))
-    if array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+        return array if array.dtype == dtype else _fitting(array, dtype, typed)
+    if array.dtype == np.float64 and not typed:
         array = array.astype(np.float32)  # Python floats carry no precision of their own
     if array.dtype not in DTYPES:
         raise DTypeError(

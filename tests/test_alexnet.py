@@ -18,6 +18,7 @@ from alexnet import PRESETS, WIDTHS, AlexNet, main_directions, merged  # noqa: E
 from command_line import device_list, one_device  # noqa: E402
 
 TWO, ONE = ("cpu:0", "cpu:1"), ("cpu:0",)
+TWO_COLUMNS = [name for name, preset in PRESETS.items() if preset.columns == 2]
 NARROW = (6, 8, 12, 12, 8, 40, 40)  # the same net, small enough for many steps
 
 
@@ -145,7 +146,7 @@ def test_the_first_kernels_of_trainable_see_98_percent_of_what_varies():
         np.testing.assert_allclose(kernels, scales[:, None] * wanted, atol=1e-9 * np.abs(kernels).max())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", TWO_COLUMNS)
 @pytest.mark.parametrize("size", [224, 227])
 def test_two_devices_compute_what_one_computes(preset, size):
     two, one = pair_of_nets(preset, input_size=size)
@@ -157,8 +158,13 @@ def test_two_devices_compute_what_one_computes(preset, size):
     assert_same(gradients(two), gradients(one), "gradient of")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("devices", [("textbook:0",), ("textbook:0", "textbook:1")], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "preset, devices",
+    [
+        *((preset, devices) for preset in TWO_COLUMNS for devices in (("textbook:0",), ("textbook:0", "textbook:1"))),
+        ("torchvision", ("textbook:0",)),
+    ],
+)
 def test_the_textbook_faces_train_as_the_fast_ones_do(preset, devices):
     """Logits, all gradients and one step of SGD, dropout on: textbook:N draws the masks that cpu:N draws."""
     x, target = images(3), np.array([1, 7, 3])
@@ -352,8 +358,12 @@ def test_dropout_draws_the_same_bits_again_and_not_the_same_on_both_devices():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"preset": "best"}, "preset must be one of paper, original, trainable, got 'best'"),
+        ({"preset": "best"}, "preset must be one of paper, original, trainable, torchvision, got 'best'"),
         ({"devices": ("cpu:0", "cpu:0")}, "one device or two different ones"),
+        (
+            {"preset": "torchvision", "devices": TWO},
+            "preset torchvision is one column, for one device, got .'cpu:0', 'c",
+        ),
         ({"devices": "cpu:0"}, "one device or two different ones"),
         ({"devices": ("cpu:0", "cpu:1", "cpu:2")}, "one device or two different ones"),
         ({"input_size": 256}, "input_size must be 224 .* or 227"),

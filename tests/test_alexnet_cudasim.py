@@ -29,7 +29,10 @@ NARROW = (6, 8, 12, 12, 8, 40, 40)
 
 def nets(preset, widths, dtype, classes, cards, **options):
     """The same weights on the CPU and on the cards."""
-    pair = [AlexNet(classes, preset, devices, widths=widths, dtype=dtype, **options) for devices in (CPU, cards)]
+    pair = [
+        AlexNet(classes, preset, devices[: PRESETS[preset].columns], widths=widths, dtype=dtype, **options)
+        for devices in (CPU, cards)
+    ]
     random = np.random.default_rng(1)  # larger than the paper's 0.01: every layer shall matter in the comparison
     state = {
         name: (random.standard_normal(a.shape) * (0.1 if a.ndim == 1 else np.sqrt(2 / a[0].size))).astype(a.dtype)

@@ -3,13 +3,24 @@
 import collections
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, CheckpointError, DTypeError, GraphError, Tensor, gradcheck, nn, optim
+from minigrad import (
+    ArgumentError,
+    CheckpointError,
+    DeviceError,
+    DTypeError,
+    GraphError,
+    Tensor,
+    gradcheck,
+    nn,
+    optim,
+)
 
 
 class Net(nn.Module):
@@ -325,6 +336,69 @@ def test_to_moves_parameters_in_place():
     gradient = parameters[0].grad
     net.to("cpu:1")
     assert parameters[0].grad is gradient  # there already: untouched
+
+
+@pytest.mark.parametrize("dtype", ["float64", np.float64, np.dtype("float64"), float])
+def test_to_converts_parameters_in_place(dtype):
+    net, x = Net("cpu:1").eval(), image("cpu:1")
+    net.heads[0].weight.requires_grad = False
+    before, parameters = net.state_dict(), list(net.parameters())
+    net(x).sum().backward()
+    assert net.to(dtype) is net
+    for (name, new), old in zip(net.named_parameters(), parameters):
+        assert old is new and new.dtype == "float64" and str(new.device) == "cpu:1" and new.grad is None
+        assert new.requires_grad == (name != "heads.0.weight")
+        assert new.numpy().tobytes() == before[name].astype("float64").tobytes()
+    assert net(x.astype("float64")).dtype == "float64"
+    net.to("cpu:0", "float32")
+    assert {(str(p.device), str(p.dtype)) for p in parameters} == {("cpu:0", "float32")}
+    assert all(array.tobytes() == before[name].tobytes() for name, array in net.state_dict().items())
+    net(image("cpu:0")).sum().backward()
+    gradient = parameters[-1].grad
+    net.to(dtype="float32").to("cpu:0")
+    assert parameters[-1].grad is gradient  # of that type and there already: untouched
+    for wrong in ("float16", "int64", np.bool_):
+        with pytest.raises(DTypeError, match="Net.to: parameters are float32 or float64, got"):
+            net.to(wrong)
+    with pytest.raises(DTypeError, match="Net.to: parameters are float32 or float64, got 'cpu:1'"):
+        net.to("cpu:1", "cpu:1")
+    for wrong in ("gpu:0", 5, "float63"):
+        with pytest.raises(DeviceError, match="device: expected a name such as 'cpu:0'"):
+            net.to(wrong)
+    assert {(str(p.device), str(p.dtype)) for p in parameters} == {("cpu:0", "float32")}
+
+
+def test_to_converts_buffers_of_floats_alone():
+    net = nn.Sequential(nn.BatchNorm1d(3))
+    net(Tensor(np.random.default_rng(0).standard_normal((5, 3)), dtype="float32"))
+    before = net.state_dict()
+    after = net.to("float64").state_dict()
+    assert {name: str(array.dtype) for name, array in after.items()} == {
+        "0.weight": "float64", "0.bias": "float64", "0.running_mean": "float64", "0.running_var": "float64",
+        "0.num_batches_tracked": "int64",
+    }  # fmt: skip
+    assert all((array == before[name]).all() for name, array in after.items()) and before["0.num_batches_tracked"] == 1
+
+
+@pytest.mark.parametrize("make", [partial(optim.SGD, lr=0.1, momentum=0.9), partial(optim.Adam, lr=0.1)])
+def test_an_optimiser_goes_on_in_another_element_type(make):
+    """Two steps, the second in float64: as with a state that was float64 from the start."""
+    w = np.random.default_rng(0).standard_normal((3, 2))
+    trained = []
+    for early in (False, True):
+        net = nn.Linear(2, 3, bias=False)
+        net.load_state_dict({"weight": w.astype("f")})
+        net.to("float64" if early else "float32")
+        optimizer = make(net.parameters())
+        for _ in range(2):
+            optimizer.zero_grad()
+            (net(Tensor(np.ones((1, 2)), dtype=net.weight.dtype)) ** 2).sum().backward()
+            optimizer.step()
+            net.to("float64")
+        trained.append(net.weight.numpy())
+        assert all(array.dtype == "float64" for array in optimizer.state_dict()["arrays"].values())
+    np.testing.assert_allclose(*trained, rtol=1e-5)
+    assert np.abs(trained[0] - w).max() > 0.05
 
 
 def test_layers_are_made_where_and_as_told():

@@ -91,7 +91,10 @@ def test_metadata_in_either_form_and_more_of_it(net, run):
         ({"classes": 3}, "must be a list of 3 names"),
         ({"classes": "[" * 100_000}, "must be a list of 3 names"),
         ({"classes": ["long name"] * 100_000}, "must be a list of 3 names"),
-        ({"preset": "best"}, "preset in its metadata must be one of paper, original, trainable, got 'best'"),
+        (
+            {"preset": "best"},
+            "preset in its metadata must be one of paper, original, trainable, torchvision, got 'best'",
+        ),
         ({"preset": ["paper"]}, "preset in its metadata must be"),
         ({"mean_rgb": "[1, 2]"}, "mean_rgb in its metadata must be three numbers"),
         ({"mean_rgb": "[1, 2, NaN]"}, "must be three numbers"),

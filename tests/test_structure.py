@@ -21,8 +21,9 @@ ROOT = PACKAGE.parent
 
 # Each module may import from those that stand before it in this order (and packages from within themselves).
 TOWER = (
-    "errors arguments interrupts blas files memory casting tracing sources random device indexing engine parallel cpu "
-    "textbook cublas cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor chunks ops functional nn"
+    "errors spellings foreign arguments interrupts blas files memory casting tracing sources random device indexing "
+    "engine parallel cpu textbook cublas cuda_current cuda_runtime gpu cudasim grad_mode backward operators tensor "
+    "chunks ops functional nn"
 )
 ORDER = TOWER.split()
 # Beside the tower: what else may each of these know?
@@ -35,11 +36,11 @@ ALLOWED = {
     "profiler": "errors tracing device parallel engine",
     "debugging": "errors arguments tracing",
     "gradcheck": "errors random device parallel grad_mode engine tensor",
-    "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
-    "init": "errors arguments device parallel grad_mode engine tensor",
-    "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
-    "data": "errors arguments files",
-    "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
+    "optim": "errors spellings arguments interrupts memory tracing device gpu parallel engine tensor",
+    "init": "errors spellings arguments device parallel grad_mode engine tensor",
+    "checkpoint": "errors foreign arguments files interrupts random device parallel engine tensor",
+    "data": "errors spellings arguments files",
+    "nn": "errors spellings foreign arguments device parallel grad_mode engine tensor chunks functional init",
     "onnx": "errors arguments files tracing device parallel grad_mode engine tensor chunks ops functional nn",
     "occupancy": "",
     "nvrtc": "errors files sources occupancy",

@@ -174,8 +174,8 @@ class Page:
             self._costs[name] = time.monotonic() - begin
 
     def _kernels(self) -> dict[str, Any]:
-        weight = np.concatenate([column.conv1.weight.numpy() for column in self.net.model.columns])
-        return exhibits.kernels_data(weight, self.first_kernels)
+        model = self.net.model
+        return exhibits.kernels_data(model.kernels(), self.first_kernels, model.preset.columns)
 
     def _predictions_of_one_view(self) -> dict[str, Any]:
         return exhibits.predictions_data(self.shown, views=1)

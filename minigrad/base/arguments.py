@@ -67,6 +67,19 @@ def one_of(op: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
+def element_type(value: Any) -> np.dtype[Any] | None:
+    """The element type of NumPy's that it is or names, np.float64, "float64", float; None where it does not."""
+    try:
+        return None if value is None else np.dtype(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def names_a_dtype(value: Any) -> bool:
+    """Whether it is an element type, or the name of one: NumPy's, or torch.float64, which no function takes."""
+    return element_type(value) is not None or f"{type(value).__module__}.{type(value).__name__}" == "torch.dtype"
+
+
 def pair(op: str, name: str, value: Any, minimum: int, maximum: int = _MOST) -> Pair:
     """An int, or two of them as (vertical, horizontal)."""
     if not isinstance(value, (tuple, list)):

@@ -31,7 +31,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
 from ..base import files
-from ..errors import CheckpointError, printable
+from ..base.foreign import weights_of
+from ..errors import CheckpointError, DeviceError, DTypeError, printable
 from ..tensor import Tensor
 
 PathLike = str | os.PathLike[str]
@@ -41,6 +42,13 @@ _JSON = "minigrad.json"  # the metadata key of everything that is not a string
 _CHECKSUM = "minigrad.checksum"
 _METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
+
+# How files of torch.save begin: archives, and those of PyTorch before 1.6.
+_PICKLED = (b"PK\3\4", b"\x80\2\x8a\n")
+_OF_PYTORCH = (
+    "it seems to be one of torch.save, which can hold programs and is not opened here: with PyTorch, "
+    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE) makes one of its weights"
+)
 
 # The format's names of types; BF16 are the upper halves of float32 numbers.
 _TYPES = {
@@ -100,9 +108,12 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             except CheckpointError as error:
                 raise CheckpointError(f"checkpoint: {where}: {error}") from error
             except (ValueError, RecursionError) as error:  # not in the format, or no JSON
+                file.seek(0)
+                advice = (
+                    _OF_PYTORCH if file.read(4) in _PICKLED else "check that it is the right file, or take another copy"
+                )
                 raise CheckpointError(
-                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}: check that it is "
-                    "the right file, or take another copy"
+                    f"checkpoint: {where} ({size} bytes) is no readable safetensors file: {error}: {advice}"
                 ) from error
     except OSError as error:
         raise CheckpointError(f"checkpoint: cannot read {where}: {error.strerror or error}") from error
@@ -120,7 +131,12 @@ def _array(name: Any, value: Any) -> np.ndarray:
     if not isinstance(name, str) or name == _METADATA or not _is_text(name):
         raise CheckpointError(f"checkpoint: names must be text other than {_METADATA!r}, got {name!r}")
     # asarray with order="C", not ascontiguousarray: that one makes 0-d arrays 1-d
-    array = np.asarray(value.numpy() if isinstance(value, Tensor) else value, order="C")
+    try:
+        array = np.asarray(
+            value.numpy() if isinstance(value, Tensor) else weights_of(value, f"checkpoint: {name!r}"), order="C"
+        )
+    except (DTypeError, DeviceError) as error:
+        raise CheckpointError(str(error)) from error
     if array.dtype.newbyteorder("<") not in _NAMES:
         raise CheckpointError(
             f"checkpoint: {name!r} must be an array of numbers, got {array.dtype}: what is none goes into metadata"

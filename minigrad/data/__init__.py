@@ -9,6 +9,9 @@ the pictures as bytes, and what is to be made of them, to the op `prepare` of op
 minigrad.data.demo_set.
 """
 
+from typing import TYPE_CHECKING
+
+from ..base.spellings import of_module
 from .augment import (
     CenterView,
     TenViews,
@@ -59,6 +62,9 @@ from .transforms import (
     adjust_hue,
     adjust_saturation,
 )
+
+if not TYPE_CHECKING:  # which is to know what there is not
+    __getattr__ = of_module("minigrad.data")
 
 __all__ = [
     "IMAGENET_MEAN_RGB",

@@ -166,11 +166,13 @@ def _check_size(image: Image, size: int) -> None:
 
 
 # What a Loader applies to each image: called with (image, rng), they return float32 (..., H, W, C), scaled.
-# `scale` multiplies after the subtraction: 1 in the paper; the original code divided by 1.1 (scale=1/1.1).
+# `scale` multiplies after the subtraction: 1 in the paper; the original code divided by 1.1 (scale=1/1.1).  It is one
+# number, or, on the processor alone, one for each colour: torchvision divides by three standard deviations.
 #
 # Where a card is to do that (the op `prepare`), `draw` only says what, by the same random numbers: (top, left, flip) of
 # the window, or of several, and what is added to the colours.
 Drawn = tuple[Any, NDArray[np.float32]]
+Scale = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class TrainViews:
     mean: Mean = None
     pca: RgbPCA | None = None
     pca_std: float = 0.1
-    scale: float = 1.0
+    scale: Scale = 1.0
 
     def __call__(self, image: Image, rng: np.random.Generator) -> View:
         view = random_crop_flip(image, self.size, rng, self.mean)
@@ -202,7 +204,7 @@ class CenterView:
 
     size: int | None = None
     mean: Mean = None
-    scale: float = 1.0
+    scale: Scale = 1.0
 
     def __call__(self, image: Image, rng: Any = None) -> View:
         if self.size is None:
@@ -222,7 +224,7 @@ class TenViews:
 
     size: int
     mean: Mean = None
-    scale: float = 1.0
+    scale: Scale = 1.0
 
     def __call__(self, image: Image, rng: Any = None) -> View:
         return _scaled(_ten_views(image, self.size, self.mean), self.scale)
@@ -231,9 +233,15 @@ class TenViews:
         return [_place(window) for window in ten_windows(image, self.size)], _no_colour(image)
 
 
-def _scaled(view: View, scale: float) -> View:
-    """view * scale, written into `view`, which is to be nobody else's."""
-    return view if scale == 1.0 else np.multiply(view, np.float32(scale), out=view)
+def _scaled(view: View, scale: Scale) -> View:
+    """view * scale, written into `view`, which is to be nobody else's.  Row by row, as in _add_colour."""
+    if isinstance(scale, (int, float)):
+        return view if scale == 1.0 else np.multiply(view, np.float32(scale), out=view)
+    if len(scale) != view.shape[-1]:
+        raise ArgumentError(f"scale: one number, or one for each of {view.shape[-1]} colours, got {scale!r}")
+    rows = view.reshape(*view.shape[:-2], -1)  # a view of the memory, which is dense
+    np.multiply(rows, np.tile(np.asarray(scale, np.float32), view.shape[-2]), out=rows)
+    return view
 
 
 def _place(window: Window) -> tuple[int, int, int]:

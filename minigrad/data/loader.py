@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.base.arguments import integer
+from minigrad.base.spellings import spelled
 from minigrad.errors import ArgumentError, CheckpointError, DataError
 
 from .augment import CenterView
@@ -72,6 +73,7 @@ class Loader:
     Raises ArgumentError for arguments out of range, DataError for an empty dataset.
     """
 
+    @spelled
     def __init__(
         self,
         dataset: ImageSource | Dataset,

@@ -10,12 +10,16 @@ He initialisation keeps the variance of the activations from layer to layer thro
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.arguments import number
 from ..base.grad_mode import no_grad
+from ..base.spellings import of_module
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
+
+if not TYPE_CHECKING:  # which is to know what there is not
+    __getattr__ = of_module("minigrad.nn.init")
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 0.01) -> Tensor:

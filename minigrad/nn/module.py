@@ -15,16 +15,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, MappingView
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..base.arguments import flag
+from ..base.arguments import element_type, flag, names_a_dtype
+from ..base.foreign import weights_of
 from ..base.grad_mode import no_grad
+from ..base.spellings import not_found
 from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
-from ..errors import ArgumentError, CheckpointError, GraphError, printable, some
+from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, printable, some
 from ..tensor import Tensor
 from .parameter import Buffer, Parameter, State
 
@@ -71,6 +73,14 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
+
+    if not TYPE_CHECKING:  # which is to know what there is not
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what is not found: the AttributeError says what it is called here."""
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property that has failed, with its own error
+            raise AttributeError(not_found("nn.Module", f"{type(self).__name__!r} object", name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `layer.weight *= 2` outside no_grad records an op and would put its result where the parameter was.
@@ -183,18 +193,29 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def to(self: Self, device: DeviceLike) -> Self:
-        """Move all parameters and buffers to a device, in place; returns self.
+    def to(self: Self, device: DeviceLike | Any = None, dtype: Any = None) -> Self:
+        """Bring all parameters and buffers to a device, to another element type, or to both, in place; returns self.
 
-        The Parameter objects stay the same, so an optimiser that holds them goes on holding them; their
-        gradients are dropped, and their memory is new.  Move a model before training: an optimiser's state
-        stays where it was made.
+            net.to("cuda:0"), net.to("float64"), net.to("cuda:0", "float64")
+
+        dtype: float32 or float64 (DTypeError), and may stand in the device's place; buffers of integers keep theirs.
+        The Parameter objects stay the same, so an optimiser that holds them goes on holding them; their gradients are
+        dropped, and their memory is new.  Move a model before training: an optimiser's state stays on the device where
+        it was made.
         """
-        where = device_named(device)
+        if dtype is None and names_a_dtype(device):
+            device, dtype = None, device
+        if dtype is not None and element_type(dtype) not in (np.float32, np.float64):
+            raise DTypeError(
+                f"{type(self).__name__}.to: parameters are float32 or float64, got {dtype!r}: "
+                "give it as text, 'float32'"
+            )
         for tensor in self._tree()[1].values():
-            if tensor.device is where:
+            where = tensor.device if device is None else device_named(device)
+            kind = tensor.dtype if dtype is None or tensor.dtype.kind != "f" else np.dtype(dtype)
+            if where is tensor.device and kind == tensor.dtype:
                 continue
-            tensor.data = Tensor(tensor, device=where).data
+            tensor.data = Tensor(tensor, device=where, dtype=kind).data
             tensor.device, tensor.grad, tensor.version = where, None, Version()
         return self
 
@@ -328,7 +349,7 @@ def fitting_state(
             f"load_state_dict: {model} takes a dictionary of arrays by name, as state_dict() returns, "
             f"got {type(state).__name__}"
         )
-    values = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in state.items()}
+    values = {name: _array(name, value) for name, value in state.items()}
     left_out = LeftOut([name for name in expected if name not in values], [], [])
     if not flag("load_state_dict", "strict", strict):
         left_out.unexpected.extend(name for name in values if name not in expected)
@@ -355,6 +376,13 @@ def fitting_state(
             "was when they were saved, or rename and convert what differs:\n  " + "\n  ".join(wrong)
         )
     return values, left_out
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return value.numpy() if isinstance(value, Tensor) else weights_of(value, f"load_state_dict: {printable(name)}")
+    except (DTypeError, DeviceError) as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _kind(x: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..base.arguments import Padding, Pair, flag, integer, is_number, one_of, padding_of, pair  # noqa: F401 (for the rooms)
+from ..base.foreign import type_name
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..tensor import Tensor
 
@@ -18,7 +19,7 @@ def check_tensors(op: str, **named: Any) -> None:
     """Every argument is a Tensor."""
     for name, value in named.items():
         if not isinstance(value, Tensor):
-            raise DTypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}: wrap it in minigrad.Tensor")
+            raise DTypeError(f"{op}: {name} must be a Tensor, got {type_name(value)}: wrap it in minigrad.Tensor")
 
 
 def check_floating(op: str, **named: Any) -> None:

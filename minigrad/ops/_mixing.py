@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.foreign import type_name
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError, DTypeError, ShapeError
@@ -60,7 +61,9 @@ def constant(op: str, value: Any, other: Tensor) -> Tensor:
     if isinstance(value, (list, tuple)):  # of Python numbers, as weak as one
         return Tensor(list(value), device=where, dtype=dtype if dtype.kind == "f" else None)
     if not isinstance(value, (int, float, np.number, np.bool_)):
-        raise DTypeError(f"{op}: operands must be tensors, arrays or numbers, got {type(value).__name__}")
+        raise DTypeError(
+            f"{op}: operands must be tensors, arrays or numbers, got {type_name(value)}: wrap it in minigrad.Tensor"
+        )
     if isinstance(value, (complex, np.complexfloating)):
         raise DTypeError(f"{op}: operands must be real, got {value!r}: take its .real or abs()")
     if isinstance(value, (float, np.floating)) and dtype.kind != "f":

@@ -147,6 +147,8 @@ class Optimizer:
         for name in decays:
             if name not in state:
                 state[name] = _zeros_like(p)
+            elif state[name].dtype != p.dtype:  # Module.to has given the parameter another
+                state[name] = p.device.converted(state[name], p.dtype)
         self._steps[i] += 1
         return self._steps[i], [p.data, p.grad.data, *(state[name] for name in decays)]  # type: ignore[union-attr]
 
