@@ -26,6 +26,7 @@ from ..device import device as device_named
 from ..engine import Version
 from ..errors import ArgumentError, CheckpointError, GraphError, printable, some
 from ..tensor import Tensor, TensorLike
+from .hooks import Hooked
 
 Self = TypeVar("Self", bound="Module")
 
@@ -49,7 +50,7 @@ class Parameter(Tensor):
         self.requires_grad = flag("Parameter", "requires_grad", requires_grad)
 
 
-class Module:
+class Module(Hooked):
     """Base of layers and models.  A subclass sets Parameters and Modules as attributes and defines `forward`.
 
         class Net(Module):
@@ -86,9 +87,6 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: define forward")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `layer.weight *= 2` outside no_grad records an op and would put its result where the parameter was.
