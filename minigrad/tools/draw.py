@@ -200,7 +200,7 @@ def _of_model(model: Module, inputs: list[Tensor]) -> tuple[list[Node], list[Edg
         readers[start].add(-1)
     joined: dict[int, int] = {}  # unit -> the first of the box that it belongs to
     boxes: dict[int, list[int]] = {}
-    for i, unit in enumerate(units):
+    for i in range(len(units)):
         first = _joins(units, boxes, joined, readers, i)
         joined[i] = first
         boxes.setdefault(first, []).append(i)

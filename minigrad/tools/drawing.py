@@ -125,7 +125,7 @@ class Drawing:
             content = getattr(self, TEXT[ending]).encode("utf-8")
         elif ending not in PICTURES:
             raise ArgumentError(
-                f"draw: {printable(place)}: a drawing is a file that ends in {', '.join((*PICTURES, *TEXT))}: choose one"
+                f"draw: {printable(place)}: drawings are files that end in {', '.join((*PICTURES, *TEXT))}: take one"
             )
         elif shutil.which("dot"):
             content = self._picture(ending[1:])
@@ -179,7 +179,7 @@ def _dot(text: str) -> str:
 
 
 def _mermaid(text: str) -> str:
-    """In quotes of Mermaid's language, which knows characters by number, and takes some of HTML and Markdown as such."""
+    """In quotes of Mermaid's language, which takes HTML and Markdown as such: all but letters by their numbers."""
     return "".join(c if c.isalnum() or c in " .,:()x-_" else f"#{ord(c)};" for c in printable(text))
 
 

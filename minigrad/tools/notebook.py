@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from ..nn import Module
+from ..nn import Module, Parameter
 from ..tensor import Tensor
 from . import html
 
@@ -25,7 +25,7 @@ def tensor_html(tensor: Tensor) -> str:
     finite ones where some are not, and how many are nan or inf.
     """
     values = tensor.numpy()
-    name = "Parameter" if type(tensor).__name__ == "Parameter" else "Tensor"
+    name = "Parameter" if isinstance(tensor, Parameter) else "Tensor"
     facts = [f"{name} {' x '.join(map(str, tensor.shape)) or '()'}", str(tensor.dtype), str(tensor.device)]
     if tensor.node is not None:
         facts.append(f"op {tensor.node.name}")

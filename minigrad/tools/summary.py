@@ -14,7 +14,7 @@ Summary.
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 from ..nn import Module
@@ -133,7 +133,7 @@ def summary(model: Module, *inputs: Any) -> Summary:
         shapes[name] = tuple(tensor.shape for tensor in tensors)
         places[name] = ", ".join(dict.fromkeys(str(tensor.device) for tensor in tensors))
         if own[name]:
-            passed += 2 * sum(tensor.data.nbytes for tensor in tensors)
+            passed += 2 * _bytes(tensors)
 
     run(model, given, op_seen, call_seen)
     layers = []
@@ -143,8 +143,7 @@ def summary(model: Module, *inputs: Any) -> Summary:
         trainable = sum(p.size for p in held if p.requires_grad)
         facts = (count[name], shapes.get(name, ()), where, sum(p.size for p in held), trainable, costs.get(name, 0))
         layers.append(Layer(name, type(module).__name__, *facts))
-    sizes = (sum(tensor.data.nbytes for tensor in tensors) for tensors in (given, list(model.parameters())))
-    return Summary(layers, *sizes, passed)
+    return Summary(layers, _bytes(given), _bytes(model.parameters()), passed)
 
 
 def holder(name: str, modules: Container[str]) -> str:
@@ -153,6 +152,10 @@ def holder(name: str, modules: Container[str]) -> str:
     while above not in modules:
         above = above.rpartition(".")[0]
     return above
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.data.nbytes for tensor in tensors)
 
 
 def multiply_adds(function: Any, arrays: tuple[Any, ...], y: Any) -> int:
