@@ -174,8 +174,8 @@ _MISSING = (
 
 
 def _dot(text: str) -> str:
-    """In quotes of Graphviz's language."""
-    return printable(text).replace("\\", "\\\\").replace('"', '\\"')
+    """In quotes of Graphviz's language, which also knows HTML's names of characters."""
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
 
 
 def _mermaid(text: str) -> str:
