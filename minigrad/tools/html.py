@@ -21,4 +21,4 @@ def table(rows: Sequence[Sequence[str]], words: int, caption: str = "") -> str:
 
 def pre(text: str) -> str:
     """Text as it is, line by line."""
-    return f'<pre style="line-height:1.3">{escape(text)}</pre>'
+    return f'<pre style="line-height:1.3;font-family:monospace">{escape(text)}</pre>'

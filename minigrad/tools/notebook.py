@@ -31,7 +31,9 @@ def tensor_html(tensor: Tensor) -> str:
         facts.append(f"op {tensor.node.name}")
     elif tensor.requires_grad:
         facts.append("requires_grad")
-    if values.size > 1 and values.dtype.kind != "b":
+    if not values.ndim:
+        facts.append(f"value {_number(values[()])}")
+    elif values.size and values.dtype.kind != "b":
         finite = values[np.isfinite(values)]
         if finite.size:
             low, mean, high = finite.min(), finite.mean(dtype=np.float64), finite.max()
@@ -39,11 +41,11 @@ def tensor_html(tensor: Tensor) -> str:
         if finite.size < values.size:
             facts.append(f"{values.size - finite.size:,} nan or inf")
     head = f"<div><b>{escape(facts[0])}</b>, {escape(', '.join(facts[1:]))}</div>"
-    if values.ndim > 2 or not values.size:
+    if values.ndim not in (1, 2) or not values.size:
         return head
-    rows = values.reshape(1, -1) if values.ndim < 2 else values
+    rows = values.reshape(1, -1) if values.ndim == 1 else values
     down, across = _places(rows.shape[0]), _places(rows.shape[1])
-    lines = [["", *("…" if j is None else str(j) for j in across)]] if values.ndim else [[""]]
+    lines = [["", *("…" if j is None else str(j) for j in across)]]
     for i in down:
         title = "…" if i is None else str(i) if values.ndim == 2 else ""
         lines.append([title, *("…" if i is None or j is None else _number(rows[i, j]) for j in across)])
