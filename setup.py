@@ -41,6 +41,7 @@ setup(
         "nvrtc": NVRTC,
         "plot": PLOT,
         "imagenet": IMAGENET,
+        "docs": ["pdoc>=14"],  # docs/api.py: pages of the docstrings
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],
     },

@@ -31,6 +31,8 @@ from ..engine import Array, Function
 from ..errors import ArgumentError, GraphError
 from ..tensor import Tensor, apply, wrap
 
+__all__ = ["Handle", "Hooked"]
+
 Hook = Callable[..., Any]
 Kinds = dict[str, dict[int, Hook]]  # "forward_pre", "forward", "backward" -> the hooks, in the order they came
 

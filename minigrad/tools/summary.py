@@ -78,7 +78,7 @@ class Summary:
         rows = [["layer", "output", *(["device"] if several else []), "parameters", "multiply-adds"]]
         depths = {"": 0}
         for layer in self.layers:
-            above = holder(layer.name, depths)
+            above = _holder(layer.name, depths)
             depths[layer.name] = depths[above] + 1 if layer.name else 0
             own = layer.name.removeprefix(f"{above}.")
             title = "  " * depths[layer.name] + (f"{own}: {layer.kind}" if layer.name else layer.kind)
@@ -119,12 +119,12 @@ def summary(model: Module, *inputs: Any) -> Summary:
     modules = dict(model.named_modules())
     own: dict[str, list[Tensor]] = {name: [] for name in modules}
     for name, parameter in model.named_parameters():
-        own[holder(name, modules)].append(parameter)
+        own[_holder(name, modules)].append(parameter)
     count = dict.fromkeys(modules, 0)
     passed = 0
 
     def op_seen(function: Any, arrays: tuple[Any, ...], y: Any, module: str) -> None:
-        costs[module] = costs.get(module, 0) + multiply_adds(function, arrays, y)
+        costs[module] = costs.get(module, 0) + _multiply_adds(function, arrays, y)
 
     def call_seen(name: str, output: Any) -> None:
         nonlocal passed
@@ -146,7 +146,7 @@ def summary(model: Module, *inputs: Any) -> Summary:
     return Summary(layers, _bytes(given), _bytes(model.parameters()), passed)
 
 
-def holder(name: str, modules: Container[str]) -> str:
+def _holder(name: str, modules: Container[str]) -> str:
     """The module that holds what has this dotted name: there may be lists and keys between, "blocks.0.weight"."""
     above = name.rpartition(".")[0]
     while above not in modules:
@@ -158,7 +158,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.data.nbytes for tensor in tensors)
 
 
-def multiply_adds(function: Any, arrays: tuple[Any, ...], y: Any) -> int:
+def _multiply_adds(function: Any, arrays: tuple[Any, ...], y: Any) -> int:
     """Of one run of an op; a bias, the third input of a convolution or a linear layer, is one for each output."""
     products = function.flops(*arrays) // 2
     return products + math.prod(y.shape) if products and len(arrays) == 3 else products
