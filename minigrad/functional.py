@@ -6,12 +6,14 @@ Importing this module also fills `OPS` (operators.py), from which tensors take t
 from .ops.arithmetic import add, divide, multiply, negative, power, subtract
 from .ops.astype import astype
 from .ops.avg_pool2d import avg_pool2d
+from .ops.batch_norm import batch_norm
 from .ops.compare import equal, greater, greater_equal, less, less_equal, not_equal
 from .ops.concat import concat, split
-from .ops.conv2d import conv2d
+from .ops.conv2d import conv2d, conv_transpose2d
 from .ops.copy import copy
 from .ops.cross_entropy import cross_entropy
 from .ops.dropout import dropout
+from .ops.extremes import abs, clip, maximum, minimum
 from .ops.linear import linear
 from .ops.lrn import lrn, lrn_within_map
 from .ops.matmul import matmul
@@ -25,13 +27,18 @@ from .ops.shape import flatten, getitem, reshape, transpose
 from .ops.sigmoid import sigmoid
 from .ops.softmax import log_softmax, softmax
 from .ops.tanh import tanh
+from .ops.where import where
 
 __all__ = [
+    "abs",
     "add",
     "astype",
     "avg_pool2d",
+    "batch_norm",
+    "clip",
     "concat",
     "conv2d",
+    "conv_transpose2d",
     "copy",
     "cross_entropy",
     "divide",
@@ -52,7 +59,9 @@ __all__ = [
     "matmul",
     "max",
     "max_pool2d",
+    "maximum",
     "mean",
+    "minimum",
     "multiply",
     "negative",
     "not_equal",
@@ -69,4 +78,5 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "where",
 ]

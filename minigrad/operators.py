@@ -119,6 +119,9 @@ class Operators:
     def __neg__(self) -> Tensor:
         return OPS["negative"](self)
 
+    def __abs__(self) -> Tensor:
+        return OPS["abs"](self)
+
     def __eq__(self, other: Any) -> Any:
         return OPS["equal"](self, other)
 

@@ -180,6 +180,31 @@ def cross_entropy_reference(x, t):
     return np.array([-np.log(p[i, c]) for i, c in enumerate(t)])
 
 
+def batch_norm_reference(x, weight, bias, eps, mean=None, var=None):
+    """weight[c] * (x - mean[c]) / sqrt(var[c] + eps) + bias[c], mean and var of channel c's numbers unless given."""
+    y = np.zeros(x.shape)
+    for c in range(x.shape[1]):
+        numbers = [float(value) for value in x[:, c].flat]
+        middle = sum(numbers) / len(numbers) if mean is None else float(mean[c])
+        spread = sum((value - middle) ** 2 for value in numbers) / len(numbers) if var is None else float(var[c])
+        y[:, c] = float(weight[c]) * (x[:, c] - middle) / np.sqrt(spread + eps) + float(bias[c])
+    return y
+
+
+def batch_norm_gradients_reference(x, dy, weight, eps):
+    """(dx, dweight, dbias) of batch statistics: dh_j/dx_i = s ([i = j] - 1 / m - h_i h_j / m), one number at a time."""
+    dx, h = np.zeros(x.shape), batch_norm_reference(x, np.ones(x.shape[1]), np.zeros(x.shape[1]), eps)
+    for c in range(x.shape[1]):
+        h_c, dy_c = h[:, c].ravel(), dy[:, c].ravel()
+        s, m = 1 / np.sqrt(x[:, c].var() + eps), len(h_c)
+        dx_c = np.zeros(m)
+        for i, j in np.ndindex(m, m):
+            dx_c[i] += weight[c] * dy_c[j] * s * ((i == j) - 1 / m - h_c[i] * h_c[j] / m)
+        dx[:, c] = dx_c.reshape(dx[:, c].shape)
+    others = tuple(axis for axis in range(x.ndim) if axis != 1)
+    return dx, (dy * h).sum(others), dy.sum(others)
+
+
 def prepare_reference(x, windows, size, mean, colours, scale):
     """y[n,v,c,i,j] = (x[n, top+i, left+k, c] - mean[top+i, left+k, c] + colours[n,c]) * scale, each step in float32.
 

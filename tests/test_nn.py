@@ -434,6 +434,67 @@ def test_sequential_by_name():
     assert len(twice) == 4 and list(twice)[3] is relu
 
 
+class Counting(nn.Module):
+    def __init__(self, device=None):
+        self.mean = nn.Buffer([1.0, 2.0], device)
+        self.fc = nn.Linear(2, 2, device=device)
+        self.kept = [nn.Buffer(np.array(7, np.int64), device)]
+        self.same = self.mean
+
+
+def test_buffers_are_saved_and_moved_but_not_trained(device):
+    net = Counting(device)
+    assert [name for name, _ in net.named_buffers()] == ["mean", "kept.0"]
+    assert list(net.buffers()) == [net.mean, net.kept[0]]
+    assert [name for name, _ in net.named_parameters()] == ["fc.weight", "fc.bias"] and net.num_parameters() == 6
+    assert list(net.state_dict()) == ["mean", "kept.0", "fc.weight", "fc.bias"]
+    assert net.state_dict()["kept.0"].dtype == np.int64 and not net.mean.requires_grad
+    other = Counting(device)
+    with minigrad.no_grad():
+        net.mean *= 3.0
+        net.kept[0] += 1
+    other.load_state_dict(net.state_dict())
+    np.testing.assert_array_equal(other.mean.numpy(), [3, 6])
+    assert other.kept[0].item() == 8 and other.kept[0].dtype == np.int64 and type(other.mean) is nn.Buffer
+    for name in ("cpu:1", device):
+        held = other.mean
+        other.to(name)
+        assert other.mean is held and {str(b.device) for b in other.buffers()} == {name}
+        np.testing.assert_array_equal(other.mean.numpy(), [3, 6])
+    twin = pickle.loads(pickle.dumps(other))
+    assert type(twin.kept[0]) is nn.Buffer and twin.mean is twin.same and twin.mean is not other.mean
+
+
+def test_buffers_of_integers_take_integers_and_others_none(tmp_path):
+    net = Counting()
+    state = net.state_dict()
+    for name, wrong in (("kept.0", np.array(7.0)), ("mean", np.array([1, 2]))):
+        with pytest.raises(CheckpointError, match=rf"wrong type: {name} is (float|int)64, the model has"):
+            net.load_state_dict({**state, name: wrong})
+    net.load_state_dict({**state, "kept.0": np.array(9, np.uint8)})
+    minigrad.checkpoint.save(tmp_path / "w", net.state_dict())
+    again = Counting()
+    again.load_state_dict(minigrad.checkpoint.load(tmp_path / "w")[0])
+    assert again.kept[0].item() == 9 and again.kept[0].shape == ()
+
+
+def test_a_buffer_stays_a_buffer():
+    net = Counting()
+    with pytest.raises(GraphError, match=r"Counting.mean is a Buffer, and another tensor would take its place"):
+        net.mean = Tensor([1.0, 2.0])
+    with pytest.raises(GraphError, match="a Buffer is not trained: make it a Parameter"):
+        net.mean.requires_grad_()
+    net.mean.requires_grad_(False)
+    net.mean = nn.Buffer([5.0, 6.0])
+    with pytest.raises(minigrad.ArgumentError, match="Holding: held is a set, in which .* have no names"):
+        Holding({nn.Buffer([1.0])}).state_dict()
+
+
+class Holding(nn.Module):
+    def __init__(self, held):
+        self.held = held
+
+
 @pytest.mark.parametrize("name", ["forward", "training", "a.b", "", "fc"])
 def test_sequential_refuses_names(name):
     with pytest.raises(ArgumentError, match=f"Sequential: a module cannot be named '{name}'"):
@@ -474,6 +535,7 @@ def test_initial_weights():
         (nn.LRN(), F.lrn),
         (nn.LRNWithinMap(3, 1.5, 0.3, 0.6), lambda x: F.lrn_within_map(x, 3, 1.5, 0.3, 0.6)),
         (nn.LRNWithinMap(), F.lrn_within_map),
+        (nn.BatchNorm2d(4, 0.1, None, False, False), lambda x: F.batch_norm(x, None, None, training=True, eps=0.1)),
         (nn.Flatten(), lambda x: x.reshape(2, 4 * 6 * 8)),
         (nn.Flatten(2), lambda x: x.reshape(2, 4, 48)),
         (nn.Dropout(0.3, "paper").eval(), lambda x: x * 0.7),

@@ -1,9 +1,11 @@
 """Models: modules that hold parameters, and the layers that AlexNet is made of."""
 
+from .batch_norm import BatchNorm1d, BatchNorm2d
 from .layers import (
     LRN,
     AvgPool2d,
     Conv2d,
+    ConvTranspose2d,
     CrossEntropyLoss,
     Dropout,
     Flatten,
@@ -15,13 +17,18 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .module import LeftOut, Module, Parameter, fitting_state
+from .module import LeftOut, Module, fitting_state
+from .parameter import Buffer, Parameter
 from .standardize import standardize_outputs
 
 __all__ = [
     "LRN",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
     "Conv2d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

@@ -7,6 +7,7 @@ of default_devices() and float32 when left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,8 @@ from ..device import device as device_named
 from ..errors import ArgumentError
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 Size = int | tuple[int, int]
 
@@ -74,8 +76,63 @@ class Conv2d(Module):
 
     def settings(self) -> str:
         out_channels, in_channels, kh, kw = self.weight.shape
-        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + _unusual(
+        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + unusual(
             self, stride=1, padding=0, dilation=1, groups=1
+        )
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution, `weight` (in_channels, out_channels / groups, kh, kw): see functional.conv_transpose2d.
+
+    Settings as Conv2d's, and output_padding, less than stride or dilation.  First weights: he_normal_, where an output
+    sums over in_channels / groups * kh * kw / (stride_h * stride_w) inputs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Any = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        device: DeviceLike | None = None,
+        dtype: Any = None,
+    ):
+        in_channels = integer("ConvTranspose2d", "in_channels", in_channels, 1)
+        out_channels = integer("ConvTranspose2d", "out_channels", out_channels, 1)
+        groups = integer("ConvTranspose2d", "groups", groups, 1)
+        kh, kw = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
+        sh, sw = pair("ConvTranspose2d", "stride", stride, 1)
+        gaps, more = (
+            pair("ConvTranspose2d", "dilation", dilation, 1),
+            pair("ConvTranspose2d", "output_padding", output_padding, 0),
+        )
+        padding_of("ConvTranspose2d", padding)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"ConvTranspose2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}: "
+                "take multiples of it"
+            )
+        if more[0] >= max(sh, gaps[0]) or more[1] >= max(sw, gaps[1]):
+            raise ArgumentError(f"ConvTranspose2d: output_padding must be less than stride or dilation, got {more}")
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.groups, self.dilation = groups, dilation
+        self.weight = _parameter((in_channels, out_channels // groups, kh, kw), device, dtype)
+        self.bias = _parameter((out_channels,), device, dtype) if flag("ConvTranspose2d", "bias", bias) else None
+        init.normal_(self.weight, std=math.sqrt(2 * groups * sh * sw / (in_channels * kh * kw)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        settings = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return F.conv_transpose2d(x, self.weight, self.bias, *settings)
+
+    def settings(self) -> str:
+        in_channels, out_channels, kh, kw = self.weight.shape
+        return f"{in_channels}, {out_channels * self.groups}, kernel_size={(kh, kw)}" + unusual(
+            self, stride=1, padding=0, output_padding=0, groups=1, dilation=1
         )
 
 
@@ -134,7 +191,7 @@ class _Pool2d(Module):
         padding_of(layer, padding)
 
     def settings(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}" + _unusual(self, padding=0, ceil_mode=False)
+        return f"kernel_size={self.kernel_size}, stride={self.stride}" + unusual(self, padding=0, ceil_mode=False)
 
 
 class MaxPool2d(_Pool2d):
@@ -165,7 +222,7 @@ class AvgPool2d(_Pool2d):
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def settings(self) -> str:
-        return super().settings() + _unusual(self, count_include_pad=True)
+        return super().settings() + unusual(self, count_include_pad=True)
 
 
 class LRN(Module):
@@ -182,7 +239,7 @@ class LRN(Module):
         return F.lrn(x, self.n, self.k, self.alpha, self.beta, self.groups)
 
     def settings(self) -> str:
-        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + _unusual(self, groups=1)
+        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}" + unusual(self, groups=1)
 
 
 class LRNWithinMap(Module):
@@ -290,6 +347,6 @@ def _no_image() -> Tensor:
     return Tensor(np.zeros((0, 0, 1, 1), np.float32), device="cpu:0")
 
 
-def _unusual(layer: Module, **usual: Any) -> str:
+def unusual(layer: Module, **usual: Any) -> str:
     """', name=value' for each setting that is not the usual one."""
     return "".join(f", {name}={getattr(layer, name)}" for name, value in usual.items() if getattr(layer, name) != value)

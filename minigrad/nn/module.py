@@ -1,6 +1,6 @@
 """Modules: trees of parameters with a forward function.
 
-There is no registry: the parameters and submodules of a module are those among its attributes, in the order
+There is no registry: the parameters, buffers and submodules of a module are those among its attributes, in the order
 in which they were set, and those in lists, tuples, deques and dicts among them, to any depth.  So `vars(module)` shows
 what there is, and a subclass has no `super().__init__()` to forget.
 
@@ -25,29 +25,11 @@ from ..device import DeviceLike
 from ..device import device as device_named
 from ..engine import Version
 from ..errors import ArgumentError, CheckpointError, GraphError, printable, some
-from ..tensor import Tensor, TensorLike
+from ..tensor import Tensor
 from .hooks import Hooked
+from .parameter import Buffer, Parameter, State
 
 Self = TypeVar("Self", bound="Module")
-
-
-class Parameter(Tensor):
-    """A leaf tensor that a module trains: `self.weight = Parameter(array)`.
-
-    data, device and dtype as in Tensor (floating-point: DTypeError otherwise).  `requires_grad_(False)` freezes it.
-    """
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        data: TensorLike,
-        requires_grad: bool = True,
-        device: DeviceLike | None = None,
-        dtype: Any = None,
-    ):
-        super().__init__(data, requires_grad=True, device=device, dtype=dtype)
-        self.requires_grad = flag("Parameter", "requires_grad", requires_grad)
 
 
 class Module(Hooked):
@@ -90,31 +72,28 @@ class Module(Hooked):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `layer.weight *= 2` outside no_grad records an op and would put its result where the parameter was.
-        if (
-            isinstance(value, Tensor)
-            and not isinstance(value, Parameter)
-            and isinstance(vars(self).get(name), Parameter)
-        ):
+        if isinstance(value, Tensor) and not isinstance(value, State) and isinstance(vars(self).get(name), State):
+            kind = type(vars(self)[name]).__name__
             raise GraphError(
-                f"{type(self).__name__}.{name} is a Parameter, and another tensor would take its place: change it "
-                "inside `with minigrad.no_grad():`, or assign a Parameter"
+                f"{type(self).__name__}.{name} is a {kind}, and another tensor would take its place: change it "
+                f"inside `with minigrad.no_grad():`, or assign a {kind}"
             )
         super().__setattr__(name, value)
 
     # ---------------------------------------------------------------- walking the tree
 
     def _members(self) -> Iterator[tuple[str, Any, str]]:
-        """(name, parameter or module held directly, "") and (path, what is held out of sight, why it is)."""
+        """(name, parameter, buffer or module held directly, "") and (path, what is held out of sight, why it is)."""
         for name, value in vars(self).items():
-            if isinstance(value, (Parameter, Module)):  # as _look, in less time: for Sequential
+            if isinstance(value, (*State, Module)):  # as _look, in less time: for Sequential
                 yield name, value, ""
             elif type(value) not in _PLAIN:
                 yield from _look(name, value)
 
-    def _tree(self) -> tuple[dict[str, Module], dict[str, Parameter]]:
-        """Dotted name -> module, this one included, and dotted name -> parameter, each once; refuses the rest."""
+    def _tree(self) -> tuple[dict[str, Module], dict[str, Parameter | Buffer]]:
+        """Dotted name -> module, this one included, and -> parameter or buffer, each once; refuses the rest."""
         modules: dict[str, Module] = {}
-        parameters: dict[str, Parameter] = {}
+        tensors: dict[str, Parameter | Buffer] = {}
         out_of_sight: list[tuple[str, Any, str]] = []
         seen: set[int] = set()
 
@@ -137,7 +116,7 @@ class Module(Hooked):
                 elif isinstance(member, Module):
                     children.append((name, member))
                 elif id(member) not in seen:
-                    enter(parameters, name, member)
+                    enter(tensors, name, member)
             for name, child in children:
                 if id(child) not in seen:
                     visit(name, child)
@@ -146,7 +125,7 @@ class Module(Hooked):
         for path, member, why in out_of_sight:
             if id(member) not in seen:  # an optimiser, say, holds what is found elsewhere
                 raise ArgumentError(f"{type(self).__name__}: {path} {why}")
-        return modules, parameters
+        return modules, tensors
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the submodules held directly."""
@@ -166,11 +145,19 @@ class Module(Hooked):
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter) of this module and all below it, each once: "features.conv1.weight"."""
-        return iter(self._tree()[1].items())
+        return ((name, member) for name, member in self._tree()[1].items() if isinstance(member, Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters of this module and all below it, each once."""
-        return iter(self._tree()[1].values())
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """(dotted name, buffer) of this module and all below it, each once: "bn1.running_mean"."""
+        return ((name, member) for name, member in self._tree()[1].items() if isinstance(member, Buffer))
+
+    def buffers(self) -> Iterator[Buffer]:
+        """The buffers of this module and all below it, each once."""
+        return (buffer for _, buffer in self.named_buffers())
 
     def num_parameters(self) -> int:
         """How many numbers there are to train, frozen ones included."""
@@ -195,39 +182,39 @@ class Module(Hooked):
             parameter.grad = None
 
     def to(self: Self, device: DeviceLike) -> Self:
-        """Move all parameters to a device, in place; returns self.
+        """Move all parameters and buffers to a device, in place; returns self.
 
         The Parameter objects stay the same, so an optimiser that holds them goes on holding them; their
         gradients are dropped, and their memory is new.  Move a model before training: an optimiser's state
         stays where it was made.
         """
         where = device_named(device)
-        for parameter in self.parameters():
-            if parameter.device is where:
+        for tensor in self._tree()[1].values():
+            if tensor.device is where:
                 continue
-            parameter.data = Tensor(parameter, device=where).data
-            parameter.device, parameter.grad, parameter.version = where, None, Version()
+            tensor.data = Tensor(tensor, device=where).data
+            tensor.device, tensor.grad, tensor.version = where, None, Version()
         return self
 
     # ---------------------------------------------------------------- saving and loading
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Dotted name -> values of each parameter.  NumPy copies: training on does not change them."""
-        return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
+        """Dotted name -> values of each parameter and buffer.  NumPy copies: training on does not change them."""
+        return {name: tensor.numpy().copy() for name, tensor in self._tree()[1].items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LeftOut:
-        """Overwrite all parameters, in place, from arrays or Tensors by name; converted to each parameter's dtype.
+        """Overwrite all parameters and buffers, in place, from arrays or Tensors by name, converted to their dtypes.
 
-        strict: CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point;
-        nothing is changed then.  strict=False loads what fits, and returns what it left out, of the model and of
-        `state`; CheckpointError where nothing fits.
+        strict: CheckpointError lists every missing, unexpected and misshapen name, and what is not floating-point (for
+        a buffer of integers: not integers); nothing is changed then.  strict=False loads what fits, and returns what it
+        left out, of the model and of `state`; CheckpointError where nothing fits.
         """
-        parameters = dict(self.named_parameters())
-        values, left_out = fitting_state(type(self).__name__, parameters, state, strict)
+        _, tensors = self._tree()
+        values, left_out = fitting_state(type(self).__name__, tensors, state, strict)
         for name, value in values.items():
-            parameter = parameters[name]
+            tensor = tensors[name]
             with no_grad():
-                parameter[...] = np.asarray(value)
+                tensor[...] = np.asarray(value)
         return left_out
 
     # ---------------------------------------------------------------- printing
@@ -263,7 +250,7 @@ def _look(name: str, value: Any, why: str = "", inside: tuple[int, ...] = ()) ->
     """
     kind = type(value).__name__
     inside = (*inside, id(value))
-    if isinstance(value, (Parameter, Module)):
+    if isinstance(value, (*State, Module)):
         yield name, value, why
     elif isinstance(value, Tensor):
         if value.requires_grad and value.is_leaf and not why:
@@ -358,7 +345,7 @@ def fitting_state(
             wrong.append(f"unexpected: {printable(name)} {value.shape}")
         elif value.shape != expected[name].shape:
             wrong.append(f"wrong shape: {name} is {value.shape}, the model has {expected[name].shape}")
-        elif value.dtype.kind != "f":
+        elif _kind(value) != _kind(expected[name]):
             wrong.append(f"wrong type: {name} is {value.dtype}, the model has {expected[name].dtype}")
     if wrong:
         raise CheckpointError(
@@ -366,3 +353,7 @@ def fitting_state(
             "was when they were saved, or rename and convert what differs:\n  " + "\n  ".join(wrong)
         )
     return values, left_out
+
+
+def _kind(x: Any) -> str:
+    return "i" if x.dtype.kind == "u" else x.dtype.kind  # type: ignore[no-any-return]

@@ -97,6 +97,20 @@ def _values(x: Tensor) -> Tensor:
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(x + 4.0, None, None, weight, bias, training=True)
+
+
+def _batch_norm_given(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    mean, var = bias.detach() * 0.5, weight.detach() ** 2.0
+    return F.batch_norm(x, mean, var, weight, bias)
+
+
+def _signs(x: Tensor) -> Tensor:
+    """0 or 1, with x's gradient."""
+    return x - x.detach() + (x > 0) * 1.0
+
+
 def _integers(x: Tensor) -> Tensor:
     """Floats of all sizes, also far beyond what the integers hold."""
     far = x * Tensor(2.0 ** (np.arange(x.shape[-1]) % 80), device=x.device, dtype=x.dtype)
@@ -165,6 +179,17 @@ _ALL = [
         padding=((1, 0), (2, 1)),
         dilation=(3, 2),
     ),
+    Case(
+        "conv_transpose2d",
+        ("conv2d", "reduce", "arithmetic"),
+        lambda x, w, b: F.conv_transpose2d(x, w, b, (2, 3), ((1, 0), (0, 2)), (1, 0), 2, (1, 2)),
+        {"x": (3, 6, 7, 5), "w": (6, 5, 3, 4), "b": (10,)},
+        {"x": (128, 256, 13, 13), "w": (256, 48, 4, 4), "b": (96,)},
+        "x w b y",
+        "dy x w dx dw db",
+        lambda inputs, y: 2 * math.prod(inputs["x"]) * math.prod(inputs["w"][1:]),
+        tolerance=3e-5,
+    ),
     *ladder.CASES,
     *tf32.CASES,
     _rooms("max_pool2d", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, padding=1), (2, 5, 23, 19), "dy dx"),
@@ -213,6 +238,24 @@ _ALL = [
         "lrn_within_map, beta 0.6, whole tiles",
         lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6),
         (1, 2, 30, 60),
+    ),
+    *(
+        Case(
+            f"batch_norm, {name}",
+            ("batch_norm",),
+            function,
+            {"x": small, "weight": (small[1],), "bias": (small[1],)},
+            {"x": real, "weight": (real[1],), "bias": (real[1],)},
+            "x x y",
+            "dy x dy x dx" if function is _batch_norm else "dy x dy dx",
+        )
+        for name, function, small, real in [
+            ("maps", _batch_norm, (5, 3, 61, 59), MAPS["x"]),
+            ("small maps", _batch_norm, (37, 35, 3, 5), (128, 1024, 4, 4)),
+            ("rows", _batch_norm, (300, 67), FEATURES["x"]),
+            ("given, maps", _batch_norm_given, (3, 5, 7, 9), MAPS["x"]),
+            ("given, rows", _batch_norm_given, (37, 68), FEATURES["x"]),
+        ]
     ),
     _elementwise("relu", F.relu, "relu"),
     _elementwise("tanh", F.tanh, "tanh"),
@@ -314,6 +357,32 @@ _ALL = [
         "x mean y",
         "",
         prepare=_prepared,
+    ),
+    *(
+        Case(
+            name,
+            (name.split(",")[0] if name.startswith("where") else "extremes",),
+            function,
+            {"a": (3, 1, 11, 13), "b": (5, 1, 13)},
+            {"a": (128, 96, 55, 55), "b": (96, 1, 1)},
+            "a b y",
+            "dy da db",
+        )
+        for name, function in [
+            ("where", lambda a, b: F.where(a > b, a, b)),
+            ("where, a condition that broadcasts", lambda a, b: F.where(b > 0, a, b)),
+            ("maximum", lambda a, b: F.maximum(a, b)),
+            ("minimum", lambda a, b: F.minimum(a, b)),
+            (
+                "maximum and minimum of equals",
+                lambda a, b: F.maximum(_signs(a), _signs(b)) + F.minimum(_signs(a), _signs(b)),
+            ),
+        ]
+    ),
+    _elementwise("clip", lambda x: F.clip(x, -0.5, 1), "extremes", "dy x dx"),
+    _elementwise("abs", F.abs, "extremes", "dy x dx"),
+    _elementwise(
+        "clip at its ends, and abs at 0", lambda x: F.clip(_signs(x), 0, 1) + F.abs(_signs(x)), "extremes", "dy x dx"
     ),
     *optimizers.CASES,
 ]
