@@ -118,6 +118,14 @@ def test_a_residual_block():
     assert sorted(drawing.edges) == [(start, end, False) for start, end in pairs]
 
 
+def test_hooks_are_not_drawn():
+    net = Net()
+    plain = minigrad.draw(net, (1, 3, 4, 4)).dot
+    for module in net.modules():
+        module.register_full_backward_hook(lambda m, dx, dy: None)
+    assert minigrad.draw(net, (1, 3, 4, 4)).dot == plain
+
+
 def test_a_layer_that_is_used_twice_is_two_boxes_and_arguments_have_numbers():
     class Twice(nn.Module):
         def __init__(self):

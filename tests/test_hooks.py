@@ -154,6 +154,14 @@ def test_a_hook_ends_with_its_block_and_may_remove_itself():
     after.remove()
     layer(Tensor([1.0]))
     assert calls == ["block", "block", "once", "after", "after"]
+    assert vars(layer) == {}  # as if there had never been one
+
+
+def test_ops_in_a_backward_hook_record_nothing():
+    layer, seen = nn.Linear(2, 2), []
+    layer.register_full_backward_hook(lambda m, dx, dy: seen.append((dy[0] @ m.weight).requires_grad))
+    layer(Tensor([[1.0, 2.0]])).sum().backward()
+    assert seen == [False] and minigrad.is_grad_enabled()
 
 
 def test_hooks_belong_to_the_object_and_are_no_part_of_the_model():
@@ -205,6 +213,10 @@ def test_under_no_grad_no_backward_is_seen_and_the_output_is_the_module_s_own():
     layer.register_full_backward_hook(lambda m, dx, dy: pytest.fail("there was no backward"))
     with no_grad():
         assert layer(Tensor([1.0], requires_grad=True)).node is None
+        flat = nn.Flatten(0)
+        flat.forward = lambda x: {"any": "thing"}
+        flat.register_full_backward_hook(lambda m, dx, dy: None)
+        assert flat(Tensor([1.0])) == {"any": "thing"}
     assert layer(Tensor([-1.0])).numpy().tolist() == [0.0]
 
 
@@ -224,19 +236,30 @@ def test_outputs_that_get_no_gradient_and_arguments_that_none_reaches():
     np.testing.assert_array_equal(a.grad.numpy(), [6])
 
 
+def test_a_gradient_is_replaced_where_one_of_two_arguments_has_one():
+    class Times(nn.Module):
+        def forward(self, a, b):
+            return a * b
+
+    times, b = Times(), Tensor([3.0], requires_grad=True)
+    times.register_full_backward_hook(lambda m, dx, dy: (dx[0], dx[1] * 100))
+    times(Tensor([2.0]), b).sum().backward()
+    assert b.grad.item() == 200
+
+
 def test_a_layer_whose_arguments_need_no_gradient_waits_for_all_its_outputs():
     class Both(nn.Module):
         def __init__(self):
             self.w = nn.Parameter([2.0])
 
         def forward(self, x):
-            return self.w * x, self.w + x
+            return self.w * x, self.w + x, x
 
     calls, both = [], Both()
     both.register_full_backward_hook(lambda m, dx, dy: calls.append((dx, bare(dy))))
-    a, b = both(Tensor([5.0]))
+    a, b, _ = both(Tensor([5.0]))
     (a * 3 + b * 4).backward()
-    assert calls == [((None,), [3, 4])] and both.w.grad.item() == 19
+    assert calls == [((None,), [3, 4, None])] and both.w.grad.item() == 19
 
 
 def test_named_tuples_and_keyword_arguments_go_through():
@@ -249,6 +272,7 @@ def test_named_tuples_and_keyword_arguments_go_through():
             return Pair(x * scale, x)
 
     layer = Layer()
+    assert layer(Tensor([2.0]), scale=5).a.item() == 10
     layer.register_full_backward_hook(lambda m, dx, dy: None)
     pair = layer(Tensor([2.0], requires_grad=True), scale=5)
     assert type(pair) is Pair and pair.a.item() == 10

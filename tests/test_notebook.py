@@ -104,6 +104,8 @@ def test_a_profile_and_a_summary_show_their_tables():
     assert page.rows == [["layer", "output", "parameters", "multiply-adds"], ["Sequential", "4 x 2", "", ""],
                          ["  0: Linear", "4 x 2", "8", "32"], ["  1: ReLU", "4 x 2", "", ""]]  # fmt: skip
     assert page.text.endswith(str(s).split("\n\n")[1])
+    page = Reader(minigrad.summary(nn.Sequential(**{"<script>": nn.ReLU()}), (1, 1))._repr_html_())
+    assert "script" not in page.tags and page.rows[2][0] == "  <script>: ReLU"
 
 
 CELLS = [

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,27 @@ def test_what_is_no_plain_row_of_layers():
     ]
 
 
+class Held(nn.Module):
+    """Weights in lists of its own."""
+
+    def __init__(self):
+        self.pairs = [[nn.Parameter([1.0, 2.0])], [nn.Parameter([3.0]), nn.Linear(1, 1)]]
+
+    def forward(self, x):
+        return x * self.pairs[0][0] + self.pairs[1][0]
+
+
+def test_weights_in_lists_belong_to_the_module_that_has_the_lists():
+    s = minigrad.summary(nn.Sequential(first=nn.ReLU(), held=Held()), (3, 2))
+    assert [(layer.name, layer.parameters) for layer in s.layers] == [
+        ("", 0),
+        ("first", 0),
+        ("held", 3),
+        ("held.pairs.1.1", 2),
+    ]
+    assert str(s).splitlines()[4].startswith("    pairs.1.1: Linear  not called")
+
+
 def test_the_table():
     net = nn.Sequential(conv=nn.Conv2d(1, 2, 3), flat=nn.Flatten(), out=nn.Linear(8, 3))
     net.conv.bias.requires_grad_(False)
@@ -158,6 +180,22 @@ def test_the_model_and_the_random_numbers_are_left_as_they_were():
     assert [m.training for m in net.modules()] == before and not any("_has_hooks" in vars(m) for m in net.modules())
     assert minigrad.tools.tracing.recorder is None
     assert str(minigrad.summary(net, (4, 3))) == first
+
+
+def test_each_run_sees_the_same_numbers_leaves_no_graph_and_takes_devices_in_turn(alexnet):
+    net, seen = alexnet.AlexNet(10, widths=(1, 1, 1, 1, 1, 2, 2)), []
+
+    def note(module, args, output):
+        seen.append((args[0].numpy().copy(), output.requires_grad, threading.current_thread()))
+
+    handles = [net.columns[i].conv1.register_forward_hook(note) for i in (0, 1)]
+    for _ in range(2):
+        minigrad.summary(net, (1, 3, 224, 224))
+    assert len(seen) == 4 and all((values == seen[0][0]).all() for values, _, _ in seen)
+    assert 0 <= seen[0][0].min() < 0.01 and 0.99 < seen[0][0].max() < 1
+    assert {(graph, thread) for _, graph, thread in seen} == {(False, threading.current_thread())}
+    for handle in handles:
+        handle.remove()
 
 
 def test_a_model_in_chunks_is_shown_whole():

@@ -25,7 +25,7 @@ from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from ..base.grad_mode import no_grad
+from ..base.grad_mode import is_grad_enabled, no_grad
 from ..device import Device
 from ..engine import Array, Function
 from ..errors import ArgumentError, GraphError
@@ -125,7 +125,8 @@ def _call(module: Any, kinds: Kinds, args: tuple[Any, ...], kwargs: dict[str, An
         replaced = hook(module, args)
         if replaced is not None:
             args = replaced if isinstance(replaced, tuple) else (replaced,)
-    way_back = _WayBack(module, list(kinds["backward"].values()), len(args)) if kinds.get("backward") else None
+    hooks = list(kinds.get("backward", {}).values()) if is_grad_enabled() else []
+    way_back = _WayBack(module, hooks, len(args)) if hooks else None
     watched, nodes = way_back.arguments(args) if way_back else (args, {})
     output = module.forward(*watched, **kwargs)
     for hook in list(kinds.get("forward", {}).values()):
@@ -172,11 +173,9 @@ class _WayBack:
         """The arguments, seen by us on their way back, and the nodes of those that need a gradient, by place."""
         watched, nodes = list(args), {}
         for i, arg in enumerate(args):
-            if isinstance(arg, Tensor):
-                node = Watch(self._input_seen(i, arg.device))
-                y = apply(node, arg)
-                if y.node is node:
-                    watched[i], nodes[i] = y, node
+            if isinstance(arg, Tensor) and arg.requires_grad:
+                nodes[i] = Watch(self._input_seen(i, arg.device))
+                watched[i] = apply(nodes[i], arg)
         self.replaceable = len(nodes) == 1
         return tuple(watched), nodes
 
@@ -192,11 +191,9 @@ class _WayBack:
                     f"{self.name}: a backward hook needs an output that is a Tensor, or a list or tuple of them, this "
                     f"has a {type(one).__name__}: put the hook on a module inside it"
                 )
-            reach = frozenset(place for place, argument in nodes.items() if _leads_to(one.node, argument))
-            node = Watch(self._output_seen(i, one.device, reach))
-            y = apply(node, one)
-            if y.node is node:
-                watched[i] = y
+            if one.requires_grad:
+                reach = frozenset(place for place, argument in nodes.items() if _leads_to(one.node, argument))
+                watched[i] = apply(Watch(self._output_seen(i, one.device, reach)), one)
                 self.outputs_left += 1
         if not several:
             return watched[0]

@@ -115,8 +115,8 @@ _ARRANGING = {"concat", "reshape", "flatten", "transpose", "getitem", "astype", 
 class _Unit:
     """A box in the making: one op, or all of one call of a layer; later with what is joined to it.
 
-    reads: (unit, crossing) of each result that it reads of others, in order.  Results of other devices come by way of
-    the op `copy`, which has no box.
+    reads: the units whose results it reads, in order.  Results of other devices come by way of the op `copy`, which has
+    no box.
     """
 
     def __init__(self, device: str, layer: str = "", kind: str = ""):
@@ -125,7 +125,7 @@ class _Unit:
         self.shapes: list[str] = []  # of what comes out after each op
         self.window = ""
         self.has_weights = False
-        self.reads: dict[tuple[int, bool], None] = {}
+        self.reads: dict[int, None] = {}
 
 
 class _Recording:
@@ -137,27 +137,27 @@ class _Recording:
         self.weights = {id(p.data): name for name, p in model.named_parameters()}
         self.kept: list[Any] = [tensor.data for tensor in inputs]
         self.units: list[_Unit] = []
-        self.source: dict[int, tuple[int, bool]] = {}  # array -> the unit that made it, and whether it was copied since
+        self.source: dict[int, int] = {}  # array -> the unit that made it, on whatever device
         self.by_call: dict[tuple[str, int], int] = {}
         for i, tensor in enumerate(inputs):
             unit = _Unit("", kind="input" if len(inputs) == 1 else f"input {i}")
             unit.shapes.append(_shape(tensor.shape))
-            self.source[id(tensor.data)] = i, False
+            self.source[id(tensor.data)] = i
             self.units.append(unit)
 
     def op_seen(self, function: Any, arrays: tuple[Any, ...], y: Any, name: str) -> None:
         self.kept += [*arrays, y]
         op = function.name.split(" at ")[0]  # debug() adds the line
         if op == "copy" and id(arrays[0]) in self.source:
-            self.source[id(y)] = self.source[id(arrays[0])][0], True
+            self.source[id(y)] = self.source[id(arrays[0])]
             return
         number = self._unit(name, str(function.device))
         unit = self.units[number]
         for array in arrays:
             if id(array) in self.source:
-                start, copied = self.source[id(array)]
+                start = self.source[id(array)]
                 if start != number:
-                    unit.reads[start, copied] = None
+                    unit.reads[start] = None
             elif id(array) in self.weights:
                 unit.has_weights = True
                 if op.startswith("conv") and array.ndim == 4:
@@ -166,7 +166,7 @@ class _Recording:
                     unit.kind = ", ".join(filter(None, [unit.kind, self.weights[id(array)]]))
         unit.ops.append(op)
         unit.shapes.append(_shape(y.shape))
-        self.source[id(y)] = number, False
+        self.source[id(y)] = number
 
     def _unit(self, name: str, device: str) -> int:
         """The unit of the layer at work: one without submodules.  What another module does by itself, op by op."""
@@ -194,9 +194,9 @@ def _of_model(model: Module, inputs: list[Tensor]) -> tuple[list[Node], list[Edg
     results = [seen.source[id(t.data)] for t in tensors_in(output) if id(t.data) in seen.source]
     readers: dict[int, set[int]] = {i: set() for i in range(len(units))}
     for i, unit in enumerate(units):
-        for start, _ in unit.reads:
+        for start in unit.reads:
             readers[start].add(i)
-    for start, _ in results:
+    for start in results:
         readers[start].add(-1)
     joined: dict[int, int] = {}  # unit -> the first of the box that it belongs to
     boxes: dict[int, list[int]] = {}
@@ -212,11 +212,10 @@ def _of_model(model: Module, inputs: list[Tensor]) -> tuple[list[Node], list[Edg
     for first, members in boxes.items():
         places[first] = len(nodes)
         nodes.append(_box([units[i] for i in members], prefixes))
-        for start, copied in units[first].reads:
-            start = joined[start]
-            between = copied and bool(units[start].device) and units[start].device != units[first].device
-            edges[Edge(places[start], places[first], between)] = None
-    for start, _ in dict.fromkeys(results):
+        for start in map(joined.__getitem__, units[first].reads):
+            crossing = units[start].device not in ("", units[first].device)
+            edges[Edge(places[start], places[first], crossing)] = None
+    for start in dict.fromkeys(results):
         nodes.append(Node("end", ["output", units[start].shapes[-1]]))
         edges[Edge(places[joined[start]], len(nodes) - 1)] = None
     return nodes, list(edges)
@@ -233,8 +232,8 @@ def _joins(
     unit = units[i]
     if len(unit.reads) != 1:
         return i
-    ((start, copied),) = unit.reads
-    alone = readers[start] == {i} and not copied and units[start].device == unit.device
+    (start,) = unit.reads
+    alone = readers[start] == {i} and units[start].device == unit.device
     before = {op for j in boxes[joined[start]] for op in units[j].ops}
     return joined[start] if alone and (not unit.has_weights or before <= _ARRANGING) else i
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 
 
-def table(rows: Sequence[Sequence[str]], words: int, caption: str = "") -> str:
+def table(rows: Sequence[Sequence[str]], words: int) -> str:
     """A table with a head; the first `words` columns to the left, the others, numbers, to the right."""
-    lines = ["<table>", f"<caption>{escape(caption)}</caption>"] if caption else ["<table>"]
+    lines = ["<table>"]
     for i, row in enumerate(rows):
         kind = "td" if i else "th"
         lines.append("<tr>")
