@@ -13,7 +13,8 @@ PLOT = ["matplotlib>=3.7"]
 # one of its own: CuPy for CUDA 12 would take this newer one, and what that compiles no driver for CUDA 12 can load.
 NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]
 IMAGENET = ["scipy>=1.11"]  # reads the meta.mat of ILSVRC2012's development kit
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *IMAGENET]
+ONNX = ["onnx>=1.16"]  # reads and writes ONNX files
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnxruntime>=1.17", *ONNX, *PLOT, *IMAGENET]
 
 setup(
     name="minigrad",
@@ -42,6 +43,7 @@ setup(
         "plot": PLOT,
         "imagenet": IMAGENET,
         "docs": ["pdoc>=14"],  # docs/api.py: pages of the docstrings
+        "onnx": ONNX,
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],
     },

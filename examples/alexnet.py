@@ -248,6 +248,18 @@ class AlexNet(nn.Module):
             )
         return left_out
 
+    def on_one_device(self, device: str | None = None) -> AlexNet:
+        """The same net on one device, its columns side by side: a copy, on the first of its own where none is given."""
+        first, columns = self.columns[0], len(self.devices)
+        preset = next(name for name, preset in PRESETS.items() if preset is self.preset)
+        widths = [len(getattr(first, layer).weight) * columns // 2 for layer in LAYERS[:-1]]
+        net = AlexNet(
+            len(first.fc8.weight), preset, [device or self.devices[0]], self.input_size, widths, first.p,
+            str(first.fc8.weight.dtype),
+        )  # fmt: skip
+        net.load_state_dict(self.state_dict())
+        return net.train(self.training)
+
     def freeze(self, layers: Collection[str], frozen: bool = True) -> None:
         """Leave these layers, "conv1" to "fc8", as they are in training, or train them again.
 

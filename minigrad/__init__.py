@@ -13,7 +13,7 @@ docs/architecture.md has it in full.
 # Submodules first, names second. `minigrad.device` is the function, not the module of the same name: importing a
 # submodule sets it as an attribute of the package, and the imports below set the function over it.
 # (Modules that are imported later find theirs in sys.modules and leave the attribute alone.)
-from . import checkpoint, functional, nn, optim
+from . import checkpoint, functional, nn, onnx, optim
 from .base.grad_mode import is_grad_enabled, no_grad
 from .base.random import get_rng_state, initial_seed, manual_seed, set_rng_state
 from .cudasim.device import CudaSim
@@ -96,6 +96,7 @@ __all__ = [
     "no_grad",
     "num_threads",
     "on_devices",
+    "onnx",
     "optim",
     "profile",
     "pool_limit",

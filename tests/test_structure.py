@@ -46,6 +46,7 @@ ALLOWED = {
     "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
     "data": "errors arguments files",
     "nn": "errors arguments device parallel grad_mode engine tensor chunks functional init",
+    "onnx": "errors arguments files tracing device parallel grad_mode engine tensor chunks ops functional nn",
     "occupancy": "",
     "nvrtc": "errors files sources occupancy",
     "cases": "errors sources device gpu grad_mode engine tensor ops functional optim",
@@ -54,7 +55,12 @@ ALLOWED = {
 WINGS = {"base": None, "processor": None, "tools": None, "nn": {"init"}}
 WINGS["gpu"] = {"sources", "cublas", "cuda_current", "cuda_runtime", "cases", "occupancy", "nvrtc", "hardware_check"}
 DOORS = {"__init__", "__main__", "hardware_check"}  # what is opened from outside opens on everything
-LIBRARIES = {"files": set(), "data": {"numpy", "PIL", "scipy"}, "checkpoint": {"numpy", "safetensors"}}
+LIBRARIES = {
+    "files": set(),
+    "onnx": {"numpy", "onnx"},
+    "data": {"numpy", "PIL", "scipy"},
+    "checkpoint": {"numpy", "safetensors"},
+}
 HELPERS = ("__init__", "_")  # files in ops/ that are not a room
 
 
