@@ -118,6 +118,22 @@ def test_a_residual_block():
     assert sorted(drawing.edges) == [(start, end, False) for start, end in pairs]
 
 
+def test_batch_norm_stands_with_its_convolution_and_ops_without_a_layer_say_what_they_read():
+    class WithBare(nn.Module):
+        def __init__(self):
+            self.w, self.b = nn.Parameter(np.ones((2, 3, 3, 1), np.float32)), nn.Parameter(np.ones(2, np.float32))
+            self.norm, self.conv, self.last = nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+        def forward(self, x):
+            w = self.w * 2 / Tensor([3.0]).sqrt()  # has no box
+            return self.last(self.conv(self.norm(F.conv2d(x, w, self.b)).relu()).relu())
+
+    assert boxes_of(minigrad.draw(WithBare(), (1, 3, 4, 4)))[1:-1] == [
+        ("layer", ["conv2d 3 x 1 with w, b", "1 x 2 x 2 x 4", "batch_norm, relu"]),
+        ("layer", ["conv: Conv2d 1 x 1", "1 x 2 x 2 x 4", "relu, batch_norm"]),
+    ]
+
+
 def test_hooks_are_not_drawn():
     net = Net()
     plain = minigrad.draw(net, (1, 3, 4, 4)).dot

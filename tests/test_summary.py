@@ -115,6 +115,7 @@ def test_what_is_no_plain_row_of_layers():
     assert first[:4] == ("blocks.0.first", "Linear", 1, ((5, 3),)) and first.multiply_adds == 5 * 4 * 3 + 5 * 3
     assert (unused.calls, unused.outputs, unused.parameters, relu.calls) == (0, (), 6, 3)
     assert s.input_bytes == 5 * 4 * 4 + 7 * 8
+    assert s.pass_bytes == 2 * 4 * (5 * 3 + 5 * 2)  # of the layer, and of the product with the weight in a dict
     assert str(s).splitlines()[:5] == [
         "layer                     output            parameters  multiply-adds",
         "Odd                       5 x 2, 7, 5 x 3            6             30",

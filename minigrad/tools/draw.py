@@ -3,10 +3,10 @@
     minigrad.draw(loss, "loss.svg", names=net)          # what backward will go through
     minigrad.draw(net, (1, 3, 224, 224), "net.svg")     # what the model does with images of this shape
 
-A model is drawn from one run of it.  A box is a layer, together with what has no weights around it: ops that read one
-result which nobody else reads.  So a box is often a row of Figure 2 of Krizhevsky, Sutskever, Hinton 2012: a
-convolution with its ReLU, normalisation and pooling.  Two devices are two frames, and red edges lead from one to the
-other.
+A model is drawn from one run of it.  A box is a layer, together with what goes with it: ops that read one result which
+nobody else reads, and have no weights of their own, or only scale and shift as batch_norm does.  So a box is often a
+layer of Figure 2 of Krizhevsky, Sutskever, Hinton 2012: a convolution with its ReLU, normalisation and pooling.  Two
+devices are two frames, and red edges lead from one to the other.  What is computed of weights alone has no box.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 _ARRANGING = {"concat", "reshape", "flatten", "transpose", "getitem", "astype", "pad"}  # what brings inputs in order
+_POINTWISE = {"batch_norm", "multiply", "divide", "add", "subtract"}  # what follows a layer though it may have weights
 
 
 class _Unit:
@@ -150,6 +151,11 @@ class _Recording:
         op = function.name.split(" at ")[0]  # debug() adds the line
         if op == "copy" and id(arrays[0]) in self.source:
             self.source[id(y)] = self.source[id(arrays[0])]
+            return
+        if not any(id(array) in self.source for array in arrays):  # of weights and constants alone
+            named = [self.weights[id(array)] for array in arrays if id(array) in self.weights]
+            if named:
+                self.weights[id(y)] = named[0]
             return
         number = self._unit(name, str(function.device))
         unit = self.units[number]
@@ -235,7 +241,8 @@ def _joins(
     (start,) = unit.reads
     alone = readers[start] == {i} and units[start].device == unit.device
     before = {op for j in boxes[joined[start]] for op in units[j].ops}
-    return joined[start] if alone and (not unit.has_weights or before <= _ARRANGING) else i
+    follows = not unit.has_weights or before <= _ARRANGING or _POINTWISE.issuperset(unit.ops)
+    return joined[start] if alone and follows else i
 
 
 def _prefixes(units: list[_Unit]) -> dict[str, str]:
@@ -253,18 +260,19 @@ def _box(units: list[_Unit], prefixes: dict[str, str]) -> Node:
     first = units[0]
     if not first.ops:  # an input
         return Node("end", [first.kind, *first.shapes])
-    main = next((i for i, unit in enumerate(units) if unit.has_weights), None)
-    if main is None:
+    weighty = [i for i, unit in enumerate(units) if unit.has_weights]
+    if not weighty:
         return Node("op", [*_words(units), units[-1].shapes[-1]], first.device)
+    main = next((i for i in weighty if not _POINTWISE.issuperset(units[i].ops)), weighty[0])
     layer = units[main]
-    name = layer.layer.removeprefix(prefixes[layer.device])
-    kind = layer.kind if layer.layer else f"{', '.join(dict.fromkeys(layer.ops))} with {layer.kind}"
-    title = f"{name}: {kind}" if name else kind
-    if layer.window:
-        word, comma, rest = title.partition(", ")
-        title = f"{word} {layer.window}{comma}{rest}"
+    if layer.layer:
+        name, (kind, comma, rest) = layer.layer.removeprefix(prefixes[layer.device]), layer.kind.partition(", ")
+        title = f"{name}: {kind}" if name else kind
+    else:
+        title, comma, rest = ", ".join(dict.fromkeys(layer.ops)), " with ", layer.kind
+    title = f"{title} {layer.window}".rstrip() + comma + rest
     lines = [*_words(units[:main]), title, layer.shapes[-1], *_words(units[main + 1 :])]
-    if main + 1 < len(units) and units[-1].shapes[-1] != layer.shapes[-1]:
+    if units[-1].shapes[-1] != layer.shapes[-1]:
         lines.append(units[-1].shapes[-1])
     return Node("layer", lines, first.device)
 

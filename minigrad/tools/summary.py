@@ -46,7 +46,8 @@ class Summary:
         nothing that is computed without a layer (`x @ w`).
     input_bytes, parameter_bytes: what the given tensors and the parameters hold.
     pass_bytes: torchinfo's forward/backward pass size, an estimate: twice what comes out of each call of a layer with
-        parameters, once for itself and once for its gradient.  What a step really takes depends on what the ops keep.
+        parameters, once for itself and once for its gradient; and of each op that reads a parameter outside of such a
+        layer, which torchinfo passes over.  What a step really takes depends on what the ops keep.
     total_bytes: the sum of these three.
     """
 
@@ -120,11 +121,16 @@ def summary(model: Module, *inputs: Any) -> Summary:
     own: dict[str, list[Tensor]] = {name: [] for name in modules}
     for name, parameter in model.named_parameters():
         own[_holder(name, modules)].append(parameter)
+    leaves = {name for name, module in modules.items() if name and next(module.children(), None) is None}
+    weights = {id(parameter.data) for parameter in model.parameters()}
     count = dict.fromkeys(modules, 0)
     passed = 0
 
     def op_seen(function: Any, arrays: tuple[Any, ...], y: Any, module: str) -> None:
+        nonlocal passed
         costs[module] = costs.get(module, 0) + _multiply_adds(function, arrays, y)
+        if module not in leaves and any(id(array) in weights for array in arrays):
+            passed += 2 * y.nbytes
 
     def call_seen(name: str, output: Any) -> None:
         nonlocal passed
@@ -132,7 +138,7 @@ def summary(model: Module, *inputs: Any) -> Summary:
         count[name] += 1
         shapes[name] = tuple(tensor.shape for tensor in tensors)
         places[name] = ", ".join(dict.fromkeys(str(tensor.device) for tensor in tensors))
-        if own[name]:
+        if own[name] and name in leaves:
             passed += 2 * _bytes(tensors)
 
     run(model, given, op_seen, call_seen)
