@@ -73,6 +73,18 @@ def test_alexnet_on_two_devices_is_figure_2(alexnet):
     assert drawing.mermaid.count("==>") == len(crossing) and drawing.mermaid.count("subgraph") == 2
 
 
+@pytest.mark.slow
+def test_the_picture_of_the_documentation_is_this_drawing(alexnet):
+    drawing = minigrad.draw(alexnet.AlexNet(), (1, 3, 224, 224))
+    picture = Path(__file__).parent.parent / "docs" / "images" / "alexnet.svg"
+    root = ET.fromstring(picture.read_bytes())
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    lines = [line for node in drawing.nodes for line in node.lines]
+    assert sorted(texts) == sorted([*lines, "cpu:0", "cpu:1"])
+    titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert sorted(t for t in titles if "->" in t) == sorted(f"n{start}->n{end}" for start, end, _ in drawing.edges)
+
+
 def test_alexnet_on_one_device_is_a_chain(alexnet):
     net = alexnet.AlexNet(10, "original", devices=["cpu:0"], widths=(2, 4, 4, 4, 4, 8, 8))
     drawing = minigrad.draw(net, (2, 3, 224, 224))

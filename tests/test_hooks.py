@@ -13,6 +13,7 @@ import pytest
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, GraphError, Tensor, nn, no_grad
+from minigrad.cudasim import compiler
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((4, 2, 6, 6)).astype(np.float32)
@@ -87,7 +88,12 @@ def assert_same(ours, theirs):
         assert ours == theirs
 
 
-@pytest.mark.parametrize("device", ["cpu:0", "textbook:0"])
+EMULATED = pytest.param(
+    "cudasim:0", marks=[pytest.mark.slow, pytest.mark.skipif(bool(compiler.available()), reason="no emulator here")]
+)
+
+
+@pytest.mark.parametrize("device", ["cpu:0", "textbook:0", EMULATED])
 def test_all_hooks_see_what_those_of_pytorch_see_in_the_same_order(device):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     ours, theirs = [], []
