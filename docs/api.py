@@ -9,6 +9,7 @@ import importlib
 import re
 import sys
 import warnings
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
-    "minigrad",  # with what it names in __all__: functional, nn, optim, checkpoint
+    "minigrad",  # with PARTS, which it names in __all__
     "minigrad.data",
     "minigrad.device",
     "minigrad.errors",
@@ -27,7 +28,8 @@ PAGES = (
     "minigrad.tools.summary",
     "minigrad.tools.drawing",
 )
-PAGES_AND_PARTS = (*PAGES, "minigrad.functional", "minigrad.nn", "minigrad.optim", "minigrad.checkpoint")
+PARTS = ("minigrad.checkpoint", "minigrad.functional", "minigrad.nn", "minigrad.onnx", "minigrad.optim")
+PAGES_AND_PARTS = (*PAGES, *PARTS)
 NOT_PAGES = r"!minigrad\.checkpoint\.files$"
 ARGUMENT = re.compile(r"^([a-z_]\w*(?:(?:, | and )[a-z_]\w*)*): ")
 OF_NAMED_TUPLES = re.compile(r"Alias for field number \d+$|Create new instance of ")  # Python's own words
@@ -76,6 +78,17 @@ class Page(HTMLParser):
                 self.anchors.add(value)
             elif name in ("href", "src") and value:
                 self.links.append(value)
+
+
+def write_index(folder: Path) -> None:
+    """All pages, with the first sentence of each: pdoc's own index knows only what `minigrad` names in __all__."""
+    lines = ["<!doctype html><meta charset='utf-8'><title>minigrad</title>", "<style>body{font:16px sans-serif;"]
+    lines += ["max-width:50em;margin:3em auto;padding:0 1em}li{margin:.6em 0}</style><h1>minigrad</h1><ul>"]
+    for name in sorted(PAGES_AND_PARTS):
+        first = (importlib.import_module(name).__doc__ or "").split("\n\n")[0]
+        page = place(folder, name).relative_to(folder).as_posix()
+        lines.append(f"<li><a href='{page}'>{name}</a><br>{escape(first)}</li>")
+    (folder / "index.html").write_text("\n".join([*lines, "</ul>"]), encoding="utf-8")
 
 
 def without_links_to_inherited(folder: Path) -> None:
@@ -138,6 +151,7 @@ def main(folder: Path) -> int:
     warnings.filterwarnings("ignore", "The module specification")  # what minigrad names in __all__ is there already
     pdoc.pdoc(*PAGES, NOT_PAGES, output_directory=folder)
     without_links_to_inherited(folder)
+    write_index(folder)
     wrong = broken(folder) + missing(folder)
     for line in wrong:
         print(line, file=sys.stderr)
