@@ -182,7 +182,7 @@ def test_hooks_belong_to_the_object_and_are_no_part_of_the_model():
             self.calls += 1
 
     compare = Compare()
-    net[0].register_forward_hook(compare)
+    handle = net[0].register_forward_hook(compare)
     assert len(list(net.parameters())) == 2 and set(net.state_dict()) == {"0.weight", "0.bias"}
     twin = copy.deepcopy(net)
     twin(Tensor([[1.0, 2.0, 3.0]]))
@@ -193,6 +193,7 @@ def test_hooks_belong_to_the_object_and_are_no_part_of_the_model():
     del compare, net
     gc.collect()
     assert gone() is None  # the module is gone, and its hooks with it
+    handle.remove()
 
 
 def test_nothing_is_kept_alive_and_no_circle_is_made():

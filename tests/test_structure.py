@@ -35,7 +35,7 @@ ALLOWED = {
     "html": "",
     "notebook": "html tensor nn",
     "model_run": "errors arguments grad_mode device tracing parallel chunks tensor nn",
-    "summary": "html model_run tensor nn",
+    "summary": "errors html model_run tensor nn",
     "drawing": "errors files",
     "draw": "errors arguments engine chunks tensor nn drawing model_run",
     "profiler": "errors html tracing device parallel engine",

@@ -144,6 +144,7 @@ def test_weights_in_lists_belong_to_the_module_that_has_the_lists():
         ("held.pairs.1.1", 2),
     ]
     assert str(s).splitlines()[4].startswith("    pairs.1.1: Linear  not called")
+    assert "  \\x1b[31m: ReLU" in str(minigrad.summary(nn.Sequential({"\x1b[31m": nn.ReLU()}), (1,)))
 
 
 def test_the_table():

@@ -49,7 +49,7 @@ class Handle:
     def remove(self) -> None:
         """Take the hook away; nothing happens where that was done before."""
         module: Any = self._module()
-        kinds = _hooked.get(module, {})
+        kinds = {} if module is None else _hooked.get(module, {})
         kinds.get(self._kind, {}).pop(self._number, None)
         if kinds and not any(kinds.values()):
             del _hooked[module], module._has_hooks

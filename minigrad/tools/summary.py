@@ -17,6 +17,7 @@ import math
 from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
+from ..errors import printable
 from ..nn import Module
 from ..tensor import Tensor
 from . import html
@@ -82,7 +83,7 @@ class Summary:
             above = _holder(layer.name, depths)
             depths[layer.name] = depths[above] + 1 if layer.name else 0
             own = layer.name.removeprefix(f"{above}.")
-            title = "  " * depths[layer.name] + (f"{own}: {layer.kind}" if layer.name else layer.kind)
+            title = "  " * depths[layer.name] + (f"{printable(own)}: {layer.kind}" if layer.name else layer.kind)
             outputs = ", ".join(" x ".join(map(str, shape)) or "()" for shape in layer.outputs)
             if layer.calls != 1:
                 outputs += f"  ({layer.calls} times)" if layer.calls else "not called" if layer.parameters else ""
