@@ -130,7 +130,7 @@ def test_in_a_real_notebook(tmp_path, monkeypatch):
     for found in (True, False):
         monkeypatch.setenv("PATH", str(tmp_path) if found else str(tmp_path / "none"))
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-        run = nbconvert.preprocessors.ExecutePreprocessor(timeout=120, kernel_name="python3")
+        run = nbconvert.preprocessors.ExecutePreprocessor(timeout=600, startup_timeout=600, kernel_name="python3")
         run.preprocess(notebook, {"metadata": {"path": str(tmp_path)}})
         shown = [cell.outputs[0].data for cell in notebook.cells]
         assert all("text/plain" in data and "output_type" not in data for data in shown)
