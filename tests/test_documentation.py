@@ -78,10 +78,14 @@ def test_broken_links_between_the_pages_of_the_docstrings_are_seen(tmp_path):
 @pytest.mark.slow
 def test_the_pages_of_the_docstrings(tmp_path, capsys):
     pytest.importorskip("pdoc", reason="it makes the pages")
-    assert runpy.run_path(str(API))["main"](tmp_path) == 0, capsys.readouterr().err
+    api = runpy.run_path(str(API))
+    assert api["main"](tmp_path) == 0, capsys.readouterr().err
     index = (tmp_path / "index.html").read_text(encoding="utf-8")
     pages = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")} - {"index.html"}
     assert pages == set(re.findall("<a href='(.*?)'>", index)) and "minigrad/data.html" in pages
     page = (tmp_path / "minigrad" / "nn.html").read_text(encoding="utf-8")
     assert 'id="Conv2d"' in page and 'id="Module.state_dict"' in page
     assert "<strong>count_include_pad</strong>" in page
+    (tmp_path / "minigrad" / "nn.html").write_text(page.replace('id="Conv2d"', ""), encoding="utf-8")
+    assert api["missing"](tmp_path) == ["minigrad/nn.html: Conv2d is not there"]
+    assert "minigrad/nn.html: a link to #Conv2d leads nowhere" in api["broken"](tmp_path)

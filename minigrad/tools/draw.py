@@ -260,10 +260,9 @@ def _box(units: list[_Unit], prefixes: dict[str, str]) -> Node:
     first = units[0]
     if not first.ops:  # an input
         return Node("end", [first.kind, *first.shapes])
-    weighty = [i for i, unit in enumerate(units) if unit.has_weights]
-    if not weighty:
+    main = next((i for i, unit in enumerate(units) if unit.has_weights), None)
+    if main is None:
         return Node("op", [*_words(units), units[-1].shapes[-1]], first.device)
-    main = next((i for i in weighty if not _POINTWISE.issuperset(units[i].ops)), weighty[0])
     layer = units[main]
     if layer.layer:
         name, (kind, comma, rest) = layer.layer.removeprefix(prefixes[layer.device]), layer.kind.partition(", ")
