@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alexnet import LAYERS, AlexNet
+from alexnet import LAYERS, PRESETS, AlexNet
 from alexnet_options import Recipe, parse, recipe_for
 from command_line import new_run, run_job, word
 from evaluation import evaluate, predict
@@ -54,11 +54,12 @@ from page.live import Page
 from progress import progress, searched, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
-from trained import Trained, class_names
+from trained import Trained
 from training import train_epoch
+from zoo import FirstWeights, first_weights
 
 import minigrad
-from minigrad import checkpoint, optim
+from minigrad import optim
 from minigrad.base import files
 from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
@@ -110,11 +111,16 @@ def train_net(
         f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes "
         f"from {printable(root)}"
     )
+    given = None
+    if options.init is not None and saved is None:
+        given = first_weights(options.init, PRESETS[options.preset], recipe.dropout)
     if saved is None:
         stats = statistics(train_set, options, report)
+        stats = stats if given is None else given.prepared(stats)
     else:
         stats = stats_of_values(saved["stats"])
-    model = AlexNet(len(train_set.classes), options.preset, options.devices, dropout=recipe.dropout)
+    input_size = given.input_size if given is not None else 224 if before is None else before.get("input_size", 224)
+    model = AlexNet(len(train_set.classes), options.preset, options.devices, input_size, dropout=recipe.dropout)
     net = Trained(model, options.preset, train_set.classes, stats, train_set.words)
     print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
 
@@ -122,7 +128,7 @@ def train_net(
         train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
-    anew = set(LAYERS if options.init is None or saved is not None else begin_with(model, options.init, net.classes))
+    anew = set(LAYERS if given is None else begin_with(model, options.init, net.classes, given))
     if anew and recipe.fit_images and saved is None:
         fit_to_data(net, loader, recipe.fit_images, anew)
     model.freeze(options.freeze)
@@ -137,7 +143,7 @@ def train_net(
         recipe.lr, momentum=recipe.momentum, update_rule="alexnet",
     )  # fmt: skip
     each_step, each_epoch = schedules(net, loader, optimizer, recipe, steps)
-    config = config_of(options, recipe, root, train_set, val_set, str(stats), before)
+    config = config_of(options, recipe, root, train_set, val_set, str(stats), before) | {"input_size": input_size}
     course = Course(
         run, loader, Checkpoints(run.path / CHECKPOINTS, options.keep_checkpoints), options.checkpoint_minutes,
         {"model": model, "optimizer": optimizer, "schedule": each_step or each_epoch},
@@ -279,15 +285,14 @@ def fit_to_data(net: Trained, loader: Loader, count: int, layers: Collection[str
     net.model.fit_to(minigrad.Tensor(np.stack(views[:count]), device=net.device), layers)
 
 
-def begin_with(model: AlexNet, weights: Path, classes: Sequence[str]) -> set[str]:
+def begin_with(model: AlexNet, weights: Path, classes: Sequence[str], given: FirstWeights) -> set[str]:
     """Load what fits of saved weights, and tell the rest: fine-tuning, to other classes too.
 
     fc8 fits where its classes have the same names, in the same order: as many of others say nothing of these.
     Returns the layers that begin anew.
     """
-    state, facts = checkpoint.load(weights)
-    same = class_names(facts) == list(classes)
-    fits = {name: array for name, array in state.items() if same or not name.startswith("fc8.")}
+    same = given.names(classes)
+    fits = {name: array for name, array in given.state.items() if same or not name.startswith("fc8.")}
     left_out = model.load_state_dict(fits, strict=False)
     names = [*left_out.misshapen, *left_out.missing]
     rest = f"; these begin anew: {', '.join(map(printable, names))}" if names else ""

@@ -160,7 +160,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     learn.add_argument(
         "--init", type=any_path, metavar="WEIGHTS",
-        help="begin with these weights; layers of other shapes begin anew, and fc8 where the classes have other names",
+        help="begin with these weights, of a run or the ONNX zoo's bvlcalexnet-*.onnx; layers of other shapes begin "
+        "anew, and fc8 where the classes have other names",
     )  # fmt: skip
     learn.add_argument(
         "--freeze", type=layer_list, default=(), metavar="LAYERS",

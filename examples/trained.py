@@ -134,6 +134,8 @@ class Trained:
             "preset": self.preset,
             "mean_rgb": json.dumps([float(value) for value in self.stats.mean_rgb]),
         }
+        if self.model.input_size != 224:
+            facts["input_size"] = json.dumps(self.model.input_size)
         if self.words:
             facts["words"] = json.dumps(dict(self.words))
         state = self.model.state_dict()
@@ -168,7 +170,7 @@ class Trained:
                 f"{where}: {printable(bad[0])} holds NaN or infinity, as {len(bad)} of {len(state)} arrays do: the "
                 "training that made them had failed, take the weights of another run"
             )
-        model = AlexNet(len(names), preset, devices)
+        model = AlexNet(len(names), preset, devices, input_size_of(where, facts))
         try:
             model.load_state_dict(state)
         except CheckpointError as error:
@@ -186,6 +188,16 @@ class Trained:
             )
             stats = ImageStats(mean, mean, IMAGENET_PCA, 0, 0, 0)
         return cls(model, preset, names, stats, words)
+
+
+def input_size_of(where: str, facts: Mapping[str, Any]) -> int:
+    """The side of the images that weights were trained on, of a file's metadata: 224 where it does not say."""
+    size = facts.get("input_size", "224")
+    if str(size) not in ("224", "227"):
+        raise CheckpointError(
+            f"{where}: input_size in its metadata must be 224 or 227, got {brief(size)}: mend or drop it"
+        )
+    return int(size)
 
 
 def _facts(

@@ -4,6 +4,8 @@
 //     w <- w - lr (g + wd w)      v <- mu v + g + wd w      v <- mu v - lr g - lr wd w
 //                                 w <- w - lr v             w <- w + v
 //
+//     sgd_nesterov, after sgd_pytorch's v:    w <- w - lr (g + wd w + mu v)
+//
 // minigrad/optim/sgd.py.  One pass over the arrays of all weights; update.cuh says what one thread does.  Velocities
 // smaller than `tiny` become 0: see tiny_state in minigrad/optim/optimizer.py.  Sums of products are written as fma(a,
 // b, c), a b + c rounded once: a compiler that may choose where to do so can choose differently for 16 bytes at a time
@@ -26,6 +28,17 @@ struct PyTorch {
         v = fma(mu, v, g);
         if (wd != 0) v = fma(wd, w, v);
         w = fma(-lr, v, w);
+        if (fabs(v) < tiny) v = 0;
+    }
+};
+
+struct Nesterov {
+    REAL lr, mu, wd, tiny;
+    __device__ __forceinline__ void operator()(REAL (&value)[2], REAL g) const {
+        REAL &w = value[0], &v = value[1];
+        if (wd != 0) g = fma(wd, w, g);
+        v = fma(mu, v, g);
+        w = fma(-lr, fma(mu, v, g), w);
         if (fabs(v) < tiny) v = 0;
     }
 };
@@ -54,6 +67,14 @@ extern "C" __global__ void sgd_pytorch(const __grid_constant__ Arrays<REAL> w, c
     Work work = work_of(lengths);
     REAL* const changed[2] = {w.of[work.which], v.of[work.which]};
     update(changed, g.of[work.which], work, PyTorch{lr, mu, wd, tiny});
+}
+
+extern "C" __global__ void sgd_nesterov(const __grid_constant__ Arrays<REAL> w, const __grid_constant__ Arrays<REAL> v,
+                                        const __grid_constant__ Arrays<const REAL> g,
+                                        const __grid_constant__ Lengths lengths, REAL lr, REAL mu, REAL wd, REAL tiny) {
+    Work work = work_of(lengths);
+    REAL* const changed[2] = {w.of[work.which], v.of[work.which]};
+    update(changed, g.of[work.which], work, Nesterov{lr, mu, wd, tiny});
 }
 
 extern "C" __global__ void sgd_alexnet(const __grid_constant__ Arrays<REAL> w, const __grid_constant__ Arrays<REAL> v,

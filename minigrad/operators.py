@@ -29,6 +29,10 @@ class Operators:
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+
+        def item(self) -> Any: ...
+
     def to(self, device: DeviceLike) -> Tensor:
         """This tensor on another device, an op with a gradient (ops/copy.py); itself if it is there already."""
         return OPS["copy"](self, device)
@@ -58,6 +62,15 @@ class Operators:
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return OPS["max"](self, axis, keepdims)
+
+    def argmax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["argmax"](self, axis, keepdims)
+
+    def argmin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPS["argmin"](self, axis, keepdims)
+
+    def abs(self) -> Tensor:
+        return OPS["abs"](self)
 
     def exp(self) -> Tensor:
         return OPS["exp"](self)
@@ -121,6 +134,14 @@ class Operators:
 
     def __abs__(self) -> Tensor:
         return OPS["abs"](self)
+
+    def __format__(self, spec: str) -> str:
+        """f"{loss:.3f}": the one value of a tensor of size 1; without a format, what print shows."""
+        return format(self.item(), spec) if spec else str(self)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        """round(loss, 4): of the one value of a tensor of size 1, as a Python number."""
+        return round(self.item(), digits)
 
     def __eq__(self, other: Any) -> Any:
         return OPS["equal"](self, other)

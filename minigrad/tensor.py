@@ -101,13 +101,14 @@ class Tensor(Operators):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=60, precision=4)
+        kind = type(self).__name__
+        text = np.array2string(self.numpy(), separator=", ", prefix=f"{kind}(", threshold=60, precision=4)
         facts = [f"shape={self.shape}", f"dtype={self.dtype}", f"device='{self.device}'"]
         if self.node is not None:
             facts.append(f"op={self.node.name}")
         elif self.requires_grad:
             facts.append("requires_grad=True")
-        return f"Tensor({text}, {', '.join(facts)})"
+        return f"{kind}({text}, {', '.join(facts)})"
 
     # ---------------------------------------------------------------- out of the graph
 
@@ -118,6 +119,11 @@ class Tensor(Operators):
         return view
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad and is_grad_enabled() and (dtype is None or np.dtype(dtype) != "O"):
+            raise GraphError(
+                "np.asarray, or a list of tensors: this one requires a gradient, which would end here without a word: "
+                "use .numpy() or .detach() where it may, and minigrad.stack to make one tensor of several"
+            )
         array = self.numpy()
         return cast(array, dtype or array.dtype) if copy or dtype not in (None, array.dtype) else array
 

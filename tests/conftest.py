@@ -33,8 +33,8 @@ if minigrad.device(TEST_DEVICE).kind == "cuda" and "MINIGRAD_CUDA" not in os.env
 # What is tested on any device: the files tests/test_<name>.py.  The others bring their devices along, or have none.
 ANY_DEVICE = frozenset(
     "alexnet_cudasim arithmetic astype avg_pool2d batch_norm clipping compare concat conv2d conv_transpose2d copy "
-    "cross_entropy dropout extremes gemm gpu init linear lrn lrn_within_map matmul max_pool2d nn optim pad pointwise "
-    "prepare reduce relu shape sigmoid softmax tanh tensor where".split()
+    "creation cross_entropy dropout extremes functional gemm gpu init linear lrn lrn_within_map matmul max_pool2d "
+    "nn optim pad pointwise prepare reduce relu shape sigmoid softmax tanh tensor where".split()
 )
 
 

@@ -68,6 +68,7 @@ def with_weights(model, state):
     nodes = [node for node in proto.graph.node if node.output[0] not in state]
     rest = [tensor for tensor in proto.graph.initializer if tensor.name not in state]
     del proto.graph.node[:], proto.graph.initializer[:]
+    proto.ir_version = max(4, proto.ir_version)  # before, initializers had to be inputs, too
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend([*rest, *(onnx.numpy_helper.from_array(w, name) for name, w in state.items())])
     return proto

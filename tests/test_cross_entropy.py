@@ -8,7 +8,7 @@ from reference import cross_entropy_reference, softmax_reference
 
 import minigrad
 import minigrad.functional as F
-from minigrad import ArgumentError, DeviceError, DTypeError, ShapeError, Tensor, gradcheck
+from minigrad import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, Tensor, gradcheck, nn
 
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -256,3 +256,80 @@ def test_small_probabilities_are_not_lost_beside_a_large_one(device):
     logits[0] = 0
     loss = F.cross_entropy(Tensor(logits, device=device).T, [0, 0])
     np.testing.assert_allclose(loss.item(), np.log(np.exp(logits[:, 0].astype("float64")).sum()), rtol=0.03)
+
+
+# ---------------------------------------------------------------- class weights, rows left out, label smoothing
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("ignored", [None, 2, -100])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_settings_against_pytorch(device, reduction, weighted, ignored, smoothing):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    random = np.random.default_rng(0)
+    x, weight = random.standard_normal((9, 5)) * 3, random.uniform(0, 2, 5) if weighted else None
+    t = random.integers(0, 5, 9)
+    if ignored is not None:
+        t[[1, 4]] = ignored
+    ours, theirs = Tensor(x, True, device), torch.tensor(x, requires_grad=True)
+    loss = F.cross_entropy(ours, t, reduction, weight, ignored, smoothing)
+    more = {} if ignored is None else {"ignore_index": ignored}
+    of_weight = None if weight is None else torch.tensor(weight)
+    expected = torch.nn.functional.cross_entropy(
+        theirs, torch.tensor(t), of_weight, reduction=reduction, label_smoothing=smoothing, **more
+    )
+    dy = random.standard_normal(loss.shape)
+    loss.backward(dy)
+    expected.backward(torch.tensor(dy))
+    np.testing.assert_allclose(loss.numpy(), expected.detach().numpy(), rtol=1e-10)
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-9, atol=1e-12)
+    again = nn.CrossEntropyLoss(reduction, weight, ignored, smoothing)(ours, Tensor(t, device=device))
+    np.testing.assert_array_equal(again.numpy(), loss.numpy())
+
+
+def test_gradients_with_settings(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 3)), True, device)
+    assert gradcheck(lambda x: F.cross_entropy(x, [0, -1, 2, 1], "mean", [0.5, 1, 2], -1, 0.2), [x])
+
+
+def test_settings_that_say_nothing_change_nothing(device):
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 3)), True, device)
+    plain = F.cross_entropy(x, [0, 1, 2, 1]).item()
+    for settings_ in ({"weight": [2, 2, 2]}, {"ignore_index": -100}, {"label_smoothing": 0}):
+        assert F.cross_entropy(x, [0, 1, 2, 1], **settings_).item() == pytest.approx(plain, rel=1e-12)
+
+
+def test_impossible_classes_and_rows_that_are_left_out(device):
+    x = Tensor([[0.0, -np.inf, 1.0], [1.0, 2.0, 3.0]], True, device)
+    loss = F.cross_entropy(x, [0, -100], ignore_index=-100)
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(1 + np.e), rel=1e-6)
+    p = 1 / (1 + np.e)
+    np.testing.assert_allclose(x.grad.numpy(), [[p - 1, 0, 1 - p], [0, 0, 0]], rtol=1e-5, atol=1e-7)
+    assert np.isnan(F.cross_entropy(x, [7, 7], ignore_index=7).item())  # the mean of nothing
+    assert F.cross_entropy(x, [7, 7], "sum", ignore_index=7).item() == 0
+    assert F.cross_entropy(x[:0], [], "sum", label_smoothing=0.1).item() == 0
+
+
+def test_refused_settings(device):
+    x = Tensor(np.zeros((2, 3)), device=device)
+    for error, message, settings_ in [
+        (ShapeError, r"weight must have shape \(3,\), a number per class, it has \(2,\)", {"weight": [1.0, 2.0]}),
+        (ArgumentError, "weight must be finite numbers >= 0, got", {"weight": [1.0, -1.0, 2.0]}),
+        (ArgumentError, "weight must be finite numbers >= 0, got", {"weight": [1.0, np.nan, 2.0]}),
+        (ArgumentError, "ignore_index must be an integer, got 1.5", {"ignore_index": 1.5}),
+        (ArgumentError, "label_smoothing must be at most 1, got 1.1", {"label_smoothing": 1.1}),
+        (ArgumentError, "label_smoothing must be a finite number >= 0, got -0.1", {"label_smoothing": -0.1}),
+        (GraphError, "weight is a constant, but requires a gradient", {"weight": Tensor([1.0, 1, 1], True, device)}),
+    ]:
+        with pytest.raises(error, match=f"cross_entropy: {message}"):
+            F.cross_entropy(x, [0, 1], **settings_)
+    for bad in ([0, 3], [0, -1]):
+        with pytest.raises(ArgumentError, match=rf"cross_entropy: target\[1\] = {bad[1]}, but logits"):
+            F.cross_entropy(x, bad, ignore_index=-100)
+    with pytest.raises(ArgumentError, match="label_smoothing"):
+        nn.CrossEntropyLoss(label_smoothing=2)
+    assert str(nn.CrossEntropyLoss(weight=[1, 2.5], ignore_index=-100)) == (
+        "CrossEntropyLoss(reduction='mean', weight=[1.0, 2.5], ignore_index=-100)"
+    )

@@ -14,9 +14,10 @@ from minigrad import ArgumentError, CheckpointError, Tensor, checkpoint, nn, opt
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import alexnet_imagenet  # noqa: E402
-from alexnet import AlexNet  # noqa: E402
+from alexnet import PRESETS, AlexNet  # noqa: E402
 from alexnet_options import RECIPES, Recipe, layer_list, parse, recipe_for  # noqa: E402
 from run_folder import rows_of  # noqa: E402
+from zoo import first_weights  # noqa: E402
 
 # ---------------------------------------------------------------- load_state_dict
 
@@ -161,7 +162,8 @@ def test_fc8_is_kept_where_its_classes_are_the_same(tmp_path, capsys, named, kep
     before, after = AlexNet(2, widths=NARROW), AlexNet(2, widths=NARROW)
     checkpoint.save(tmp_path / "w", before.state_dict(), {} if named is None else {"classes": named})
     old = after.state_dict()["fc8.weight"].copy()
-    anew = alexnet_imagenet.begin_with(after, tmp_path / "w", ("ape", "bee"))
+    given = first_weights(tmp_path / "w", PRESETS["paper"], 0.5)
+    anew = alexnet_imagenet.begin_with(after, tmp_path / "w", ("ape", "bee"), given)
     new, told = after.state_dict(), capsys.readouterr().out
     assert anew == (set() if kept else {"fc8"}) and ("these begin anew: fc8.weight, fc8.bias" in told) != kept
     assert np.array_equal(new["fc8.weight"], before.state_dict()["fc8.weight"] if kept else old)

@@ -207,6 +207,8 @@ OPS = {
     "sums": lambda m, x: x.sum((2, 3)) + x.mean(-1).sum(2) + F.max(x, (2, 3)),
     "keepdims": lambda m, x: x.sum(1, keepdims=True) + x.mean((2, 3), keepdims=True) + F.max(x, 3, keepdims=True),
     "sum of booleans": lambda m, x: (x > 0).sum(1),
+    "argmax": lambda m, x: F.argmax(x, 1) + F.argmin(x, 2, keepdims=True)[:, :1, 0, :][:, :, None].sum(1),
+    "argmax of all": lambda m, x: x + F.argmax(x[:, 0] * 0 + m.w[0], keepdims=True).astype("float32")[:, None],
     "softmax": lambda m, x: F.softmax(x, 1) + F.log_softmax(x, -1),
     "shapes": lambda m, x: x.reshape(len(x), 2, -1).transpose(1, 0, 2).reshape(2, -1).T,
     "slices": lambda m, x: x[:, 1:3, ::2, 1:-1] + x[:, [3, 0], ::-2, :-2],

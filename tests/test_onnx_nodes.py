@@ -98,7 +98,9 @@ def test_the_official_tests_of_our_operators():
             wrong.append(f"{name}: {(result.failures + result.errors + result.skipped)[0][1][-500:]}")
     seen = {node.op_type for name in right for node in models[name].graph.node} & OPERATORS.keys()
     floats = [name for name in right if not name.endswith("_expanded")]
-    print(f"{len(models)} tests; {len(names)} of our {len(OPERATORS)} operators alone: {len(right)} right ({len(floats)}"
-          f" of a single operator), {len(refused)} refused, {len(wrong)} wrong")  # fmt: skip
+    print(
+        f"{len(models)} tests; {len(names)} of our {len(OPERATORS)} operators alone: {len(right)} right ({len(floats)} "
+        f"of a single operator), {len(refused)} refused, {len(wrong)} wrong"
+    )
     assert not wrong, "\n".join(wrong)
     assert len(right) > 300 and seen == OPERATORS.keys()

@@ -11,7 +11,20 @@ import pytest
 import minigrad
 from minigrad import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError, Tensor
 from minigrad.cudasim.settings import options as sim_options
-from minigrad.optim import SGD, Adam, AdamW, MultiStepLR, ReduceOnPlateau, StepLR, Warmup, WarmupCosine, optimizer
+from minigrad.optim import (
+    SGD,
+    Adam,
+    AdamW,
+    ExponentialLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceOnPlateau,
+    RMSprop,
+    StepLR,
+    Warmup,
+    WarmupCosine,
+    optimizer,
+)
 from minigrad.tensor import wrap
 
 SHAPES = [(7, 5), (11,), (3, 2, 4, 4), ()]
@@ -20,6 +33,10 @@ KINDS = [
     (SGD, {"lr": 0.1, "weight_decay": 0.02}),
     (SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.02}),
     (SGD, {"lr": 0.1, "momentum": 0.9}),
+    (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    (SGD, {"lr": 0.1, "momentum": 0.7, "nesterov": True, "weight_decay": 0.02}),
+    (RMSprop, {"lr": 0.05}),
+    (RMSprop, {"lr": 0.05, "alpha": 0.7, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.8}),
     (Adam, {"lr": 0.05}),
     (Adam, {"lr": 0.05, "betas": (0.7, 0.99), "eps": 1e-3, "weight_decay": 0.1}),
     (AdamW, {"lr": 0.05, "betas": (0.7, 0.99), "weight_decay": 0.3}),
@@ -257,7 +274,7 @@ def test_a_step_on_a_card_is_few_launches(device, kind, settings, monkeypatch):
     launch = where.runtime.launch
     monkeypatch.setattr(where.runtime, "launch", lambda f, *args: names.append(f.name) or launch(f, *args))
     o.step()
-    assert len(names) == 1 and names[0].startswith(("sgd", "adam"))
+    assert len(names) == 1 and names[0].startswith(("sgd", "adam", "rmsprop"))
 
 
 def test_devices_are_updated_by_their_own_workers(monkeypatch):
@@ -300,7 +317,15 @@ def test_parameters_without_a_gradient_stay(device, kind, settings):
     np.testing.assert_array_equal(params[0].numpy(), after)
 
 
-@pytest.mark.parametrize("kind, settings", [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {"betas": (0.9, 0.95)})])
+@pytest.mark.parametrize(
+    "kind, settings",
+    [
+        (SGD, {"lr": 0.1, "momentum": 0.9}),
+        (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        (RMSprop, {"alpha": 0.9, "momentum": 0.9}),
+        (Adam, {"betas": (0.9, 0.95)}),
+    ],
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_state_does_not_end_among_the_denormal_numbers(device, kind, settings, dtype):
     params = parameters(device, [(50,)], dtype)
@@ -463,6 +488,12 @@ def test_refused_parameters(device):
         (SGD, {"lr": 0.1, "momentum": 1}, "momentum must be at least 0 and less than 1, got 1"),
         (SGD, {"lr": 0.1, "weight_decay": -1}, "weight_decay must be"),
         (SGD, {"lr": 0.1, "update_rule": "caffe"}, "update_rule must be 'pytorch' or 'alexnet', got 'caffe'"),
+        (SGD, {"lr": 0.1, "nesterov": True}, "nesterov is for momentum above 0 and update_rule='pytorch', got 0.0"),
+        (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "update_rule": "alexnet"}, "got 0.9 and 'alexnet'"),
+        (SGD, {"lr": 0.1, "nesterov": 1}, "SGD: nesterov must be True or False, got 1"),
+        (RMSprop, {"alpha": 1}, "RMSprop: alpha must be at least 0 and less than 1, got 1"),
+        (RMSprop, {"momentum": -0.1}, "RMSprop: momentum must be at least 0"),
+        (RMSprop, {"eps": 0}, "RMSprop: eps must be > 0"),
         (Adam, {"betas": (0.9, 1)}, "Adam: betas must be at least 0 and less than 1"),
         (Adam, {"betas": 0.9}, "betas must be two numbers, got 0.9"),
         (Adam, {"eps": 0}, "eps must be > 0"),
@@ -522,6 +553,40 @@ def test_milestones_against_pytorch():
     assert rates(MultiStepLR(two_groups(), []), 3) == [1, 1, 1]
 
 
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("total, share", [(10, 0.3), (7, 0.5), (2, 0.3), (20, 0.05), (9, 0.99), (5, 0.0)])
+def test_one_cycle_against_pytorch(strategy, total, share):
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    zeros = [torch.zeros(1, requires_grad=True) for _ in range(2)]
+    theirs = torch.optim.SGD([{"params": [z]} for z in zeros], lr=1.0)
+    settings = {"pct_start": share, "anneal_strategy": strategy, "div_factor": 10.0, "final_div_factor": 50.0}
+    if share * total == 1:  # PyTorch divides by 0
+        settings["pct_start"] = share = share * 1.000001
+    oracle = torch.optim.lr_scheduler.OneCycleLR(theirs, [0.5, 2.0], total, cycle_momentum=False, **settings)
+    schedule, expected, seen = OneCycleLR(two_groups(), [0.5, 2.0], total, **settings), [], []
+    for step in range(total):
+        expected.append([group["lr"] for group in theirs.param_groups])
+        seen.append([group["lr"] for group in schedule.optimizer.param_groups])
+        theirs.step()
+        schedule.step()
+        if step < total - 1:
+            oracle.step()
+    np.testing.assert_allclose(seen, expected, rtol=1e-9)
+    assert rates(schedule, 3) == pytest.approx([0.5 / 10 / 50] * 3)
+    assert rates(OneCycleLR(two_groups(), 3.0, 10, 0.1), 2)[0] == 3.0  # the first step is the summit
+
+
+def test_exponential_against_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is an oracle where installed")
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    oracle, expected = torch.optim.lr_scheduler.ExponentialLR(theirs, 0.9), []
+    for _ in range(9):
+        expected.append(theirs.param_groups[0]["lr"])
+        theirs.step()
+        oracle.step()
+    assert rates(ExponentialLR(two_groups(), 0.9), 9) == pytest.approx(expected, rel=1e-12)
+
+
 def test_warm_up_ends_at_the_full_rate_and_lets_go():
     schedule = Warmup(two_groups(), 4)
     assert rates(schedule, 6) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
@@ -571,6 +636,8 @@ def test_plateau_threshold_and_floor():
         lambda o: StepLR(o, 3),
         lambda o: MultiStepLR(o, [3, 6]),
         lambda o: Warmup(o, 5),
+        lambda o: ExponentialLR(o, 0.8),
+        lambda o: OneCycleLR(o, [0.3, 0.1], 8),
         lambda o: WarmupCosine(o, 2, 9),
         lambda o: ReduceOnPlateau(o, patience=1),
     ],
@@ -606,6 +673,16 @@ def test_schedules_resume(make):
         (lambda o: MultiStepLR(o, [3, 3]), "MultiStepLR: milestones must rise, got .3, 3.$"),
         (lambda o: MultiStepLR(o, [0]), "MultiStepLR: milestones must be an integer >= 1, got 0"),
         (lambda o: MultiStepLR(o, [1], 0), "gamma must be a finite number > 0, got 0"),
+        (lambda o: ExponentialLR(o, 0), "ExponentialLR: gamma must be a finite number > 0, got 0"),
+        (lambda o: OneCycleLR(o, 0.1, 1), "OneCycleLR: total_steps must be an integer >= 2, got 1"),
+        (lambda o: OneCycleLR(o, 0, 10), "OneCycleLR: max_lr must be a finite number > 0, got 0"),
+        (lambda o: OneCycleLR(o, [0.1], 10), "max_lr must be one number, or 2: one a group; got 1"),
+        (lambda o: OneCycleLR(o, 0.1, 10, 1.0), "pct_start must be less than 1, got 1.0"),
+        (
+            lambda o: OneCycleLR(o, 0.1, 10, anneal_strategy="exp"),
+            "anneal_strategy must be 'cos' or 'linear', got 'exp'",
+        ),
+        (lambda o: OneCycleLR(o, 0.1, 10, div_factor=0), "div_factor must be a finite number > 0"),
         (lambda o: Warmup(o, -1), "warmup must be an integer >= 0"),
         (lambda o: WarmupCosine(o, 5, 5), "total must be an integer >= 6, got 5"),
         (lambda o: WarmupCosine(o, 1, 5, 2.0), "final must be a fraction between 0 and 1"),

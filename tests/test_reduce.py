@@ -346,3 +346,44 @@ def test_refused(name):
         f(x, True)
     with pytest.raises(DTypeError, match=f"{name}: x must be a Tensor, got list"):
         f([1, 2])
+
+
+# ---------------------------------------------------------------- argmax, argmin
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint8", "int64", "uint64", "bool"])
+def test_the_place_of_the_first_extreme(name, dtype, device):
+    random = np.random.default_rng(0)
+    for shape, axes in (((4, 5, 6), (None, 0, 1, -1)), ((3, 2000), (None, 1)), ((2000, 3), (0,)), ((1,), (0, None))):
+        x = random.integers(-3, 4, shape).astype(dtype)  # many ties
+        if dtype == "int8":
+            x.flat[0], x.flat[-1] = -128, 127  # -(-128) would be -128
+        for where in {"textbook:0", "cpu:0", device}:
+            for axis in axes:
+                for keepdims in (False, True):
+                    y = getattr(F, name)(Tensor(x, device=where), axis, keepdims)
+                    expected = getattr(np, name)(x, axis, keepdims=keepdims)
+                    assert y.dtype == np.int64 and y.shape == np.shape(expected) and not y.requires_grad
+                    np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_places_of_nan_and_in_any_memory_order(device):
+    x = np.array([[1, np.nan, np.nan], [3, 5, -np.inf]], "f")
+    for name in ("argmax", "argmin"):
+        for axis in (None, 0, 1):
+            expected = getattr(np, name)(x, axis)
+            np.testing.assert_array_equal(getattr(F, name)(Tensor(x, device=device), axis).numpy(), expected)
+            turned = Tensor(np.asfortranarray(x), True, device)
+            np.testing.assert_array_equal(getattr(turned, name)(axis).numpy(), expected)
+            transposed = Tensor(np.array(x.T), device=device).T
+            np.testing.assert_array_equal(getattr(transposed, name)(axis).numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_places_refused(name, device):
+    x = Tensor(np.zeros((2, 0), "f"), device=device)
+    with pytest.raises(ShapeError, match=rf"{name}: of no elements is undefined: x \(2, 0\), axis 1"):
+        getattr(F, name)(x, -1)
+    with pytest.raises(ArgumentError, match=rf"{name}: axis must be an integer"):
+        getattr(F, name)(x, (0, 1))

@@ -233,3 +233,38 @@ def test_ops_are_methods():
     assert x.T.shape == (2, 2) and x.flatten().shape == (4,) and x.reshape(4).sum().item() == 10
     assert x.mean(axis=0, keepdims=True).shape == (1, 2) and x.max().item() == 4
     assert x.astype("float64").dtype == np.float64 and str(x.to("cpu:1").device) == "cpu:1"
+
+
+# ---------------------------------------------------------------- formats, and what would cut the graph
+
+
+def test_formats_and_rounding(device):
+    loss = Tensor(2.34567, True, device)
+    assert f"{loss:.3f}" == "2.346" and f"{Tensor([7], device=device):5d}" == "    7"
+    assert f"{loss}" == str(loss) and str(loss).startswith("Tensor(2.3457")
+    assert round(loss, 2) == 2.35 and round(loss) == 2 and isinstance(round(loss), int)
+    for wrong in (lambda x: f"{x:.3f}", round):
+        with pytest.raises(ShapeError, match="item: the tensor must have exactly one element, it has 2"):
+            wrong(Tensor([1.0, 2.0], device=device))
+
+
+def test_a_graph_is_not_cut_without_a_word(device):
+    x, plain = Tensor([1.0, 2.0], True, device), Tensor([1.0, 2.0], device=device)
+    for cut in (
+        lambda: np.asarray(x), lambda: np.array([x * 2, x]), lambda: Tensor([x, x]), lambda: Tensor([x[0], x[1]]),
+        lambda: plain + [x[0], x[1]],
+    ):  # fmt: skip
+        with pytest.raises(GraphError, match="requires a gradient, which would end here without a word.*stack"):
+            cut()
+    np.testing.assert_array_equal(np.asarray(x.detach()), [1, 2])
+    np.testing.assert_array_equal(Tensor([plain, plain], device=device).numpy(), [[1, 2], [1, 2]])
+    with minigrad.no_grad():
+        np.testing.assert_array_equal(np.asarray(x), [1, 2])
+        np.testing.assert_array_equal(Tensor([x, x], device=device).numpy(), [[1, 2], [1, 2]])
+
+
+def test_parameters_and_buffers_say_what_they_are():
+    assert repr(minigrad.nn.Parameter([1.0], device="cpu:0")) == (
+        "Parameter([1.], shape=(1,), dtype=float32, device='cpu:0', requires_grad=True)"
+    )
+    assert repr(minigrad.nn.Buffer([1.0], "cpu:0")) == "Buffer([1.], shape=(1,), dtype=float32, device='cpu:0')"

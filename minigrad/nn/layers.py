@@ -7,14 +7,13 @@ of default_devices() and float32 when left out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import functional as F
-from ..base.arguments import flag, integer, padding_of, pair
+from ..base.arguments import flag, integer, number, padding_of, pair
 from ..device import DeviceLike, default_device
 from ..device import device as device_named
 from ..errors import ArgumentError
@@ -81,61 +80,6 @@ class Conv2d(Module):
         )
 
 
-class ConvTranspose2d(Module):
-    """Transposed convolution, `weight` (in_channels, out_channels / groups, kh, kw): see functional.conv_transpose2d.
-
-    Settings as Conv2d's, and output_padding, less than stride or dilation.  First weights: he_normal_, where an output
-    sums over in_channels / groups * kh * kw / (stride_h * stride_w) inputs.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Any = 0,
-        output_padding: Size = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Size = 1,
-        device: DeviceLike | None = None,
-        dtype: Any = None,
-    ):
-        in_channels = integer("ConvTranspose2d", "in_channels", in_channels, 1)
-        out_channels = integer("ConvTranspose2d", "out_channels", out_channels, 1)
-        groups = integer("ConvTranspose2d", "groups", groups, 1)
-        kh, kw = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
-        sh, sw = pair("ConvTranspose2d", "stride", stride, 1)
-        gaps, more = (
-            pair("ConvTranspose2d", "dilation", dilation, 1),
-            pair("ConvTranspose2d", "output_padding", output_padding, 0),
-        )
-        padding_of("ConvTranspose2d", padding)
-        if in_channels % groups or out_channels % groups:
-            raise ArgumentError(
-                f"ConvTranspose2d: groups={groups} must divide in_channels={in_channels}, out_channels={out_channels}: "
-                "take multiples of it"
-            )
-        if more[0] >= max(sh, gaps[0]) or more[1] >= max(sw, gaps[1]):
-            raise ArgumentError(f"ConvTranspose2d: output_padding must be less than stride or dilation, got {more}")
-        self.stride, self.padding, self.output_padding = stride, padding, output_padding
-        self.groups, self.dilation = groups, dilation
-        self.weight = _parameter((in_channels, out_channels // groups, kh, kw), device, dtype)
-        self.bias = _parameter((out_channels,), device, dtype) if flag("ConvTranspose2d", "bias", bias) else None
-        init.normal_(self.weight, std=math.sqrt(2 * groups * sh * sw / (in_channels * kh * kw)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        settings = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        return F.conv_transpose2d(x, self.weight, self.bias, *settings)
-
-    def settings(self) -> str:
-        in_channels, out_channels, kh, kw = self.weight.shape
-        return f"{in_channels}, {out_channels * self.groups}, kernel_size={(kh, kw)}" + unusual(
-            self, stride=1, padding=0, output_padding=0, groups=1, dilation=1
-        )
-
-
 class Linear(Module):
     """x weight^T + bias: (..., in_features) to (..., out_features), weight (out_features, in_features)."""
 
@@ -165,6 +109,32 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+
+class LeakyReLU(Module):
+    """x where x > 0, else negative_slope * x."""
+
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.negative_slope)
+
+    def settings(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class Softplus(Module):
+    """log(1 + exp(beta x)) / beta."""
+
+    def __init__(self, beta: float = 1.0):
+        self.beta = number("Softplus", "beta", beta, above=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softplus(x, self.beta)
+
+    def settings(self) -> str:
+        return f"beta={self.beta}"
 
 
 class Tanh(Module):
@@ -223,6 +193,23 @@ class AvgPool2d(_Pool2d):
 
     def settings(self) -> str:
         return super().settings() + unusual(self, count_include_pad=True)
+
+
+class AdaptiveAvgPool2d(Module):
+    """The means of OH x OW windows that cover the image; output_size 1 is global average pooling.
+
+    See functional.adaptive_avg_pool2d.
+    """
+
+    def __init__(self, output_size: Size):
+        pair("AdaptiveAvgPool2d", "output_size", output_size, 1)
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def settings(self) -> str:
+        return f"output_size={self.output_size}"
 
 
 class LRN(Module):
@@ -329,17 +316,29 @@ class Sequential(Module):
 
 
 class CrossEntropyLoss(Module):
-    """functional.cross_entropy(logits, target), with reduction "mean", "sum" or "none"."""
+    """functional.cross_entropy(logits, target) with these settings; weight: (C,) numbers, an array or a list."""
 
-    def __init__(self, reduction: str = "mean"):
-        F.cross_entropy(Tensor([[0.0]], device="cpu:0"), [0], reduction)  # wrong settings are refused here already
-        self.reduction = reduction
+    def __init__(
+        self,
+        reduction: str = "mean",
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+    ):
+        self.weight, classes = None, 1
+        if weight is not None:
+            self.weight = np.array(weight.numpy() if isinstance(weight, Tensor) else weight)
+            classes = self.weight.size
+        self.reduction, self.ignore_index, self.label_smoothing = reduction, ignore_index, label_smoothing
+        self.forward(Tensor(np.zeros((0, classes), np.float32), device="cpu:0"), [])  # refuses wrong settings already
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
-        return F.cross_entropy(logits, target, self.reduction)
+        more = self.weight, self.ignore_index, self.label_smoothing
+        return F.cross_entropy(logits, target, self.reduction, *more)
 
     def settings(self) -> str:
-        return f"reduction={self.reduction!r}"
+        weight = "" if self.weight is None else f", weight={self.weight.tolist()}"
+        return f"reduction={self.reduction!r}{weight}" + unusual(self, ignore_index=None, label_smoothing=0.0)
 
 
 def _no_image() -> Tensor:

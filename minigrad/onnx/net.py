@@ -8,7 +8,7 @@ import numpy as np
 
 from ..device import Device, DeviceLike, default_device
 from ..device import device as device_named
-from ..errors import ArgumentError, CheckpointError, MinigradError, ShapeError, printable
+from ..errors import ArgumentError, CheckpointError, MinigradError, ShapeError, one_line, printable
 from ..nn import Buffer, Module, Parameter
 from ..tensor import Tensor
 from . import shapes, windows  # noqa: F401 (they enter their operators)
@@ -28,7 +28,17 @@ def load(path: PathLike, device: DeviceLike | None = None) -> Net:
     MissingDependencyError without the package onnx.  CheckpointError where there is no such file, it is damaged, or
     needs what minigrad does not have: all of it is listed, with the nodes' names.
     """
-    return Net(graph_of(model_of(path), printable(path), OPERATORS), device).eval()
+    where = printable(path)
+    try:
+        return Net(graph_of(model_of(path), where, OPERATORS), device).eval()
+    except MemoryError:
+        raise CheckpointError(f"onnx.load: {where}: no memory for its weights: free some") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, MinigradError):
+            raise
+        raise CheckpointError(  # what onnx.checker lets pass
+            f"onnx.load: {where} is damaged, or wrongly made: {one_line(error)[:300]}: take another copy"
+        ) from error
 
 
 class Net(Module):
@@ -148,7 +158,7 @@ def _run(call: Call, values: list[Any]) -> tuple[Any, ...]:
         results = OPERATORS[node.op].run(call, *values)
     except MinigradError as error:
         raise type(error)(f"{_place(node)}: {error}") from error
-    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         seen = ", ".join("none" if value is None else str(value.shape) for value in values)
         raise ArgumentError(f"{_place(node)}: its inputs {seen} do not fit: {error}") from error
     results = results if isinstance(results, tuple) else (results,)

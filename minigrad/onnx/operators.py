@@ -318,6 +318,15 @@ def reduce(call: Call, x: Value, axes: Value = None) -> Value:
     return {"sum": F.sum, "mean": F.mean, "max": F.max}[kind](x, axis, keep)
 
 
+@operator("ArgMax ArgMin", "axis keepdims select_last_index")
+def place_of(call: Call, x: Value) -> np.ndarray:
+    values, axis = host(x), call.get("axis", 0)
+    last = bool(call.get("select_last_index", 0))
+    function = np.argmax if call.node.op == "ArgMax" else np.argmin
+    places = function(np.flip(values, axis) if last else values, axis, keepdims=bool(call.get("keepdims", 1)))
+    return np.asarray(values.shape[axis] - 1 - places if last else places, np.int64)
+
+
 def _ends_of(dtype: Any) -> tuple[Any, Any]:
     """The lowest and the highest number of a type."""
     if dtype.kind in "fb":

@@ -89,7 +89,7 @@ def model_of(path: PathLike) -> Any:
     except OSError as error:
         raise CheckpointError(f"onnx.load: cannot read {where}: {files.reason(error)}") from error
     except MemoryError:
-        raise CheckpointError(f"onnx.load: {where}: no memory for its weights: free some") from None
+        raise
     except Exception as error:  # protobuf's, the checker's and the library's own, which share no class
         raise CheckpointError(
             f"onnx.load: {where} is no ONNX file that can be used: {one_line(error)[:300]}: check that it is the right "

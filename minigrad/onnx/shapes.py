@@ -124,11 +124,7 @@ def slice_(
     jumps = call.setting("steps", steps, [1] * len(first))
     index = [slice(None)] * x.ndim
     for axis, i, j, step in zip(along, first, last, jumps):
-        axis = _axis(axis, x.ndim)
-        if step < 0 and j < -x.shape[axis]:  # before the beginning: Python would count it from the end
-            index[axis] = slice(i, None, step)
-        else:
-            index[axis] = slice(i, j, step)
+        index[_axis(axis, x.ndim)] = slice(i, j, step)  # Python's, with bounds beyond the ends cut off likewise
     return x[tuple(index)]
 
 

@@ -191,17 +191,21 @@ def max_pool2d(ran: Ran) -> str:
 
 @writes(AvgPool2d)
 def avg_pool2d(ran: Ran) -> str:
-    """Zeros that count as pixels are put around first; what overhangs never counts."""
-    f, out, x, size = ran.function, ran.out, ran.names[0], ran.xs[0].shape[2:]
-    padding = f.padding
-    if f.count_include_pad and any(map(any, padding)):
-        (top, bottom), (left, right) = padding
-        x = out.node("Pad", x, out.integers(0, 0, top, left, 0, 0, bottom, right))
-        padding, size = ((0, 0), (0, 0)), (size[0] + top + bottom, size[1] + left + right)
-    whole = frame(padding, size, f.kernel, f.stride, (1, 1), f.outputs)
-    return out.node(
-        "AveragePool", x, kernel_shape=list(f.kernel), strides=list(f.stride), pads=_ends(whole), count_include_pad=0
-    )
+    """The mean of the pixels alone, times their share of the divisor: runtimes differ about padding that counts."""
+    f, out, size = ran.function, ran.out, ran.xs[0].shape[2:]
+    whole = frame(f.padding, size, f.kernel, f.stride, (1, 1), f.outputs)
+    y = out.node(
+        "AveragePool", ran.names[0], kernel_shape=list(f.kernel), strides=list(f.stride), pads=_ends(whole),
+        count_include_pad=0,
+    )  # fmt: skip
+    if not f.count_include_pad or not any(map(any, f.padding)):
+        return y
+    shares = []
+    for n, k, s, (before, after), count in zip(size, f.kernel, f.stride, f.padding, f.outputs):
+        first = np.arange(count) * s - before
+        last = np.minimum(first + k, n + after)
+        shares.append((np.minimum(last, n) - np.maximum(first, 0)) / (last - first))
+    return out.node("Mul", y, out.constant(np.outer(*shares).astype(ran.y.dtype)))
 
 
 @writes(Pad)
@@ -224,6 +228,17 @@ def reduction(ran: Ran) -> str:
             x = out.node("Cast", x, to=np.dtype(ran.y.dtype))
         return out.node("ReduceSum", x, out.integers(*f.axes), keepdims=int(f.keepdims))
     return out.node(f"Reduce{type(f).__name__}", x, axes=list(f.axes), keepdims=int(f.keepdims))
+
+
+@writes(reduce.ArgMax)
+def place_of(ran: Ran) -> str:
+    """Among all elements: of x as one row."""
+    f, out, x = ran.function, ran.out, ran.names[0]
+    op = "ArgMin" if f.name.startswith("argmin") else "ArgMax"
+    if f.axis is not None:
+        return out.node(op, x, axis=f.axis, keepdims=int(f.keepdims))
+    place = out.node(op, out.node("Reshape", x, out.shape([ran.xs[0].size])), axis=0, keepdims=0)
+    return out.node("Reshape", place, out.shape(ran.y.shape)) if f.keepdims else place
 
 
 # ---------------------------------------------------------------- what moves elements

@@ -8,6 +8,13 @@ t holds the true class of each row, and [c = t_i] is 1 for it and 0 for the othe
 log(sum_c exp(s_c)) with respect to s_c is exp(s_c) / sum_c exp(s_c) = p_c, that of -s_t is -1 at the true class; the
 maximum cancels out of the loss, so that the derivatives with respect to x and s are the same.
 
+With weights w of the classes, label smoothing e, and rows that are left out, the true class becomes a distribution,
+
+    q[i, c] = w_c ((1 - e) [c = t_i] + e / C),   0 in a row that is left out
+    loss_i  = -sum_c q[i, c] log p[i, c],        the mean is their sum / (sum of w[t_i] over the rows that count)
+
+which log_softmax, a product and a sum make of it.
+
 Done in one op, the loss is finite for logits of 10,000 (the probability of the true class may underflow to 0, its
 logarithm is never taken) and the gradient needs no division.
 
@@ -16,46 +23,65 @@ probabilities of a trained net are all but 0, and processors calculate with such
 slower than with others: here, and in the matrix products of backward that follow.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5 ("maximizes the average across training cases of the
-log-probability of the correct label").
+log-probability of the correct label").  Label smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from .. import gpu
+from ..base.arguments import number
 from ..device import Device
 from ..engine import Array, Function
-from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from ..errors import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError
 from ..gpu import THREADS
 from ..gpu.sources import constants
-from ..tensor import Tensor, apply, op
-from ._checks import check_floating, check_rank, one_of
+from ..tensor import OPS, Tensor, apply, op
+from ._checks import check_floating, check_rank, integer, one_of
 from ._reduction import added_up
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
 @op
-def cross_entropy(logits: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    target: Any,
+    reduction: str = "mean",
+    weight: Any = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """-log softmax(logits)[target], averaged over the rows.
 
     logits: (N, C), float32 or float64, the scores before any softmax.
     target: (N,) integers 0 <= t < C, the true classes: a Tensor on the device of logits, an array, or a list.
     It is copied: changing it after the call does not change the gradient.
     reduction: "mean" (over rows; NaN for an empty batch, as in PyTorch), "sum", or "none", which returns (N,).
+    weight: (C,) numbers >= 0, what a row of each class counts, also in the mean; a Tensor, array or list.
+    ignore_index: a label whose rows do not count, such as -100, which is PyTorch's default.
+    label_smoothing: 0 to 1, the share of the target that is spread over all classes.
 
     DTypeError for labels that are not integers, ShapeError where shapes do not fit, ArgumentError for a label
-    outside 0..C-1; the first offending label is named.
+    outside 0..C-1 (the first offending label is named) and for settings out of range.
 
     Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5.
     """
     check_floating("cross_entropy", logits=logits)
     check_rank("cross_entropy", "logits", logits, 2, "(N, C)")
     reduction = one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
-    return apply(CrossEntropy(_labels(target, logits.device, *logits.shape), reduction), logits)
+    if weight is None and ignore_index is None and type(label_smoothing) is float and label_smoothing == 0:
+        return apply(CrossEntropy(_labels(target, logits.device, *logits.shape), reduction), logits)
+    q, count = _distribution(logits, target, weight, ignore_index, label_smoothing)
+    log_p = OPS["where"](q != 0, OPS["log_softmax"](logits, 1), 0.0)  # where q is 0, log p may be -inf
+    losses = -(q * log_p).sum(1)
+    if reduction == "mean":
+        return losses.sum() / (count or math.nan)  # of no rows it is NaN
+    return losses if reduction == "none" else losses.sum()
 
 
 class CrossEntropy(Function, name="cross_entropy"):
@@ -113,6 +139,37 @@ class CrossEntropy(Function, name="cross_entropy"):
         (warp,) = constants("cross_entropy", "WARP")
         grid, block = min(rows, gpu.MOST_BLOCKS), min(THREADS, warp * gpu.blocks(max(1, classes), warp))
         self.device.launch("cross_entropy", kernel, grid, block, *args, REAL=self.p.dtype)
+
+
+def _distribution(
+    logits: Tensor, target: Any, weight: Any, ignore_index: Any, label_smoothing: Any
+) -> tuple[Tensor, float]:
+    """q of the formula, and by what the mean divides."""
+    name, (n, classes) = "cross_entropy", logits.shape
+    smoothing = number(name, "label_smoothing", label_smoothing, minimum=0)
+    if smoothing > 1:
+        raise ArgumentError(f"{name}: label_smoothing must be at most 1, got {smoothing}: it is a share of the target")
+    w = np.ones(classes) if weight is None else np.asarray(weight.numpy() if isinstance(weight, Tensor) else weight)
+    if w.shape != (classes,):
+        raise ShapeError(f"{name}: weight must have shape ({classes},), a number per class, it has {w.shape}")
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise GraphError(f"{name}: weight is a constant, but requires a gradient: .detach() it")
+    if w.dtype.kind not in "fiu" or not (np.isfinite(w) & (w >= 0)).all():
+        raise ArgumentError(f"{name}: weight must be finite numbers >= 0, got {w.tolist()}")
+    counts = np.ones(n, bool)
+    if ignore_index is not None:
+        ignored = integer(name, "ignore_index", ignore_index)
+        if isinstance(target, Tensor) and target.device is logits.device:
+            target = target.numpy()
+        given = np.asarray(target) if isinstance(target, (np.ndarray, list, tuple)) else target
+        if isinstance(given, np.ndarray) and given.shape == (n,) and given.dtype.kind in "iu":
+            counts = given != ignored
+            target = np.where(counts, given, given.dtype.type(0)) if classes else given
+    t = _labels(target, logits.device, n, classes)
+    q = np.full((n, classes), smoothing / max(1, classes))
+    q[np.arange(n), t] += 1 - smoothing
+    q *= w * counts[:, None]
+    return Tensor(q, device=logits.device, dtype=logits.dtype), float((w[t] * counts).sum())
 
 
 def _labels(target: Any, where: Device, n: int, classes: int) -> Array:

@@ -1,4 +1,4 @@
-"""Sum, mean and maximum over some axes or all.
+"""Sum, mean and maximum over some axes or all, and where the largest or the smallest is.
 
     y = sum_i x_i          dx_i = dy
     y = sum_i x_i / n      dx_i = dy / n
@@ -6,6 +6,9 @@
 
 One element takes the whole gradient of a maximum, also where several tie: then the gradient of y sums to
 dy, and the same program gives the same bits.  A NaN among the x_i is the maximum, as in NumPy.
+
+argmax and argmin give the number of the first such x_i, among those along the axis, or in row-major order among all;
+they have no gradient.  argmin is the argmax of -x; of integers, of -1 - x, which does not overflow.
 
 Axes are None (all), an int or a tuple; negative ones count from the end.
 """
@@ -22,7 +25,7 @@ from ..engine import Array, Function
 from ..errors import ShapeError
 from ..gpu import THREADS
 from ..tensor import OPS, Tensor, apply, op
-from ._checks import axes_of, check_tensors, flag
+from ._checks import axes_of, check_tensors, flag, normalized_axis
 from ._reduction import Axes, added_up, largest, summed, total
 
 
@@ -55,6 +58,24 @@ def max(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
     if math.prod(x.shape[i] for i in axes) == 0:
         raise ShapeError(f"max: of no elements is undefined: x {x.shape}, axis {axis}: leave empty batches out")
     return apply(Max(axes, flag("max", "keepdims", keepdims)), x)
+
+
+@op
+def argmax(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The index of the first maximum along one axis (None: in the flattened x), int64, without a gradient.
+
+    NaN counts as the maximum.  ShapeError where there is nothing to choose from.
+    """
+    return _place_of("argmax", x, axis, keepdims)
+
+
+@op
+def argmin(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The index of the first minimum along one axis (None: in the flattened x), int64, without a gradient.
+
+    NaN counts as the minimum.  ShapeError where there is nothing to choose from.
+    """
+    return _place_of("argmin", x, axis, keepdims)
 
 
 class Sum(Function):
@@ -157,6 +178,37 @@ class Max(Function):
         grid = gpu.blocks(dy.size)
         self.device.launch("reduce", "max_backward", grid, THREADS, *args, FROM=dy.dtype, TO=dy.dtype)
         return rows.transpose(np.argsort((*self.kept, *self.axes)).tolist())
+
+
+class ArgMax(Function):
+    def __init__(self, name: str, axis: int | None, keepdims: bool):
+        self.name, self.axis, self.keepdims = name, axis, keepdims
+
+    def forward(self, x: Array) -> Array:
+        return np.asarray(getattr(np, self.name)(x, self.axis, keepdims=self.keepdims), np.int64)
+
+    def forward_gpu(self, x: Array) -> Array:
+        x = self.device.contiguous(x)  # so that elements are numbered in row-major order
+        if self.name == "argmin":
+            x = self.turned(x)
+        axes = tuple(range(x.ndim)) if self.axis is None else (self.axis,)
+        _, place = largest(self.device, x, axes)
+        return _with_axes(place, x.shape, axes) if self.keepdims else place
+
+    def turned(self, x: Array) -> Array:
+        """The same elements in reverse order of size: -x, or -1 - x of integers, which wraps around if unsigned."""
+        if x.dtype.kind == "b":
+            x = self.device.converted(x, np.int8)
+        first = np.asarray(0 if x.dtype.kind == "f" else np.invert(x.dtype.type(0)), x.dtype)
+        return self.device.arithmetic("subtract", self.device.from_host(first), x, self.device.empty_like(x))
+
+
+def _place_of(name: str, x: Tensor, axis: Any, keepdims: bool) -> Tensor:
+    check_tensors(name, x=x)
+    axis = None if axis is None else normalized_axis(name, axis, x.ndim)
+    if (x.size if axis is None else x.shape[axis]) == 0:
+        raise ShapeError(f"{name}: of no elements is undefined: x {x.shape}, axis {axis}: leave empty batches out")
+    return apply(ArgMax(name, axis, flag(name, "keepdims", keepdims)), x.detach())
 
 
 def _with_axes(dy: Array, x_shape: tuple[int, ...], axes: Axes) -> Array:

@@ -3,15 +3,28 @@
 from .adam import Adam, AdamW
 from .clipping import clip_grad_norm_
 from .optimizer import Optimizer
-from .schedules import MultiStepLR, ReduceOnPlateau, Schedule, StepLR, Warmup, WarmupCosine
+from .rmsprop import RMSprop
+from .schedules import (
+    ExponentialLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceOnPlateau,
+    Schedule,
+    StepLR,
+    Warmup,
+    WarmupCosine,
+)
 from .sgd import SGD
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "ExponentialLR",
     "MultiStepLR",
+    "OneCycleLR",
     "Optimizer",
+    "RMSprop",
     "ReduceOnPlateau",
     "Schedule",
     "StepLR",

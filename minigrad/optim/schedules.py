@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base.arguments import integer, is_number, number
+from ..base.arguments import integer, is_number, number, one_of
 from ..errors import ArgumentError, CheckpointError
 from .optimizer import Optimizer
 
@@ -78,6 +78,66 @@ class MultiStepLR(Schedule):
 
     def factor(self, count: int) -> float:
         return float(self.gamma ** bisect_right(self.milestones, count))
+
+
+class ExponentialLR(Schedule):
+    """Multiply the rate by gamma after every step."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float):
+        self.gamma = number("ExponentialLR", "gamma", gamma, above=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return self.gamma**count
+
+
+class OneCycleLR(Schedule):
+    """Rise from max_lr / div_factor to max_lr, then fall to max_lr / div_factor / final_div_factor: one cycle.
+
+    max_lr: a number, or one for each group of the optimiser, whose own rates do not count.
+    total_steps: of the whole cycle, counts of step(); beyond it the rate stays.  pct_start: the share of them that
+    rises, 0 to 1.  anneal_strategy: along half a cosine, "cos", or a line, "linear".
+    As in PyTorch, where cycle_momentum is False: the momentum stays as it is.
+
+    Source: Smith, Topin 2017 (arXiv 1708.07120).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ):
+        groups = len(_optimizer(self, optimizer).param_groups)
+        rates: Sequence[Any] = max_lr if isinstance(max_lr, (list, tuple)) else [max_lr] * groups
+        maxima = [number("OneCycleLR", "max_lr", rate, above=0) for rate in rates]
+        if len(maxima) != groups:
+            raise ArgumentError(f"OneCycleLR: max_lr must be one number, or {groups}: one a group; got {len(maxima)}")
+        self.total_steps = integer("OneCycleLR", "total_steps", total_steps, 2)
+        self.pct_start = number("OneCycleLR", "pct_start", pct_start, minimum=0)
+        if self.pct_start >= 1:
+            raise ArgumentError(f"OneCycleLR: pct_start must be less than 1, got {pct_start}: something has to fall")
+        self.anneal_strategy = one_of("OneCycleLR", "anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self.div_factor = number("OneCycleLR", "div_factor", div_factor, above=0)
+        self.final_div_factor = number("OneCycleLR", "final_div_factor", final_div_factor, above=0)
+        super().__init__(optimizer)
+        self.base_lrs = maxima
+        self._write(self.factor(0))
+
+    def factor(self, count: int) -> float:
+        first, top, last = 1 / self.div_factor, 1.0, 1 / self.div_factor / self.final_div_factor
+        summit, end = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        if count <= summit:
+            return self._between(first, top, count / summit if summit else 1.0)
+        return self._between(top, last, min(1.0, (count - summit) / (end - summit)))
+
+    def _between(self, start: float, stop: float, done: float) -> float:
+        share = done if self.anneal_strategy == "linear" else (1 - math.cos(math.pi * done)) / 2
+        return start + (stop - start) * share
 
 
 class Warmup(Schedule):

@@ -10,6 +10,11 @@ While lr is constant the two are the same (v differs by the factor -lr).  They p
 right the velocity holds steps already scaled by the old learning rate, which go on after lr was divided by 10
 and fade out over 1 / (1 - mu) steps; on the left the whole velocity, the past included, is scaled by the new
 one at once.
+
+Nesterov's momentum goes on from where the velocity leads, w <- w - lr (g + wd w + mu v) with the new v, in PyTorch's
+form of it.
+
+Source of the last: Sutskever, Martens, Dahl, Hinton 2013, section 2.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.arguments import is_number, one_of
+from ..base.arguments import flag, is_number, one_of
 from ..device import Device
 from ..engine import Array
 from ..errors import ArgumentError
@@ -36,6 +41,7 @@ class SGD(Optimizer):
         w <- w - lr v                            w <- w + v
 
     They differ once lr changes: see this module's docstring.  Without momentum both are w <- w - lr (g + wd w).
+    nesterov: w <- w - lr (g + wd w + mu v) in place of the second line; with momentum and "pytorch" only.
 
     params: parameters or groups of them (see Optimizer).  lr >= 0, 0 <= momentum < 1, weight_decay >= 0
     (ArgumentError otherwise).  In place, tile by tile, on all threads of each device.
@@ -52,8 +58,10 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         update_rule: str = "pytorch",
+        nesterov: bool = False,
     ):
-        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, update_rule=update_rule)
+        settings = {"momentum": momentum, "weight_decay": weight_decay, "update_rule": update_rule}
+        super().__init__(params, lr=lr, **settings, nesterov=nesterov)
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         super()._check_settings(settings)
@@ -61,6 +69,10 @@ class SGD(Optimizer):
         if not is_number(momentum) or not 0 <= momentum < 1:
             raise ArgumentError(f"SGD: momentum must be at least 0 and less than 1, got {momentum!r}")
         one_of("SGD", "update_rule", update_rule, UPDATE_RULES)
+        if flag("SGD", "nesterov", settings["nesterov"]) and (not momentum or update_rule != "pytorch"):
+            raise ArgumentError(
+                f"SGD: nesterov is for momentum above 0 and update_rule='pytorch', got {momentum!r} and {update_rule!r}"
+            )
 
     def kept(self, group: Group) -> dict[str, float]:
         return {"velocity": group["momentum"]} if group["momentum"] else {}
@@ -84,6 +96,16 @@ class SGD(Optimizer):
                 np.multiply(w, lr * wd, out=t)
                 v -= t
             w += v
+        elif group["nesterov"]:
+            if wd:
+                np.multiply(w, wd, out=t)
+                t += g
+                g = t
+            v += g
+            np.multiply(g, lr, out=t)
+            w -= t
+            np.multiply(v, lr * mu, out=t)
+            w -= t
         else:
             v += g
             if wd:
@@ -101,4 +123,5 @@ class SGD(Optimizer):
         elif group["update_rule"] == "alexnet":
             device.update_weights("sgd", "sgd_alexnet", [w, *state], g, lr, mu, lr * wd, *tiny)
         else:
-            device.update_weights("sgd", "sgd_pytorch", [w, *state], g, lr, mu, wd, *tiny)
+            kernel = "sgd_nesterov" if group["nesterov"] else "sgd_pytorch"
+            device.update_weights("sgd", kernel, [w, *state], g, lr, mu, wd, *tiny)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...optim import SGD, Adam, AdamW
+from ...optim import SGD, Adam, AdamW, RMSprop
 from ...tensor import Tensor
 from .case import Case
 
@@ -51,12 +51,15 @@ def _of_a_net(name: str, file: str, rule: Callable[[list[Tensor]], Any]) -> Case
     return Case(name, (file,), function, {"w": (3301,), "g": (3301,)}, {"w": (40961,), "g": (40961,)}, "w", "")
 
 
-def _at_step_64(name: str, file: str, rule: Callable[[Tensor], Any]) -> Case:
-    """The signs of the state after an update that sets tiny numbers to 0, for gradients near that limit."""
+def _at_step_64(name: str, file: str, rule: Callable[[Tensor], Any], roots: float = 1.0) -> Case:
+    """The signs of the state after an update that sets tiny numbers to 0, for gradients near that limit.
+
+    Half of them are near the root of it, times `roots`: their squares are near it.
+    """
 
     def function(w: Tensor, g: Tensor) -> Tensor:
         tiny = np.finfo(w.dtype).tiny
-        scale = np.where(np.arange(w.size) % 2, 1e3 * tiny, np.sqrt(tiny)).reshape(w.shape).astype(w.dtype)
+        scale = np.where(np.arange(w.size) % 2, 1e3 * tiny, roots * np.sqrt(tiny)).reshape(w.shape).astype(w.dtype)
         w = Tensor(w, True)
         w.grad = Tensor(g.numpy() * scale, device=w.device)
         optimizer = rule(w)
@@ -91,13 +94,24 @@ CASES = [
         lambda w: SGD([w], lr=0.01, momentum=0.9, weight_decay=5e-4),
         "w w g w w",
     ),
+    _optimizer(
+        "SGD, nesterov",
+        "sgd",
+        lambda w: SGD([w], lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True),
+        "w w g w w",
+    ),
+    _optimizer("RMSprop", "rmsprop", lambda w: RMSprop([w], lr=0.01, weight_decay=0.1), "w w g w w"),
+    _optimizer("RMSprop, momentum", "rmsprop", lambda w: RMSprop([w], lr=0.01, momentum=0.9), "w w w g w w w"),
     _optimizer("Adam", "adam", lambda w: Adam([w], lr=0.01), "w w w g w w w"),
     _at_step_64("SGD, alexnet rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9, update_rule="alexnet")),
     _at_step_64("SGD, pytorch rule, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9)),
+    _at_step_64("SGD, nesterov, step 64", "sgd", lambda w: SGD([w], lr=1.0, momentum=0.9, nesterov=True)),
+    _at_step_64("RMSprop, step 64", "rmsprop", lambda w: RMSprop([w], lr=1.0, eps=1.0, momentum=0.9), 20),
     _optimizer("AdamW", "adam", lambda w: AdamW([w], lr=0.01, weight_decay=0.3), "w w w g w w w"),
     _at_step_64("Adam, step 64", "adam", lambda w: Adam([w], lr=1.0)),
     _of_a_net("SGD of a net", "sgd", lambda net: SGD(net, lr=0.01, weight_decay=5e-4)),
     _of_a_net("SGD of a net, velocity", "sgd", lambda net: SGD(net, lr=0.01, momentum=0.9)),
+    _of_a_net("RMSprop of a net", "rmsprop", lambda net: RMSprop(net, lr=0.01)),
     _of_a_net("Adam of a net", "adam", lambda net: Adam(net, lr=0.01)),
     Case("Adam, eps", ("adam",), _from_zero, {"w": (37, 29), "g": (37, 29)}, WEIGHTS, "w g w w w", ""),
 ]

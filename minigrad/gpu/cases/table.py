@@ -11,7 +11,7 @@ import numpy as np
 from ... import functional as F
 from ...base.grad_mode import no_grad
 from ...tensor import Tensor
-from . import bare, ladder, optimizers, tf32
+from . import bare, batch_norm, ladder, optimizers, tf32
 from .case import Case, Shape, Shapes
 
 MAPS = {"x": (128, 96, 55, 55)}  # what conv1 of AlexNet makes of 128 images
@@ -95,15 +95,6 @@ def _power_of_0(a: Tensor, b: Tensor) -> Tensor:
 def _values(x: Tensor) -> Tensor:
     with no_grad():  # so forward need not note which number of a window was the largest
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
-
-
-def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.batch_norm(x + 4.0, None, None, weight, bias, training=True)
-
-
-def _batch_norm_given(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    mean, var = bias.detach() * 0.5, weight.detach() ** 2.0
-    return F.batch_norm(x, mean, var, weight, bias)
 
 
 def _signs(x: Tensor) -> Tensor:
@@ -239,24 +230,7 @@ _ALL = [
         lambda x: F.lrn_within_map(x, 3, 1.0, 0.1, 0.6),
         (1, 2, 30, 60),
     ),
-    *(
-        Case(
-            f"batch_norm, {name}",
-            ("batch_norm",),
-            function,
-            {"x": small, "weight": (small[1],), "bias": (small[1],)},
-            {"x": real, "weight": (real[1],), "bias": (real[1],)},
-            "x x y",
-            "dy x dy x dx" if function is _batch_norm else "dy x dy dx",
-        )
-        for name, function, small, real in [
-            ("maps", _batch_norm, (5, 3, 61, 59), MAPS["x"]),
-            ("small maps", _batch_norm, (37, 35, 3, 5), (128, 1024, 4, 4)),
-            ("rows", _batch_norm, (300, 67), FEATURES["x"]),
-            ("given, maps", _batch_norm_given, (3, 5, 7, 9), MAPS["x"]),
-            ("given, rows", _batch_norm_given, (37, 68), FEATURES["x"]),
-        ]
-    ),
+    *batch_norm.CASES,
     _elementwise("relu", F.relu, "relu"),
     _elementwise("tanh", F.tanh, "tanh"),
     _elementwise("sigmoid", F.sigmoid, "sigmoid"),
@@ -319,6 +293,8 @@ _ALL = [
     _reduction("mean of long columns", lambda x: F.mean(x, 0), (20011, 2)),
     _reduction("max of columns", lambda x: F.max(x, 0), (71, 67), "dy dx"),
     _reduction("max", lambda x: F.max(x), (71, 1067), "dx"),
+    _reduction("argmax", lambda x: F.argmax(x, 1), (7, 1301), ""),
+    _reduction("argmin", lambda x: F.argmin(x, 0), (301, 67), ""),
     _reduction("sum of whole tiles of columns", lambda x: F.sum(x, 0), (300, 64)),
     _reduction("max of whole tiles of columns", lambda x: F.max(x, 0), (300, 64), "dy dx"),
     Case("max of few columns", ("reduce",), lambda x: F.max(x, 0), {"x": (9001, 3)}, {"x": (10**7, 3)}, backward="dx"),
