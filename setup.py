@@ -42,6 +42,7 @@ setup(
         "nvrtc": NVRTC,
         "plot": PLOT,
         "imagenet": IMAGENET,
+        "docs": ["pdoc>=14"],  # docs/api.py: pages of the docstrings
         "onnx": ONNX,
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],

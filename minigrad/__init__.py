@@ -59,9 +59,12 @@ from .processor.memory import empty_cache, keep_freed_memory, memory_summary, po
 from .processor.parallel import in_turn, num_threads, on_devices, set_num_threads
 from .processor.textbook import Textbook
 from .tensor import Tensor, from_numpy
+from .tools import notebook  # noqa: F401 (which gives tensors and modules what notebooks ask for)
 from .tools.debugging import debug
+from .tools.draw import draw
 from .tools.gradcheck import gradcheck
 from .tools.profiler import profile
+from .tools.summary import summary
 
 _KINDS = CPU, Textbook, Cuda, CudaSim  # of devices; each enters itself when it is imported
 
@@ -95,6 +98,7 @@ __all__ = [
     "default_device",
     "default_devices",
     "device",
+    "draw",
     "empty_cache",
     "from_numpy",
     "full",
@@ -132,6 +136,7 @@ __all__ = [
     "set_rng_state",
     "split",
     "stack",
+    "summary",
     "tf32_allowed",
     "where",
     "whole_batches",

@@ -28,12 +28,13 @@ from ..device import device as device_named
 from ..engine import Version
 from ..errors import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, printable, some
 from ..tensor import Tensor
+from .hooks import Hooked
 from .parameter import Buffer, Parameter, State
 
 Self = TypeVar("Self", bound="Module")
 
 
-class Module:
+class Module(Hooked):
     """Base of layers and models.  A subclass sets Parameters and Modules as attributes and defines `forward`.
 
         class Net(Module):
@@ -70,9 +71,6 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: define forward")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
 
     if not TYPE_CHECKING:  # which is to know what there is not
 

@@ -24,7 +24,7 @@ from time import perf_counter_ns
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentError
-from . import tracing
+from . import html, tracing
 from .tracing import Event, Shapes
 
 _WORDS = ("op", "phase", "device", "thread", "shapes")  # columns of the tables that are not numbers
@@ -111,6 +111,15 @@ class Profile:
 
     def table(self, sort: str = "time", by_shape: bool = False) -> str:
         """Both tables as text; the arguments are those of `summary`."""
+        ops, threads = self._tables(sort, by_shape)
+        return f"{_aligned(ops)}\n\n{_aligned(threads)}\n\nfrom beginning to end {_ms(self.wall)} ms"
+
+    def _repr_html_(self) -> str:
+        ops, threads = self._tables("time", False)
+        ops = [row[:-1] for row in ops]  # of the shapes nothing is shown
+        return html.table(ops, 2) + html.table(threads, 2) + html.pre(f"from beginning to end {_ms(self.wall)} ms")
+
+    def _tables(self, sort: str, by_shape: bool) -> tuple[list[list[str]], list[list[str]]]:
         ops = [["op", "phase", "calls", "time ms", "share", "GFLOP/s", "MB", "GB/s", "shapes" if by_shape else ""]]
         for row in self.summary(sort, by_shape):
             gflops, size, rate = (
@@ -123,7 +132,7 @@ class Profile:
         for device, name, busy, waiting, wall in self.threads():
             shares = _of(_ratio(busy, wall)), _of(_ratio(waiting, wall))
             threads.append([device, name, _ms(busy), shares[0], _ms(waiting), shares[1]])
-        return f"{_aligned(ops)}\n\n{_aligned(threads)}\n\nfrom beginning to end {_ms(self.wall)} ms"
+        return ops, threads
 
     def __str__(self) -> str:
         return self.table()
