@@ -172,6 +172,8 @@ class Function:
             self.module.notes = call.notes() if checks else []
         if not reports and again:
             reports = again.reports() + self._unwritten(areas)
+            if not reports:
+                self.module.notes += again.notes()
         if reports:
             title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
             raise KernelError("\n".join([title, *map(str, reports), *call.left_out(reports)]), reports)
