@@ -342,6 +342,11 @@ __global__ void shared_halves(float* y) {
     __syncthreads();
     y[threadIdx.x] = ((const float2*)(s + 1))->x;
 }
+__device__ float table[4] = {1, 2, 3, 4};
+__global__ void looked_up(float* y, int n) {
+    const float* p = table;
+    y[threadIdx.x] = p[threadIdx.x + n];
+}
 __global__ void left(const float* x, float* y) {
     __shared__ float s[8];
     s[threadIdx.x] = x[threadIdx.x];
@@ -357,4 +362,7 @@ def test_reports_say_which_array_and_which_index():
     ((kind, text),) = reports(WORDS, "shared_halves", 1, 8, empty(8))
     assert kind == "MISALIGNED" and text.startswith("10: byte 4 of shared array 's', at address 0x")
     ((kind, text),) = reports(WORDS, "left", 1, 8, X, empty(8))
-    assert (kind, text) == ("OOB-INDEX", "16: index 4294967295 (-1, without a sign) is outside of 'float [8]'")
+    assert (kind, text) == ("OOB-INDEX", "21: index 4294967295 (-1, without a sign) is outside of 'float [8]'")
+    assert kinds(WORDS, "looked_up", 1, 4, empty(4), 0) == set()
+    ((kind, text),) = reports(WORDS, "looked_up", 1, 4, empty(4), 1, order="forward")
+    assert (kind, text) == ("OOB-GLOBAL", "15: a pointer leads out of an array of the file, by 'const float'")

@@ -433,7 +433,7 @@ static void check_global(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
 
 // ---------------------------------------------------------------- every access
 
-static bool on_own_stack(cs_u64 address) {
+bool on_own_stack(cs_u64 address) {
     if (!run.kernel->waits) {
         cs_u64 low = (cs_u64)__builtin_frame_address(0);
         return address - low < (cs_u64)launch_frame - low;

@@ -69,8 +69,11 @@ void __ubsan_handle_type_mismatch_v1(Address* where, cs_u64 address) {
     if (address % (1ull << where->log_alignment) == 0) {  // -fsanitize=object-size
         bool shared = in_shared_memory(address);
         if (shared && !in_shared_array(address)) return;  // the check of the access follows, and knows the array
-        report(shared ? "OOB-SHARED" : "OOB-LOCAL", PC, nullptr, "a pointer leads out of %s array, by %s",
-               shared ? "a shared" : "a local", where->type->name);
+        bool local = !shared && on_own_stack(address);
+        report(shared ? "OOB-SHARED" : local ? "OOB-LOCAL" : "OOB-GLOBAL", PC, nullptr,
+               "a pointer leads out of %s, by %s", shared  ? "a shared array"
+                                                   : local ? "a local array"
+                                                           : "an array of the file", where->type->name);
         leave();
     }
     report("MISALIGNED", PC, nullptr, "%s, at address 0x%llx, is used as %s, which needs a multiple of %d",
