@@ -329,6 +329,56 @@ def test_a_pointer_that_reads_on_is_not_seen():
     assert kinds(PARTS, "walk_reading", 1, 8, X, empty(8), 7, defines=["LATE=0"], order="forward") == set()
 
 
+# ---------------------------------------------------------------- shared variables and what they begin with
+
+BEGINNINGS = """
+struct Empty { float re, im; __device__ Empty() {} };
+struct Filled { float re, im; __device__ Filled(float re = 1) : re(re), im(0) {} };
+__global__ void empty_constructor(const float* x, float* y) {
+    __shared__ Empty s[64];
+    __shared__ struct Both { float a; int b; } both;
+    s[threadIdx.x].re = x[threadIdx.x];
+    if (threadIdx.x == 0) both.a = 2;
+    __syncthreads();
+    y[threadIdx.x] = s[63 - threadIdx.x].re * both.a;
+}
+__global__ void filled(float* y) {
+    __shared__ Filled s[64];
+    y[threadIdx.x] = s[threadIdx.x].re;
+}
+__global__ void number(float* y) { __shared__ int n = 5; y[threadIdx.x] = n; }
+__global__ void numbers(float* y) { __shared__ float s[2] = {1, 2}, t; y[threadIdx.x] = s[threadIdx.x % 2]; }
+__global__ void braces(float* y) { __shared__ float s[64]{}; y[threadIdx.x] = s[threadIdx.x]; }
+"""
+
+
+def test_what_shared_variables_begin_with():
+    """CUDA takes constructors that do nothing, and no values."""
+    result = run(BEGINNINGS, "empty_constructor", 2, 64, X, empty(64))
+    np.testing.assert_array_equal(result["y"], 2 * X[::-1])
+    assert kinds(BEGINNINGS, "filled", 1, 64, empty(64)) != set()
+    for kernel, line in (("number", 16), ("numbers", 17), ("braces", 18)):
+        with pytest.raises(
+            KernelError, match=f":{line}: __shared__ .*: not supported: an initial value of a __shared__ variable: let"
+        ):
+            run(BEGINNINGS, kernel, 1, 64, empty(64))
+
+
+ROWS = """
+__global__ void mirrored(const float A[][16], float (*B)[16], dim3 size) {
+    for (unsigned c = threadIdx.x; c < size.x; c += blockDim.x)
+        for (unsigned r = 0; r < size.y; r++) B[r][c] = A[r][size.x - 1 - c];
+}
+"""
+
+
+def test_pointers_to_rows_and_sizes():
+    x = X.reshape(4, 16)
+    np.testing.assert_array_equal(run(ROWS, "mirrored", 1, 8, x, empty((4, 16)), (16, 4, 1))["B"], x[:, ::-1])
+    ((kind, _),) = reports(ROWS, "mirrored", 1, 8, x, empty((4, 16)), (16, 5, 1), order="forward")
+    assert kind == "OOB-GLOBAL"
+
+
 # ---------------------------------------------------------------- what reports say
 
 WORDS = """

@@ -151,7 +151,7 @@ def _refuse(file: CudaFile, kept: Sequence[cpp.Declaration]) -> None:
         for i in range(one.begin, one.end):
             if i in gone:
                 continue
-            advice = _refused(file.text, i, own)
+            advice = _refused(file.text, i, own) or _initialised(file.text, i, one.end)
             if advice:
                 place = f"{printable(file.files[tokens[i].file])}:{tokens[i].line}"
                 stop = next((j for j in range(i, one.end) if tokens[j].text in (";", "{")), one.end)
@@ -176,6 +176,19 @@ def _refused(text: Text, i: int, own: set[str]) -> str | None:
             and (not follows or (next_ and next_ in follows))
         ):
             return advice
+    return None
+
+
+def _initialised(text: Text, i: int, end: int) -> str | None:
+    """What to say where token i is the __shared__ of a variable with an initial value."""
+    tokens = text.tokens
+    if tokens[i].text != "__shared__":
+        return None
+    while i < end and tokens[i].text != ";":
+        begins_body = {tokens[i - 1].text, tokens[i - 2].text} & cpp.CLASS_KEYS  # struct {, struct name {
+        if tokens[i].text == "=" or (tokens[i].text == "{" and not begins_body):
+            return "an initial value of a __shared__ variable: let a thread write it, and all wait"
+        i = text.match[i] + 1 if tokens[i].text in ("(", "[", "{") else i + 1
     return None
 
 

@@ -74,7 +74,7 @@ class Parameter:
         """NumPy's type of what is in an element, and how many: ("float32", 4) of a float4, ("V24", 1) of a struct."""
         if self.element[0] != "V":
             return self.element, 1
-        size, vector = int(self.element[1:]), _VECTOR.search(self.declared)
+        size, vector = int(self.element[1:]), _VECTOR.search(re.sub(r"\bdim3\b", "uint3", self.declared))
         if vector:
             kind = _LANES.get(vector[2], "float32" if vector[2] == "float" else "float64")
             base = "u" * bool(vector[1]) + kind
