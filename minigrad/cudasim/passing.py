@@ -20,8 +20,11 @@ from .module import Area
 from .streams import Stream
 
 FROM_HOST, FROM_KERNEL = 2, 1  # marks of written bytes: who wrote them.  0: nobody
-_HALF = re.compile(r"\b(?:half|__half)\b")
-_BFLOAT16 = re.compile(r"\b(?:__nv_bfloat16|nv_bfloat16|bfloat16)\b")
+# Numbers of 2 bytes, or pairs of them, that are structs here.
+_SHORT = {
+    "float16": re.compile(r"\b(?:__)?half(2?)\b"),
+    "uint16": re.compile(r"\b(?:__nv_|nv_)?bfloat16(2?)\b"),
+}
 _VECTOR = re.compile(r"\b(u?)(char|short|int|long|longlong|float|double)([1-4])\b")
 _LANES = {"char": "int8", "short": "int16", "int": "int32", "long": "int64", "longlong": "int64"}
 _COMPLEX = {("float32", 2): "complex64", ("float64", 2): "complex128"}
@@ -80,10 +83,10 @@ class Parameter:
             base = "u" * bool(vector[1]) + kind
             if np.dtype(base).itemsize * int(vector[3]) == size:
                 return base, int(vector[3])
-        if size == 2 and _HALF.search(self.declared):
-            return "float16", 1
-        if size == 2 and _BFLOAT16.search(self.declared):
-            return "uint16", 1
+        for base, pattern in _SHORT.items():
+            found = pattern.search(self.declared)
+            if found and size == 2 * int(found[1] or 1):
+                return base, int(found[1] or 1)
         return self.element, 1
 
     def takes(self, dtype: np.dtype[Any]) -> bool:
