@@ -99,6 +99,11 @@ __global__ void vectors(const float4* x, float4* y) {
     for (int k = 0; k < 4; k++) sum.x += x[k].x, sum.y += x[k].y, sum.z += x[k].w;
     y[threadIdx.x] = make_float4(sum.x, sum.y, sum.z, 0);
 }
+__global__ void tagged(const float* x, int* y) {
+    int tag BEGIN;
+    tag += x[threadIdx.x] > 9;
+    y[threadIdx.x] = 1000000 + (tag & 2);
+}
 __global__ void largest(const float* x, float* y) {
     float most BEGIN;
     for (int k = 0; k < 8; k++) most = most > x[threadIdx.x * 8 + k] ? most : x[threadIdx.x * 8 + k];
@@ -126,6 +131,7 @@ def unset(kernel, block, *arguments, begin="", **settings):
     [
         ("weighed", 64, (X, empty(64)), "8: y (parameter 2, float32 (64,)) depends on a local variable .*'sum'"),
         ("counted", 64, (X, np.zeros(1, np.uint64)), "13: n .* depends on a local variable that .*'count'"),
+        ("tagged", 64, (X, empty(64, np.int32)), "y .* depends on a local variable .*'tag'"),
         ("vectors", 8, (X.reshape(16, 4), empty((8, 4))), "y .* depends on a local variable that nobody has set"),
     ],
 )
@@ -148,7 +154,7 @@ def test_what_is_only_suspected_is_a_note():
     zeros = np.zeros(1, np.int32), np.zeros(32, np.int32)
     result = run(UNSET, "leader", 1, 32, *zeros, defines=["BEGIN="], order="forward")
     (note,) = result.notes
-    assert "MAYBE-UNSET: 'first' may be read before it is set, says g++" in note and note.startswith("kernel.cu:29: ")
+    assert "MAYBE-UNSET: 'first' may be read before it is set, says g++" in note and note.startswith("kernel.cu:34: ")
     assert run(UNSET, "leader", 1, 32, *zeros, defines=["BEGIN== 0"], order="forward").notes == []
     result = run(UNSET, "largest", 1, 8, abs(X), empty(8), defines=["BEGIN="])  # a 0 would do no harm here
     assert "MAYBE-UNSET: 'most'" in result.notes[0]
@@ -174,6 +180,11 @@ __global__ void plain(const float* x, float* y, int n) {
 }
 __global__ __launch_bounds__(WARPS * 16) void bounded(float* y) { y[threadIdx.x] = 1; }
 __global__ void __launch_bounds__(64, 4) enough(float* y) { y[threadIdx.x] = 1; }
+namespace tiles {
+constexpr int LANES = 32;
+template <typename T, int ROWS, int COLUMNS = LANES>
+__global__ void __launch_bounds__(ROWS * COLUMNS / 2) of(T* y) { y[threadIdx.x] = 1; }
+}
 """
 
 
@@ -193,6 +204,9 @@ def test_launch_bounds():
     ]
     assert reports(PROMISES, "bounded", 1, 32, empty(32)) == []
     assert reports(PROMISES, "enough", 1, 64, empty(64)) == []
+    text = "18: __launch_bounds__ of the kernel allows 48 threads in a block"
+    assert reports(PROMISES, "of", 1, 64, empty(64), templates=("float", 3)) == [("LAUNCH", text)]
+    assert reports(PROMISES, "of", 1, 64, empty(64), templates=("float", 4)) == []
 
 
 # ---------------------------------------------------------------- locks

@@ -367,9 +367,11 @@ static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
     if (i == shared_areas.size()) {
         if (!in_shared_memory(address)) {
             for (i = 0; i < variable_areas.size(); i++)
-                if (holds(variable_areas[i], address, bytes))
-                    // _ZGV...: whether the constructor of a shared array, which must be empty, has been called
-                    return !strncmp(variable_areas[i].label, "_ZGV", 4) ? void() : check_races(variable_pieces[i], variable_areas[i], address, bytes, kind, true, pc);
+                if (holds(variable_areas[i], address, bytes)) {
+                    // Whether the constructor of a shared array, which must be empty, has been called.
+                    if (!strncmp(variable_areas[i].label, "_ZGV", 4)) return;
+                    return check_races(variable_pieces[i], variable_areas[i], address, bytes, kind, true, pc);
+                }
             if (kind == Kind::read) return;  // constant tables lie in the module too
         }
         report_outside("OOB-SHARED", shared_areas.data(), shared_areas.size(), address, bytes, kind, pc);
