@@ -242,10 +242,10 @@ def _parameter(text: Text, begin: int, end: int) -> tuple[str, str]:
     tokens = text.tokens
     for i in range(begin, end - 1):
         if tokens[i].text == "(" and tokens[i + 1].text == "*":  # float (*rows)[16]
-            last = text.match[i] - 1
-            named = tokens[last].kind == "word" and "restrict" not in tokens[last].text
-            words = f"{text.code(begin, i)}(*){text.code(last + 2, end)}"
-            return re.sub(r"\s+", " ", words).strip(), tokens[last].text if named else ""
+            close = text.match[i]
+            inmost = tokens[close - 1]
+            declared = re.sub(r"\s+", " ", f"{text.code(begin, i)}(*){text.code(close + 1, end)}").strip()
+            return declared, inmost.text if inmost.kind == "word" and "restrict" not in inmost.text else ""
     stop = next((i for i in range(begin, end) if tokens[i].text == "=" and tokens[i].kind == "sign"), end)
     brackets = stop
     while brackets - 1 > begin and tokens[brackets - 1].text == "]":  # float a[][3]: float(*)[3] is said as it stands
