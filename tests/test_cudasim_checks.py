@@ -200,9 +200,9 @@ WRONG = {
         __shared__ float s;
         if (t == 5) s = 1;
         __syncthreads();
-        y[i] = t == 5 || t == 40 ? s : 0.0f;
+        y[i] = t == 5 || t == 40 ? s : 0.0f; // OTHER
         if (t == 40) s = 2; // HERE""",
-        ("RACE", (0, 0, 0), (40, 0, 0), "writes byte 0 of {s}, which another thread read at"),
+        ("RACE", (0, 0, 0), (40, 0, 0), "writes byte 0 of {s}, which thread (5,0,0) of this block read at OTHER"),
     ),
     "read by two blocks, written by one of them": (
         """

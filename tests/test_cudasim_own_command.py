@@ -107,6 +107,17 @@ def test_a_file_is_listed_with_lines_that_run(file, capsys):
     assert answer["kernels"][0]["example"] == lines[0]
 
 
+def test_guesses_are_of_the_types_of_the_parameters(tmp_path, capsys):
+    (tmp_path / "types.cu").write_text(
+        "typedef unsigned char uchar;\n__global__ void k(const uchar* a, int2 b, uint c, const int4* d,"
+        " const float4* e, const bool* f, const uint8_t* g, float3 h, size_t i, ushort j) {}"
+    )
+    out = tried(capsys, str(tmp_path / "types.cu"))[1]
+    assert re.findall(r"\b[a-j]=[\w\[]+", out.split("--block", 1)[1]) == [
+        "a=integers", "b=[1", "c=16", "d=integers", "e=normal", "f=integers", "g=integers", "h=[1", "i=16", "j=16",
+    ]  # fmt: skip
+
+
 def test_which_command_is_meant(file, tmp_path):
     (tmp_path / "relu.cu").write_text("__global__ void my_relu(float* y) { y[0] = 0; }")
     shutil.copy(ROOT / "kernels" / "lrn.cu", tmp_path)

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.skipif(compiler.available() is not None, reason=str(com
 # What is not seen: docs/cuda.md says why.
 MISSED = {
     "one part of dynamic shared memory into the next",
-    "a pointer walks out of a local array",
     "left of a local array",
 }
 

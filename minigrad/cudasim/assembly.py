@@ -145,22 +145,31 @@ def _demangle(symbol: str) -> tuple[str, str]:
 
 
 _FUNCTION_OF = re.compile(r"In (?:member )?function ['‘](?P<function>.*)['’]|inlined from ['‘](?P<from>.*?)['’] at")
-_UNSET = re.compile(
-    rf"{kernel_source.numbered_file('([0-9]+)')}:(\d+):\d+: warning: ['‘](.*?)['’] (?:is|may be) used uninitialized"
-)
+_PLACE = rf"{kernel_source.numbered_file('([0-9]+)')}:(\d+):\d+: "
+_UNSET = re.compile(r"warning: ['‘](.*?)['’] (?:is|may be) used uninitialized")
+_DECLARED = re.compile(r"note: ['‘](.*?)['’] (?:was )?declared here")
 
 
 def suspected_locals(warnings: str) -> str:
     """g++'s warnings of variables that may have been left unset, as lines of a text that the library holds:
-    number of the file, line, variable, functions that it may be a part of."""
-    lines, functions = [], ""
+    number of the file, line, variable, functions that it may be a part of.
+
+    The line is where it is used; where it is declared, if a function of the emulator's own headers is what uses it."""
+    lines: list[list[str]] = []
+    functions = waiting = ""
     for line in warnings.splitlines():
-        about, unset = _FUNCTION_OF.search(line), _UNSET.search(line)
+        about, place = _FUNCTION_OF.search(line), re.search(_PLACE, line)
+        unset, declared = _UNSET.search(line), _DECLARED.search(line)
         if about and about["function"]:
             functions = about["function"]
         elif about:
             functions += " " + about["from"]
+        elif unset and place:
+            lines.append([place[1], place[2], unset[1], functions])
         elif unset:
-            lines.append("\t".join([unset[1], unset[2], unset[3], functions]))
-    text = "\\n".join(lines).replace('"', "'").replace("\t", "\\t")
+            waiting = functions
+        elif declared and place and waiting:
+            lines.append([place[1], place[2], declared[1], waiting])
+            waiting = ""
+    text = "\\n".join(map("\t".join, lines)).replace('"', "'").replace("\t", "\\t")
     return f'\t.section\t.rodata\n\t.globl\tcs_suspected_locals\ncs_suspected_locals:\n\t.string\t"{text}"\n'

@@ -64,6 +64,10 @@ _KERNEL_FLAGS = {
     "check": (
         *_KERNEL_COMMON,
         *("-O1", "-finline-functions", "-finline-small-functions"),  # so that g++ knows what a pointer points to
+        "-fstack-protector-strong",  # a value behind the local arrays, looked at when their function ends
+        # -fsanitize=thread passes over a structure that is handed to a function by value, or that one returns.
+        *("--param=max-inline-insns-auto=2000", "--param=max-inline-insns-single=2000"),
+        *("--param=large-function-insns=20000", "--param=inline-unit-growth=1000"),
         "-fsanitize=thread,bounds,alignment,shift-exponent,integer-divide-by-zero,signed-integer-overflow,object-size",
         *("-Wuninitialized", "-Wmaybe-uninitialized"),  # module.py looks into what they suspect
         "-fno-tree-sra",

@@ -240,6 +240,12 @@ def _split(text: Text, begin: int, end: int) -> list[tuple[int, int]]:
 def _parameter(text: Text, begin: int, end: int) -> tuple[str, str]:
     """Type and name of a parameter; "" where it has no name."""
     tokens = text.tokens
+    for i in range(begin, end - 1):
+        if tokens[i].text == "(" and tokens[i + 1].text == "*":  # float (*rows)[16]
+            close = text.match[i]
+            inmost = tokens[close - 1]
+            declared = re.sub(r"\s+", " ", f"{text.code(begin, i)}(*){text.code(close + 1, end)}").strip()
+            return declared, inmost.text if inmost.kind == "word" and "restrict" not in inmost.text else ""
     stop = next((i for i in range(begin, end) if tokens[i].text == "=" and tokens[i].kind == "sign"), end)
     brackets = stop
     while brackets - 1 > begin and tokens[brackets - 1].text == "]":  # float a[][3]: float(*)[3] is said as it stands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import KernelError, printable
@@ -82,8 +82,11 @@ def unit(file: CudaFile, kernel: Kernel, name: str, instantiation: str) -> Unit:
         lines.append(_inside(one.scope, _code(one, unique if one is kernel.declaration else None)))
     words = {word for one in kept for word in cpp.used_words(one)} | roots
     headers = _headers(file.missing, words)
+    lines.append('#line 1 "cudasim"')
+    if kernel.scope or kernel.template_parameters:  # where the words of the bounds mean what they mean in the file
+        lines.append(_inside(kernel.scope, _bounds_of(kernel, entry.bounds)))
+        entry = replace(entry, bounds=_qualified(kernel.scope, "cs_bounds_of_kernel") + instantiation + "::most")
     lines += [
-        '#line 1 "cudasim"',
         'extern "C" {',
         *_entry_table(entry, _qualified(kernel.scope, unique) + instantiation),
     ]
@@ -92,16 +95,22 @@ def unit(file: CudaFile, kernel: Kernel, name: str, instantiation: str) -> Unit:
 
 
 def _entry(kernel: Kernel, name: str, waits: bool) -> Entry:
-    """What is known of the kernel uncompiled.  Bounds that may mean something else outside of it are left out."""
+    """What is known of the kernel uncompiled."""
     one = kernel.declaration
     text = one.text
     bounds = "1024"
     for i in range(one.begin, one.parameters):
-        if text.tokens[i].text == "__launch_bounds__" and not one.templates and not one.scope:
+        if text.tokens[i].text == "__launch_bounds__":
             bounds = split(text.code(i + 2, text.match[i + 1]))[0]
     parameters = split(text.code(one.parameters + 1, text.match[one.parameters]))
     restricted = tuple("restrict" in parameter for parameter in parameters)
     return Entry(name, waits, kernel.file, kernel.line, bounds, restricted)
+
+
+def _bounds_of(kernel: Kernel, bounds: str) -> str:
+    header = f"template <{', '.join(kernel.template_parameters)}> " if kernel.template_parameters else ""
+    value = " ".join(bounds.split())
+    return f"{header}struct cs_bounds_of_kernel {{ static constexpr unsigned most = (unsigned)({value}); }};"
 
 
 def _known_namespace(file: CudaFile, one: cpp.Declaration) -> bool:
@@ -151,7 +160,7 @@ def _refuse(file: CudaFile, kept: Sequence[cpp.Declaration]) -> None:
         for i in range(one.begin, one.end):
             if i in gone:
                 continue
-            advice = _refused(file.text, i, own)
+            advice = _refused(file.text, i, own) or _initialised(file.text, i, one.end)
             if advice:
                 place = f"{printable(file.files[tokens[i].file])}:{tokens[i].line}"
                 stop = next((j for j in range(i, one.end) if tokens[j].text in (";", "{")), one.end)
@@ -176,6 +185,20 @@ def _refused(text: Text, i: int, own: set[str]) -> str | None:
             and (not follows or (next_ and next_ in follows))
         ):
             return advice
+    return None
+
+
+def _initialised(text: Text, i: int, end: int) -> str | None:
+    """What to say where token i is the __shared__ of a variable with an initial value."""
+    tokens = text.tokens
+    if tokens[i].text != "__shared__":
+        return None
+    is_class = False  # struct name {
+    while i < end and tokens[i].text != ";":
+        is_class |= tokens[i].text in cpp.CLASS_KEYS
+        if tokens[i].text == "=" or (tokens[i].text == "{" and not is_class):
+            return "an initial value of a __shared__ variable: let a thread write it, and all wait"
+        i = text.match[i] + 1 if tokens[i].text in ("(", "[", "{") else i + 1
     return None
 
 

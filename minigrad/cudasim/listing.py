@@ -50,14 +50,17 @@ def _body(source: Source, kernel: Kernel) -> str:
     return "\n".join(lines[kernel.line - 1 : min(later, default=len(lines) + 1)])
 
 
+_WHOLE = re.compile(r"\b(u?int(\d+_t)?|u?char|u?short|u?long|unsigned|size_t)\b")
+_LANES = re.compile(r"\b(float|double|u?int|u?char|u?short|u?long|u?longlong)([1-4])\b")
+
+
 def _counts(kernel: Kernel) -> int:
     """How many of the parameters are whole numbers: sizes, most likely."""
     return sum(1 for type_, _ in kernel.parameters if _is_integer(type_))
 
 
 def _is_integer(declared: str) -> bool:
-    words = r"\b(u?int\d*(_t)?|unsigned|long|short|size_t|char)\b"
-    return "*" not in declared and bool(re.search(words, declared))
+    return "*" not in declared and bool(_WHOLE.search(declared))
 
 
 def _value(declared: str, name: str, counts: int) -> str:
@@ -67,14 +70,15 @@ def _value(declared: str, name: str, counts: int) -> str:
     if "*" in declared or "[" in declared:
         if not re.search(r"\bconst\b[^*]*\*|\*.*\bconst\b.*\*", declared):
             return f"{name}=zeros:{elements}"
-        whole = re.search(r"\b(u?int\d*(_t)?|unsigned|long|short|char|bool|size_t)\b", declared)
+        lanes = _LANES.search(declared)
+        whole = lanes[1] not in ("float", "double") if lanes else _WHOLE.search(declared) or "bool" in declared
         return f"{name}=integers:{elements}" if whole else f"{name}=normal:{elements}"
     if _is_integer(declared):
         return f"{name}={size}"
     if re.search(r"\bbool\b", declared):
         return f"{name}=true"
-    lanes = re.search(r"\b(?:float|double|u?int|u?char|u?short|u?long|u?longlong)([2-4])\b", declared)
-    return f"{name}=[{','.join('1' * int(lanes[1]))}]" if lanes else f"{name}=2.0"
+    lanes = _LANES.search(declared)
+    return f"{name}=[{','.join('1' * int(lanes[2]))}]" if lanes else f"{name}=2.0"
 
 
 def _template(parameter: str) -> str:

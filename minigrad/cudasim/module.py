@@ -182,8 +182,10 @@ class Function:
         self.module.notes = notes
         if not reports and again:
             reports = again.reports() + self._unwritten(areas)
+            if not reports:
+                self.module.notes += again.notes()
         if reports:
-            title = f"{self.name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"
+            title = _title(self.name, grid, block)
             raise KernelError("\n".join([title, *map(str, reports), *more]), reports)
 
     def _run(
@@ -202,7 +204,7 @@ class Function:
     def _check_launch(self, grid: Triple, block: Triple, params: Sequence[bytes], shared_mem: int) -> None:
         def refuse(rule: str) -> None:
             report = Report("LAUNCH", self.entry.file, self.entry.line, None, None, rule)
-            raise KernelError(f"{self.name}: grid {tuple(grid)}, block {tuple(block)}\n{report}", [report])
+            raise KernelError(f"{_title(self.name, grid, block)}\n{report}", [report])
 
         if len(grid) != 3 or min(grid) < 1 or grid[0] >= 2**31 or max(grid[1:]) > 65535:
             refuse("a grid has three sizes from 1 to (2147483647, 65535, 65535)")
@@ -235,3 +237,7 @@ class Function:
             )
             reports.append(Report("UNWRITTEN", self.entry.file, self.entry.line, None, None, text))
         return reports
+
+
+def _title(name: str, grid: Sequence[int], block: Sequence[int]) -> str:
+    return f"{name}: grid ({','.join(map(str, grid))}), block ({','.join(map(str, block))})"

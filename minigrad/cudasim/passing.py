@@ -20,8 +20,11 @@ from .module import Area
 from .streams import Stream
 
 FROM_HOST, FROM_KERNEL = 2, 1  # marks of written bytes: who wrote them.  0: nobody
-_HALF = re.compile(r"\b(?:half|__half)\b")
-_BFLOAT16 = re.compile(r"\b(?:__nv_bfloat16|nv_bfloat16|bfloat16)\b")
+# Numbers of 2 bytes, or pairs of them, that are structs here.
+_SHORT = {
+    "float16": re.compile(r"\b(?:__)?half(2?)\b"),
+    "uint16": re.compile(r"\b(?:__nv_|nv_)?bfloat16(2?)\b"),
+}
 _VECTOR = re.compile(r"\b(u?)(char|short|int|long|longlong|float|double)([1-4])\b")
 _LANES = {"char": "int8", "short": "int16", "int": "int32", "long": "int64", "longlong": "int64"}
 _COMPLEX = {("float32", 2): "complex64", ("float64", 2): "complex128"}
@@ -74,16 +77,16 @@ class Parameter:
         """NumPy's type of what is in an element, and how many: ("float32", 4) of a float4, ("V24", 1) of a struct."""
         if self.element[0] != "V":
             return self.element, 1
-        size, vector = int(self.element[1:]), _VECTOR.search(self.declared)
+        size, vector = int(self.element[1:]), _VECTOR.search(re.sub(r"\bdim3\b", "uint3", self.declared))
         if vector:
             kind = _LANES.get(vector[2], "float32" if vector[2] == "float" else "float64")
             base = "u" * bool(vector[1]) + kind
             if np.dtype(base).itemsize * int(vector[3]) == size:
                 return base, int(vector[3])
-        if size == 2 and _HALF.search(self.declared):
-            return "float16", 1
-        if size == 2 and _BFLOAT16.search(self.declared):
-            return "uint16", 1
+        for base, pattern in _SHORT.items():
+            found = pattern.search(self.declared)
+            if found and size == 2 * int(found[1] or 1):
+                return base, int(found[1] or 1)
         return self.element, 1
 
     def takes(self, dtype: np.dtype[Any]) -> bool:

@@ -50,6 +50,7 @@ KINDS = {
 
 # The kinds of notes, RawModule.notes: what is suspicious, but may be right.  A note is no fault.
 NOTES = {
+    "MAYBE-UNSET": "a local variable that g++ suspects, though no result was seen to depend on it",
     "STALE-SHARED": "a read of shared memory from an earlier round, where the same line has written in this round",
 }
 

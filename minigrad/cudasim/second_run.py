@@ -18,13 +18,16 @@ import numpy as np
 
 from . import settings
 from .call import Area, run_quietly
+from .comparing import difference
 from .reports import Report, Triple
 
 if TYPE_CHECKING:
-    from .module import Function
+    from .module import Function, RawModule
 
 MOST_BYTES = 64 << 20  # of arrays that a kernel may write: with more, nothing is run twice
-HUGE = {"float32": 1e30, "float64": 1e290}  # what is as large as this may come from bytes of 0xFE
+# What comes from bytes of 0xFE: a float as large as this, an integer as near to that as a count may be.
+HUGE = {"float32": 1e30, "float64": 1e290}
+PATTERN = {"int32": -0x01010102, "int64": -0x0101010101010102}
 
 
 class SecondRun:
@@ -40,25 +43,53 @@ class SecondRun:
         shared: int,
     ):
         self.function, self.sizes, self.params, self.areas, self.shared = function, (grid, block), params, areas, shared
+        module = function.module
         writable = sum(area.nbytes for area in areas if area.writable)
-        self.possible = writable <= MOST_BYTES and not function.has_variables
+        # The variables of a file can be given to the library of the second run; those of minigrad's sources cannot.
+        known = bool(module.unit) or not function.has_variables
+        self.possible = writable <= MOST_BYTES and known and not self._has_addresses(module)
         self.overlapping = list(self._overlapping()) if self.possible else []
         self.before = [_bytes_of(area).copy() for area in areas if area.writable] if self.possible else []
+        self.variables = [_bytes_of(area).copy() for area in module.variable_areas] if self.possible else []
+
+    @staticmethod
+    def _has_addresses(module: RawModule) -> bool:
+        """Whether a variable of the file may hold the address of another: another library has other addresses."""
+        for area in module.variable_areas:
+            words = np.frombuffer(_bytes_of(area).tobytes()[: area.nbytes // 8 * 8], np.uint64)
+            if ((words >= module.image[0]) & (words < module.image[1])).any():
+                return True
+        return False
 
     def reports(self) -> list[Report]:
         if not self.possible:
             return []
         return self._restricted() or self._unset()
 
+    def notes(self) -> list[Report]:
+        """What g++ suspects, where nothing is proven."""
+        return [
+            Report("MAYBE-UNSET", file, line, None, None, f"'{name}' may be read before it is set, says g++")
+            for file, line, name in dict.fromkeys(suspect[:3] for suspect in self._suspects())
+        ]
+
     # ---------------------------------------------------------------- locals that nobody has set
 
+    def _suspects(self) -> list[tuple[str, int, str, str]]:
+        return [suspect for suspect in self.function.module.suspects() if self._may_run(suspect[3])]
+
     def _unset(self) -> list[Report]:
-        suspects = [suspect for suspect in self.function.module.suspects() if self._may_run(suspect[3])]
-        if not suspects and not any(self._is_huge(i) for i in range(len(self.params))):
+        suspects = self._suspects()
+        if not suspects and not any(_may_be_unset(area, self._kind(area)) for area in self.areas):
             return []
-        zeros = self.function.module.with_zeros().get_function(self.function.name)
-        found = self._run(zeros, self.params, self.areas)
-        different = self._different(found)
+        zeros = self.function.module.with_zeros()
+        theirs = dict(zip(map(id, self.function.module.variable_areas), zeros.variable_areas))
+        for area, values in zip(zeros.variable_areas, self.variables):
+            _bytes_of(area)[:] = values
+        found = self._run(
+            zeros.get_function(self.function.name), self.params, [theirs.get(id(area), area) for area in self.areas]
+        )
+        different = self._different(found, theirs)
         if different is None:
             return []
         text = f"{different} depends on a local variable that nobody has set"
@@ -68,23 +99,17 @@ class SecondRun:
             text += f": '{variable}', it seems"
         return [Report("UNINIT-LOCAL", file, line, None, None, text)]
 
+    def _kind(self, area: Area) -> str:
+        """The type of an array's elements; V of a variable's, which may be anything."""
+        for kind, value in zip(self.function.parameters, self.params):
+            if kind.endswith("*") and int.from_bytes(value, "little") == area.address:
+                return kind.removeprefix("const ").removesuffix("*")
+        return "V"
+
     def _may_run(self, functions: str) -> bool:
         """Whether a suspect may belong to this kernel: it does if it is in the kernel, or in no kernel."""
         names = [name for name in self.function.module.names if f" {name}(" in f" {functions}"]
         return not names or self.function.name in names
-
-    def _is_huge(self, number: int) -> bool:
-        """Whether the array behind a pointer holds numbers that may come from what nobody has set."""
-        kind = self.function.parameters[number].removesuffix("*")
-        if kind not in HUGE:
-            return False
-        address = int.from_bytes(self.params[number], "little")
-        for area in self.areas:
-            if area.writable and area.address == address and area.nbytes % np.dtype(kind).itemsize == 0:
-                numbers = _bytes_of(area).view(kind)
-                with np.errstate(invalid="ignore"):
-                    return bool(((numbers <= -HUGE[kind]) & (numbers > -np.inf)).any())
-        return False
 
     # ---------------------------------------------------------------- __restrict__
 
@@ -125,7 +150,7 @@ class SecondRun:
             if area.writable:
                 _bytes_of(area)[:] = values
         for area, number, copy in copies:
-            if area.writable and (failed or not _alike(copy, now[number])):
+            if area.writable and (failed or not _alike(copy, now[number], self._kind(area))):
                 text = (
                     f"{area.label} overlaps another array, both are __restrict__, and the result depends on it: "
                     "without the overlap it is another one"
@@ -145,35 +170,52 @@ class SecondRun:
         first = [_bytes_of(area).copy() for area in self.areas if area.writable] if restore else []
         if restore:
             self.restore()
-        if function.module is not self.function.module:
-            function.module.take_constants(self.function.module)
         unmarked = [replace(area, written=None, must_fill=False) for area in areas]
         with settings.options(counters=False):
             failed = run_quietly(function, *self.sizes, params, unmarked, self.shared)
         return (failed, first) if restore else failed
 
-    def _different(self, found: tuple[bool, list[np.ndarray]]) -> str | None:
-        """The name of an array that the second run has left with other values; the arrays get those of the first."""
+    def _different(self, found: tuple[bool, list[np.ndarray]], elsewhere: dict[int, Area]) -> str | None:
+        """The name of an array that the second run has left with other values; the arrays get those of the first.
+
+        elsewhere: by the id of an area of the first run, where the second one had it."""
         failed, first = found
         different = None
         for area, values in zip([area for area in self.areas if area.writable], first):
-            if failed or not _alike(_bytes_of(area), values):
+            if failed or not _alike(_bytes_of(elsewhere.get(id(area), area)), values, self._kind(area)):
                 different = different or area.label
             _bytes_of(area)[:] = values
         return different
+
+
+def _may_be_unset(area: Area, kind: str) -> bool:
+    """Whether an array holds numbers that may come from what nobody has set.  kind: of its elements."""
+    if not area.writable or not area.nbytes:
+        return False
+    plain = kind.removeprefix("u")
+    for dtype in [plain] if plain in (*HUGE, *PATTERN) else HUGE if kind.startswith("V") else ():
+        if area.nbytes % np.dtype(dtype).itemsize == 0:
+            numbers = _bytes_of(area).view(dtype)
+            with np.errstate(invalid="ignore"):
+                if dtype in HUGE:
+                    found = (numbers <= -HUGE[dtype]) & (numbers > -np.inf)
+                else:
+                    found = (numbers > PATTERN[dtype] - (1 << 20)) & (numbers < PATTERN[dtype] + (1 << 20))
+            if found.any():
+                return True
+    return False
 
 
 def _bytes_of(area: Area) -> np.ndarray:
     return np.ctypeslib.as_array((ctypes.c_uint8 * area.nbytes).from_address(area.address))
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+def _alike(again: np.ndarray, first: np.ndarray, kind: str) -> bool:
     """The same bytes; or the same floats but for the rounding, which may differ between two compilations."""
-    if np.array_equal(a, b):
+    if np.array_equal(again, first):
         return True
-    for kind, tolerance in (("float32", 1e-4), ("float64", 1e-8)):
-        if a.size % np.dtype(kind).itemsize == 0:
-            with np.errstate(all="ignore"):
-                if np.allclose(a.view(kind), b.view(kind), rtol=tolerance, atol=1e-30, equal_nan=True):
-                    return True
+    kind = "float16" if kind == "V2" else kind
+    for dtype in [kind] if kind.startswith("float") else HUGE if kind.startswith("V") else ():
+        if again.size % np.dtype(dtype).itemsize == 0 and not difference("", first.view(dtype), again.view(dtype)):
+            return True
     return False

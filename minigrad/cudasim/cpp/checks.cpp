@@ -73,9 +73,22 @@ static bool unordered(const Access& earlier, bool global, bool atomic) {
     return others && !clocks[number / 32].ordered(others, earlier.clock, number % 32);
 }
 
-static void remember(Access& access, bool atomic, const void* pc) {
+// A reader that another one has taken the place of: when that one writes what it has read, the first one is to be named.
+struct Reader {
+    const Access* of;
+    cs_u32 phase, number, pc;
+};
+static Reader readers[1 << 12];
+
+static Reader& reader(const Access& access) { return readers[(cs_u64)&access / sizeof(Cell) % (1 << 12)]; }
+
+static void remember(Access& access, Kind kind, const void* pc) {
+    bool atomic = kind == Kind::atomic;
     cs_u32 number = run.current->number, bit = 1u << number % 32, warp = number / 32;
     cs_u32 clock = clocks[warp].known[number % 32][number % 32];
+    cs_u32 latest = access.warp * 32u + access.lane;
+    if (kind == Kind::read && access.phase == run.phase && latest != number)
+        reader(access) = {&access, run.phase, latest, access.pc};
     if (!in_this_launch(access)) {
         access = {};
         access.atomic_all = access.atomic_here = 1;
@@ -186,13 +199,17 @@ static void report_race(const Access& earlier, const char* did, Kind kind, const
     bool other_block = global && (earlier.phase < run.first_phase || earlier.many_blocks);
     cs_u32 number = earlier.warp * 32u + earlier.lane, others = earlier.lanes & ~(1u << earlier.lane);
     bool own = earlier.phase >= run.first_phase && number == run.current->number;
+    cs_u32 at = earlier.pc;
+    const Reader& before = reader(earlier);
+    if (own && before.of == &earlier && before.phase == run.phase && before.number != number)
+        number = before.number, at = before.pc, own = false;
     if (own && others) number = earlier.warp * 32u + (cs_u32)__builtin_ctz(others), own = false;
     std::string who = thread_name(number) + " of ";
     if (own)
         who = other_block ? "another block" : "another thread";  // that one's name is lost
     else
         who += earlier.phase < run.first_phase ? block_name(earlier.phase) : "this block";
-    report("RACE", pc, address_of(earlier.pc), "%s byte %llu of %s, which %s %s at {other}; %s", verb(kind),
+    report("RACE", pc, address_of(at), "%s byte %llu of %s, which %s %s at {other}; %s", verb(kind),
            address - area.address, area.label, who.c_str(), did,
            other_block ? "blocks run in any order, or at once" : "no barrier lies between");
 }
@@ -240,7 +257,7 @@ static void check_races(Piece& piece, const CsArea& area, cs_u64 address, cs_u32
             report_race(cell->read, "read", kind, area, at, global, pc);
         }
         if (fenced && kind == Kind::write) cell->read = {};  // likewise
-        remember(kind == Kind::read ? cell->read : cell->write, atomic, pc);
+        remember(kind == Kind::read ? cell->read : cell->write, kind, pc);
     }
     if (writes_race && !others_race && bytes <= sizeof stored.before) {
         stored = {address, bytes, reports_before, found_before, run.launch->n_reports, run.launch->n_found, {}};
@@ -254,6 +271,16 @@ static bool in_module(cs_u64 address) { return address - (cs_u64)&__ehdr_start <
 
 static bool holds(const CsArea& area, cs_u64 address, cs_u32 bytes) {
     return address >= area.address && bytes <= area.bytes && address - area.address <= area.bytes - bytes;
+}
+
+std::string place_of(cs_u64 address) {
+    for (const CsArea& area : shared_areas)
+        if (holds(area, address, 1)) return "byte " + std::to_string(address - area.address) + " of " + area.label;
+    for (cs_u64 i = 0; i < run.launch->n_areas; i++) {
+        const CsArea& area = run.launch->areas[i];
+        if (holds(area, address, 1)) return "byte " + std::to_string(address - area.address) + " of " + area.label;
+    }
+    return "no array";
 }
 
 bool in_shared_array(cs_u64 address) {
@@ -342,8 +369,11 @@ static void check_shared(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
     if (i == shared_areas.size()) {
         if (!in_shared_memory(address)) {
             for (i = 0; i < variable_areas.size(); i++)
-                if (holds(variable_areas[i], address, bytes))
+                if (holds(variable_areas[i], address, bytes)) {
+                    // Whether the constructor of a shared array, which must be empty, has been called.
+                    if (!strncmp(variable_areas[i].label, "_ZGV", 4)) return;
                     return check_races(variable_pieces[i], variable_areas[i], address, bytes, kind, true, pc);
+                }
             if (kind == Kind::read) return;  // constant tables lie in the module too
         }
         report_outside("OOB-SHARED", shared_areas.data(), shared_areas.size(), address, bytes, kind, pc);
@@ -408,13 +438,15 @@ static void check_global(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc
 
 // ---------------------------------------------------------------- every access
 
-__attribute__((always_inline)) static inline bool on_own_stack(cs_u64 address) {
+__attribute__((always_inline)) static inline bool is_own(cs_u64 address) {
     if (!run.kernel->waits) {
         cs_u64 low = (cs_u64)__builtin_frame_address(0);
         return address - low < (cs_u64)launch_frame - low;
     }
     return address - ((cs_u64)run.launch->stacks + (cs_u64)run.current->number * CS_STACK_BYTES) < CS_STACK_BYTES;
 }
+
+bool on_own_stack(cs_u64 address) { return is_own(address); }
 
 static bool is_coordinates(cs_u64 address) {
     return address - (cs_u64)&__start_cudasim_here < (cs_u64)(&__stop_cudasim_here - &__start_cudasim_here);
@@ -443,7 +475,7 @@ __attribute__((noinline)) static void check_memory(cs_u64 address, cs_u32 bytes,
 // Most accesses are to the thread's own variables.  These get by without a call.
 __attribute__((always_inline)) static inline void check(cs_u64 address, cs_u32 bytes, Kind kind, const void* pc) {
     if (!cs_control.active || !run.current) return;
-    if (!on_own_stack(address)) return check_memory(address, bytes, kind, pc);
+    if (!is_own(address)) return check_memory(address, bytes, kind, pc);
     if (__builtin_expect(run.launch->trace != nullptr, 0)) trace_access(pc, address, bytes, TRACED[(int)kind], true);
 }
 

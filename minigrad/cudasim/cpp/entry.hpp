@@ -38,6 +38,10 @@ template <class T>
 struct CsType<const T> {
     static char* name(char* out) { return CsType<T>::name(cs_append(out, "const ")); }
 };
+template <class T, cs_u64 N>  // a pointer to rows, float (*)[64], is one to their elements
+struct CsType<T[N]> : CsType<T> {};
+template <class T, cs_u64 N>
+struct CsType<const T[N]> : CsType<const T> {};
 template <class T>
 struct CsType<T*> {
     static char* name(char* out) { return cs_append(CsType<T>::name(out), "*"); }

@@ -1,5 +1,6 @@
 // What the parts of the runtime share: the launch at work, the thread that runs, reports.
 #pragma once
+#include <string>
 #include "interface.hpp"
 #include <csetjmp>
 
@@ -117,6 +118,8 @@ inline bool in_shared_memory(cs_u64 address) {  // or in the guards around it
     return address - (cs_u64)cs_guard_before < (cs_u64)(cs_guard_behind + CS_SHARED_GUARD - cs_guard_before);
 }
 bool in_shared_array(cs_u64 address);           // of the kernel at work: checks.cpp
+std::string place_of(cs_u64 address);           // "byte 4 of x (argument 0)": checks.cpp
+bool on_own_stack(cs_u64 address);              // of the thread at work: checks.cpp
 bool belongs_to_kernel(const CsShared& array);  // to the one at work
 void shared_memory_begin_launch();
 void shared_memory_begin_block();

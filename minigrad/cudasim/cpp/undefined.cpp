@@ -57,7 +57,11 @@ static void overflow(const Arithmetic& where, cs_u64 a, const char* sign, cs_u64
 #pragma GCC visibility push(default)
 extern "C" {
 void __ubsan_handle_out_of_bounds(Index* where, cs_u64 index) {
-    report("OOB-INDEX", PC, nullptr, "index %lld is outside of %s", number(*where->index, index), where->array->name);
+    long long as_it_is = number(*where->index, index);
+    bool below = as_it_is >= 1ll << 31 && as_it_is < 1ll << 32;  // of an unsigned number that went below 0
+    report("OOB-INDEX", PC, nullptr, "index %lld%s is outside of %s", as_it_is,
+           below ? (" (" + std::to_string(as_it_is - (1ll << 32)) + ", without a sign)").c_str() : "",
+           where->array->name);
     leave();
 }
 
@@ -65,18 +69,28 @@ void __ubsan_handle_type_mismatch_v1(Address* where, cs_u64 address) {
     if (address % (1ull << where->log_alignment) == 0) {  // -fsanitize=object-size
         bool shared = in_shared_memory(address);
         if (shared && !in_shared_array(address)) return;  // the check of the access follows, and knows the array
-        report(shared ? "OOB-SHARED" : "OOB-LOCAL", PC, nullptr, "a pointer leads out of %s array, by %s",
-               shared ? "a shared" : "a local", where->type->name);
+        bool local = !shared && on_own_stack(address);
+        report(shared ? "OOB-SHARED" : local ? "OOB-LOCAL" : "OOB-GLOBAL", PC, nullptr,
+               "a pointer leads out of %s, by %s", shared  ? "a shared array"
+                                                   : local ? "a local array"
+                                                           : "an array of the file", where->type->name);
         leave();
     }
-    report("MISALIGNED", PC, nullptr, "address 0x%llx is used as %s, which needs a multiple of %d", address,
-           where->type->name, 1 << where->log_alignment);
+    report("MISALIGNED", PC, nullptr, "%s, at address 0x%llx, is used as %s, which needs a multiple of %d",
+           place_of(address).c_str(), address, where->type->name, 1 << where->log_alignment);
     leave();
 }
 
 void __ubsan_handle_shift_out_of_bounds(Shift* where, cs_u64 left, cs_u64 right) {
     report("SHIFT", PC, nullptr, "%lld, a %s, shifted by %lld", number(*where->left, left), where->left->name,
            number(*where->right, right));
+}
+
+// -fstack-protector: the value behind the local arrays of a function is another one now.
+[[noreturn]] void __stack_chk_fail() {
+    report("OOB-LOCAL", PC, nullptr, "the bytes behind the local arrays have been written, by a pointer or an index, in "
+                                     "the function that ends here");
+    leave();
 }
 
 void __ubsan_handle_add_overflow(Arithmetic* where, cs_u64 a, cs_u64 b) { overflow(*where, a, "+", b, PC); }

@@ -108,6 +108,12 @@ def _integers(x: Tensor) -> Tensor:
     return F.concat([F.astype(F.astype(far, to), "int64") for to in ("uint8", "int32", "int64", "uint64")])
 
 
+def _far_below_0(x: Tensor) -> Tensor:
+    """Row n around -1000 n: whatever is taken for its maximum and lies above it leaves nothing but zeros."""
+    levels = -1000.0 * np.arange(len(x))[:, None]
+    return F.softmax(x + Tensor(levels, device=x.device, dtype=x.dtype))
+
+
 def _assigned(x: Tensor) -> Tensor:
     y = x * 1.0
     with no_grad():
@@ -251,6 +257,8 @@ _ALL = [
     Case("log_softmax, short lines", ("softmax",), lambda x: F.log_softmax(x), {"x": (37, 10)}, LOGITS),
     Case("softmax, axis 1", ("softmax",), lambda x: F.softmax(x, 1), {"x": (3, 5, 137)}, {"x": (128, 21, 3025)}),
     Case("log_softmax", ("softmax",), lambda x: F.log_softmax(x), {"x": (5, 301)}, LOGITS),
+    Case("softmax, far from 0", ("softmax",), _far_below_0, {"x": (5, 37)}, LOGITS),
+    Case("softmax, long columns", ("softmax",), lambda x: F.softmax(x, 1), {"x": (2, 300, 3)}, {"x": (128, 21, 3025)}),
     Case(
         "cross_entropy",
         ("cross_entropy",),
@@ -264,6 +272,9 @@ _ALL = [
     _linear("linear, few rows", {"x": (3, 301), "weight": (37, 301), "bias": (37,)}, 1),
     _linear("linear, few rows, turned", {"x": (3, 301), "weight": (301, 37), "bias": (37,)}, 1, turned=True),
     _linear("linear, a bias of many rows", {"x": (1100, 9), "weight": (11, 9), "bias": (11,)}, 1024),
+    _linear("linear, long sums", {"x": (9, 1501), "weight": (10, 1501), "bias": (10,)}, 128),
+    _linear("linear, few rows, long sums", {"x": (2, 1501), "weight": (9, 1501), "bias": (9,)}, 1),
+    _linear("linear, few outputs", {"x": (37, 40), "weight": (5, 40), "bias": (5,)}, 1024),
     _matmul("matmul", {"a": (2, 70, 37), "b": (37, 67)}, {"a": (1, 4096, 4096), "b": (4096, 4096)}),
     _matmul("matmul, long sums", {"a": (33, 3001), "b": (3001, 35)}, {"a": (64, 290400), "b": (290400, 64)}),
     _matmul(
@@ -296,6 +307,7 @@ _ALL = [
     Case("max of maps", ("reduce",), lambda x: F.max(x, (0, 2, 3)), {"x": (7, 3, 13, 13)}, MAPS, backward="dy dx"),
     Case("sum of short runs", ("reduce",), lambda x: F.sum(x, (0, 2)), {"x": (99, 3, 5, 35)}, MAPS, backward="dx"),
     _reduction("max of rows", lambda x: F.max(x, 1), (7, 301), "dy dx"),
+    _reduction("max of rows in pieces", lambda x: F.max(x, 1), (5, 1031), "dy dx"),
     _reduction("max of equals", lambda x: F.max(x - x.detach() + (x > 1) * 1.0, 1), (7, 301), "dy dx"),
     _reduction("sum of whole pieces", lambda x: F.sum(x, 1), (3, 2048)),
     _reduction("max of whole pieces", lambda x: F.max(x, 1), (3, 2048)),
