@@ -188,7 +188,6 @@ class ArgMax(Function):
         return np.asarray(getattr(np, self.name)(x, self.axis, keepdims=self.keepdims), np.int64)
 
     def forward_gpu(self, x: Array) -> Array:
-        x = self.device.contiguous(x)  # so that elements are numbered in row-major order
         if self.name == "argmin":
             x = self.turned(x)
         axes = tuple(range(x.ndim)) if self.axis is None else (self.axis,)

@@ -131,8 +131,8 @@ class OneCycleLR(Schedule):
     def factor(self, count: int) -> float:
         first, top, last = 1 / self.div_factor, 1.0, 1 / self.div_factor / self.final_div_factor
         summit, end = self.pct_start * self.total_steps - 1, self.total_steps - 1
-        if count <= summit:
-            return self._between(first, top, count / summit if summit else 1.0)
+        if count < summit:
+            return self._between(first, top, count / summit)
         return self._between(top, last, min(1.0, (count - summit) / (end - summit)))
 
     def _between(self, start: float, stop: float, done: float) -> float:
