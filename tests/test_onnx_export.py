@@ -337,6 +337,8 @@ def test_wrong_arguments(tmp_path):
         (F.relu, X, ArgumentError, "model must be a minigrad.nn.Module, got function"),
         (net, [], ArgumentError, "at least one, got nothing"),
         (net, np.zeros((0, 3), "f"), ArgumentError, r"at least one, got \(0, 3\)"),
+        (net, np.zeros((2, 0), "f"), ArgumentError, r"at least one, got \(2, 0\)"),
+        (net, np.full((1, 3), np.nan, "f"), ArgumentError, "example holds nan or inf"),
         (net, np.float32(3), ArgumentError, r"at least one, got \(\)"),
         (Forward(lambda m, x: x.numpy()), X, DTypeError, "must return Tensors, .* got ndarray"),
         (

@@ -90,7 +90,7 @@ def _inputs(model: Module, example: Any) -> list[Tensor]:
     given = list(example) if isinstance(example, (tuple, list)) else [example]
     device = next((parameter.device for parameter in model.parameters()), None)
     inputs = [x.detach() if isinstance(x, Tensor) else Tensor(np.asarray(x), device=device) for x in given]
-    if not inputs or any(x.ndim == 0 or len(x) == 0 or len(x) != len(inputs[0]) for x in inputs):
+    if not inputs or any(x.size == 0 or x.ndim == 0 or len(x) != len(inputs[0]) for x in inputs):
         shapes = ", ".join(str(x.shape) for x in inputs) or "nothing"
         raise ArgumentError(f"export: example must hold images along its first axis, at least one, got {shapes}")
     return inputs
@@ -104,9 +104,11 @@ def _other(x: Tensor) -> Tensor:
     values = x.numpy()
     if x.dtype.kind != "f":
         return Tensor(np.concatenate([np.roll(values, 1), values[:1]]), device=x.device)
-    low, high = values.min(), values.max()
-    drawn = np.random.default_rng(0).random((len(values) + 1, *values.shape[1:]), x.dtype)
-    return Tensor(low + drawn * ((high - low) or values.dtype.type(1)), device=x.device)
+    if not np.isfinite(values).all():
+        raise ArgumentError("export: example holds nan or inf: give images as the model gets them")
+    low, high = float(values.min()), float(values.max())
+    drawn = np.random.default_rng(0).random((len(values) + 1, *values.shape[1:]))
+    return Tensor(low + drawn * ((high - low) or 1.0), device=x.device, dtype=x.dtype)
 
 
 @contextmanager

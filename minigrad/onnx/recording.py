@@ -134,16 +134,12 @@ class _Listener:
         source = getattr(function, "source", function.device)  # the op copy has its input elsewhere
         names = [out.name_of(array, source) for array in arrays]
         try:
-            output = (
-                out.node(type(function).__name__, *names)
-                if writer is None
-                else writer(Ran(function, names, arrays, y, out))
-            )
-            refused = type(function).__name__ if writer is None else ""
-        except UnwritableError as reason:
-            refused, output = str(reason), out.node(type(function).__name__, *names)
-        if refused:
-            out.refused[refused] = out.refused.get(refused, 0) + 1
+            if writer is None:
+                raise UnwritableError(type(function).__name__)
+            output = writer(Ran(function, names, arrays, y, out))
+        except UnwritableError as reason:  # goes on, so that all of it can be told
+            output = out.node(type(function).__name__, *names)
+            out.refused[str(reason)] = out.refused.get(str(reason), 0) + 1
         out.enter(y, output)
 
     def backward(self, node: Any, dy: Any) -> Any:
@@ -209,7 +205,7 @@ def _same(name: str, a: np.ndarray, b: np.ndarray, is_shape: bool, images: tuple
     what = (
         f"a shape, {a.tolist()} for {images[0]} image(s) and {b.tolist()} for {images[1]}"
         if is_shape
-        else (f"an array {a.shape} that no op has made ({name})")
+        else f"an array {a.shape} that no op has made ({name})"
     )
     raise GraphError(
         f"export: {what}, changes with the input, and the file would hold that of the example: compute it with ops on "
