@@ -131,6 +131,13 @@ def test_weights_that_do_not_fit_are_told_by_name():
     assert net.weight.numpy().tobytes() == VALUES.astype("f").tobytes()
 
 
+def test_weights_of_jax_s_bfloat16():
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="the type is NumPy's where JAX or ONNX have brought it").bfloat16
+    net, kept = nn.Linear(3, 2), VALUES.astype(bfloat16)
+    net.load_state_dict({"weight": Arrays(kept), "bias": kept[:, 0]})
+    assert net.weight.numpy().tobytes() == kept.astype("f").tobytes() and net.bias.numpy()[1] == kept[1, 0]
+
+
 def test_files_take_arrays_of_other_libraries(tmp_path):
     checkpoint.save(tmp_path / "w", {"a": Arrays(), "b": Dlpack()})
     assert all(array.tobytes() == VALUES.tobytes() for array in checkpoint.load(tmp_path / "w")[0].values())
