@@ -109,6 +109,11 @@ __global__ void largest(const float* x, float* y) {
     for (int k = 0; k < 8; k++) most = most > x[threadIdx.x * 8 + k] ? most : x[threadIdx.x * 8 + k];
     y[threadIdx.x] = most;
 }
+__global__ void binned(const float* x, int* y) {
+    int bins[4] BEGIN;
+    for (int k = 0; k < 8; k++) bins[(k + threadIdx.x) % 4] += x[k] > 0;
+    y[threadIdx.x] = bins[threadIdx.x % 4];
+}
 __global__ void leader(int* next, int* y) {
     int first BEGIN;
     if (threadIdx.x == 5) first = atomicAdd(next, 32);
@@ -132,6 +137,7 @@ def unset(kernel, block, *arguments, begin="", **settings):
         ("weighed", 64, (X, empty(64)), "8: y (parameter 2, float32 (64,)) depends on a local variable .*'sum'"),
         ("counted", 64, (X, np.zeros(1, np.uint64)), "13: n .* depends on a local variable that .*'count'"),
         ("tagged", 64, (X, empty(64, np.int32)), "y .* depends on a local variable .*'tag'"),
+        ("binned", 8, (X, empty(8, np.int32)), "y .* depends on a local variable that nobody has set"),
         ("vectors", 8, (X.reshape(16, 4), empty((8, 4))), "y .* depends on a local variable that nobody has set"),
     ],
 )
@@ -154,7 +160,7 @@ def test_what_is_only_suspected_is_a_note():
     zeros = np.zeros(1, np.int32), np.zeros(32, np.int32)
     result = run(UNSET, "leader", 1, 32, *zeros, defines=["BEGIN="], order="forward")
     (note,) = result.notes
-    assert "MAYBE-UNSET: 'first' may be read before it is set, says g++" in note and note.startswith("kernel.cu:34: ")
+    assert "MAYBE-UNSET: 'first' may be read before it is set, says g++" in note and note.startswith("kernel.cu:39: ")
     assert run(UNSET, "leader", 1, 32, *zeros, defines=["BEGIN== 0"], order="forward").notes == []
     result = run(UNSET, "largest", 1, 8, abs(X), empty(8), defines=["BEGIN="])  # a 0 would do no harm here
     assert "MAYBE-UNSET: 'most'" in result.notes[0]
