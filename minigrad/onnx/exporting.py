@@ -164,7 +164,8 @@ def _held(model: Module) -> dict[str, Tensor]:
 
 
 def _named_as_saved(tensors: dict[str, Tensor], saved: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """A model may have names of its own in state_dict(): then each is an end of a name here, with the same values."""
+    """A model may have names of its own in state_dict(): then each is an end of a name here, with the same values, or
+    all stand in the same order."""
     if set(saved) == set(tensors):
         return tensors
     found: dict[str, Tensor] = {}
@@ -174,7 +175,11 @@ def _named_as_saved(tensors: dict[str, Tensor], saved: dict[str, np.ndarray]) ->
             if end in saved and end not in found and np.array_equal(saved[end], tensor.numpy(), equal_nan=True):
                 found[end] = tensor
                 break
-    return found if set(found) == set(saved) and len(found) == len(tensors) else tensors
+    if set(found) == set(saved) and len(found) == len(tensors):
+        return found
+    pairs = list(zip(saved.values(), tensors.values()))
+    same = len(saved) == len(tensors) and all(np.array_equal(a, b.numpy(), equal_nan=True) for a, b in pairs)
+    return dict(zip(saved, tensors.values())) if same else tensors
 
 
 # ---------------------------------------------------------------- writing
