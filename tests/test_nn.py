@@ -309,6 +309,7 @@ def test_printing():
     assert "  heads.1: Linear(5, 3, bias=False)  15 parameters" in lines
     assert "  drop: Dropout(p=0.5, form='inverted')" in lines
     assert "6,060 parameters" in str(nn.Linear(100, 60))
+    assert str(nn.Conv2d(1, 2, 1, bias=False)) == "Conv2d(1, 2, kernel_size=(1, 1), bias=False)  2 parameters"
 
 
 def test_forward_is_to_be_defined():
