@@ -13,7 +13,9 @@ PLOT = ["matplotlib>=3.7"]
 # one of its own: CuPy for CUDA 12 would take this newer one, and what that compiles no driver for CUDA 12 can load.
 NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]
 IMAGENET = ["scipy>=1.11"]  # reads the meta.mat of ILSVRC2012's development kit
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *IMAGENET]
+# An MPI library as a wheel; 4.1 is the first mpi4py that takes any.  A cluster has a library of its own: mpi4py alone.
+MPI = ["mpi4py>=4.1; sys_platform != 'win32'", "mpich>=4; sys_platform != 'win32'"]
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnx>=1.15", "onnxruntime>=1.17", *PLOT, *IMAGENET, *MPI]
 
 setup(
     name="minigrad",
@@ -41,6 +43,7 @@ setup(
         "nvrtc": NVRTC,
         "plot": PLOT,
         "imagenet": IMAGENET,
+        "mpi": MPI,
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],
     },
