@@ -88,12 +88,12 @@ def init(timeout: float = 600.0) -> Comm:
 
 
 class Comm:
-    """The processes of one training.  rank: which of them this one is; size: how many there are.
+    """The processes of one training.  rank: which of them this one is; size: how many there are.  Comm(): one alone.
 
     bytes_sent: what this process has sent of gradients.
     """
 
-    def __init__(self, mpi: Any, timeout: float):
+    def __init__(self, mpi: Any = None, timeout: float = 600.0):
         self.mpi, self.timeout, self.bytes_sent = mpi, timeout, 0
         self.rank: int = 0 if mpi is None else mpi.Get_rank()
         self.size: int = 1 if mpi is None else mpi.Get_size()
@@ -204,6 +204,7 @@ class DataParallel:
 
     def __call__(self, images: Any, *rest: Any) -> Any:
         if self.comm.size == 1 or not self.model.training:
+            self.images = self.all_images = len(images)
             return self.model(images, *rest)
         if self.batches % self.check_every == 0:
             self.check()
@@ -264,7 +265,7 @@ class _Bucket:
         self.starts = dict(zip(leaves, np.cumsum([0] + [p.size for p in leaves]).tolist()))
         count = sum(p.size for p in leaves)
         self.flat = np.empty(-(-count // size) * size, leaves[0].dtype)
-        self.flat[count:] = 0
+        self.flat[count:] = 0  # nobody reads it, but what lies there could overflow in a sum, with a warning
         self.missing, self.full = len(leaves), threading.Event()
 
 

@@ -85,6 +85,7 @@ def test_two_and_four_processes_do_what_one_does_with_the_same_bits_each_time(al
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_they_come_to_the_end(tmp_path):
     done = launch(2, tmp_path, "none")
     assert done.returncode == 0, done.stderr
