@@ -218,9 +218,9 @@ def learn(
             math.ceil(left / recipe.accumulate), f"epoch {epoch}/{recipe.epochs}", "steps", leave=True
         ) as bar:
             step = train_epoch(
-                together, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
+                net.model, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
                 epoch=epoch, first_step=course.step, log=run.log, bar=bar, schedule=each_step,
-                after_step=after_step, accumulate=recipe.accumulate,
+                after_step=after_step, accumulate=recipe.accumulate, together=together,
             )  # fmt: skip
         one = net.test(val_set, workers, report, ten=False, step=step)
         tell_of_broken(net.comm, report)

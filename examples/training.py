@@ -32,7 +32,7 @@ def timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
 
 
 def train_epoch(
-    model: nn.Module | DataParallel,
+    model: nn.Module,
     batches: Iterable[Any],
     optimizer: Any,
     device: str,
@@ -44,10 +44,12 @@ def train_epoch(
     schedule: Any = None,
     after_step: Callable[[int], None] | None = None,
     accumulate: int = 1,
+    together: DataParallel | None = None,
 ) -> int:
     """One pass over the batches (.images, .labels); returns the number of the next step.
 
-    With DataParallel this is one of several processes: the batches are its parts, all else is of the whole batches.
+    together: the model as one of several processes trains it, of whose batches these are parts; all else is of the
+    whole batches.
     accumulate: how many batches a step has.  Their gradients are added: the update is that of one large batch.
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.  A card
@@ -57,8 +59,8 @@ def train_epoch(
     interruption in the middle of a step leaves the weights of the step before: an update is done whole, with its row of
     the log, or not at all.
     """
-    net = model if isinstance(model, DataParallel) else DataParallel(model, Comm())
-    net.model.train()
+    net = together or DataParallel(model, Comm())
+    model.train()
     step, mean_loss, mean_top1, inputs = first_step, math.nan, math.nan, Inputs(device)
     for data_s, compute_s, done in steps_of(net, inputs, optimizer, batches, accumulate):
         begin = time.perf_counter()

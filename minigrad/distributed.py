@@ -1,6 +1,6 @@
 """Several processes that train one net: each has a part of every batch, and all have the sum of the gradients.
 
-    comm = minigrad.distributed.init()                       # started by mpirun or srun; else alone
+    comm = init()                                            # started by mpirun or srun; else alone
     net = DataParallel(model, comm)                          # from here on all have the weights of rank 0
     for batch in Loader(data, 128, ..., shard=(comm.rank, comm.size)):
         optimizer.zero_grad()
@@ -42,6 +42,7 @@ import numpy as np
 
 from .backward import run_backward
 from .base.arguments import integer, number
+from .base.grad_mode import is_grad_enabled
 from .base.interrupts import hold
 from .base.random import get_rng_state, part_of_batch, set_rng_state
 from .device import Array
@@ -179,9 +180,9 @@ class Comm:
 class DataParallel:
     """A model that is trained by several processes: call it as the model, and `backward(loss)` instead of the loss's.
 
-    At the start all take the weights and the generators of rank 0.  In training mode, every process calls it with its
-    images of the same batch, in the order of the ranks; none is a number of images, too.  Dropout gives an image the
-    mask that it would have in the whole batch.  In testing, each may do what it likes.
+    At the start all take the weights and the generators of rank 0.  Every process calls it with its images of the same
+    batch, in the order of the ranks; none is a number of images, too.  Dropout gives an image the mask that it would
+    have in the whole batch.  Inside no_grad() each may do what it likes.
 
     model: an nn.Module that treats every image by itself.  bucket_mb: MB of gradients that travel together.
     overlap: False lets them travel when backward is through, to measure what it gains.
@@ -203,7 +204,7 @@ class DataParallel:
             self.check()
 
     def __call__(self, images: Any, *rest: Any) -> Any:
-        if self.comm.size == 1 or not self.model.training:
+        if self.comm.size == 1 or not is_grad_enabled():
             self.images = self.all_images = len(images)
             return self.model(images, *rest)
         if self.batches % self.check_every == 0:
@@ -230,7 +231,7 @@ class DataParallel:
             loss.backward()
             return
         if reduction == "mean":
-            loss = loss * (self.images / self.all_images)
+            loss = loss * (self.images / max(self.all_images, 1))
         if loss.size != 1 or loss.node is None:
             raise ShapeError(f"DataParallel.backward: the loss must be one number that the model made, got {loss!r}")
         parameters = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]

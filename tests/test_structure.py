@@ -35,7 +35,7 @@ ALLOWED = {
     "profiler": "errors tracing device parallel engine",
     "debugging": "errors arguments tracing",
     "gradcheck": "errors random device parallel grad_mode engine tensor",
-    "distributed": "errors arguments interrupts sources random device backward tensor",
+    "distributed": "errors arguments interrupts sources random device grad_mode backward tensor",
     "optim": "errors arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors arguments device parallel grad_mode engine tensor",
     "checkpoint": "errors arguments files interrupts random device parallel engine tensor",
