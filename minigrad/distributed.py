@@ -109,6 +109,11 @@ class Comm:
         with self._waiting():
             return value if self.mpi is None else self.mpi.bcast(value, 0)
 
+    def exchange(self, values: list[Any]) -> list[Any]:
+        """values[r] goes to rank r; what the others had for this one, by rank."""
+        with self._waiting():
+            return values if self.mpi is None else self.mpi.alltoall(values)
+
     def agree(self, what: str, value: Any) -> None:
         """ArgumentError, on every process, where `value` is not the same on all; of dictionaries it names the entry."""
         values = self.gather(value)

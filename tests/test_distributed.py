@@ -59,6 +59,16 @@ def as_alone(alone, processes, out):
         if name not in ("size", "checksum") and not name.endswith("/bytes"):
             np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-10, err_msg=name)
     parameters = sum(v.nbytes for k, v in alone.items() if k.startswith("one/") and k not in ("one/loss", "one/bytes"))
+    trick = {name.replace("trick/", "one/"): value for name, value in found.items() if name.startswith("trick/")}
+    for name, value in trick.items():
+        if not name.endswith("/bytes"):
+            np.testing.assert_allclose(value, alone[name], rtol=0, atol=1e-10, err_msg=f"trick: {name}")
+    # Of 8 + 8 + 8 + 2 images an epoch, 2.5 epochs less a bit: ten steps.  36 f numbers an image, 40 + 40 twice hidden.
+    convolutions = sum(v.size for k, v in alone.items() if k.startswith("one/conv"))
+    pictures = 8 + 8 + 8 + 2 + 8 + 8 + 8 + 2 + 8 + 8
+    each = 2 * alone["one/fc6.weight"].shape[1] + 2 * sum(len(alone[f"one/fc{k}.bias"]) for k in (6, 7)) + 5
+    expected = (processes - 1) / processes * 8 * (pictures * each + 10 * 2 * convolutions)
+    assert abs(found["trick/bytes"].mean() / expected - 1) < 0.002 and found["trick/bytes"].max() < 1.05 * expected
     for name in ("one", "columns"):
         assert np.isfinite(found[f"{name}/loss"]).all() and np.ptp(found[f"{name}/loss"]) > 0.1
         # 2 (k-1)/k of the gradients, ten times; a bucket is filled up to a multiple of k numbers
