@@ -189,7 +189,8 @@ class DataParallel:
     batch, in the order of the ranks; none is a number of images, too.  Dropout gives an image the mask that it would
     have in the whole batch.  Inside no_grad() each may do what it likes.
 
-    model: an nn.Module that treats every image by itself.  bucket_mb: MB of gradients that travel together.
+    model: an nn.Module that treats every image by itself; batch normalisation is an ArgumentError.
+    bucket_mb: MB of gradients that travel together.
     overlap: False lets them travel when backward is through, to measure what it gains.
     check_every: after so many batches it is made sure that all have the same weights, bit for bit (ArgumentError).
 
@@ -203,6 +204,7 @@ class DataParallel:
         self.batches, self.images, self.all_images = 0, 0, 0  # the last two: of the last batch, here and everywhere
         self.order: list[Any] | None = None  # in which the gradients come
         if comm.size > 1:
+            self._refuse_batch_norm()
             comm.agree("the model", {name: (p.shape, str(p.dtype)) for name, p in model.named_parameters()})
             model.load_state_dict(comm.broadcast(model.state_dict()))
             set_rng_state(comm.broadcast(get_rng_state()))
@@ -219,6 +221,15 @@ class DataParallel:
         self.images, self.all_images = len(images), sum(counts)
         with part_of_batch(sum(counts[: self.comm.rank]), len(images)):
             return self.model(images, *rest)
+
+    def _refuse_batch_norm(self) -> None:
+        for name, module in self.model.named_modules():
+            kinds = [kind.__name__ for kind in type(module).__mro__]
+            if any("BatchNorm" in kind for kind in kinds) or hasattr(module, "running_mean"):
+                raise ArgumentError(
+                    f"DataParallel: {printable(name)} ({kinds[0]}) looks at all images of a batch, and each process "
+                    "has a part of them only: train this net in one process, or leave that layer out"
+                )
 
     def check(self) -> None:
         """ArgumentError where the weights of two processes differ; it names the first parameter that does."""

@@ -300,6 +300,26 @@ class Fake:
         return [value, value]
 
 
+class BatchNorm2d(minigrad.nn.Linear):
+    """What has this name, or derives from it, looks at all images of a batch."""
+
+
+class Mine(BatchNorm2d):
+    pass
+
+
+class Running(minigrad.nn.Linear):
+    running_mean = None
+
+
+@pytest.mark.parametrize("kind", [BatchNorm2d, Mine, Running])
+def test_batch_normalisation_is_refused(kind):
+    model = minigrad.nn.Sequential(minigrad.nn.Linear(2, 2), kind(2, 2))
+    with pytest.raises(ArgumentError, match=rf"1 \({kind.__name__}\) looks at all images of a batch"):
+        DataParallel(model, Comm(Fake(), 60))
+    DataParallel(model, Comm())  # one process has the whole batch
+
+
 def test_a_sum_is_made_of_pieces_and_counted():
     comm = Comm(Fake(), 60)
     flat = np.arange(6, dtype=np.float32)
