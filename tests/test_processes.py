@@ -106,7 +106,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(data, whole, tmp_path, befor
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.05))
     assert program.poll() is None
-    victims = [program.pid] if before == 1 else [pid for pid in ranks(program.pid)]
+    victims = [program.pid] if before == 1 else ranks(program.pid)
     assert len(victims) == before
     os.kill(random.choice(victims), signal.SIGKILL)
     program.communicate(timeout=20)
@@ -148,8 +148,8 @@ def ranks(launcher):
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            parents[int(folder.name)] = int(fields[1]), str(PROGRAM) in (folder / "cmdline").read_text()
+            fields = (folder / "stat").read_bytes().rsplit(b")", 1)[1].split()
+            parents[int(folder.name)] = int(fields[1]), os.fsencode(PROGRAM) in (folder / "cmdline").read_bytes()
         except OSError:
             continue
 
@@ -163,6 +163,6 @@ def ranks(launcher):
 
 def alive(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] != b"Z"
     except OSError:
         return False
