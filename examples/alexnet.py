@@ -365,8 +365,8 @@ def main_directions(images: np.ndarray, size: int, stride: int, share: float) ->
         rows = windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(moments))
         moments += rows.T @ rows
     squares, directions = np.linalg.eigh(moments)  # the least first
-    held = np.cumsum(squares[::-1]) / squares.sum()
-    count = int(np.searchsorted(held, share)) + 1
+    held = np.cumsum(squares[::-1])
+    count = int(np.searchsorted(held, share * held[-1])) + 1
     return directions[:, ::-1][:, :count].T
 
 

@@ -121,6 +121,7 @@ def added(weight: np.ndarray, before: np.ndarray) -> np.ndarray | None:
     what has gone, as a negative of the first noise.  None where it is next to nothing (see MOVED).
     """
     axes = (1, 2, 3)
+    weight, before = weight.astype(np.float64), before.astype(np.float64)  # the rest is small beside what cancels
     left = (weight * before).sum(axes, keepdims=True) / np.maximum((before**2).sum(axes, keepdims=True), 1e-12)
     rest = weight - left * before
     return rest if np.linalg.norm(rest) >= MOVED * np.linalg.norm(before) else None

@@ -338,7 +338,7 @@ def test_evaluate_and_predict_refuse_weights_that_are_not_finite(folder, trained
 @OVERFLOW
 def test_evaluate_and_predict_refuse_a_net_that_answers_nan(folder, trained_net, tmp_path, capsys):
     """Its weights are finite, their products are not."""
-    weights = changed(trained_net, tmp_path / "net", conv1_weight=lambda w: w * np.float32(1e38))
+    weights = changed(trained_net, tmp_path / "net", conv1_weight=lambda w: np.sign(w) * np.float32(3e38))
     image = folder / "val" / "cat" / "a.JPEG"
     code, out, err = run(capsys, "--evaluate", weights)
     assert code == 1 and "top-1" not in out and f"{folder}/val/ape/a.JPEG" in err

@@ -22,6 +22,7 @@ CASES = {
     "groups": ((2, 6, 3, 3), (6, 2, 3, 3), 2, 1, 1, 3, 1),
     "depthwise": ((2, 4, 3, 2), (4, 1, 2, 2), 2, 0, 0, 4, 1),
     "one pixel": ((3, 2, 1, 1), (2, 4, 3, 2), 5, 0, 0, 1, 1),
+    "one tap, dilated": ((2, 3, 2, 3), (3, 2, 1, 1), 1, 0, (1, 2), 1, (2, 3)),
     "one tap": ((2, 3, 3, 4), (3, 2, 1, 1), (2, 1), 0, (1, 0), 1, 4),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

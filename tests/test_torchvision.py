@@ -20,6 +20,7 @@ import alexnet  # noqa: E402
 import alexnet_imagenet  # noqa: E402
 from inputs import Inputs  # noqa: E402
 from trained import Trained, with_mean  # noqa: E402
+from zoo import first_weights  # noqa: E402
 
 ONE = ("cpu:0",)
 WIDTHS = (6, 8, 12, 10, 8, 40, 30)
@@ -189,9 +190,9 @@ def test_the_program_trains_it_from_weights_of_torchvision(torch, tmp_path, caps
     assert code == 0, err
     assert "preset torchvision, on cpu:0:" in out
     assert "these begin anew: classifier.6.weight, classifier.6.bias (fc8, as the weights" in out
-    assert alexnet_imagenet.begin_with(Narrow(3, widths=narrow.NARROW), init[1], ["ape"]) == {
-        "fc8"
-    }  # which is fitted anew
+    weights = first_weights(init[1], alexnet.PRESETS["torchvision"], 0.5)
+    anew = alexnet_imagenet.begin_with(Narrow(3, widths=narrow.NARROW), init[1], ["ape"], weights)
+    assert anew == {"fc8"}  # which is fitted anew
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["preset"] == "torchvision" and config["devices"] == ["cpu:0"]
     state, facts = checkpoint.load(tmp_path / "a" / "weights.safetensors")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -115,16 +115,16 @@ class Ran(NamedTuple):
 Writers = dict[type, Callable[[Ran], str]]
 
 
-class _Listener:
-    """A recorder (tools/tracing.py) that hands everything on to the one before, if there is one."""
+class _Listener(tracing.PassingOn):
+    """Writes down the ops of one thread."""
 
     def __init__(self, recording: Recording, writers: Writers):
+        super().__init__(tracing.recorder)
         self.recording, self.writers = recording, writers
-        self.inner: Any = tracing.recorder
         self.thread = threading.get_ident()
 
     def forward(self, function: Any, *arrays: Any) -> Any:
-        y = (self.inner or function.device).forward(function, *arrays)
+        y = super().forward(function, *arrays)
         if threading.get_ident() == self.thread:  # what others do meanwhile is theirs
             self._note(function, arrays, y)
         return y
@@ -142,18 +142,6 @@ class _Listener:
             out.refused[str(reason)] = out.refused.get(str(reason), 0) + 1
         out.enter(y, output)
 
-    def backward(self, node: Any, dy: Any) -> Any:
-        return (self.inner or node.device).backward(node, dy)
-
-    def region(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inner is None else self.inner.region(*args, **kwargs)
-
-    def waited(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inner is None else self.inner.waited(*args, **kwargs)
-
-    def pieces(self, work: Callable[..., Any], device: object) -> Callable[..., Any]:
-        return work if self.inner is None else self.inner.pieces(work, device)
-
 
 class UnwritableError(Exception):
     """An op with settings that no node of ONNX has; the message names them."""
@@ -163,7 +151,7 @@ class UnwritableError(Exception):
 def listening(recording: Recording, writers: Writers) -> Iterator[None]:
     """Inside, the ops of this thread are written down: one device after the other, and batches whole."""
     before = tracing.recorder
-    tracing.recorder = _Listener(recording, writers)  # type: ignore[assignment]
+    tracing.recorder = _Listener(recording, writers)
     try:
         with in_turn(), whole_batches():
             yield

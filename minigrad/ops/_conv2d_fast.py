@@ -208,7 +208,7 @@ def cols_of(xp: Array, rows: int, memory: Array, sizes: Sizes) -> Array:
     (n, _, l, c), (kh, kw), (_, ow), (sh, sw), (dh, dw) = xp.shape, sizes.kernel, sizes.outputs, sizes.s, sizes.d
     pixels, k = n * rows * ow, kh * kw * c
     if kh == kw == sh == sw == 1:
-        return xp[:, :rows].reshape(pixels, k)
+        return xp[:, :rows, :ow].reshape(pixels, k)
     # Steps of memory.  NumPy says anything about those along axes of size 1: a group of one channel, a single image.
     image, channel = xp.strides[0], xp.itemsize
     row, pixel = l * c * channel, c * channel

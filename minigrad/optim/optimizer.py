@@ -45,6 +45,7 @@ class Optimizer:
     """
 
     state_names: tuple[str, ...] = ()  # arrays kept per parameter
+    later_settings: Mapping[str, Any] = {}  # that earlier versions did not save, as they were then
 
     def __init__(self, params: Parameters, **defaults: Any):
         self._check_settings(defaults)
@@ -264,16 +265,17 @@ class Optimizer:
             wrap(loaded[i][name], p.device).copy_(array)
         for i, (group, saved) in enumerate(zip(self.param_groups, groups)):
             expected = set(group) - {"params"}
-            if set(saved) != expected:
+            if not expected - set(self.later_settings) <= set(saved) <= expected:
                 wrong.append(f"group {i}: settings {sorted(saved)}, not {sorted(expected)}")
         if wrong:
             raise CheckpointError(
                 f"{self._name}: the state does not fit, it is of another kind of optimiser or of other parameters:\n  "
                 + "\n  ".join(wrong)
             )
-        for saved in groups:
+        complete = [{**self.later_settings, **saved} for saved in groups]
+        for saved in complete:
             self._check_settings(saved)
-        for group, saved in zip(self.param_groups, groups):
+        for group, saved in zip(self.param_groups, complete):
             group.update(saved)
         self._state, self._steps = loaded, [int(step) for step in steps]
 

@@ -50,6 +50,7 @@ class SGD(Optimizer):
     """
 
     state_names = ("velocity",)
+    later_settings = {"nesterov": False}
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +41,28 @@ def debug(check_finite: bool = False) -> Iterator[None]:
     """
     check_finite = flag("debug", "check_finite", check_finite)
     before = tracing.recorder
-    tracing.recorder = _Debugger(before, check_finite)  # type: ignore[assignment]
+    tracing.recorder = _Debugger(before, check_finite)
     try:
         yield
     finally:
         tracing.recorder = before
 
 
-class _Debugger:
-    """A recorder (tracing.py) that hands everything on to the one before, if there is one."""
-
-    def __init__(self, inner: tracing.Recorder | None, check_finite: bool):
-        self.inner, self.check_finite = inner, check_finite
+class _Debugger(tracing.PassingOn):
+    def __init__(self, inner: tracing.Recorder | tracing.PassingOn | None, check_finite: bool):
+        super().__init__(inner)
+        self.check_finite = check_finite
 
     def forward(self, function: Any, *arrays: Any) -> Any:
         if not isinstance(self.inner, _Debugger):  # which says it
             function.name = f"{function.name} at {_line_of_the_program()}"  # what its errors call it from now on
-        y = (self.inner or function.device).forward(function, *arrays)
+        y = super().forward(function, *arrays)
         if self.check_finite:
             self._check(function, "the result", y, "its inputs", [x for x in arrays if _same_device(function, x)])
         return y
 
     def backward(self, node: Any, dy: Any) -> Any:
-        grads = (self.inner or node.device).backward(node, dy)
+        grads = super().backward(node, dy)
         if self.check_finite:
             for position, (target, grad) in enumerate(zip(node.inputs, grads)):
                 if target is not None and grad is not None and target.device is node.device:
@@ -81,17 +80,6 @@ class _Debugger:
             f"{function.name}: {int(wrong.sum())} of {wrong.size} elements of {what} {values.shape} are nan or inf, "
             f"first {first}, though {whats} {'is' if 'gradient' in whats else 'are'} finite"
         )
-
-    # ---------------------------------------------------------------- what is no op
-
-    def region(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inner is None else self.inner.region(*args, **kwargs)
-
-    def waited(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inner is None else self.inner.waited(*args, **kwargs)
-
-    def pieces(self, work: Callable[..., Any], device: object) -> Callable[..., Any]:
-        return work if self.inner is None else self.inner.pieces(work, device)
 
 
 def _same_device(function: Any, x: Any) -> bool:

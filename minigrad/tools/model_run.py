@@ -7,7 +7,7 @@ drawn.  It shows the model as a whole: devices take turns, and `in_chunks` keeps
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -104,37 +104,26 @@ def _end(call_seen: CallSeen) -> Callable[..., None]:
 @contextmanager
 def _listening(op_seen: OpSeen) -> Iterator[None]:
     before = tracing.recorder
-    tracing.recorder = _Listener(before, op_seen)  # type: ignore[assignment]
+    tracing.recorder = _Listener(before, op_seen)
     try:
         yield
     finally:
         tracing.recorder = before
 
 
-class _Listener:
-    """A recorder (tracing.py) that hands everything on to the one before, if there is one, and tells of each op.
+class _Listener(tracing.PassingOn):
+    """Tells of each op.
 
     Ops of other threads, which compute something else, pass by.
     """
 
-    def __init__(self, inner: tracing.Recorder | None, op_seen: OpSeen):
-        self.inner, self.op_seen = inner, op_seen
+    def __init__(self, inner: tracing.Recorder | tracing.PassingOn | None, op_seen: OpSeen):
+        super().__init__(inner)
+        self.op_seen = op_seen
 
     def forward(self, function: Any, *arrays: Any) -> Any:
-        y = (self.inner or function.device).forward(function, *arrays)
+        y = super().forward(function, *arrays)
         stack = _stack.get()
         if stack:
             self.op_seen(function, arrays, y, stack[-1])
         return y
-
-    def backward(self, node: Any, dy: Any) -> Any:
-        return (self.inner or node.device).backward(node, dy)
-
-    def region(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inner is None else self.inner.region(*args, **kwargs)
-
-    def waited(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        return nullcontext() if self.inner is None else self.inner.waited(*args, **kwargs)
-
-    def pieces(self, work: Callable[..., Any], device: object) -> Callable[..., Any]:
-        return work if self.inner is None else self.inner.pieces(work, device)
