@@ -63,10 +63,10 @@ class OneWeirdTrick:
         yield from self.connected.parameters()
 
     def __call__(self, images: Tensor) -> Tensor:
-        x = self.gather(self.features(images), axis=0)
+        x = self.column.dropout("pool5", self.gather(self.features(images), axis=0))
         for name in CONNECTED[:-1]:
             x = self.gather(F.relu(getattr(self.connected, name)(x)), axis=1)
-            x = self.column.dropout(x)
+            x = self.column.dropout(name, x)
         return self.gather(getattr(self.connected, CONNECTED[-1])(x), axis=1, alike=True)
 
     def labels(self, own: np.ndarray) -> np.ndarray:
