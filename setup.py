@@ -14,7 +14,9 @@ PLOT = ["matplotlib>=3.7"]
 NVRTC = ["nvidia-cuda-nvrtc>=13; sys_platform == 'linux'"]
 IMAGENET = ["scipy>=1.11"]  # reads the meta.mat of ILSVRC2012's development kit
 ONNX = ["onnx>=1.16"]  # reads and writes ONNX files
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnxruntime>=1.17", *ONNX, *PLOT, *IMAGENET]
+# An MPI library as a wheel; 4.1 is the first mpi4py that takes any.  A cluster has a library of its own: mpi4py alone.
+MPI = ["mpi4py>=4.1; sys_platform != 'win32'", "mpich>=4; sys_platform != 'win32'"]
+TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnxruntime>=1.17", *ONNX, *PLOT, *IMAGENET, *MPI]
 
 setup(
     name="minigrad",
@@ -44,6 +46,7 @@ setup(
         "imagenet": IMAGENET,
         "docs": ["pdoc>=14"],  # docs/api.py: pages of the docstrings
         "onnx": ONNX,
+        "mpi": MPI,
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],
     },

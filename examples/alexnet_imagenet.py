@@ -24,13 +24,14 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from alexnet import LAYERS, PRESETS, AlexNet
 from alexnet_options import Recipe, parse, recipe_for
-from command_line import new_run, run_job, word
+from command_line import new_run, word
 from evaluation import evaluate, predict
 from going_on import (
     CHECKPOINTS,
@@ -41,7 +42,6 @@ from going_on import (
     config_before,
     facts_of_data,
     options_for_config,
-    run_and_checkpoint,
     scale_rates,
     stats_as_values,
     stats_of_values,
@@ -51,6 +51,7 @@ from inputs import Inputs
 from outcome import draw, suggest, tell
 from page.exhibits import Exhibits
 from page.live import Page
+from processes import alone, earlier_run, in_turn, run_together, tell_of_broken
 from progress import progress, searched, warn
 from run_folder import Log, Run, TrainingError
 from schedules import OriginalSchedule, schedules
@@ -65,74 +66,83 @@ from minigrad.base.interrupts import hold
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageStats, Loader, NamedImages, PackedImages, Report, compute_stats, open_images
 from minigrad.data.demo_set import make_demo_set
+from minigrad.distributed import Comm, DataParallel
 from minigrad.errors import DataError, printable, some
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     minigrad.manual_seed(options.seed)
-    job = predict if options.predict else evaluate if options.evaluate else resume if options.resume else train
-    return run_job("alexnet_imagenet.py", job, options)
+    job = resume if options.resume else train
+    if options.predict or options.evaluate:
+        job = alone("--predict", predict) if options.predict else alone("--evaluate", evaluate)
+    return run_together("alexnet_imagenet.py", job, options)
 
 
 # ---------------------------------------------------------------- training, and going on with it
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace, comm: Comm) -> None:
     begin = time.perf_counter()
-    root = options.data or demo_set(options.tiny)
+    root = options.data or in_turn(comm, lambda: demo_set(options.tiny))
     train_set, val_set = both_sets(root, options)
     with new_run(options.out, options.name, f"{root.resolve().name}-{options.preset}") as run:
-        train_net(run, options, root, train_set, val_set, begin)
+        train_net(run, options, comm, root, train_set, val_set, begin)
 
 
-def resume(options: argparse.Namespace) -> None:
+def resume(options: argparse.Namespace, comm: Comm) -> None:
     begin = time.perf_counter()
-    folder, path = run_and_checkpoint(options.resume)
-    with Run(folder, new=False) as run:
-        config, saved = config_before(folder, Checkpoints(folder / CHECKPOINTS), path)
+    with earlier_run(options, comm) as (run, path):
+        config, saved = config_before(run.path, Checkpoints(run.path / CHECKPOINTS), path)
         options = as_before(options, config["options"])
         minigrad.manual_seed(options.seed)
         root = options.data or Path(config["data"])
         if options.data is None and not root.exists():
-            root = demo_set(options.tiny) if config["demo"] else root
+            root = in_turn(comm, lambda: demo_set(options.tiny)) if config["demo"] else root
         train_set, val_set = both_sets(root, options)
         check_data(config, root, train_set, val_set)
-        train_net(run, options, root, train_set, val_set, begin, config, saved, path)
+        train_net(run, options, comm, root, train_set, val_set, begin, config, saved, path)
 
 
 def train_net(
-    run: Run, options: argparse.Namespace, root: Path, train_set: NamedImages, val_set: NamedImages, begin: float,
-    before: dict[str, Any] | None = None, saved: dict[str, Any] | None = None, path: Path | None = None,
+    run: Run, options: argparse.Namespace, comm: Comm, root: Path, train_set: NamedImages, val_set: NamedImages,
+    begin: float, before: dict[str, Any] | None = None, saved: dict[str, Any] | None = None, path: Path | None = None,
 ) -> None:  # fmt: skip
-    """Train in the run's folder; before, saved, path: its configuration, its checkpoint's values, and where that is."""
+    """Train in the run's folder.
+
+    before, saved, path: its configuration, its checkpoint's values, and where that is.
+    """
     recipe, report = recipe_for(options, before and before["recipe"]), Report()
     print(
         f"{len(train_set)} training and {len(val_set)} test images of {len(train_set.classes)} classes "
         f"from {printable(root)}"
     )
+    comm.agree("the pictures", facts_of_data(train_set, val_set))
     given = None
     if options.init is not None and saved is None:
         given = first_weights(options.init, PRESETS[options.preset], recipe.dropout)
     if saved is None:
-        stats = statistics(train_set, options, report)
+        stats = comm.broadcast(statistics(train_set, options, report) if comm.rank == 0 else None)
         stats = stats if given is None else given.prepared(stats)
     else:
         stats = stats_of_values(saved["stats"])
     stats = with_mean(stats, options.preset)
     input_size = given.input_size if given is not None else 224 if before is None else before.get("input_size", 224)
     model = AlexNet(len(train_set.classes), options.preset, options.devices, input_size, dropout=recipe.dropout)
-    net = Trained(model, options.preset, train_set.classes, stats, train_set.words)
-    print(f"AlexNet, preset {net.preset}, on {' and '.join(model.devices)}: {model.num_parameters():,} parameters")
+    net = Trained(model, options.preset, train_set.classes, stats, train_set.words, comm)
+    where = " and ".join(model.devices) + (f", in each of {comm.size} processes" if comm.size > 1 else "")
+    print(f"AlexNet, preset {net.preset}, on {where}: {model.num_parameters():,} parameters")
 
-    loader = net.loader(
-        train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
+    batches = partial(
+        net.loader, train_set, recipe.batch_size, net.train_view(recipe.colour_noise), shuffle=True, seed=options.seed,
         workers=options.workers, drop_last=len(train_set) > recipe.batch_size, report=report,
     )  # fmt: skip
+    loader = batches(shard=(comm.rank, comm.size))
     anew = set(LAYERS if given is None else begin_with(model, options.init, net.classes, given))
-    if anew and recipe.fit_images and saved is None:
-        fit_to_data(net, loader, recipe.fit_images, anew)
+    if anew and recipe.fit_images and saved is None and comm.rank == 0:  # the others take its weights
+        fit_to_data(net, batches(), recipe.fit_images, anew)
     model.freeze(options.freeze)
+    together = DataParallel(model, comm)
     first_kernels = model.kernels() if saved is None else saved["first_kernels"]
     per_epoch = math.ceil(len(loader) / recipe.accumulate)
     steps = recipe.epochs * per_epoch if options.steps is None else options.steps
@@ -147,12 +157,13 @@ def train_net(
         run, loader, Checkpoints(run.path / CHECKPOINTS, options.keep_checkpoints), options.checkpoint_minutes,
         {"model": model, "optimizer": optimizer, "schedule": each_step or each_epoch},
         {"config": config, "stats": stats_as_values(stats), "first_kernels": first_kernels}, recipe.accumulate,
+        keeps=comm.rank == 0,
     )  # fmt: skip
     if saved is not None:
         course.go_on(path, steps)
         if recipe.lr != before["recipe"]["lr"]:
             scale_rates(optimizer, each_step or each_epoch, recipe.lr / before["recipe"]["lr"])
-        if course.epoch > recipe.epochs and tested_to_the_end(run.path, course.step):
+        if course.epoch > recipe.epochs and comm.broadcast(tested_to_the_end(run.path, course.step)):
             print(
                 f"the run is complete: it has done its {steps} steps; --resume {word(run.path)} --epochs "
                 f"{2 * recipe.epochs} trains on"
@@ -164,13 +175,17 @@ def train_net(
     run.write(CONFIG, json.dumps(config, indent=2) + "\n")
     course.begin()
     shown = Exhibits(net, train_set, val_set, options.seed)
-    page = Page(run, config, net, first_kernels, shown, report, off=options.no_figures)
+    no_figures = options.no_figures or comm.rank > 0
+    page = Page(run, config, net, first_kernels, shown, report, off=no_figures)
 
-    run.save, run.checkpoint, run.planned = net.save, course.save, steps
+    run.save = net.save if comm.rank == 0 else lambda folder: None
+    run.checkpoint, run.planned = course.save, steps
     page.begin()
     try:
-        learn(course, net, recipe, (each_step, each_epoch), val_set, options.workers, report, page)
+        learn(course, net, together, recipe, (each_step, each_epoch), val_set, options.workers, report, page)
     except TrainingError as error:
+        if comm.size > 1:  # to look for the cause takes all of them, and they may not all be here
+            raise
         raise TrainingError(f"{error}.  {where_it_began(course, net, train_set.paths)}") from error
     step = course.step
     trained = time.perf_counter()
@@ -179,7 +194,7 @@ def train_net(
     run.score("ten_views", scores, views=10, epoch=recipe.epochs, step=step, classes=net.classes, words=net.words)
     print(f"Ten views: {scores} (guessing: {1 / len(net.classes):.1%}).")
 
-    drawn = [] if options.no_figures else draw(run, net, first_kernels, shown, scores)
+    drawn = [] if no_figures else draw(run, net, first_kernels, shown, scores)
     page.last(step)
     run.keep(last=True)
     tell(run, report, drawn, trained - begin, time.perf_counter() - begin)
@@ -188,8 +203,8 @@ def train_net(
 
 
 def learn(
-    course: Course, net: Trained, recipe: Recipe, moved: tuple[Any, Any], val_set: NamedImages, workers: int,
-    report: Report, page: Page,
+    course: Course, net: Trained, together: DataParallel, recipe: Recipe, moved: tuple[Any, Any], val_set: NamedImages,
+    workers: int, report: Report, page: Page,
 ) -> None:  # fmt: skip
     """Train from where the course is, epoch by epoch, with a test at the end of each.  moved: see schedules()."""
     plateau = Plateau(course.run.log, len(net.classes))
@@ -210,9 +225,10 @@ def learn(
             step = train_epoch(
                 net.model, first(loader.epoch(epoch - 1, course.batch), left), optimizer, net.device,
                 epoch=epoch, first_step=course.step, log=run.log, bar=bar, schedule=each_step,
-                after_step=after_step, accumulate=recipe.accumulate,
+                after_step=after_step, accumulate=recipe.accumulate, together=together,
             )  # fmt: skip
         one = net.test(val_set, workers, report, ten=False, step=step)
+        tell_of_broken(net.comm, report)
         with hold(finish=True):  # or a checkpoint could have one half of it
             run.log.add(
                 split="val", epoch=epoch, step=step, images=one.images, loss=one.loss, top1=one.top1, top5=one.top5

@@ -27,6 +27,7 @@ from training import not_finite, steps_of
 import minigrad
 from minigrad.checkpoint import Checkpoints
 from minigrad.data import ImageStats, Loader, NamedImages, PackedImages, RgbPCA
+from minigrad.distributed import Comm, DataParallel
 from minigrad.errors import ArgumentError, CheckpointError, DataError, NotFiniteError, printable, some
 from minigrad.optim import Schedule
 
@@ -46,15 +47,15 @@ class Course:
     """Where a training is: in `epoch` (from 1), before its batch number `batch`, after `step` steps.
 
     objects: what checkpoint.save_training takes; facts: what does not change in the course of it; accumulate: how many
-    batches a step has.
+    batches a step has; keeps: whether checkpoints are written, by one of several processes.
     """
 
     def __init__(
         self, run: Run, loader: Loader, kept: Checkpoints, minutes: float, objects: Mapping[str, Any],
-        facts: Mapping[str, Any], accumulate: int = 1,
+        facts: Mapping[str, Any], accumulate: int = 1, keeps: bool = True,
     ):  # fmt: skip
         self.run, self.loader, self.kept, self.minutes = run, loader, kept, minutes
-        self.objects, self.facts = objects, facts
+        self.objects, self.facts, self.keeps = objects, facts, keeps
         self.epoch, self.batch, self.step, self.accumulate = 1, 0, 0, accumulate
         self.cut: list[int] | None = None  # the place where --steps has ended the last epoch, before its end
         self.score: float | None = None  # of the last test, until it is saved
@@ -104,7 +105,7 @@ class Course:
 
         TrainingError where the net has diverged: the checkpoints from before are the ones to go on from.
         """
-        if self._saved == (self.epoch, self.step):
+        if self._saved == (self.epoch, self.step) or not self.keeps:
             return
         spoilt = not_finite(self.objects["model"].state_dict())
         if spoilt:
@@ -153,7 +154,7 @@ def where_it_began(course: Course, net: Any, names: Sequence[str]) -> str:
     epoch, batch_number, seen = values["epoch"], values["batch"], Seen()
     while step <= course.step:
         batches = seen.of(course.loader.epoch(epoch - 1, batch_number))
-        steps = steps_of(net.model, Inputs(net.device), optimizer, batches, course.accumulate)
+        steps = steps_of(DataParallel(net.model, Comm()), Inputs(net.device), optimizer, batches, course.accumulate)
         try:
             while step <= course.step:
                 seen.indices, step = [], step + 1

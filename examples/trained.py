@@ -29,6 +29,7 @@ from minigrad.data import (
     TrainViews,
 )
 from minigrad.data.words import shown_names
+from minigrad.distributed import Comm
 from minigrad.errors import CheckpointError, DataError, printable, some
 
 WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
@@ -36,13 +37,17 @@ WEIGHTS, PREPARATION = "weights.safetensors", "preparation.npz"
 
 @dataclass
 class Trained:
-    """AlexNet, its classes and words for them where there are any, and the statistics of what it was trained on."""
+    """AlexNet, its classes and words for them where there are any, and the statistics of what it was trained on.
+
+    comm: the processes that test it together.
+    """
 
     model: AlexNet
     preset: str
     classes: Sequence[str]
     stats: ImageStats
     words: Mapping[str, str] = field(default_factory=dict)
+    comm: Comm = field(default_factory=Comm)
 
     @property
     def device(self) -> str:
@@ -88,13 +93,18 @@ class Trained:
     ) -> Iterator[Answered]:
         """What it says of a folder: with the paper's ten views (four corners, centre, mirrored), or the centre alone.
 
+        Several processes answer for parts of each batch, and all have the answers of all, in the order of one.
         TrainingError where the net answers nan or inf; it names the files, and the `step` of training, where given.
         """
         view = self.ten_view() if ten else self.center_view()
-        loader = self.loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0)
+        shard = (self.comm.rank, self.comm.size)
+        loader = self.loader(images, 8 if ten else 64, view, workers=workers, report=report, cache_bytes=0, shard=shard)
         title = f"testing with {'ten views' if ten else 'one view'}"
         with progress(len(loader), title, "batches") as bar:
-            yield from answered(self.model, loader, self.device, bar, images.paths, step)
+            for batch in loader:
+                mine = answered(self.model, [batch] * bool(len(batch.labels)), self.device, bar, images.paths, step)
+                for theirs in self.comm.gather(list(mine)):
+                    yield from theirs
 
     def log_probabilities(self, image: np.ndarray, name: Any = "the image") -> np.ndarray:
         """Logarithm of the softmax, ten views averaged, float64 (classes,), of a prepared image uint8 (256, 256, 3).

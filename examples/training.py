@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from scoring import logits_of, rivals
 import minigrad.functional as F
 from minigrad import Tensor, nn
 from minigrad.base.interrupts import hold
+from minigrad.distributed import Comm, DataParallel
 from minigrad.errors import some
 
 
@@ -44,9 +44,12 @@ def train_epoch(
     schedule: Any = None,
     after_step: Callable[[int], None] | None = None,
     accumulate: int = 1,
+    together: DataParallel | None = None,
 ) -> int:
     """One pass over the batches (.images, .labels); returns the number of the next step.
 
+    together: the model as one of several processes trains it, of whose batches these are parts; all else is of the
+    whole batches.
     accumulate: how many batches a step has.  Their gradients are added: the update is that of one large batch.
     The bar shows loss and top-1 averaged over about the last 20 steps, images/s, and for the last step the
     milliseconds waited for data and spent computing: where the first is not near 0, more --workers may help.  A card
@@ -56,24 +59,24 @@ def train_epoch(
     interruption in the middle of a step leaves the weights of the step before: an update is done whole, with its row of
     the log, or not at all.
     """
+    net = together or DataParallel(model, Comm())
     model.train()
     step, mean_loss, mean_top1, inputs = first_step, math.nan, math.nan, Inputs(device)
-    for data_s, compute_s, done in steps_of(model, inputs, optimizer, batches, accumulate):
+    for data_s, compute_s, done in steps_of(net, inputs, optimizer, batches, accumulate):
         begin = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
-        value, answer, labels = done.read()
+        value, top1, n, finite = whole(net.comm, *done.read())
         advice = f"start again with a lower --lr than {lr:g}"
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {step + 1}: {advice}")
-        if not np.isfinite(answer).all():  # -inf for a wrong class leaves the loss finite
+        if not finite:  # -inf for a wrong class leaves the loss finite
             raise TrainingError(f"an output is not finite at step {step + 1}: {advice}")
-        top1 = float(np.mean(rivals(answer, labels) == 0))
         with hold(finish=True):
             optimizer.step()
             if schedule is not None:
                 schedule.step()
             compute_s += time.perf_counter() - begin
-            step, n = step + 1, len(labels)
+            step += 1
             speed = n / (data_s + compute_s)
             log.add(split="train", epoch=epoch, step=step, images=n, lr=lr, loss=value, top1=top1,
                     images_per_s=speed, data_s=data_s, compute_s=compute_s)  # fmt: skip
@@ -91,6 +94,20 @@ def train_epoch(
     return step
 
 
+def whole(comm: Comm, loss: float, logits: np.ndarray, labels: np.ndarray) -> tuple[float, float, int, bool]:
+    """Of a step's images in all processes: mean loss, top-1, number, and whether all logits are finite."""
+    right, n = int((rivals(logits, labels) == 0).sum()), len(labels)
+    every = [part for part in comm.gather((loss, right, n, bool(np.isfinite(logits).all()))) if part[2]]
+    losses, rights, counts, finite = zip(*every)
+    return mean(losses, counts), sum(rights) / sum(counts), sum(counts), all(finite)
+
+
+def mean(losses: Sequence[float], counts: Sequence[int]) -> float:
+    """The mean loss of all images, of the mean losses of so many each; those of none do not count."""
+    some = [(loss, n) for loss, n in zip(losses, counts) if n] or [(math.nan, 1)]
+    return some[0][0] if len(some) == 1 else sum(loss * n for loss, n in some) / sum(n for _, n in some)
+
+
 class Done(NamedTuple):
     """What the forward passes of a step gave, one for each of its batches; on a card it is still being computed."""
 
@@ -99,14 +116,13 @@ class Done(NamedTuple):
     labels: list[np.ndarray]
 
     def read(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """(mean loss, logits, labels) of all images; waits for a card."""
-        losses, counts = [loss.item() for loss in self.losses], [len(labels) for labels in self.labels]
-        loss = losses[0] if len(losses) == 1 else sum(map(operator.mul, losses, counts)) / sum(counts)
+        """(mean loss, logits, labels) of all images; waits for a card.  The loss of no image is nan."""
+        loss = mean([loss.item() for loss in self.losses], [len(labels) for labels in self.labels])
         return loss, np.concatenate([z.numpy() for z in self.logits]), np.concatenate(self.labels)
 
 
 def steps_of(
-    model: nn.Module, inputs: Inputs, optimizer: Any, batches: Iterable[Any], accumulate: int
+    net: DataParallel, inputs: Inputs, optimizer: Any, batches: Iterable[Any], accumulate: int
 ) -> Iterator[tuple[float, float, Done]]:
     """For each step, when its gradients are made or on their way: seconds waited for data, seconds computing, the rest.
 
@@ -115,21 +131,24 @@ def steps_of(
     """
     waiting = timed(batches)
     while True:
-        begin, data_s, done = time.perf_counter(), 0.0, Done([], [], [])
+        begin, data_s, images, done = time.perf_counter(), 0.0, 0, Done([], [], [])
         for waited, batch in itertools.islice(waiting, accumulate):
             if not done.losses:
                 optimizer.zero_grad()
             data_s += waited
-            logits = model(inputs(batch))
+            logits = net(inputs(batch))
             loss = F.cross_entropy(logits, batch.labels)
             # Before anything is read: that waits for a card, which has work as long as it takes.
-            (loss * len(batch.labels) if accumulate > 1 else loss).backward()
+            if accumulate > 1:
+                net.backward(loss * len(batch.labels), "sum")
+            else:
+                net.backward(loss)
+            images += net.all_images
             for found, value in zip(done, (loss, logits, batch.labels)):
                 found.append(value)
         if not done.losses:
             return
         if accumulate > 1:
-            images = sum(map(len, done.labels))
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     if p.grad is not None:

@@ -14,6 +14,7 @@ from minigrad import onnx as ours
 from minigrad.data import ImageStats
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import trained  # noqa: E402
 from alexnet import PRESETS, WIDTHS, AlexNet  # noqa: E402
 from alexnet_imagenet import begin_with  # noqa: E402
 from zoo import INPUT_SIZE, MEAN_RGB, first_weights  # noqa: E402
@@ -129,6 +130,12 @@ def test_the_program_begins_with_it_and_goes_on(tmp_path, capsys):
     for name in first.keys() - {"fc8.weight", "fc8.bias"}:
         np.testing.assert_allclose(state[name], first[name], rtol=1e-5, atol=1e-6, err_msg=name)
     assert json.loads(facts["input_size"]) == 227
+    again = trained.Trained.restore(tmp_path / "r" / "weights.safetensors", "trainable", ("cpu:0",))
+    assert again.model.input_size == 227 and again.center_view()(np.zeros((256, 256, 3), np.uint8)).shape == (
+        227,
+        227,
+        3,
+    )
     assert json.loads((tmp_path / "r" / "config.json").read_text())["input_size"] == 227
     stats = ImageStats.load(tmp_path / "r" / "preparation.npz")
     assert stats.mean_image.shape == (256, 256, 3) and (stats.mean_image == MEAN_RGB).all()

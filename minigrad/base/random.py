@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -133,22 +134,35 @@ class Chunk:
 current_chunk: ContextVar[Chunk | None] = ContextVar("minigrad_chunk", default=None)
 
 
+_part: ContextVar[tuple[int, int]] = ContextVar("minigrad_part_of_batch", default=(0, 1))
+
+
+@contextmanager
+def part_of_batch(first: int, images: int) -> Iterator[None]:
+    """Inside, ops see `images` images of a batch whose others are elsewhere: from number `first` on."""
+    token = _part.set((first, max(images, 1)))
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
 def random_key(owner: Owner) -> tuple[int, int, int]:
     """A 64-bit key for one run of a random op, the place in the batch of its first image, and how many images it sees.
 
-    Outside in_chunks the batch counts as one image.  A random op draws the numbers of image i from a counter-based
-    generator with this key, at counters that depend on i alone.  Whole batch or chunk by chunk, on any number of
-    threads: each image gets the same numbers.  The n-th random op of one chunk has the key of the n-th of every other,
-    drawn from the device's generator by the first.
+    Outside in_chunks and part_of_batch the batch counts as one image.  A random op draws the numbers of image i from a
+    counter-based generator with this key, at counters that depend on i alone.  Whole batch or chunk by chunk, on any
+    number of threads or processes: each image gets the same numbers.  The n-th random op of one chunk has the key of
+    the n-th of every other, drawn from the device's generator by the first.
     """
-    chunk = current_chunk.get()
+    chunk, (first, images) = current_chunk.get(), _part.get()
     if chunk is None:
-        return int(owner.generator.bit_generator.random_raw()), 0, 1
+        return int(owner.generator.bit_generator.random_raw()), first, images
     with chunk.lock:
         if chunk.drawn == len(chunk.keys):
             chunk.keys.append(int(owner.generator.bit_generator.random_raw()))
         chunk.drawn += 1
-        return chunk.keys[chunk.drawn - 1], chunk.first, chunk.images
+        return chunk.keys[chunk.drawn - 1], first + chunk.first, chunk.images
 
 
 # ---------------------------------------------------------------- fork

@@ -105,6 +105,15 @@ def make_images(
     return Made(Batch(made, labels, chosen), unreadable)
 
 
+def without_images(batch: Any) -> Any:
+    """A Batch or PictureBatch like this one, with no image in it."""
+    none = batch._replace(images=batch.images[:0], labels=batch.labels[:0], indices=batch.indices[:0])
+    if isinstance(batch, PictureBatch):
+        views = batch.views
+        none = none._replace(views=views._replace(windows=views.windows[:0], colours=views.colours[:0]))
+    return none
+
+
 def make_items(
     dataset: Any, transform: Any, draws: Draws, stop: threading.Event, collate: Any, send: Callable[[Any], Any] | None
 ) -> Made:

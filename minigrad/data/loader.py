@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from minigrad.base.spellings import spelled
 from minigrad.errors import ArgumentError, CheckpointError, DataError
 
 from .augment import CenterView
-from .batches import Draws, Made, make_images, make_items
+from .batches import Draws, Made, make_images, make_items, without_images
 from .datasets import CachedImages, Dataset, ImageArray, checked_indices, holds_images
 from .prepare import ImageSource, Report
 from .sampling import RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler, occurrences
@@ -63,6 +64,10 @@ class Loader:
         send: called by the thread that made a batch, with its images (of other data, with the batch); what it returns
             takes their place.
             `lambda images: Tensor(images, device="cuda:0")` puts them on their way while the caller still computes.
+        shard: (rank, size): of every batch this loader makes part number `rank` of `size` nearly equal ones, in order.
+            Together, such loaders make the samples of one; each has as many batches.  The others' parts are not read;
+            one without an image makes a batch of 0 images, for which it reads an image of another's.  Of other data
+            than images no part may be empty.
         cache_bytes: bound for decoded images kept in memory (default 1 GiB; 0: none); of other data nothing is kept,
             nor of a dataset that says `in_memory`, as a packed store does.
         report: collects unreadable files; None makes a new one.
@@ -89,6 +94,7 @@ class Loader:
         drop_last: bool = False,
         pictures: bool = False,
         send: Callable[[NDArray[Any]], Any] | None = None,
+        shard: tuple[int, int] = (0, 1),
         cache_bytes: int = 1 << 30,
         report: Report | None = None,
     ) -> None:
@@ -120,6 +126,7 @@ class Loader:
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.workers, self.prefetch, self.drop_last = workers, prefetch, drop_last
         self.pictures, self.send = pictures, send
+        self.shard = self._checked_shard(shard)
         self.report = Report() if report is None else report
         self.wait_seconds = 0.0
         self.next_epoch = 0
@@ -142,6 +149,20 @@ class Loader:
                 f"Loader: pictures=True needs a transform with a method draw and a size, got {self.transform!r}: "
                 "TrainViews(size), CenterView(size) or TenViews(size)"
             )
+
+    def _checked_shard(self, shard: Any) -> tuple[int, int]:
+        if not isinstance(shard, tuple) or len(shard) != 2:
+            raise ArgumentError(f"Loader: shard must be (rank, size), got {shard!r}")
+        size = integer("Loader", "size in shard", shard[1], 1)
+        rank = integer("Loader", "rank in shard", shard[0], 0, size - 1)
+        smallest = 0 if self.drop_last else len(self.sampler) % self.batch_size
+        smallest = min(smallest or self.batch_size, self.batch_size)
+        if smallest < size and not holds_images(self.dataset):
+            raise ArgumentError(
+                f"Loader: a batch has {smallest} items, too few for {size} parts: drop_last, other batches, or fewer "
+                "parts"
+            )
+        return rank, size
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -262,11 +283,30 @@ class Loader:
                 for index, before in zip(order[chosen].tolist(), again[chosen].tolist())
             ]
 
+    def _part(self, draws: Draws) -> Draws:
+        """What of a batch is this loader's."""
+        rank, size = self.shard
+        return draws[len(draws) * rank // size : len(draws) * (rank + 1) // size]
+
     def _make_images(self, draws: Draws, stop: threading.Event) -> Made:
-        return make_images(self.dataset, self.transform, draws, stop, self.pictures, self.send)
+        make = partial(make_images, self.dataset, self.transform, stop=stop, pictures=self.pictures, send=self.send)
+        made = make(draws=self._part(draws))
+        if made.batch is not None or self.shard[1] == 1:
+            return made
+        for draw in draws:  # no image is ours, yet others have a batch: so there is one here, with none in it
+            one = make(draws=[draw])
+            if one.batch is not None:
+                return Made(without_images(one.batch), made.unreadable)
+        return made
 
     def _make_items(self, draws: Draws, stop: threading.Event) -> Made:
-        return make_items(self.dataset, self.transform, draws, stop, self.collate, self.send)
+        made = make_items(self.dataset, self.transform, self._part(draws), stop, self.collate, self.send)
+        if made.batch is None and self.shard[1] > 1 and not stop.is_set():
+            raise DataError(
+                f"Loader: no item of part {self.shard[0]} of {self.shard[1]} of a batch could be read: take fewer "
+                f"processes, or mend it: {made.unreadable[0]}"
+            )
+        return made
 
 
 def _sampler(sampler: Any, shuffle: bool, n: int) -> Sampler:

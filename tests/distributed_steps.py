@@ -1,0 +1,141 @@
+"""Ten steps of a narrow AlexNet in float64, alone or under mpirun; test_distributed.py compares what comes out.
+
+    mpiexec -n 3 python tests/distributed_steps.py OUT            # OUT.npz: weights, losses, bytes, as rank 0 has them
+    mpiexec -n 2 python tests/distributed_steps.py FOLDER FAULT   # the last rank does what is wrong (see faulty)
+
+Columns on two devices with chunks of an image and overlap; and on one, whole, each sum when backward is through.  The
+last batch of an epoch has 2 images, so that some of 3 or 4 processes have none.
+"""
+
+import os
+import signal
+import sys
+import time
+import zlib
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+import minigrad
+import minigrad.functional as F
+from minigrad import Tensor, optim
+from minigrad.data import ImageArray, Loader, TrainViews
+from minigrad.distributed import DataParallel, init
+from minigrad.processor import chunks
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from alexnet import AlexNet  # noqa: E402
+from one_weird_trick import OneWeirdTrick  # noqa: E402
+
+NARROW = (6, 8, 12, 12, 8, 40, 40)
+IMAGES, BATCH, STEPS = 26, 8, 10
+
+
+def images():
+    rng = np.random.default_rng(0)
+    return ImageArray(rng.integers(0, 256, (IMAGES, 256, 256, 3), dtype=np.uint8), np.arange(IMAGES) % 5)
+
+
+def run(comm, devices, whole):
+    """Weights after ten steps, and of each step the loss over all processes' images."""
+    minigrad.manual_seed(7 + comm.rank)  # the others take the weights and the generators of rank 0
+    model = AlexNet(5, "trainable", devices, widths=NARROW, dtype="float64")
+    net = DataParallel(model, comm, bucket_mb=0.05, overlap=not whole, check_every=3)
+    loader = Loader(images(), BATCH, TrainViews(224, scale=1 / 58), shuffle=True, seed=3, workers=0,
+                    shard=(comm.rank, comm.size))  # fmt: skip
+    optimizer = optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, update_rule="alexnet")
+    losses, model = [], model.train()
+    while len(losses) < STEPS:
+        for batch in loader:
+            optimizer.zero_grad()
+            with minigrad.whole_batches() if whole else nullcontext():
+                logits = net(Tensor(batch.images.astype(np.float64)))
+                loss = F.cross_entropy(logits, batch.labels)
+                net.backward(loss)
+            optimizer.step()
+            parts = comm.gather((len(batch.labels), loss.item()))
+            losses.append(sum(n * value for n, value in parts if n) / sum(n for n, _ in parts))
+            if len(losses) == STEPS:
+                break
+    net.check()
+    return model.state_dict(), losses
+
+
+def run_trick(comm):
+    """The same steps with the fully connected layers split, and what of the bytes is not known from the weights."""
+    minigrad.manual_seed(7 + comm.rank)
+    net = OneWeirdTrick(AlexNet(5, "trainable", ("cpu:0",), widths=NARROW, dtype="float64"), comm)
+    loader = Loader(images(), BATCH, TrainViews(224, scale=1 / 58), shuffle=True, seed=3, workers=0,
+                    shard=(comm.rank, comm.size))  # fmt: skip
+    optimizer = optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, update_rule="alexnet")
+    losses = []
+    while len(losses) < STEPS:
+        for batch in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(Tensor(batch.images.astype(np.float64))), net.labels(batch.labels))
+            net.backward(loss)
+            optimizer.step()
+            losses.append(loss.item())
+            if len(losses) == STEPS:
+                break
+    return net.state_dict(), losses, net.gathered_bytes
+
+
+def main(out):
+    chunks.CHUNK_BYTES = 1_300_000  # an image of float64
+    comm = init(timeout=60)
+    found = {"size": np.array(comm.size)}
+    for name, devices, whole in (("columns", ("cpu:0", "cpu:1"), False), ("one", ("cpu:0",), True)):
+        before = comm.bytes_sent
+        weights, losses = run(comm, devices, whole)
+        found |= {f"{name}/{key}": value for key, value in weights.items()} | {f"{name}/loss": np.array(losses)}
+        found[f"{name}/bytes"] = np.array(comm.gather(comm.bytes_sent - before))
+    before = comm.bytes_sent
+    weights, losses, gathered = run_trick(comm)
+    found |= {f"trick/{key}": value for key, value in weights.items()} | {"trick/loss": np.array(losses)}
+    found["trick/bytes"] = np.array(comm.gather(comm.bytes_sent - before + gathered))
+    found["checksum"] = np.array(zlib.crc32(b"".join(v.tobytes() for k, v in found.items() if not k.endswith("bytes"))))
+    if comm.rank == 0:
+        np.savez(out, **found)
+    comm.leave()
+
+
+class Two(minigrad.nn.Module):
+    def __init__(self):
+        self.first, self.second = minigrad.nn.Linear(3, 4), minigrad.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def faulty(folder, fault):
+    """Steps of a small net; after three, the last rank does what is wrong.  Who comes to the end leaves a file."""
+    comm = init(timeout=3 if fault == "hang" else 60)
+    last = comm.rank == comm.size - 1
+    if fault == "seed":
+        comm.agree("the options", {"batch": 8, "seed": 4 if last else 3})
+    model = Two().eval()  # which says nothing of gradients
+    net = DataParallel(model, comm, check_every=2)
+    for step in range(8):
+        if last and step == 3:
+            if fault == "raise":
+                raise ValueError("this rank has had enough")
+            if fault == "hang":
+                time.sleep(60)
+            if fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "drift":
+                with minigrad.no_grad():
+                    model.second.bias += 1e-7
+        x = Tensor(np.ones((2, 3), np.float32))
+        net.backward((net.model.first(x) if fault == "unused" else net(x)).mean())
+        np.testing.assert_allclose(model.second.bias.grad.numpy(), 0.5)
+        assert fault == "none" or step < 7, "nobody has noticed"
+        model.zero_grad()
+    Path(folder, f"rank-{comm.rank}").write_text("done")
+    comm.leave()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1]) if len(sys.argv) == 2 else faulty(*sys.argv[1:])

@@ -1,0 +1,328 @@
+"""Several processes: parts of batches, masks of parts, sums that equal one process's, and what ends all of them.
+
+What starts processes needs mpi4py and an MPI library in this environment, and is skipped without.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad
+import minigrad.functional as F
+from minigrad import ArgumentError, DataError, MissingDependencyError, Tensor, distributed
+from minigrad.base.random import part_of_batch
+from minigrad.data import ArrayDataset, CenterView, ImageArray, Loader, TrainViews, UnreadableImageError
+from minigrad.distributed import Comm, DataParallel
+
+STEPS = Path(__file__).parent / "distributed_steps.py"
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+needs_mpi = pytest.mark.skipif(
+    not (importlib.util.find_spec("mpi4py") and MPIEXEC.exists()), reason="no mpi4py and mpiexec in this environment"
+)
+# One thread each, for there are more processes than cores; Open MPI refuses that, and root, unless it is told.
+ONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(STEPS.parent.parent)}
+OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+OPEN_MPI["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+
+
+def launch(processes, *arguments):
+    """The finished process of STEPS with these arguments; processes 0: without mpiexec."""
+    command = [MPIEXEC, "-n", processes] if processes else []
+    command = [str(word) for word in (*command, sys.executable, STEPS, *arguments)]
+    environment = {**os.environ, **ONE, **OPEN_MPI}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+# ---------------------------------------------------------------- as one process
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "alone.npz"
+    done = launch(0, out)
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(out))
+
+
+def as_alone(alone, processes, out):
+    done = launch(processes, out)
+    assert done.returncode == 0, done.stderr
+    found = dict(np.load(out))
+    assert found["size"] == processes
+    for name, value in alone.items():
+        if name not in ("size", "checksum") and not name.endswith("/bytes"):
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-10, err_msg=name)
+    parameters = sum(v.nbytes for k, v in alone.items() if k.startswith("one/") and k not in ("one/loss", "one/bytes"))
+    trick = {name.replace("trick/", "one/"): value for name, value in found.items() if name.startswith("trick/")}
+    for name, value in trick.items():
+        if not name.endswith("/bytes"):
+            np.testing.assert_allclose(value, alone[name], rtol=0, atol=1e-10, err_msg=f"trick: {name}")
+    # Of 8 + 8 + 8 + 2 images an epoch, 2.5 epochs less a bit: ten steps.  36 f numbers an image, 40 + 40 twice hidden.
+    convolutions = sum(v.size for k, v in alone.items() if k.startswith("one/conv"))
+    pictures = 8 + 8 + 8 + 2 + 8 + 8 + 8 + 2 + 8 + 8
+    each = 2 * alone["one/fc6.weight"].shape[1] + 2 * sum(len(alone[f"one/fc{k}.bias"]) for k in (6, 7)) + 5
+    expected = (processes - 1) / processes * 8 * (pictures * each + 10 * 2 * convolutions)
+    assert abs(found["trick/bytes"].mean() / expected - 1) < 0.002 and found["trick/bytes"].max() < 1.05 * expected
+    for name in ("one", "columns"):
+        assert np.isfinite(found[f"{name}/loss"]).all() and np.ptp(found[f"{name}/loss"]) > 0.1
+        # 2 (k-1)/k of the gradients, ten times; a bucket is filled up to a multiple of k numbers
+        sent, expected = found[f"{name}/bytes"], 10 * 2 * (processes - 1) * parameters / processes
+        assert len(sent) == processes and (sent >= expected).all() and (sent <= 1.002 * expected).all()
+    return found
+
+
+@needs_mpi
+def test_three_processes_do_what_one_does(alone, tmp_path):
+    """Some have no image in the last batch of an epoch, which has two."""
+    as_alone(alone, 3, tmp_path / "three.npz")
+
+
+@needs_mpi
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_two_and_four_processes_do_what_one_does_with_the_same_bits_each_time(alone, tmp_path, processes):
+    first, again = (as_alone(alone, processes, tmp_path / f"{i}.npz") for i in range(2))
+    assert first["checksum"] == again["checksum"]
+
+
+# ---------------------------------------------------------------- what ends all of them
+
+
+@needs_mpi
+@pytest.mark.slow
+def test_they_come_to_the_end(tmp_path):
+    done = launch(2, tmp_path, "none")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    "fault, told",
+    [
+        ("raise", "ValueError: this rank has had enough"),
+        ("kill", ""),
+        ("hang", "has waited 3 seconds for the others"),
+        pytest.param("seed", "the options must be the same everywhere (seed): rank 0 has 3, rank 1 has 4",
+                     marks=pytest.mark.slow),
+        pytest.param("drift", "the weights (their CRC-32) must be the same everywhere (second.bias)",
+                     marks=pytest.mark.slow),
+        pytest.param("unused", "takes no part in the loss, as 2 parameters do", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_what_ends_one_ends_all(tmp_path, fault, told):
+    begin = time.monotonic()
+    done = launch(2, tmp_path, fault)
+    assert done.returncode != 0 and told in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert time.monotonic() - begin < 55  # of those that hang, one sleeps for 60 seconds
+
+
+# ---------------------------------------------------------------- alone, and where MPI is not as it should be
+
+
+def test_alone_it_is_the_model_itself(monkeypatch):
+    for name in distributed.LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    comm = distributed.init()
+    assert (comm.rank, comm.size, comm.gather(3), comm.broadcast(4)) == (0, 1, [3], 4)
+    flat = np.arange(3.0)
+    comm.add_up(flat)
+    comm.agree("anything", {"a": 1})
+    assert flat.tolist() == [0, 1, 2] and comm.bytes_sent == 0
+    model = minigrad.nn.Linear(3, 2)
+    x = Tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3))
+    net = DataParallel(model, comm)
+    net.backward(net(x).mean())
+    found = model.weight.grad.numpy().copy()
+    model.zero_grad()
+    model(x).mean().backward()
+    np.testing.assert_array_equal(found, model.weight.grad.numpy())
+    with pytest.raises(ArgumentError, match="reduction must be mean or sum, got 'all'"):
+        net.backward(net(x).mean(), "all")
+    comm.leave()
+
+
+@pytest.mark.parametrize("name", distributed.LAUNCHERS)
+def test_a_launcher_without_mpi4py(monkeypatch, name):
+    for other in distributed.LAUNCHERS:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "4")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(MissingDependencyError, match="4 processes need MPI .*: pip install mpi4py mpich"):
+        distributed.init()
+
+
+@needs_mpi
+@pytest.mark.slow
+def test_a_launcher_of_another_mpi(tmp_path):
+    """A process whose launcher says 4, and which MPI takes for the only one: four trainings would do the same."""
+    names = {name: "" for name in distributed.LAUNCHERS}
+    code = "import minigrad; from minigrad import distributed; distributed.init()"
+    environment = {**os.environ, **names, **ONE, "SLURM_STEP_NUM_TASKS": "4"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "has started 4 processes, but MPI knows of 1: take the mpirun of the library" in done.stderr
+
+
+# ---------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_the_masks_of_parts_are_those_of_the_batch(p):
+    x = Tensor(np.ones((11, 7), np.float32))
+    minigrad.manual_seed(5)
+    whole = F.dropout(x, p).numpy()
+    for bounds in ((0, 4, 8, 11), (0, 0, 11), (0, 1, 11, 11)):
+        parts = []
+        for i, j in zip(bounds, bounds[1:]):
+            minigrad.manual_seed(5)
+            with part_of_batch(i, j - i):
+                parts.append(F.dropout(x[i:j], p).numpy())
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    minigrad.manual_seed(5)
+    with part_of_batch(3, 8):
+        chunked = minigrad.in_chunks(lambda images: F.dropout(images, p), x[3:], size=2).numpy()
+    np.testing.assert_array_equal(chunked, whole[3:])
+    minigrad.manual_seed(5)
+    np.testing.assert_array_equal(F.dropout(x, p).numpy(), whole)  # outside it is as before
+
+
+# ---------------------------------------------------------------- parts of batches
+
+
+class Broken(ImageArray):
+    """Some of its files cannot be read."""
+
+    broken = ()
+
+    def image(self, index):
+        if index in self.broken:
+            raise UnreadableImageError(f"{index}.jpg", "broken")
+        return super().image(index)
+
+
+def pictures(n, broken=()):
+    found = Broken(np.random.default_rng(1).integers(0, 256, (n, 12, 12, 3), dtype=np.uint8), np.arange(n) % 3)
+    found.broken = broken
+    return found
+
+
+def beside(batches):
+    """Parts of one batch put together."""
+    return {name: np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "indices")}
+
+
+@pytest.mark.parametrize("as_pictures", [False, True])
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_parts_make_the_batches_of_one_loader(size, as_pictures):
+    def loader(shard):
+        return Loader(pictures(14), 4, TrainViews(8), shuffle=True, seed=2, pictures=as_pictures, shard=shard)
+
+    whole, parts = loader((0, 1)), [loader((rank, size)) for rank in range(size)]
+    for epoch, start in ((0, 0), (1, 2)):
+        rows = zip(whole.epoch(epoch, start), *(part.epoch(epoch, start) for part in parts), strict=True)
+        for one, *others in rows:
+            found = beside(others)
+            for name in found:
+                np.testing.assert_array_equal(found[name], getattr(one, name))
+            counts = [len(other.labels) for other in others]
+            assert max(counts) - min(counts) <= 1
+            if as_pictures:
+                for name in ("windows", "colours"):
+                    views = np.concatenate([getattr(other.views, name) for other in others])
+                    np.testing.assert_array_equal(views, getattr(one.views, name))
+    assert whole.state_dict() == parts[0].state_dict()  # so that others, or one, can go on
+
+
+def test_broken_files_leave_as_many_batches_everywhere():
+    """Numbers 0 and 1, a whole part, and 4 to 7, a whole batch."""
+    broken = (0, 1, 4, 5, 6, 7, 9)
+    with pytest.warns(UserWarning, match="skipped image"):
+        whole = list(Loader(pictures(12, broken), 4, CenterView(8)))
+        parts = [list(Loader(pictures(12, broken), 4, CenterView(8), shard=(rank, 2))) for rank in range(2)]
+    assert len(whole) == len(parts[0]) == len(parts[1]) == 2
+    assert parts[0][0].images.shape == (0, 3, 8, 8)
+    for one, *others in zip(whole, *parts):
+        np.testing.assert_array_equal(beside(others)["images"], one.images)
+
+
+def test_what_a_part_can_be():
+    items = ArrayDataset(np.arange(10), np.arange(10))
+    for shard, told in (((2, 2), "rank in shard"), ((0, 0), "size in shard"), (3, "shard must be"), ([0, 1], "shard")):
+        with pytest.raises(ArgumentError, match=told):
+            Loader(items, 4, shard=shard)
+    with pytest.raises(ArgumentError, match="a batch has 2 items, too few for 3 parts"):
+        Loader(items, 4, shard=(0, 3))
+    parts = [list(Loader(items, 4, shard=(rank, 3), drop_last=True)) for rank in range(3)]
+    assert [np.concatenate([b[0] for b in row]).tolist() for row in zip(*parts)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+class Lost(ArrayDataset):
+    def __getitem__(self, index):
+        if index in (2, 3):
+            raise UnreadableImageError(f"{index}", "lost")
+        return super().__getitem__(index)
+
+
+def test_a_part_of_items_that_are_all_lost():
+    with pytest.raises(DataError, match="no item of part 1 of 2 of a batch could be read"):
+        list(Loader(Lost(np.arange(4), np.arange(4)), 4, shard=(1, 2)))
+
+
+class Fake:
+    """An MPI of two processes where the other has the same numbers: what `Comm` asks of it, and in which order."""
+
+    def __init__(self):
+        self.asked = []
+
+    def Get_rank(self):  # noqa: N802
+        return 1
+
+    def Get_size(self):  # noqa: N802
+        return 2
+
+    def Alltoall(self, flat, parts):  # noqa: N802
+        self.asked.append("Alltoall")
+        parts.reshape(2, -1)[:] = flat.reshape(2, -1)[1]
+
+    def Allgather(self, total, flat):  # noqa: N802
+        self.asked.append("Allgather")
+        flat.reshape(2, -1)[:] = total
+
+    def allgather(self, value):
+        return [value, value]
+
+
+class BatchNorm2d(minigrad.nn.Linear):
+    """What has this name, or derives from it, looks at all images of a batch."""
+
+
+class Mine(BatchNorm2d):
+    pass
+
+
+class Running(minigrad.nn.Linear):
+    running_mean = None
+
+
+@pytest.mark.parametrize("kind", [BatchNorm2d, Mine, Running])
+def test_batch_normalisation_is_refused(kind):
+    model = minigrad.nn.Sequential(minigrad.nn.Linear(2, 2), kind(2, 2))
+    with pytest.raises(ArgumentError, match=rf"1 \({kind.__name__}\) looks at all images of a batch"):
+        DataParallel(model, Comm(Fake(), 60))
+    DataParallel(model, Comm())  # one process has the whole batch
+
+
+def test_a_sum_is_made_of_pieces_and_counted():
+    comm = Comm(Fake(), 60)
+    flat = np.arange(6, dtype=np.float32)
+    comm.add_up(flat)
+    assert flat.tolist() == [6, 8, 10, 6, 8, 10] and comm.mpi.asked == ["Alltoall", "Allgather"]
+    assert comm.bytes_sent == 2 * 12  # half of 24 bytes, twice
