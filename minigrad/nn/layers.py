@@ -346,7 +346,7 @@ def _no_image() -> Tensor:
     return Tensor(np.zeros((0, 0, 1, 1), np.float32), device="cpu:0")
 
 
-def no_bias(layer: Module) -> str:
+def no_bias(layer: Any) -> str:
     return ", bias=False" if layer.bias is None else ""
 
 
