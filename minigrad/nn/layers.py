@@ -75,9 +75,11 @@ class Conv2d(Module):
 
     def settings(self) -> str:
         out_channels, in_channels, kh, kw = self.weight.shape
-        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + unusual(
-            self, stride=1, padding=0, dilation=1, groups=1
-        ) + no_bias(self)
+        return (
+            f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}"
+            + unusual(self, stride=1, padding=0, dilation=1, groups=1)
+            + no_bias(self)
+        )
 
 
 class Linear(Module):
