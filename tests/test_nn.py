@@ -615,7 +615,7 @@ def test_initial_weights():
         (nn.Flatten(2), lambda x: x.reshape(2, 4, 48)),
         (nn.Dropout(0.3, "paper").eval(), lambda x: x * 0.7),
     ],
-    ids=str,
+    ids=lambda given: str(given) if isinstance(given, nn.Module) else "",
 )
 def test_layers_pass_their_settings_on(device, layer, function):
     x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 6, 8)), device=device)
