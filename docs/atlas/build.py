@@ -1,0 +1,111 @@
+"""The atlas: `python docs/atlas/build.py [--out site/]`, then open site/index.html.
+
+It runs in a checkout (it reads kernels and tests) and needs `pip install -e '.[docs]'`.  Every number on a page comes
+out of the code while the page is made.  It fails where a link leads nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(out: Path, only: tuple[str, ...] = ()) -> list[str]:
+    """Write the pages (or only those named) and the source files they show into `out`; returns what is broken."""
+    from atlas import contents, listing, shell
+
+    listing.asked.clear()
+    (out / "source").mkdir(parents=True, exist_ok=True)
+    for name, entry in contents.ENTRIES.items():
+        if only and name not in only:
+            continue
+        begun = time.monotonic()
+        page = entry.make()
+        assert page.name == name, (page.name, name)
+        (out / f"{name}.html").write_text(shell.render(page, contents.menu()), encoding="utf-8")
+        print(f"{name:<20}{time.monotonic() - begun:6.1f} s", flush=True)
+    for path in sorted(listing.asked):
+        page = shell.Page(
+            f"source/{path}", path, "", [shell.Section("file", path, listing.source_page(path))], wide=True
+        )
+        (out / listing.page_of(path)).write_text(shell.render(page, contents.menu(), depth=1), encoding="utf-8")
+    known = {(out / f"{name}.html").resolve() for name in contents.ENTRIES} if only else set()
+    return broken(out, known)
+
+
+class Links(HTMLParser):
+    """The anchors of a page, and where its links lead."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.twice: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.twice += [value] if value in self.anchors else []
+                self.anchors.add(value)
+            elif name in ("href", "src") and value:
+                self.links.append(value)
+
+
+def broken(folder: Path, not_made: set[Path] = frozenset()) -> list[str]:  # type: ignore[assignment]
+    """Links of a folder's pages that lead nowhere, anchors that are there twice, and anything from elsewhere.
+
+    not_made: pages that may be missing.
+    """
+    pages = {path.resolve(): Links(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
+    wrong = []
+    for path, page in pages.items():
+        name = path.relative_to(folder.resolve())
+        wrong += [f"{name}: the anchor {anchor} is there twice" for anchor in page.twice]
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                wrong += [f"{name}: {link} is elsewhere"] if not link.startswith(("https://", "data:image/")) else []
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if target in not_made and target not in pages:
+                continue
+            if target not in pages or (parts.fragment and unquote(parts.fragment) not in pages[target].anchors):
+                wrong.append(f"{name}: a link to {link} leads nowhere")
+    return wrong
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER", help="where the site goes (site/)")
+    parser.add_argument("--only", default="", metavar="NAMES", help="only these pages, with commas: lrn,conv2d")
+    options = parser.parse_args(arguments)
+    sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+    from atlas import contents
+    from atlas.formulas import LibraryError
+
+    only = tuple(filter(None, options.only.split(",")))
+    unknown = [name for name in only if name not in contents.ENTRIES]
+    if unknown:
+        parser.error(f"there is no page {unknown[0]!r}: there are {', '.join(contents.ENTRIES)}")
+    try:
+        wrong = build(options.out, only)
+    except LibraryError as error:
+        print(f"docs/atlas/build.py: {error}", file=sys.stderr)
+        return 2
+    for line in wrong:
+        print(line, file=sys.stderr)
+    files = [path for path in options.out.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    print(f"{len(files)} files, {size / 1e6:.1f} MB, {len(wrong)} faults: {options.out / 'index.html'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
