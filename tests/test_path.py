@@ -121,6 +121,6 @@ def test_an_exercise_turns_red_what_its_answer_names(stop, tmp_path):
         assert "RACE" in after.stdout and "`RACE`" in stop.answer
         return
     failed = set(re.findall(r"^FAILED (\S+?::\w+)", after.stdout, re.M))
-    for sentence in re.split(r"\.\s", stop.answer):
+    for sentence in re.split(r"\. ", " ".join(stop.answer.split())):
         for file_name, name in named_tests(sentence):
             assert (f"{file_name}::{name}" in failed) == ("stays green" not in sentence), (name, sorted(failed))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import index
+from . import engine_page, index
 from .shell import Page
 
 
@@ -20,6 +20,7 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "index": Entry("Atlas", index.page, in_menu=False),
+    "engine": Entry("The engine", engine_page.page),
 }
 
 
