@@ -42,7 +42,7 @@ setup(
         "nvrtc": NVRTC,
         "plot": PLOT,
         "imagenet": IMAGENET,
-        "docs": ["pdoc>=14", "latex2mathml>=3.77", "pygments>=2.17"],  # docs/api.py, docs/atlas/build.py: pages
+        "docs": ["pdoc>=14", "latex2mathml>=3.77", "markdown>=3.5", "pygments>=2.17"],  # docs/api.py, docs/atlas
         "onnx": ONNX,
         "test": TEST,
         "dev": [*TEST, *NVRTC, "ruff>=0.6", "mypy>=1.8"],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import engine_page, index
+from .ops import conv2d
 from .shell import Page
 
 
@@ -20,6 +21,7 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "index": Entry("Atlas", index.page, in_menu=False),
+    "conv2d": Entry("conv2d", conv2d.page),
     "engine": Entry("The engine", engine_page.page),
 }
 

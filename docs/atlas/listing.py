@@ -76,6 +76,7 @@ def excerpt(path: str, first: int, last: int, names: Mapping[str, str] | None = 
 
 def function_lines(thing: Any) -> tuple[str, int, int]:
     """(path from the root, first line, last line) of a function or class."""
+    thing = inspect.unwrap(thing)
     lines, first = inspect.getsourcelines(thing)
     path = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT).as_posix()
     while not lines[-1].strip():
