@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import engine_page, index
+from . import alexnet_page, engine_page, index
 from .ops import conv2d
 from .shell import Page
 
@@ -23,6 +23,7 @@ ENTRIES: dict[str, Entry] = {
     "index": Entry("Atlas", index.page, in_menu=False),
     "conv2d": Entry("conv2d", conv2d.page),
     "engine": Entry("The engine", engine_page.page),
+    "alexnet": Entry("AlexNet", alexnet_page.page),
 }
 
 

@@ -40,9 +40,9 @@ def numbers(array: np.ndarray) -> str:
 def page() -> Page:
     run = engine_run.record()
     lead = (
-        "<p>What happens between <code>loss.backward()</code> and the gradients, on a graph small enough to look at: "
-        "six "
-        "nodes, one of them read twice. Every number here was recorded from minigrad’s own engine while it ran.</p>"
+        "<p>What happens between <code>loss.backward()</code> and the gradients, on a graph small enough to look "
+        "at: six nodes, one of them read twice. Every number here was recorded from minigrad’s own engine while it "
+        "ran.</p>"
     )
     sections = [
         Section("walk", "Forward and back, step by step", walk(run)),
@@ -266,8 +266,7 @@ def own_code() -> str:
 def ten_lines() -> str:
     return (
         "<p>And this is all of the engine that <code>textbook:0</code> runs. A heap in place of the list, for the "
-        "newest "
-        "to be found at once; the rest is the same.</p>"
+        "newest to be found at once; the rest is the same.</p>"
         + excerpt(*function_lines(engine.backward_in_ten_lines))
         + "<p>On other devices "
         + source_link("minigrad/engine.py", "<code>walk</code>", function_lines(engine.walk)[1])
@@ -313,14 +312,11 @@ def order(run: Run) -> str:
         for name in LEAVES
     )
     return (
-        "<p>Whoever reads an output was made after it. So when a node is the newest that waits, all that could still "
-        "send "
-        "it something has run, and its sum is complete. No search, no recursion, no count of readers: the way back "
-        "here "
-        f"was {ran}.</p>"
-        "<p>Turn the rule round, and let the oldest go first. Node 3 comes before node 4, and node 2 right after it, "
-        "with "
-        "half of its gradient. When the other half arrives, the engine refuses:</p>"
+        "<p>Whoever reads an output was made after it. So when a node is the newest that waits, all that could "
+        "still send it something has run, and its sum is complete. No search, no recursion, no count of readers: "
+        f"the way back here was {ran}.</p><p>Turn the rule round, and let the oldest go first. Node 3 comes before "
+        "node 4, and node 2 right after it, with half of its gradient. When the other half arrives, the engine "
+        "refuses:</p>"
         f'<div class="prints">{code(message, "text")}</div>'
         "<p>Without that check there would be no error, only other numbers:</p>"
         '<div class="scroll-x" tabindex="0" role="group" aria-label="table"><table><thead><tr><th></th><th>newest '
@@ -386,20 +382,16 @@ def devices() -> str:
     copy = next(node for node in nodes if node.op == "copy")
     caption = (
         "A graph on two devices, each node with its creation number; the columns, which were made at the same time, "
-        "drew "
-        "theirs in turn. One edge crosses: it ends in the copy."
+        "drew theirs in turn. One edge crosses: it ends in the copy."
     )
     return (
-        "<p>Tensors of two devices never meet in an op. <code>.to()</code> is an op itself: it leaves a node, and its "
-        "gradient goes home by the same edge. This is how the two columns of AlexNet talk, on two cards or on two "
-        "lanes "
-        "of one processor.</p>"
+        "<p>Tensors of two devices never meet in an op. <code>.to()</code> is an op itself: it leaves a node, and "
+        "its gradient goes home by the same edge. This is how the two columns of AlexNet talk, on two cards or on "
+        "two lanes of one processor.</p>"
         + figure("lanes", lanes(nodes, grads), caption)
         + "<p>On the way back each device has a queue of the nodes that are ready, and a worker that takes the "
-        "newest of "
-        f"them. The worker of cpu:1 waits until node {copy.order}, the copy, has sent it something. Parts that come "
-        "from "
-        "several threads are added in the order of the program, whoever is first.</p>"
+        f"newest of them. The worker of cpu:1 waits until node {copy.order}, the copy, has sent it something. Parts "
+        "that come from several threads are added in the order of the program, whoever is first.</p>"
         f'<div class="pair"><div><h3>The program</h3>{code(engine_run.DEVICES)}</div>'
         f"{_prints(printed)}</div>"
         f"<p>{source_link('minigrad/backward.py')} has the queues, {source_link('minigrad/ops/copy.py')} the copy.</p>"
