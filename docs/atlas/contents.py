@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import alexnet_page, engine_page, index
-from .ops import conv2d
+from .ops import conv2d, lrn, max_pool2d
 from .shell import Page
 
 
@@ -21,7 +21,9 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "index": Entry("Atlas", index.page, in_menu=False),
+    "lrn": Entry("lrn", lrn.page),
     "conv2d": Entry("conv2d", conv2d.page),
+    "max_pool2d": Entry("max_pool2d", max_pool2d.page),
     "engine": Entry("The engine", engine_page.page),
     "alexnet": Entry("AlexNet", alexnet_page.page),
 }

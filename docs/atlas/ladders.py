@@ -38,14 +38,6 @@ def ladder(name: str) -> str:
     )
 
 
-LEGEND = (
-    "<p>No card was asked: the emulator ran every thread and counted; NVIDIA’s compiler told the registers. "
-    "Loads and stores are of global memory, per unit of work; sectors have 32 bytes and are counted per request of a "
-    "warp, in brackets the least that would do; no cache is modelled. Same bits: the result is the same in three "
-    "orders of the threads. These are counts, no times.</p>"
-)
-
-
 def registers(file: str, kernels: Iterable[str] = ()) -> str:
     """Registers of a thread on each architecture, from kernels/budget.json, which the tests hold to the compiler."""
     budget = json.loads((ROOT / "kernels" / "budget.json").read_text(encoding="utf-8"))
@@ -61,8 +53,11 @@ def registers(file: str, kernels: Iterable[str] = ()) -> str:
         [f"<code>{html.escape(key)}</code>", *(_registers(found[one]) for one in architectures)]
         for key, found in sorted(chosen.items())
     ]
+    table = rows_of(rows, ["kernel", *architectures])
+    if len(rows) > 8:
+        table = f"<details><summary>{len(rows)} ways to compile it</summary>{table}</details>"
     return (
-        f"<h3>Registers of a thread, by architecture</h3>{rows_of(rows, ['kernel', *architectures])}"
+        f"<h3>Registers of a thread, by architecture</h3>{table}"
         f"<p>NVRTC {budget['nvrtc']}, {source_link('kernels/budget.json')}; "
         "<code>python -m minigrad.nvrtc</code> makes the table anew, and a test fails where a kernel takes more.</p>"
     )
@@ -168,4 +163,6 @@ def _bold(cell: str) -> str:
 
 def _step(ladder_name: str, step: str) -> str:
     path = f"kernels/ladder/{step}.cu"
-    return source_link(path if (ROOT / path).is_file() else f"kernels/{step}.cu", html.escape(step.replace("_", " ")))
+    if (ROOT / path).is_file():
+        return source_link(path, html.escape(step.removeprefix(f"{ladder_name}_").replace("_", " ")))
+    return source_link(f"kernels/{step}.cu", f"{html.escape(step)}.cu")

@@ -11,6 +11,8 @@ from typing import Any
 from .formulas import LibraryError
 
 ROOT = Path(__file__).resolve().parents[2]
+Lines = tuple[str, int, int]  # a piece of a file: path from the root, first and last line, counted from 1
+
 asked: set[str] = set()  # the source files that pages link to, or show: build.py makes pages of them
 
 # Names in code that are a page's symbols.
@@ -26,13 +28,15 @@ def coloured(code: str, language: str, names: Mapping[str, str] | None = None) -
     except ImportError as error:
         raise LibraryError("code is coloured by Pygments: pip install -e '.[docs]'") from error
     names = NAMES if names is None else names
-    lines = [""]
+    lines, before = [""], ["", ""]
     for kind, text in get_lexer_by_name(language, stripnl=False, ensurenl=False).get_tokens(code):
         style = next(
             (k.lower() for k in KINDS if kind in Token.__getattr__(k) or kind in Token.Literal.__getattr__(k)), ""
         )
-        if not style and text in names:
+        # c.dw in a kernel is a member of a struct, and not the gradient dw; self.w is the op's w.
+        if not style and text in names and (before[1] != "." or before[0] == "self"):
             style = f"s-{names[text]}"
+        before = [before[1], text]
         for number, part in enumerate(text.split("\n")):
             if number:
                 lines.append("")
@@ -65,16 +69,19 @@ def excerpt(path: str, first: int, last: int, names: Mapping[str, str] | None = 
     """Lines first..last of a file, counted from 1, each with its number, which leads to the file's page."""
     asked.add(path)
     lines = coloured((ROOT / path).read_text(encoding="utf-8"), _language(path), names)[first - 1 : last]
-    shift = min((len(line) - len(line.lstrip(" ")) for line in lines if line.strip()), default=0)
-    rows = "\n".join(
-        f'<a class="line" href="{page_of(path)}#L{number}">{number}</a>{line[shift:]}'
-        for number, line in enumerate(lines, first)
+    indents = [len(line) - len(line.lstrip(" ")) for line in lines]
+    numbered = [indent for indent, line in zip(indents, lines) if line.strip() and "#</span>" not in line]
+    shift = min(numbered, default=0)  # #pragma stands at the beginning of its line
+    rows = "".join(
+        f'<span class="row"><a class="line" href="{page_of(path)}#L{number}">{number}</a>'
+        f'<span style="--i:{max(0, indent - shift)}">{line[shift:] or " "}</span></span>'
+        for number, (indent, line) in enumerate(zip(indents, lines), first)
     )
     head = f"<figcaption>{caption}</figcaption>" if caption else ""
     return f'<figure class="excerpt">{head}<pre class="code" tabindex="0"><code>{rows}</code></pre></figure>'
 
 
-def function_lines(thing: Any) -> tuple[str, int, int]:
+def function_lines(thing: Any) -> Lines:
     """(path from the root, first line, last line) of a function or class."""
     thing = inspect.unwrap(thing)
     lines, first = inspect.getsourcelines(thing)
@@ -84,18 +91,15 @@ def function_lines(thing: Any) -> tuple[str, int, int]:
     return path, first, first + len(lines) - 1
 
 
-def found_lines(path: str, begin: str, end: str) -> tuple[str, int, int]:
-    """(path, first, last): the lines of a file from the first that holds `begin` to the next that holds `end`."""
-    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    first = next((k for k, line in enumerate(lines) if begin in line), None)
-    if first is None:
-        raise LookupError(f"{path} has no line with {begin!r}: the page that shows it must look elsewhere")
-    last = next((k for k in range(first, len(lines)) if end in lines[k]), None)
-    if last is None:
-        raise LookupError(
-            f"{path} has no line with {end!r} after {begin!r}: the page that shows it must look elsewhere"
-        )
-    return path, first + 1, last + 1
+def found_lines(path: str, begin: str, end: str) -> Lines:
+    """(path, first, last): the lines of a file from the first place of `begin` to the line of the next `end`."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    first = text.find(begin)
+    last = text.find(end, first + len(begin)) if first >= 0 else -1
+    if last < 0:
+        missing = repr(begin) if first < 0 else f"{end!r} after {begin!r}"
+        raise LookupError(f"{path} has no {missing}: the page that shows it must look elsewhere")
+    return path, text.count("\n", 0, first) + 1, text.count("\n", 0, last) + 1
 
 
 def source_page(path: str) -> str:

@@ -17,7 +17,7 @@ from ..pictures import grid, pause, rows_of, shown, stepping, strip, svg
 from ..shell import Page, figure
 from ..words import page_parts
 from . import conv2d_play
-from .parts import docstring, ideas
+from .parts import braced, docstring, ideas
 
 NAMES = {"x": "x", "y": "y", "w": "w", "b": "b", "dx": "dx", "dy": "dy", "dw": "dw", "db": "db", "weight": "w",
          "bias": "b", "xp": "x", "seen": "x", "dxp": "dx", "cols": "x"}  # fmt: skip
@@ -27,7 +27,8 @@ B, DY = 1, [[1, -1], [2, 3]]
 STRIDE, PADDING = 2, 1
 
 PROGRAM = f"""
-x = minigrad.Tensor({[[X]]}, dtype="float64", requires_grad=True, device="textbook:0")
+x = minigrad.Tensor({[[X]]},
+                    dtype="float64", requires_grad=True, device="textbook:0")
 w = minigrad.Tensor({[[W]]}, dtype="float64", requires_grad=True, device="textbook:0")
 b = minigrad.Tensor([{B}], dtype="float64", requires_grad=True, device="textbook:0")
 
@@ -130,9 +131,9 @@ def sums() -> tuple[list[list[str]], list[list[str]], list[list[str]], dict[str,
             continue
         x_, w_, dy_ = value("x", h, l, x[h, l]), value("w", u, v, w[u, v]), value("dy", i, j, dy[i, j])
         for name, place, product, number in (
-            ("y", (i, j), f"{w_}·{x_}", w[u, v] * x[h, l]),
-            ("dx", (h, l), f"{w_}·{dy_}", w[u, v] * dy[i, j]),
-            ("dw", (u, v), f"{dy_}·{x_}", dy[i, j] * x[h, l]),
+            ("y", (i, j), f"{w_}·{braced(x_)}", w[u, v] * x[h, l]),
+            ("dx", (h, l), f"{w_}·{braced(dy_)}", w[u, v] * dy[i, j]),
+            ("dw", (u, v), f"{dy_}·{braced(x_)}", dy[i, j] * x[h, l]),
         ):
             terms[name].setdefault(place, []).append(product)
             totals[name][place] += number
@@ -199,24 +200,19 @@ def reach_pictures() -> str:
             seen[place].append((i, j, u, v))
     counts = [[len(seen[i, j]) for j in range(n)] for i in range(n)]
     shots = [
-        svg(n * 34 + 12, n * 34 + 32, f"How many outputs see each of the 4 by 4 pixels: {counts}.",
+        svg(176, n * 34 + 32, f"How many outputs see each of the 4 by 4 pixels: {counts}.",
             grid(counts, "dx", (6, 24), label="outputs that see it"))
     ]  # fmt: skip
     for place in ((1, 1), (1, 2), (2, 1), (2, 2)):
         hit = {(u, v) for *_, u, v in seen[place]}
         outputs = ", ".join(f"y[{i},{j}]" for i, j, *_ in seen[place])
         shots.append(
-            svg(3 * 34 + 60, n * 34 + 32, f"Pixel {place} is seen by {outputs}, through the taps {sorted(hit)}.",
+            svg(3 * 34 + 24, 202, f"Pixel {place} is seen by {outputs}, through the taps {sorted(hit)}.",
                 grid(W, "w", (6, 24), hit=hit, label=f"x[{place[0]},{place[1]}] takes"),
                 *(f'<text class="note-text" x="6" y="{144 + 13 * k}">{html.escape(text)}</text>'
-                  for k, text in enumerate(_pairs(seen[place]))))
+                  for k, text in enumerate(f"w[{u},{v}]·dy[{i},{j}]" for i, j, u, v in seen[place])))
         )  # fmt: skip
     return strip(*shots)
-
-
-def _pairs(seen: list[tuple[int, int, int, int]]) -> list[str]:
-    texts = [f"w[{u},{v}]·dy[{i},{j}]" for i, j, u, v in seen]
-    return texts if len(texts) <= 2 else [texts[0], f"… {len(texts)} in all"]
 
 
 def gaps_picture(dx: np.ndarray) -> str:
@@ -234,7 +230,7 @@ def gaps_picture(dx: np.ndarray) -> str:
     there = {(STRIDE * i + p, STRIDE * j + p) for i, j in np.ndindex(np.shape(DY))}
     size = 30
     return strip(
-        svg(len(bordered) * size + 12, len(bordered) * size + 32,
+        svg(200, len(bordered) * size + 32,
             f"dy with a zero between its numbers and a border of {p}: {bordered.astype(int).tolist()}.",
             grid(bordered, "dy", (6, 24), size, dashed={q for q in np.ndindex(bordered.shape) if q not in there},
                  label="dy, with gaps and border")),
@@ -259,26 +255,25 @@ def example() -> dict[str, str]:
 
 def faces() -> str:
     from minigrad.ops import _conv2d_fast as fast
-    from minigrad.ops import _windows
     from minigrad.ops.conv2d import Conv2d
 
-    kernel = "kernels/conv2d.cu"
+    quick, card = "minigrad/ops/_conv2d_fast.py", "kernels/conv2d.cu"
     rows = [
         (
             "What a tap sees",
             "The textbook takes one tap for all outputs, as a strided view. The fast face copies every window into a "
             "row of a matrix. The card stores no such matrix: where an element lies is the sum of two look-ups, of its "
             "column (an output pixel) and of its depth (a channel and a tap).",
-            function_lines(_windows.taps),
-            function_lines(fast.cols_of),
-            found_lines(kernel, "struct Pixels : Product", "long long out_at"),
+            found_lines("minigrad/ops/_windows.py", "    for u, v in product(", "yield u, v"),
+            found_lines(quick, "    strides = (image, sh * row", "return cols.reshape(pixels, k)"),
+            found_lines(card, "Steps steps(long long k) const {", "u * kernel_width + v};"),
         ),
         (
             "y: the sum",
             "A product of matrices in all three: the kernels, and what the taps see.",
             function_lines(Conv2d.forward),
-            function_lines(fast.forward),
-            found_lines(kernel, "__forceinline__ void forward(", "multiply_tile<false>"),
+            found_lines(quick, "    def piece(start: int, stop: int) -> None:", "add_to_rows"),
+            found_lines(card, "    p.rows = c.og;", "multiply_tile<false>"),
         ),
         (
             "dx: back to the pixels",
@@ -286,18 +281,19 @@ def faces() -> str:
             "leave the same rest by the stride take the same taps, and are a product of their own; so nothing is added "
             "atomically, and the bits are the same every time.",
             function_lines(Conv2d.gradient_of_x),
-            function_lines(fast.fill_gradient_of_x),
-            found_lines(kernel, "// dx[h] takes dy[i] * w[u]", "return {pixels, phase"),
+            found_lines(quick, "        for g in range(sizes.groups):\n            dxp", "by_group[a:z"),
+            found_lines(card, "// dx[h] takes dy[i] * w[u]", "return {pixels, phase"),
         ),
         (
             "dw: back to the taps",
             "The same views as forward, now summed over outputs and images.",
             function_lines(Conv2d.gradient_of_w),
             function_lines(fast.gradient_of_w),
-            found_lines(kernel, "struct Weights : Product", "long long out_at"),
+            found_lines(card, "    p.rows = c.og;\n    p.columns = (long long)c.cg", "multiply_tile<true>"),
         ),
     ]
-    return ideas(rows, NAMES)
+    without_dw = {name: symbol for name, symbol in NAMES.items() if name != "dw"}  # a dilation, in the first
+    return ideas(rows[:1], without_dw) + ideas(rows[1:], NAMES)
 
 
 def page() -> Page:

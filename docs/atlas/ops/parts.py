@@ -6,9 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from ..formulas import prose
-from ..listing import ROOT, code, excerpt, source_link
-
-Lines = tuple[str, int, int]  # path, first, last
+from ..listing import ROOT, Lines, code, excerpt, source_link
 
 
 def ideas(rows: Sequence[tuple[str, str, Lines, Lines, Lines]], names: Mapping[str, str]) -> str:
@@ -22,6 +20,11 @@ def ideas(rows: Sequence[tuple[str, str, Lines, Lines, Lines]], names: Mapping[s
         )
         parts.append(f'<div class="idea"><h3>{heading}</h3><p>{prose(words)}</p><div class="three">{cells}</div></div>')
     return "".join(parts)
+
+
+def braced(number: str) -> str:
+    """A number's HTML after a dot or under a power: a negative one in brackets."""
+    return f"({number})" if ">−" in number else number
 
 
 def docstring(room: str, folder: str = "minigrad/ops") -> str:
