@@ -11,6 +11,8 @@ from minigrad import engine
 
 from . import engine_run
 from .engine_run import FORWARD, LEAVES, MADE, OWN, READS, Node, Placed, Run
+from .exercises import Exercise
+from .exercises import section as exercises_section
 from .listing import code, excerpt, function_lines, source_link
 from .shell import HERE, Page, Section, figure
 
@@ -451,32 +453,46 @@ def lanes(nodes: list[Placed], grads: dict[str, np.ndarray]) -> str:
 
 # ---------------------------------------------------------------- exercises
 
-EXERCISES = (
-    (
-        "Let <code>backward_in_ten_lines</code> push <code>(target.order, target)</code>, the oldest first.",
-        "python -m pytest tests/test_engine.py -k ten_lines",
-        "<code>test_ten_lines_give_what_walk_gives</code>, for graphs in which a node is read twice.",
-    ),
-    (
-        "Leave out <code>node.release()</code> in the ten lines.",
-        "python -m pytest tests/test_engine.py -k ten_lines",
-        "<code>test_ten_lines_give_what_walk_gives</code> and "
-        "<code>test_textbook_runs_the_ten_lines_and_refuses_what_the_others_refuse</code>: a second backward is not "
-        "refused any more, and would add its gradients once more.",
-    ),
-    (
-        "In the ten lines, keep the newest part in place of the sum: <code>gradients[target] = part</code>.",
-        "python -m pytest tests/test_engine.py -k ten_lines",
-        "<code>test_ten_lines_give_what_walk_gives</code>, and with it all that is read twice.",
-    ),
+PUSHED = "                    heappush(waiting, (-target.order, target))"
+SUMMED = "target.device.added(gradients[target], part) if target in gradients else part"
+SAME, REFUSED = (
+    "test_ten_lines_give_what_walk_gives",
+    "test_textbook_runs_the_ten_lines_and_refuses_what_the_others_refuse",
 )
+EXERCISES = [
+    Exercise(
+        file="minigrad/engine.py",
+        line=PUSHED,
+        broken=PUSHED.replace("-target", "target"),
+        tests="tests/test_engine.py",
+        red=(SAME,),
+        green=("test_a_diamond_is_visited_once",),
+        question="The oldest first. What notices it?",
+        why="Only graphs in which a node is read by nodes of different age. The diamond of the other test has them, "
+        "too, but it is on cpu:0, where <code>walk</code> goes back.",
+    ),
+    Exercise(
+        file="minigrad/engine.py",
+        line="        node.release()  # its arrays are not needed any more",
+        broken="        pass",
+        tests="tests/test_engine.py",
+        red=(SAME, REFUSED),
+        question="Nothing is freed. Does anybody mind?",
+        why="A second backward is not refused any more, and would add the same gradients once more. And the memory of "
+        "a step would stay until its graph is gone.",
+    ),
+    Exercise(
+        file="minigrad/engine.py",
+        line=f"                gradients[target] = {SUMMED}",
+        broken="                gradients[target] = part",
+        tests="tests/test_engine.py",
+        red=(SAME, REFUSED),
+        question="The last part in place of the sum.",
+        why="Whatever is read twice gets the gradient of one path alone.",
+    ),
+]
 
 
 def exercises() -> str:
-    items = "".join(
-        f"<li><p>{task} Which test goes "
-        f"red?</p>{code(command, 'bash')}<details><summary>Answer</summary><p>{answer}</p>"
-        "</details></li>"
-        for task, command, answer in EXERCISES
-    )
-    return f"<ol>{items}</ol><p>More of them, from ReLU to two columns: {source_link('docs/path.md', 'the path')}.</p>"
+    more = source_link("docs/path.md", "the path")
+    return f"{exercises_section(EXERCISES)}<p>More of them, from ReLU to two columns: {more}.</p>"
