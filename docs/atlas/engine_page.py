@@ -87,7 +87,7 @@ def walk(run: Run) -> str:
         '<button type="button" data-go="back">◀ back</button><button type="button" data-go="on">on ▶</button>'
         '<span id="where"></span><span class="keys">also by the keys ← and →</span></div>'
     )
-    strip = f'<ol class="strip" id="strip" tabindex="0" aria-label="the steps of the walk">{"".join(steps)}</ol>'
+    strip = f'<ol class="turns" tabindex="0" aria-label="the steps of the walk">{"".join(steps)}</ol>'
     caption = "Six nodes forward, and back. Each picture is the state after its step."
     return intro + figure("walked", strip, caption, buttons)
 
