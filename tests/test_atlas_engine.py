@@ -329,6 +329,8 @@ def test_what_was_measured_comes_out_of_the_document():
     text = alexnet_page.document()
     changed = text.replace("paper      fc7 0.50 +- 0.0043", "paper      fc7 0.50 +- 0.0500")
     assert "by 10.0 % in <code>paper</code>" in alexnet_page.plateau(changed)
+    assert "2 % of the largest logit" in section("figure2")
+    assert "7 % of the largest logit" in alexnet_page.across(text.replace("weights, 2 % of", "weights, 7 % of"))
     changed = text.replace("| 76.0, 76.7 % |", "| 12.0, 13.0 % |")
     assert changed != text and "12.0, 13.0 % with noise" in alexnet_page.conv1(changed)
     with pytest.raises(LookupError, match="docs/alexnet.md has no heading 'The presets'"):

@@ -64,8 +64,20 @@ def figure2(facts: Facts) -> str:
     )
     return (
         figure("columns", picture(facts), caption)
-        + "<p>Everything else stays on its device, response normalisation included. What follows a layer is written "
-        "below it; the next layer reads that.</p>"
+        + "<p>What follows a layer is written below it; the next layer reads that. Everything but the blue edges stays "
+        f"on its device, response normalisation included. {across(document())}</p>"
+    )
+
+
+def across(text: str) -> str:
+    heading = "Weights of another net as the beginning"
+    words = " ".join(section_of(text, heading).split())
+    found = re.search(r"\(with made-up weights, ([\d.]+ %) of the largest logit\)", words)
+    if found is None:
+        raise LookupError(f"{TEXT} does not say any more what Caffe's normalisation across the columns changes")
+    return (
+        "In Caffe’s net, which is one column, it sees across the seam: what that changes is, with made-up weights, "
+        f"{found[1]} of the largest logit {_see(heading)}."
     )
 
 
