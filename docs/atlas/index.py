@@ -1,4 +1,4 @@
-"""The first page: what there is, and for whom."""
+"""The first page: what there is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import html
 from pathlib import Path
 
 from .listing import code
-from .shell import Page, Section
-from .words import markdown
+from .shell import Page
+from .words import markdown, page_parts
 
-OPS = Path(__file__).parent / "ops"
+HERE = Path(__file__).parent
+COMMAND = "pip install -e '.[docs,nvrtc]'\npython docs/atlas/build.py --out site/"
 
 
 def page() -> Page:
@@ -17,33 +18,17 @@ def page() -> Page:
 
     first, others = "", ""
     for name, entry in ENTRIES.items():
-        words = OPS / f"{name}.md"
-        lead = (
-            markdown(words.read_text(encoding="utf-8").split("## ", 1)[0].split("\n", 1)[1]) if words.is_file() else ""
-        )
-        row = f'<li><a href="{name}.html">{html.escape(entry.title)}</a>{lead}</li>'
+        words = next((path for path in (HERE / "ops" / f"{name}.md", HERE / f"{name}.md") if path.is_file()), None)
+        lead = "" if words is None else words.read_text(encoding="utf-8").split("\n## ", 1)[0].split("\n", 1)[1]
+        row = f'<li><a href="{name}.html">{html.escape(entry.title)}</a>{markdown(lead)}</li>'
         if name in OTHERS:
             others += row
         elif name != "index":
             first += row
-    lead = (
-        "<p>Formula, picture, worked example, derivation, proof, three implementations side by side, kernels, mistakes, "
-        "exercises: a page for every op of minigrad, a deep learning framework written to be read.</p>"
-    )
-    promise = (
-        "<p>The pages are made from the code by one command, and every number on them was printed by the code while they "
-        "were made. Where a page and the code would not agree, there is no page.</p>"
-        + code("pip install -e '.[docs,nvrtc]'\npython docs/atlas/build.py --out site/", "bash", {})
-        + "<p>A symbol has one colour on a page: <var class='s-x'>x</var> in the formula is <var class='s-x'>x</var> in the "
-        "picture and in all codes, and its gradient is <var class='s-dx'>dx</var>. A line's number leads to the file it "
-        "stands in. Anchors stay as they are; at the foot of each page is how to cite it. Pictures may be used elsewhere, "
-        "under the MIT licence, with the line below them.</p>"
-    )
-    return Page(
-        "index", "The op atlas", lead,
-        [
-            Section("pages", "Begin here", f'<ul class="pages">{first}</ul>'),
-            Section("others", "All other ops", f'<ul class="pages small">{others}</ul>'),
-            Section("promise", "How these pages are made", promise),
-        ],
-    )  # fmt: skip
+    blocks = {
+        "first": f'<ul class="pages">{first}</ul>',
+        "others": f'<ul class="pages">{others}</ul>',
+        "command": code(COMMAND, "bash", {}),
+    }
+    title, lead, sections = page_parts(HERE / "index.md", blocks)
+    return Page("index", title, lead, sections)

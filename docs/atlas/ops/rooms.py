@@ -81,7 +81,7 @@ def of_kernels(room: str, kernels: tuple[str, ...]) -> str:
         if lines <= SHORT:
             parts.append(f"<details><summary>All {lines} lines</summary>{excerpt(path, 1, lines)}</details>")
         if number == 0:
-            parts += [*map(ladder, LADDERS.get(room, ())), counters(name), registers(name)]
+            parts += [*map(ladder, LADDERS.get(room, ())), counters(name, room), registers(name)]
     return "".join(parts)
 
 
