@@ -18,7 +18,7 @@ from .listing import ROOT, code, source_link
 from .shell import HERE, Page, Section, figure
 
 TEXT = "docs/alexnet.md"
-ROOMS = {"reshape": "shape", "sgd": "../optim/sgd"}  # of ops whose file has another name
+ROOMS = {"reshape": "shape"}  # of ops whose room has another name
 
 
 def page() -> Page:
@@ -261,13 +261,8 @@ def _and(words: list[str]) -> str:
 
 
 def op_link(op: str) -> str:
-    """To the op's page, or to its file where it has none."""
-    from .contents import ENTRIES  # late: contents names this page, too
-
-    if op in ENTRIES:
-        return f'<a href="{op}.html">{op}</a>'
-    path = (ROOT / "minigrad" / "ops" / f"{ROOMS.get(op, op)}.py").resolve().relative_to(ROOT).as_posix()
-    return source_link(path, op)
+    """To the page of the op's room."""
+    return f'<a href="{ROOMS.get(op, op)}.html">{op}</a>'
 
 
 def ops_table(ops: list[Timed]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-SYMBOLS = ("x", "y", "w", "b", "s", "dx", "dy", "dw", "db", "ds")
+SYMBOLS = ("x", "y", "w", "b", "s", "a", "g", "v", "dx", "dy", "dw", "db", "da")
 _SYMBOL = re.compile(rf"\\({'|'.join(sorted(SYMBOLS, key=len, reverse=True))})(?![A-Za-z])")
 _FOUND = re.compile(rf"<mtext>({'|'.join(SYMBOLS)})</mtext>")
 

@@ -68,21 +68,15 @@ def _registers(found: list[int]) -> str:
     return f"{found[0]}{spills}"
 
 
-def counters(kernel: str) -> str:
-    """What the first small case of a kernel file does to memory, line by line of the source."""
+def counters(kernel: str, room: str = "") -> str:
+    """What a small case of a kernel file (the room's, if it has one) does to memory, line by line of the source."""
     command = f"python -m minigrad.cudasim kernels/{kernel}.cu"
     if not counted:
         return f'<p class="note">This edition was made without counting; <code>{command}</code> does it.</p>'
-    case, lines = _kept(f"case {kernel}", lambda: _case(kernel))
+    case, lines = _kept(f"case {kernel} {room}", lambda: _case(kernel, room))
     if not lines:
         return f"<p>{code(command, 'bash', {})}</p>"
-    rows = [
-        [
-            source_link(file, f"{file}:{line}", line) if line and (ROOT / file).is_file() else html.escape(file),
-            *map(str, rest),
-        ]
-        for file, line, *rest in lines
-    ]
+    rows = [[_line_link(file, line), *map(str, rest)] for file, line, *rest in lines]
     head = ["line", "access", "bytes", "requests", "units/request", "least"]
     return (
         f"<p>Forward and backward of the case “{html.escape(case)}”, counted by the emulator: requests of warps; units "
@@ -91,7 +85,14 @@ def counters(kernel: str) -> str:
     )
 
 
-def _case(kernel: str) -> tuple[str, list[list[Any]]]:
+def _line_link(file: str, line: int) -> str:
+    path = ROOT / file
+    if path.is_file() and 0 < line <= path.read_text(encoding="utf-8").count("\n"):
+        return source_link(file, f"{file}:{line}", line)
+    return "code of a header"
+
+
+def _case(kernel: str, room: str) -> tuple[str, list[list[Any]]]:
     import numpy as np
 
     import minigrad
@@ -101,7 +102,8 @@ def _case(kernel: str) -> tuple[str, list[list[Any]]]:
     cases = cases_of(kernel)
     if not cases:
         return "", []
-    case = next((one for one in cases if one.name.split(",")[0] == kernel), cases[0])
+    own = [one for one in cases if one.kernels[0] == kernel]
+    case = next((one for one in own if one.name.split(",")[0] == room), (own or cases)[0])
     modules = minigrad.device("cudasim:0").runtime.modules
     with options(mode="check", counters=True):
         run(case, "cudasim:0", "small", np.dtype("float32"))  # compiles

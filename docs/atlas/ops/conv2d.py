@@ -174,17 +174,17 @@ def forward_picture(y: np.ndarray) -> tuple[str, str]:
     places = list(np.ndindex(y.shape))
     moves = stepping("conv-window", [(j * STRIDE * size, i * STRIDE * size) for i, j in places], 1.6)
     moves += stepping("conv-output", [(j * size, i * size) for i, j in places], 1.6)
-    right = 12 + cells * size + 160
+    right = 26 + cells * size
     picture = svg(
-        right + 2 * size + 12, 30 + cells * size,
+        right + 3 * size + 6, 30 + cells * size,
         f"A window of 3 by 3 moves over x, {len(X)} by {len(X)} pixels with a border of zeros, 2 pixels at a time, and "
         f"gives y, {y.shape[0]} by {y.shape[1]}: {y.astype(int).tolist()}.",
         grid(texts, "x", (6, 24), size, dashed=border, label="x, padded"),
-        grid(W, "w", (26 + cells * size, 24), size, label="w"),
-        grid(y, "y", (right, 24), size, label="y"),
+        grid(W, "w", (right, 24), size, label="w"),
+        grid(y, "y", (right, 158), size, label="y"),
         f'<rect class="frame-line conv-window" style="stroke:var(--w)" x="6" y="24" width="{3 * size}" '
         f'height="{3 * size}" rx="3"/>',
-        f'<rect class="frame-line conv-output" style="stroke:var(--w)" x="{right}" y="24" width="{size}" '
+        f'<rect class="frame-line conv-output" style="stroke:var(--w)" x="{right}" y="158" width="{size}" '
         f'height="{size}" rx="3"/>',
     )  # fmt: skip
     return picture, moves

@@ -50,7 +50,14 @@ def parts() -> tuple[str, str]:
                         for padding in (0, 1, 2) for stride in (1, 2, 3))]
         for kernel in CHOICES["kernel"]
     ]  # fmt: skip
-    head = ["kernel", *(f"p {padding}, s {stride}" for padding in (0, 1, 2) for stride in (1, 2, 3))]
+    head = [
+        "kernel",
+        *(
+            f"p\N{NO-BREAK SPACE}{padding}, s\N{NO-BREAK SPACE}{stride}"
+            for padding in (0, 1, 2)
+            for stride in (1, 2, 3)
+        ),
+    ]
     return player(
         "conv", {"x": X, "w": W, "choices": CHOICES, "results": found}, Path(__file__).with_suffix(".js"),
         "Choose an output and see what it sees; choose a pixel of x or dx and see which outputs see it.",

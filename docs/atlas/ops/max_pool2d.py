@@ -33,7 +33,8 @@ DY = [[1, 2], [3, 4]]
 KERNEL, STRIDE = 3, 2
 
 PROGRAM = f"""
-x = minigrad.Tensor({[[X]]}, dtype="float64", requires_grad=True, device="textbook:0")
+x = minigrad.Tensor({[[X]]},
+                    dtype="float64", requires_grad=True, device="textbook:0")
 y = F.max_pool2d(x, kernel_size={KERNEL}, stride={STRIDE}, ceil_mode=True)
 y.backward(minigrad.Tensor({[[DY]]}, dtype="float64", device="textbook:0"))
 print("y", y.numpy()[0, 0], "dx", x.grad.numpy()[0, 0], sep="\\n")
@@ -222,6 +223,7 @@ def back_picture() -> str:
         right + 2 * size + 12, 30 + n * size, f"Each dy goes to one pixel: {told}.",
         grid(dx, "dx", (6, 24), size, hit=set(won.values()), label="dx"),
         grid(DY, "dy", (right, 24), size, label="dy"), lines,
+        f'<g class="halo">{grid(DY, "dy", (right, 24), size, faint=set(won))}</g>',
     )  # fmt: skip
 
 

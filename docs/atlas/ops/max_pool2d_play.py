@@ -47,8 +47,8 @@ def parts() -> tuple[str, str]:
     ]  # fmt: skip
     head = [
         "kernel",
-        *(f"p {padding}, s {stride}{', ceil' if ceil else ''}" for padding, ceil, stride in
-          itertools.product((0, 1), (0, 1), (1, 2, 3))),
+        *(f"p\N{NO-BREAK SPACE}{padding}, s\N{NO-BREAK SPACE}{stride}{', ceil' if ceil else ''}"
+          for padding, ceil, stride in itertools.product((0, 1), (0, 1), (1, 2, 3))),
     ]  # fmt: skip
     return player(
         "pool", {"x": X, "choices": CHOICES, "results": found}, Path(__file__).with_suffix(".js"),
