@@ -20,14 +20,15 @@ from .shell import HERE, Page, Section, figure
 TEXT = "docs/alexnet.md"
 ROOMS = {"reshape": "shape"}  # of ops whose room has another name
 
+LEAD = (
+    "<p>The net of Krizhevsky, Sutskever and Hinton (2012), as the program builds it: half of every layer on "
+    "each of "
+    "two devices. Shapes, devices and edges come from a run of it; click a layer.</p>"
+)
+
 
 def page() -> Page:
     facts = alexnet_facts.facts()
-    lead = (
-        "<p>The net of Krizhevsky, Sutskever and Hinton (2012), as the program builds it: half of every layer on "
-        "each of "
-        "two devices. Shapes, devices and edges come from a run of it; click a layer.</p>"
-    )
     sections = [
         Section("figure2", "Figure 2, from a run of the net", figure2(facts)),
         Section("layers", "All layers", table(facts)),
@@ -37,7 +38,7 @@ def page() -> Page:
         Section("repeat", "To repeat it", repeat(facts)),
     ]
     css = (HERE / "alexnet.css").read_text(encoding="utf-8")
-    return Page("alexnet", "AlexNet, drawn from the program", lead, sections, css=css)
+    return Page("alexnet", "AlexNet, drawn from the program", LEAD, sections, css=css)
 
 
 def by(shape: tuple[int, ...]) -> str:

@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     title: str
     make: Callable[[], Page]
     in_menu: bool = True  # or only on the first page
+    lead: str = ""  # HTML, what the page is about, where no Markdown file of the page's name says it
 
 
 FIRST = ("dropout", "cross_entropy", "linear", "relu", "batch_norm")
@@ -50,8 +51,8 @@ ENTRIES: dict[str, Entry] = {
     **{name: Entry(name, rooms.maker(name)) for name in FIRST},
     "sgd": Entry("SGD", rooms.maker("sgd")),
     **{name: Entry(title, rooms.maker(name), in_menu=False) for name, title in OTHERS.items()},
-    "engine": Entry("The engine", engine_page.page),
-    "alexnet": Entry("AlexNet", alexnet_page.page),
+    "engine": Entry("The engine", engine_page.page, lead=engine_page.LEAD),
+    "alexnet": Entry("AlexNet", alexnet_page.page, lead=alexnet_page.LEAD),
 }
 
 

@@ -16,6 +16,12 @@ from .exercises import section as exercises_section
 from .listing import code, excerpt, function_lines, source_link
 from .shell import HERE, Page, Section, figure
 
+LEAD = (
+    "<p>What happens between <code>loss.backward()</code> and the gradients, on a graph small enough to look "
+    "at: six nodes, one of them read twice. Every number here was recorded from minigrad’s own engine while it "
+    "ran.</p>"
+)
+
 # Where things are in the picture: (x, y, width) of each box, in the picture's own units.
 PLACES = {
     "x": (96, 4, 96),
@@ -41,11 +47,6 @@ def numbers(array: np.ndarray) -> str:
 
 def page() -> Page:
     run = engine_run.record()
-    lead = (
-        "<p>What happens between <code>loss.backward()</code> and the gradients, on a graph small enough to look "
-        "at: six nodes, one of them read twice. Every number here was recorded from minigrad’s own engine while it "
-        "ran.</p>"
-    )
     sections = [
         Section("walk", "Forward and back, step by step", walk(run)),
         Section("code", "The same run, by a program of yours", own_code()),
@@ -57,7 +58,7 @@ def page() -> Page:
         Section("exercises", "Exercises", exercises()),
     ]
     script, css = ((HERE / name).read_text(encoding="utf-8") for name in ("engine.js", "engine.css"))
-    return Page("engine", "The engine: six nodes, forward and back", lead, sections, script, css)
+    return Page("engine", "The engine: six nodes, forward and back", LEAD, sections, script, css)
 
 
 # ---------------------------------------------------------------- the walk

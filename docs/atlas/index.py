@@ -20,7 +20,7 @@ def page() -> Page:
     for name, entry in ENTRIES.items():
         words = next((path for path in (HERE / "ops" / f"{name}.md", HERE / f"{name}.md") if path.is_file()), None)
         lead = "" if words is None else words.read_text(encoding="utf-8").split("\n## ", 1)[0].split("\n", 1)[1]
-        row = f'<li><a href="{name}.html">{html.escape(entry.title)}</a>{markdown(lead)}</li>'
+        row = f'<li><a href="{name}.html">{html.escape(entry.title)}</a>{markdown(lead) or entry.lead}</li>'
         if name in OTHERS:
             others += row
         elif name != "index":
