@@ -252,7 +252,7 @@ def test_the_figures_of_layers_are_those_of_the_document_and_of_the_formula(fact
 def test_the_picture_has_every_layer_on_its_device_and_every_edge(facts):
     svg = re.search(r"<svg.*?</svg>", section("figure2"), re.DOTALL)[0]
     expected = [
-        f'href="#{layer.name}" class="layer" aria-label="{layer.name} on {half.device}: {alexnet_page.by(half.output)},'
+        f'href="#{layer.name}" class="layer"><title>{layer.name} on {half.device}: {alexnet_page.by(half.output)},'
         for layer in facts.layers
         for half in layer.halves
     ]

@@ -130,7 +130,7 @@ def _drawn_layer(layer: Layer, output: tuple[int, ...], device: str, x: int, y: 
     words = "".join(_text(x, y + 81 + 13 * i, " · ".join(row), "ops") for i, row in enumerate(rows) if row)
     label = f"{layer.name} on {device}: {by(output)}, {kind}"
     return (
-        f'<a href="#{layer.name}" class="layer" aria-label="{label}"><title>{label}</title>'
+        f'<a href="#{layer.name}" class="layer"><title>{label}</title>'
         f'<rect class="hit" x="{x - 50}" y="{y - 66}" width="100" height="166"/>{drawn}'
         f"{_text(x, y + 51, layer.name, 'name')}{_text(x, y + 66, tight(output), 'shape')}{words}</a>"
     )
@@ -309,11 +309,11 @@ def differences() -> str:
             f'<tr id="difference-{number}"><td class="n">{number}</td><th scope="row">{inline(what)}</th>{cells}</tr>'
             f'<tr class="why"><td></td><td colspan="4"><p>{inline(notes[number])}</p>{shown}</td></tr>'
         )
-    named = "".join(f"<th>{inline(cell)}</th>" for cell in head[1:])
+    named = "".join(f"<th>{inline(cell)}</th>" for cell in ["Row", *head[1:]])
     return (
         "<p>The paper and the code behind it disagree, and the paper’s net takes long to begin to learn. So there are "
         f"presets. A dash means “as in <code>paper</code>”. From {source_link(TEXT)}, where what is said has its "
-        f"sources.</p>{scrolled(f'<tr><th></th>{named}</tr>', ''.join(body), 'presets')}"
+        f"sources.</p>" + scrolled(f"<tr>{named}</tr>", "".join(body), "presets")
     )
 
 

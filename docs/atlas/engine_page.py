@@ -322,7 +322,7 @@ def order(run: Run) -> str:
         "refuses:</p>"
         f'<div class="prints">{code(message, "text")}</div>'
         "<p>Without that check there would be no error, only other numbers:</p>"
-        '<div class="scroll-x" tabindex="0" role="group" aria-label="table"><table><thead><tr><th></th><th>newest '
+        '<div class="scroll-x" tabindex="0" role="group" aria-label="table"><table><thead><tr><th>of</th><th>newest '
         "first</th><th>oldest first, unchecked</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div>"
         "<p>Threads that make nodes at the same time draw their numbers from interleaved sequences, so that the "
@@ -353,7 +353,7 @@ def freeing(run: Run) -> str:
         "<p>An op keeps what its own backward needs, and nothing else. A node drops it as soon as it has run, so that "
         "the memory of a step shrinks on the way back.</p>"
         '<div class="scroll-x" tabindex="0" role="group" '
-        'aria-label="table"><table><thead><tr><th>node</th><th></th><th>op</th><th>keeps</th><th '
+        'aria-label="table"><table><thead><tr><th>node</th><th>line</th><th>op</th><th>keeps</th><th '
         'class="n">bytes</th>'
         f'<th class="n">dropped in turn</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         "<p>Edges lead to nodes, not to tensors. An array that no op has kept lives as long as the program has a "
