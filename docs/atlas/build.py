@@ -16,10 +16,14 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def build(out: Path, only: tuple[str, ...] = ()) -> list[str]:
-    """Write the pages (or only those named) and the source files they show into `out`; returns what is broken."""
-    from atlas import contents, listing, shell
+def build(out: Path, only: tuple[str, ...] = (), counters: bool = True) -> list[str]:
+    """Write the pages (or only those named) and the source files they show into `out`; returns what is broken.
 
+    counters: whether the emulator counts, which needs g++ and NVRTC; without it pages say that they lack the tables.
+    """
+    from atlas import contents, ladders, listing, shell
+
+    ladders.counted = counters
     listing.asked.clear()
     (out / "source").mkdir(parents=True, exist_ok=True)
     for name, entry in contents.ENTRIES.items():
@@ -85,8 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER", help="where the site goes (site/)")
     parser.add_argument("--only", default="", metavar="NAMES", help="only these pages, with commas: lrn,conv2d")
+    told = "leave out the tables that the emulator and NVRTC make (they need g++ and pip install -e '.[nvrtc]')"
+    parser.add_argument("--without-counters", action="store_true", help=told)
     options = parser.parse_args(arguments)
     sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+    import minigrad
     from atlas import contents
     from atlas.formulas import LibraryError
 
@@ -95,8 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"there is no page {unknown[0]!r}: there are {', '.join(contents.ENTRIES)}")
     try:
-        wrong = build(options.out, only)
-    except LibraryError as error:
+        wrong = build(options.out, only, not options.without_counters)
+    except (LibraryError, minigrad.MissingDependencyError) as error:
         print(f"docs/atlas/build.py: {error}", file=sys.stderr)
         return 2
     for line in wrong:

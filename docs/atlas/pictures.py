@@ -101,7 +101,11 @@ def pause(name: str) -> str:
 def rows_of(cells: Sequence[Sequence[str]], head: Sequence[str] = (), numbers: bool = True, caption: str = "") -> str:
     """A table of HTML cells."""
     kind = ' class="n"' if numbers else ""
-    top = f"<thead><tr>{''.join(f'<th scope=col{kind}>{cell}</th>' for cell in head)}</tr></thead>" if head else ""
+
+    def heading(text: str) -> str:
+        return f'<th scope="col"{kind}>{text}</th>' if text else "<td></td>"  # an empty heading helps nobody
+
+    top = f"<thead><tr>{''.join(map(heading, head))}</tr></thead>" if head else ""
     body = "".join(f"<tr>{''.join(f'<td{kind}>{cell}</td>' for cell in row)}</tr>" for row in cells)
     told = f"<caption>{caption}</caption>" if caption else ""
     return (

@@ -60,6 +60,7 @@ def markdown(text: str, blocks: Mapping[str, str] | None = None) -> str:
         return f"PLACE{len(made) - 1}END"
 
     html = convert(_PLACE.sub(keep, text), extensions=["tables", "attr_list", "sane_lists", "fenced_code"])
+    html = re.sub(r"<th( [^>]*)?></th>", "<td></td>", html)  # an empty heading says nothing to those who do not see it
     html = html.replace("<table>", _SCROLLED).replace("</table>", "</table></div>")
     html = re.sub(r"<p>PLACE(\d+)END</p>", lambda found: made[int(found[1])], html)
     return re.sub(r"PLACE(\d+)END", lambda found: made[int(found[1])], html)
