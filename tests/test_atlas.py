@@ -325,11 +325,12 @@ def test_what_was_counted_is_kept_until_a_source_changes(monkeypatch, tmp_path):
 
 
 def exercises():
+    import atlas.engine_page
     import atlas.ops.conv2d
     import atlas.ops.lrn
     import atlas.ops.max_pool2d
 
-    pages = atlas.ops.lrn, atlas.ops.conv2d, atlas.ops.max_pool2d
+    pages = atlas.ops.lrn, atlas.ops.conv2d, atlas.ops.max_pool2d, atlas.engine_page
     return [exercise for page in pages for exercise in page.EXERCISES] if not missing else []
 
 
