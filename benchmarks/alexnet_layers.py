@@ -31,7 +31,7 @@ class ByLayer(tracing.PassingOn):
     """A recorder that knows the layer of each op: `seen(layer, op, phase, work)` runs `work()` and returns its result.
 
     A layer is an op that reads its weights, and what follows it on that device; copies and the like belong to the
-    layer after them.  What they belong to is known when that layer begins: so `layers` is right only afterwards.
+    layer after them.  Which one that is turns out when it begins: so a layer is a list, which holds its name then.
     """
 
     def __init__(self, net: Any, seen: Callable[[list[str], str, str, Callable[[], Any]], Any]):

@@ -117,7 +117,7 @@ def facts() -> Facts:
     layers = []
     for name in LAYERS:
         boxes = [i for i, node in enumerate(drawing.nodes) if any(line.startswith(f"{name}: ") for line in node.lines)]
-        halves, reads = [], {}
+        halves = []
         for box in boxes:
             node = drawing.nodes[box]
             column = next(i for i, device in enumerate(net.devices) if device == node.group)
@@ -125,11 +125,8 @@ def facts() -> Facts:
             assert shape_of(node.lines[1 + _title(node.lines)]) == row.outputs[0] and row.device == node.group
             result = shape_of(next(line for line in reversed(node.lines) if re.fullmatch(r"[\d x]+", line)))
             halves.append(Half(node.group, row.outputs[0][1:], result[1:], row.parameters, row.multiply_adds))
-            reads.update({drawing.nodes[e.start].group + name_of(drawing.nodes[e.start].lines): e for e in drawing.edges
-                          if e.end == box})  # fmt: skip
         module = getattr(net.columns[0], name)
-        crossing = any(edge.crossing for edge in reads.values())
-        names = list(dict.fromkeys(name_of(drawing.nodes[edge.start].lines) for edge in reads.values()))
+        reads = [edge for edge in drawing.edges if edge.end in boxes]
         lines = drawing.nodes[boxes[0]].lines
         words = ", ".join(line for line in lines[_title(lines) + 2 :] if not re.fullmatch(r"[\d x]+", line)).split(", ")
         layers.append(
@@ -140,8 +137,8 @@ def facts() -> Facts:
                 getattr(module, "stride", 1),
                 getattr(module, "padding", 0),
                 halves,
-                names,
-                crossing,
+                list(dict.fromkeys(name_of(drawing.nodes[edge.start].lines) for edge in reads)),
+                any(edge.crossing for edge in reads),
                 ["dropout" if word == "multiply" else word for word in words if word],
                 timed.pop(name),
             )

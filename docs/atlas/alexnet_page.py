@@ -14,15 +14,14 @@ from minigrad import Tensor
 
 from . import alexnet_facts
 from .alexnet_facts import TIMES, Facts, Layer, Timed
-from .listing import ROOT, code, source_link
+from .listing import ROOT, code, found_lines, source_link
 from .shell import HERE, Page, Section, figure
 
 TEXT = "docs/alexnet.md"
 ROOMS = {"reshape": "shape"}  # of ops whose room has another name
 
 LEAD = (
-    "<p>The net of Krizhevsky, Sutskever and Hinton (2012), as the program builds it: half of every layer on "
-    "each of "
+    "<p>The net of Krizhevsky, Sutskever and Hinton (2012), as the program builds it: half of every layer on each of "
     "two devices. Shapes, devices and edges come from a run of it; click a layer.</p>"
 )
 
@@ -206,9 +205,8 @@ HEAD = (
 
 def scrolled(head: str, rows: str, kind: str = "") -> str:
     return (
-        '<div class="scroll-x" tabindex="0" role="group" aria-label="table"><table '
-        f'class="{kind}"><thead>{head}</thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        '<div class="scroll-x" tabindex="0" role="group" aria-label="table">'
+        f'<table class="{kind}"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
     )
 
 
@@ -251,8 +249,8 @@ def one_layer(facts: Facts, layer: Layer) -> str:
     return (
         f"<p>{layer.name} is {kind}. It reads {reads}{whose}. {weights} {shape}: "
         f"{percent(layer.parameters / facts.parameters)} of all parameters, "
-        f"{percent(layer.multiply_adds / facts.multiply_adds)} "
-        f"of the multiply-adds, {percent(layer.share)} of the time.{follow}</p>"
+        f"{percent(layer.multiply_adds / facts.multiply_adds)} of the multiply-adds, "
+        f"{percent(layer.share)} of the time.{follow}</p>"
         f"{scrolled(head, ''.join(halves), 'plain')}{ops_table(layer.ops)}"
     )
 
@@ -286,10 +284,8 @@ def ops_table(ops: list[Timed]) -> str:
 
 def kernel_link(file: str, kernel: str) -> str:
     """To the line of a kernel's file where the kernel begins."""
-    path = f"kernels/{file}.cu"
-    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    at = next((k for k, line in enumerate(lines, 1) if re.search(rf"\b{kernel}\(", line)), 0)
-    return source_link(path, f"<code>{kernel}</code>", at)
+    path, line, _ = found_lines(f"kernels/{file}.cu", f" {kernel}(", "")
+    return source_link(path, f"<code>{kernel}</code>", line)
 
 
 # ---------------------------------------------------------------- what differs, from docs/alexnet.md
@@ -359,32 +355,32 @@ def linked(text: str, to: str) -> str:
         return f'<a href="{to}">{text}</a>'
     file = (ROOT / TEXT).parent / path if path else ROOT / TEXT
     name = file.resolve().relative_to(ROOT).as_posix()
-    headings = [
-        (k, re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-"))
+    headings = {
+        re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-"): k
         for k, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if line.startswith("#")
-    ]
-    return source_link(name, text, next((k for k, heading in headings if heading == anchor), 0))
+    }
+    if anchor and anchor not in headings:
+        raise LookupError(f"{TEXT} has a link to {to}, and {name} no such heading")
+    return source_link(name, text, headings.get(anchor, 0))
 
 
 def plateau(text: str) -> str:
     """How much the pictures change what fc7 says in a new net, by preset."""
     found = re.findall(r"^(\w+) +fc7 ([\d.]+) \+- ([\d.]+) +logits \+- ([\d.]+)$", text, re.M)
     assert [name for name, *_ in found] == ["paper", "original", "trainable"]
-    spread = _and([f"{percent(float(by) / float(mean))} in <code>{name}</code>" for name, mean, by, _ in found])
-    return (
-        f"from picture to picture fc7 of a new net varies by {spread} of its mean {_see('Known pitfall: the plateau')}."
-    )
+    shares = [f"{percent(float(spread) / float(mean))} in <code>{name}</code>" for name, mean, spread, _ in found]
+    there = _see("Known pitfall: the plateau")
+    return f"from picture to picture fc7 of a new net varies by {_and(shares)} of its mean {there}."
 
 
 def conv1(text: str) -> str:
-    _, *rows = table_of(section_of(text, "conv1's kernels: Figure 3"))
+    heading = "conv1's kernels: Figure 3"
+    _, *rows = table_of(section_of(text, heading))
     noise, fitted = rows[0], next(row for row in rows if "the preset" in row[0])
     return (
-        f"top-1 of the demo set after 3 epochs, with one view and with ten, is {noise[1]} with noise in all "
-        "directions, "
-        f"{fitted[1]} with these; of photographs after 16 epochs {noise[2]} and {fitted[2]} "
-        f"{_see('conv1' + chr(39) + 's kernels: Figure 3')}."
+        f"top-1 of the demo set after 3 epochs, with one view and with ten, is {noise[1]} with noise in all directions "
+        f"of conv1, {fitted[1]} with these; of photographs after 16 epochs {noise[2]} and {fitted[2]} {_see(heading)}."
     )
 
 
@@ -427,19 +423,26 @@ EFFECTS: dict[str, Callable[[str], str]] = {
 }
 
 
+PROGRAM = """\
+import sys
+
+sys.path.insert(0, "examples")
+import minigrad
+from alexnet import AlexNet
+
+net = AlexNet()
+print(minigrad.summary(net, (1, 3, 224, 224)))
+minigrad.draw(net, (1, 3, 224, 224), "alexnet.svg")
+"""
+
+
 def repeat(facts: Facts) -> str:
-    program = (
-        "import sys\n\nsys.path.insert(0, 'examples')\nimport minigrad\nfrom alexnet import AlexNet\n\nnet = "
-        "AlexNet()\n"
-        "print(minigrad.summary(net, (1, 3, 224, 224)))\nminigrad.draw(net, (1, 3, 224, 224), 'alexnet.svg')"
-    ).replace("'", '"')
     return (
-        f"<p>Shapes, parameters, multiply-adds and the graph:</p>{code(program)}"
+        f"<p>Shapes, parameters, multiply-adds and the graph:</p>{code(PROGRAM)}"
         f"<p>The times:</p>{code('python benchmarks/alexnet_layers.py', 'bash')}<p>{html.escape(facts.measured)}</p>"
-        "<p>The kernels, from the launches of a step on a stand-in for a card, where minigrad’s own kernels do all "
-        "products; "
-        "on a card cuBLAS does those of fc6, fc7 and fc8, unless <code>minigrad.set_gemm</code> says otherwise:</p>"
-        f"{code('python docs/atlas/alexnet_kernels.py', 'bash')}"
+        "<p>The kernels, from the launches of a step on a stand-in for a card. There minigrad’s own kernels do all "
+        "products; on a card cuBLAS does those of fc6, fc7 and fc8, unless <code>minigrad.set_gemm</code> says "
+        f"otherwise.</p>{code('python docs/atlas/alexnet_kernels.py', 'bash')}"
         f"<p>The net itself is {source_link('examples/alexnet.py')}. To train it: "
         "<code>python examples/alexnet_imagenet.py</code>.</p>"
     )

@@ -17,9 +17,8 @@ from .listing import code, excerpt, function_lines, source_link
 from .shell import HERE, Page, Section, figure
 
 LEAD = (
-    "<p>What happens between <code>loss.backward()</code> and the gradients, on a graph small enough to look "
-    "at: six nodes, one of them read twice. Every number here was recorded from minigrad’s own engine while it "
-    "ran.</p>"
+    "<p>What happens between <code>loss.backward()</code> and the gradients, on a graph small enough to look at: six "
+    "nodes, one of them read twice. The numbers were recorded from minigrad’s own engine while it ran.</p>"
 )
 
 # Where things are in the picture: (x, y, width) of each box, in the picture's own units.
@@ -73,11 +72,8 @@ def walk(run: Run) -> str:
         steps.append(_step(f"forward-{node.name}", title, text, forward[k], picture(run, k + 1, 0)))
     for k, back in enumerate(run.backs):
         node = next(node for node in run.nodes if node.name == back.name)
-        steps.append(
-            _step(
-                f"backward-{back.name}", f"Back, node {node.order}", _told(run, k), backward[k], picture(run, 6, k + 1)
-            )
-        )
+        title, drawn = f"Back, node {node.order}", picture(run, len(run.nodes), k + 1)
+        steps.append(_step(f"backward-{back.name}", title, _told(run, k), backward[k], drawn))
     intro = (
         "<p>Boxes with a number are nodes, in the order of their creation; the others are leaves, the tensors whose "
         "gradient we want. <b class=value>Green</b> numbers are values, <b class=grad>red</b> ones gradients of the "
@@ -128,9 +124,8 @@ def _told(run: Run, k: int) -> str:
     begun = "The gradient of the loss by itself" if not k else f"{back.name} is the newest that waits. Its gradient"
     text = f"{begun} is {numbers(back.dy)}. Node {node.order} sends {_and(sent)}, and keeps nothing."
     waiting = [f"{next(n.order for n in run.nodes if n.name == name)} ({name})" for name in back.waiting]
-    return text + (
-        f" Waiting: {_and(waiting)}." if waiting else " Nobody waits any more: the leaves have their gradients."
-    )
+    rest = f"Waiting: {_and(waiting)}." if waiting else "Nobody waits any more: the leaves have their gradients."
+    return f"{text} {rest}"
 
 
 def picture(run: Run, made: int, gone: int) -> str:
@@ -273,9 +268,8 @@ def ten_lines() -> str:
         + excerpt(*function_lines(engine.backward_in_ten_lines))
         + "<p>On other devices "
         + source_link("minigrad/engine.py", "<code>walk</code>", function_lines(engine.walk)[1])
-        + " does the same, and what a framework needs besides: nothing begins on a graph that is spent, sums are "
-        "made in "
-        "place, and Ctrl-C leaves none half added.</p>"
+        + " does the same, and what a framework needs besides: nothing begins on a graph that is spent, sums are made "
+        "in place, and Ctrl-C leaves none half added.</p>"
     )
 
 
@@ -296,11 +290,8 @@ def diamond(run: Run) -> str:
     total = f'<tr><td colspan="3">sum, the gradient of r</td><td class="grad">{numbers(backs["r"].dy)}</td></tr>'
     return (
         "<p>r is read by p and by q. A small change of r reaches the loss on both ways, and what it does there adds "
-        "up: so "
-        "gradients add. Node 2 must not run before both parts have come.</p>"
-        '<div class="scroll-x" tabindex="0" role="group" aria-label="table"><table><thead><tr><th>from '
-        "node</th><th>its own gradient</th><th>times</th>"
-        f"<th>part for r</th></tr></thead><tbody>{''.join(rows)}{total}</tbody></table></div>"
+        "up: so gradients add. Node 2 must not run before both parts have come.</p>"
+        f"{_table(['from node', 'its own gradient', 'times', 'part for r'], ''.join(rows) + total)}"
         "<p>The second element of r is 0 because h was negative there. ReLU stops what comes for it: of "
         f"{numbers(backs['r'].dy)}, {numbers(dict(backs['r'].parts)['h'])} goes on to h.</p>"
     )
@@ -322,12 +313,18 @@ def order(run: Run) -> str:
         "refuses:</p>"
         f'<div class="prints">{code(message, "text")}</div>'
         "<p>Without that check there would be no error, only other numbers:</p>"
-        '<div class="scroll-x" tabindex="0" role="group" aria-label="table"><table><thead><tr><th>of</th><th>newest '
-        "first</th><th>oldest first, unchecked</th></tr>"
-        f"</thead><tbody>{rows}</tbody></table></div>"
-        "<p>Threads that make nodes at the same time draw their numbers from interleaved sequences, so that the "
-        "order, and "
-        f"with it each sum’s last bit, belongs to the program and not to who was faster: {_source(engine.Clocks)}.</p>"
+        f"{_table(['of', 'newest first', 'oldest first, unchecked'], rows)}"
+        "<p>Threads that make nodes at the same time draw their numbers from interleaved sequences, so that the order, "
+        "and with it each sum’s last bit, belongs to the program and not to who was faster: "
+        f"{_source(engine.Clocks)}.</p>"
+    )
+
+
+def _table(head: list[str], rows: str) -> str:
+    named = "".join(f"<th>{cell}</th>" for cell in head)
+    return (
+        '<div class="scroll-x" tabindex="0" role="group" aria-label="table">'
+        f"<table><thead><tr>{named}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -347,18 +344,14 @@ def freeing(run: Run) -> str:
         turn = 1 + next(i for i, back in enumerate(run.backs) if back.name == node.name)
         rows.append(
             f"<tr><td>{node.order}</td><td><code>{SAYS[node.name]}</code></td><td>{node.op}</td><td>{kept}</td>"
-            f'<td class="n">{size}</td><td class="n">{turn}</td></tr>'
+            f"<td>{size}</td><td>{turn}</td></tr>"
         )
     return (
         "<p>An op keeps what its own backward needs, and nothing else. A node drops it as soon as it has run, so that "
         "the memory of a step shrinks on the way back.</p>"
-        '<div class="scroll-x" tabindex="0" role="group" '
-        'aria-label="table"><table><thead><tr><th>node</th><th>line</th><th>op</th><th>keeps</th><th '
-        'class="n">bytes</th>'
-        f'<th class="n">dropped in turn</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>Edges lead to nodes, not to tensors. An array that no op has kept lives as long as the program has a "
-        "name for "
-        "it: h goes at once, because ReLU keeps its output and not its input.</p>"
+        f"{_table(['node', 'line', 'op', 'keeps', 'bytes', 'dropped in turn'], ''.join(rows))}"
+        "<p>Edges lead to nodes, not to tensors. An array that no op has kept lives as long as the program has a name "
+        "for it: h goes at once, because ReLU keeps its output and not its input.</p>"
         f"{_program('After the six lines', engine_run.FREEING)}"
         "<p>What a node has kept must not change before it runs. Each array counts its changes in place, the node has "
         "noted the count, and a different one is an error, for a wrong gradient is worse:</p>"
@@ -456,10 +449,8 @@ def lanes(nodes: list[Placed], grads: dict[str, np.ndarray]) -> str:
 
 PUSHED = "                    heappush(waiting, (-target.order, target))"
 SUMMED = "target.device.added(gradients[target], part) if target in gradients else part"
-SAME, REFUSED = (
-    "test_ten_lines_give_what_walk_gives",
-    "test_textbook_runs_the_ten_lines_and_refuses_what_the_others_refuse",
-)
+SAME = "test_ten_lines_give_what_walk_gives"
+REFUSED = "test_textbook_runs_the_ten_lines_and_refuses_what_the_others_refuse"
 EXERCISES = [
     Exercise(
         file="minigrad/engine.py",
