@@ -177,6 +177,19 @@ def test_lines_of_a_file_that_are_gone_make_no_page():
     assert lines[first - 1].startswith("struct Maps") and lines[last - 1] == "};"
 
 
+def test_a_line_stands_beside_its_number():
+    lines = (ROOT / "kernels" / "lrn.cu").read_text(encoding="utf-8").splitlines()
+    rows = re.findall(
+        r'href="([^"]+)">(\d+)</a><span[^>]*>(.*?)</span></span>', listing.excerpt("kernels/lrn.cu", 60, 66)
+    )
+    assert len(rows) == 7
+    for link, number, shown in rows:
+        assert link == f"source/kernels.lrn.cu.html#L{number}"
+        assert text_of(shown).replace("*", "").strip() == lines[int(number) - 1].replace("*", "").strip()
+    whole = listing.source_page("kernels/lrn.cu")
+    assert all(f'id="L{n}"' in whole for n in (1, len(lines))) and f'id="L{len(lines) + 1}"' not in whole
+
+
 # ---------------------------------------------------------------- pages, links, anchors
 
 
