@@ -11,7 +11,7 @@ function element(kind, attributes = {}, ...children) {
 // A grid of buttons; pick(i, j) is called when one is chosen.
 function board(rows, name, label, pick, outside = () => false) {
   const table = element("div", { class: "board", role: "group", "aria-label": label });
-  table.style.gridTemplateColumns = `repeat(${rows[0].length}, minmax(2.3rem, max-content))`;
+  table.style.gridTemplateColumns = `repeat(${rows[0].length}, max-content)`;
   rows.forEach((row, i) => row.forEach((value, j) => {
     const cell = element("button", { type: "button", class: outside(i, j) ? "outside" : `s-${name}` }, show(value));
     cell.setAttribute("aria-label", `${name} ${i}, ${j}: ${show(value)}`);

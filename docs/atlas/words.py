@@ -5,7 +5,7 @@
 - `{{example}}` is HTML that the page's module makes, by its name; also within a line.
 - A program stands in a fence of three backticks: `run` shows it, runs it, and shows what it printed; `refused` shows
   the error that minigrad raises; `proof` ends in a line "function | inputs", whose backward is compared with finite
-  differences.
+  differences; `break` is an exercise (exercises.py).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import programs
+from . import exercises, programs
 from .formulas import LibraryError, formula
 from .shell import Section
 
 _PLACE = re.compile(
-    r"^```(?P<kind>run|refused|proof)\n(?P<program>.*?)^```$"
+    r"^```(?P<kind>run|refused|proof|break)\n(?P<program>.*?)^```$"
     r"|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$|\{\{(?P<name>[\w-]+)\}\}",
     re.DOTALL | re.M,
 )
@@ -71,6 +71,8 @@ def _program(kind: str, text: str) -> str:
         return programs.printed(text)
     if kind == "refused":
         return programs.refused(text.strip())
+    if kind == "break":
+        return exercises.shown(exercises.read(text))
     before, _, last = text.strip().rpartition("\n")
     f, _, inputs = last.rpartition("|")
     shown, worst = programs.proof(f.strip(), inputs.strip(), before)

@@ -41,8 +41,9 @@ def parts() -> tuple[str, str]:
         [f"n {n}, alpha {alpha:g}", *map(shown, found[f"{n},2,{alpha:g},0.75"]["y"])]
         for n, alpha in itertools.product((3, 5), CHOICES["alpha"])
     ]
+    head = ["k 2, beta 0.75", *(f"x\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{shown(v)}" for v in X)]
     return player(
         "lrn", {"x": X, "choices": CHOICES, "results": found}, Path(__file__).with_suffix(".js"),
         "Choose a channel of x or y: its window, and how much y changes there with each x.",
-        rows_of(rows, ["k 2, beta 0.75", *(f"x = {shown(v)}" for v in X)], caption="y of the eight channels"),
+        rows_of(rows, head, caption="y of the eight channels"),
     )  # fmt: skip

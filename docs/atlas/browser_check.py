@@ -1,10 +1,11 @@
-"""Whether all can use the pages: axe-core looks at each of them in a headless Chromium.
+"""The pages in a headless Chromium: axe-core looks whether all can use them, and every button of a player is pressed.
 
     npm install axe-core                                    (once, anywhere)
-    python docs/atlas/accessible.py site/ node_modules/axe-core/axe.min.js
+    python docs/atlas/browser_check.py site/ node_modules/axe-core/axe.min.js
 
 Each page is opened as on a desktop and as on a phone, light and dark.  A page is at fault where axe finds one of its
-rules broken, where it is wider than the screen, and where a player has not drawn itself.
+rules broken, where it is wider than the screen, and where a player has not drawn itself, or says of its numbers, which
+the textbook's face has made, what is not so: "2·1 + 0·3 = 5".
 """
 
 from __future__ import annotations
@@ -26,13 +27,48 @@ SCREENS = ((1280, False), (390, True))  # width in pixels, dark
 INSIDE = """
 <script>%s</script>
 <script>
+// What a sentence says is equal, as two numbers: "y[0,0] = 2·1 + 0·3 = 2", "... = the largest of 1, 2 = 2, at x[0,1]".
+function sides(text) {
+  const [, left, right] = text.replaceAll("−", "-").split(" = ");
+  if (right === undefined) return null;
+  const value = parseFloat(right);
+  const list = left.match(/^the largest of (.*)$/);
+  if (list) return [Math.max(...list[1].split(", ").map(Number)), value];
+  if (!/^[-+*/ ().0-9·²^e]+$/.test(left)) return null;
+  return [eval(left.replaceAll("·", "*").replaceAll("²", "**2").replaceAll("^", "**")), value];
+}
+
+// Every choice of every list, and every button: those of its sentences that are not so.
+function wrong(play) {
+  const faults = [];
+  let checked = 0;
+  const settings = [...play.querySelectorAll("select")].map((list, k) => [k, [...list.options].map((o) => o.value)]);
+  for (const [k, values] of settings) for (const value of values) {
+    const list = play.querySelectorAll("select")[k];
+    list.value = value;
+    list.dispatchEvent(new Event("change"));
+    for (const button of play.querySelectorAll(".board button")) {
+      button.click();
+      const found = sides(play.querySelector(".said").textContent);
+      if (!found) continue;
+      checked += 1;
+      if (!(Math.abs(found[0] - found[1]) <= 0.006 * Math.abs(found[1]) + 1e-9)) {
+        faults.push(`${play.id}: ${play.querySelector(".said").textContent}`);
+      }
+    }
+  }
+  if (settings.length && checked < 20) faults.push(`${play.id}: only ${checked} sentences could be checked`);
+  return faults;
+}
+
 addEventListener("load", async () => {
   const found = await axe.run(document, {resultTypes: ["violations"]});
   const faults = found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.target.join(" ")}`));
   const wide = document.documentElement.scrollWidth - innerWidth;
   if (wide > 0) faults.push(`the page is ${wide} pixels wider than the screen`);
   for (const play of document.querySelectorAll(".play")) {
-    if (!play.querySelector("button")) faults.push(`${play.id} has not drawn itself`);
+    if (play.querySelector("button")) faults.push(...wrong(play));
+    else faults.push(`${play.id} has not drawn itself`);
   }
   parent.postMessage(faults, "*");
 });
@@ -73,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        print(f"accessible.py: there is no browser: install one of {', '.join(BROWSERS)}", file=sys.stderr)
+        print(f"browser_check.py: there is no browser: install one of {', '.join(BROWSERS)}", file=sys.stderr)
         return 2
     pages = sorted(options.site.glob("*.html"))
     pages = [page for page in pages if not options.only or page.stem in options.only.split(",")]
