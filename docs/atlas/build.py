@@ -103,8 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no page {unknown[0]!r}: there are {', '.join(contents.ENTRIES)}")
     try:
         wrong = build(options.out, only, not options.without_counters)
-    except (LibraryError, minigrad.MissingDependencyError) as error:
+    except LibraryError as error:
         print(f"docs/atlas/build.py: {error}", file=sys.stderr)
+        return 2
+    except (minigrad.MissingDependencyError, minigrad.DeviceError) as error:
+        print(f"docs/atlas/build.py: {error}; or build --without-counters", file=sys.stderr)
         return 2
     for line in wrong:
         print(line, file=sys.stderr)
