@@ -156,7 +156,7 @@ def example() -> dict[str, str]:
         np.testing.assert_allclose(found, shown_here, rtol=1e-12)
     head = ["", *(f"pixel {p}" for p in range(pixels))]
     return {
-        f"terms-{name}": rows_of([[f"channel {i}", *row] for i, row in enumerate(table)], head)
+        f"terms-{name}": rows_of([[f"channel {i}", *row] for i, row in enumerate(table)], head, terms=True)
         for name, table in (("s", table_s), ("y", table_y), ("dx", table_dx))
     }
 
