@@ -218,6 +218,8 @@ def test_links_that_lead_nowhere_are_seen(tmp_path):
         "b.html: a link to a.html#none leads nowhere",
         "b.html: http://x.y/z.png is elsewhere",
     ]
+    assert len(build.broken(tmp_path, looked_at=[tmp_path / "a.html"])) == 1
+    assert build.broken(tmp_path, [tmp_path / "source" / "c.html"], [tmp_path / "a.html"]) == []
 
 
 def test_pages_load_nothing_and_are_dated(site):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Collection
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,12 +27,14 @@ def build(out: Path, only: tuple[str, ...] = (), counters: bool = True) -> list[
     ladders.counted = counters
     listing.asked.clear()
     (out / "source").mkdir(parents=True, exist_ok=True)
+    written = set()
     for name, entry in contents.ENTRIES.items():
         if only and name not in only:
             continue
         begun = time.monotonic()
         page = entry.make()
         assert page.name == name, (page.name, name)
+        written.add((out / f"{name}.html").resolve())
         (out / f"{name}.html").write_text(shell.render(page, contents.menu()), encoding="utf-8")
         print(f"{name:<20}{time.monotonic() - begun:6.1f} s", flush=True)
     for path in sorted(listing.asked):
@@ -40,7 +43,7 @@ def build(out: Path, only: tuple[str, ...] = (), counters: bool = True) -> list[
         )
         (out / listing.page_of(path)).write_text(shell.render(page, contents.menu(), depth=1), encoding="utf-8")
     known = {(out / f"{name}.html").resolve() for name in contents.ENTRIES} if only else set()
-    return broken(out, known)
+    return broken(out, known, written)
 
 
 class Links(HTMLParser):
@@ -62,14 +65,16 @@ class Links(HTMLParser):
                 self.links.append(value)
 
 
-def broken(folder: Path, not_made: set[Path] = frozenset()) -> list[str]:  # type: ignore[assignment]
+def broken(folder: Path, not_made: Collection[Path] = (), looked_at: Collection[Path] = ()) -> list[str]:
     """Links of a folder's pages that lead nowhere, anchors that are there twice, and anything from elsewhere.
 
-    not_made: pages that may be missing.
+    not_made: pages that may be missing.  looked_at: whose links are followed, if not those of all pages.
     """
     pages = {path.resolve(): Links(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
     wrong = []
     for path, page in pages.items():
+        if looked_at and path not in looked_at:
+            continue  # of an earlier edition
         name = path.relative_to(folder.resolve())
         wrong += [f"{name}: the anchor {anchor} is there twice" for anchor in page.twice]
         for link in page.links:
@@ -103,8 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no page {unknown[0]!r}: there are {', '.join(contents.ENTRIES)}")
     try:
         wrong = build(options.out, only, not options.without_counters)
-    except (LibraryError, minigrad.MissingDependencyError) as error:
+    except LibraryError as error:
         print(f"docs/atlas/build.py: {error}", file=sys.stderr)
+        return 2
+    except (minigrad.MissingDependencyError, minigrad.DeviceError) as error:
+        print(f"docs/atlas/build.py: {error}; or build --without-counters", file=sys.stderr)
         return 2
     for line in wrong:
         print(line, file=sys.stderr)

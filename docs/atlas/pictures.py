@@ -98,9 +98,15 @@ def pause(name: str) -> str:
     return f'<input type="checkbox" class="paused" id="pause-{name}"><label for="pause-{name}">hold still</label>'
 
 
-def rows_of(cells: Sequence[Sequence[str]], head: Sequence[str] = (), numbers: bool = True, caption: str = "") -> str:
-    """A table of HTML cells."""
-    kind = ' class="n"' if numbers else ""
+def rows_of(
+    cells: Sequence[Sequence[str]],
+    head: Sequence[str] = (),
+    numbers: bool = True,
+    caption: str = "",
+    terms: bool = False,
+) -> str:
+    """A table of HTML cells.  numbers: to the right, but for the first column; terms: sums, on lines of their own."""
+    kind = ' class="t"' if terms else ' class="n"' if numbers else ""
 
     def heading(text: str) -> str:
         return f'<th scope="col"{kind}>{text}</th>' if text else "<td></td>"  # an empty heading helps nobody

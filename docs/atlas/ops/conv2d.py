@@ -246,9 +246,9 @@ def example() -> dict[str, str]:
     for name in ("y", "dx", "dw"):
         np.testing.assert_array_equal(found[name], totals[name])  # the terms shown are those that the op sums
     return {
-        "terms-y": rows_of(y, caption="y, row by row"),
-        "terms-dx": rows_of(dx, caption="dx, row by row: taps of the kernel times the dy they lead to"),
-        "terms-dw": rows_of(dw, caption="dw, row by row"),
+        "terms-y": rows_of(y, caption="y, row by row", terms=True),
+        "terms-dx": rows_of(dx, caption="dx, row by row: taps of the kernel times the dy they lead to", terms=True),
+        "terms-dw": rows_of(dw, caption="dw, row by row", terms=True),
         "db": shown(found["db"][0]),
     }
 

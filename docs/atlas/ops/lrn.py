@@ -75,10 +75,10 @@ print("channels that differ:", np.flatnonzero((one != two).any((0, 2, 3))).tolis
 """
 
 OVERFLOW = """
-x = minigrad.Tensor(np.full((1, 5, 1, 1), 2e19, "float32"), requires_grad=True, device="textbook:0")
-with np.errstate(over="ignore"):
-    print("float32:", F.lrn(x).numpy().ravel())              # x * x is infinite, s too, s^-beta is 0
-print("float64:", F.lrn(minigrad.Tensor(x.numpy().astype("float64"))).numpy().ravel())
+for dtype in ("float32", "float64"):
+    x = minigrad.Tensor(np.full((1, 5, 1, 1), 2e19, dtype), device="textbook:0")
+    with np.errstate(over="ignore"):
+        print(f"{dtype}: y = {F.lrn(x).numpy()[0, 2, 0, 0]:.3g}")
 """
 
 PAPER = """
@@ -156,7 +156,7 @@ def example() -> dict[str, str]:
         np.testing.assert_allclose(found, shown_here, rtol=1e-12)
     head = ["", *(f"pixel {p}" for p in range(pixels))]
     return {
-        f"terms-{name}": rows_of([[f"channel {i}", *row] for i, row in enumerate(table)], head)
+        f"terms-{name}": rows_of([[f"channel {i}", *row] for i, row in enumerate(table)], head, terms=True)
         for name, table in (("s", table_s), ("y", table_y), ("dx", table_dx))
     }
 

@@ -174,8 +174,8 @@ def example() -> dict[str, str]:
         names = ", ".join(f"y[{i},{j}]" for i, j in outputs)
         backward.append([f"dx[{at[0]},{at[1]}]", names, f'{sent} = <strong class="s-dx">{total}</strong>'])
     return {
-        "terms-y": rows_of(forward, ["", "the window sees", "largest", "the winner", "its tap, kw·u + v"]),
-        "terms-dx": rows_of(backward, ["", "has won", "the sum of their dy"]),
+        "terms-y": rows_of(forward, ["", "the window sees", "largest", "the winner", "its tap, kw·u + v"], terms=True),
+        "terms-dx": rows_of(backward, ["", "has won", "the sum of their dy"], terms=True),
         "others": str(np.size(X) - len(backward)),
     }
 
