@@ -44,7 +44,7 @@ setup(
         "nvrtc": NVRTC,
         "plot": PLOT,
         "imagenet": IMAGENET,
-        "docs": ["pdoc>=14"],  # docs/api.py: pages of the docstrings
+        "docs": ["pdoc>=14", "latex2mathml>=3.77", "markdown>=3.5", "pygments>=2.17"],  # docs/api.py, docs/atlas
         "onnx": ONNX,
         "mpi": MPI,
         "test": TEST,

@@ -1,0 +1,389 @@
+"""The op atlas (docs/atlas): its pages say what the code says, their links lead somewhere, and all can read them."""
+
+import html
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minigrad
+import minigrad.functional as F
+from minigrad import Tensor
+
+ROOT = Path(__file__).parent.parent
+LIBRARIES = ("latex2mathml", "markdown", "pygments")
+missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"without {missing}: pip install -e '.[docs]'")
+sys.path.append(str(ROOT / "docs"))
+
+from atlas import build, contents, formulas, ladders, listing, programs, words  # noqa: E402
+from atlas.exercises import Exercise, read  # noqa: E402
+
+PAGES = ("lrn", "conv2d", "max_pool2d", "relu")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A few pages, without what the emulator counts."""
+    out = tmp_path_factory.mktemp("site")
+    assert build.build(out, PAGES, counters=False) == []
+    return {name: (out / f"{name}.html").read_text(encoding="utf-8") for name in PAGES}
+
+
+def text_of(piece):
+    """What HTML shows; a superscript 2 and a true minus as Python writes them."""
+    return html.unescape(re.sub(r"<[^>]+>", "", piece)).replace("−", "-").replace("·", "*").replace("²", "**2")
+
+
+def cells(page, caption):
+    """The cells of the table with this caption, as text."""
+    table = next(t for t in re.findall(r"<table>.*?</table>", page, re.DOTALL) if f"<caption>{caption}" in t)
+    return [
+        [text_of(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
+        for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    ]
+
+
+# ---------------------------------------------------------------- what the pages say is what the code says
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_program_prints_what_its_page_says(site, name):
+    shown = re.findall(
+        r'<pre class="code" tabindex="0"><code>([^§]*?)</code></pre><div class="printed">.*?<code>(.*?)</code>',
+        site[name].replace("<pre ", "§<pre ").replace("§<pre ", "<pre "), re.DOTALL,
+    )  # fmt: skip
+    shown = [(code.rsplit("<code>", 1)[-1], output) for code, output in shown]
+    assert len(shown) >= 2
+    for code, output in shown:
+        hidden = programs.HEAD + (programs.PROOF if "worst_difference(" in code else "")
+        assert programs.run(html.unescape(re.sub("<[^>]+>", "", code)) + "\n", hidden).strip("\n") == html.unescape(
+            re.sub("<[^>]+>", "", output)
+        )
+
+
+def reference(name, **settings):
+    """y, dx and dw of a page's example by the fast face, which the page did not ask."""
+    from atlas.ops import conv2d, max_pool2d
+
+    page = {"conv2d": conv2d, "max_pool2d": max_pool2d}[name]
+    x = Tensor([[page.X]], dtype="float64", requires_grad=True, device="cpu:0")
+    w = None
+    if name == "conv2d":
+        w = Tensor([[page.W]], dtype="float64", requires_grad=True, device="cpu:0")
+        y = F.conv2d(x, w, Tensor([page.B], dtype="float64"), page.STRIDE, page.PADDING)
+    else:
+        y = F.max_pool2d(x, page.KERNEL, page.STRIDE, ceil_mode=True)
+    y.backward(Tensor([[page.DY]], dtype="float64"))
+    return {"y": y.numpy()[0, 0], "dx": x.grad.numpy()[0, 0], **({} if w is None else {"dw": w.grad.numpy()[0, 0]})}
+
+
+def test_the_terms_of_conv2d_add_up_to_what_the_op_computes(site):
+    expected = reference("conv2d")
+    for name, array in expected.items():
+        rows = cells(site["conv2d"], f"{name}, row by row")
+        assert (len(rows), len(rows[0])) == array.shape
+        for (i, j), value in np.ndenumerate(array):
+            terms, _, total = rows[i][j].partition("=")
+            assert eval(terms) == float(total) == value, (name, i, j, rows[i][j])
+
+
+def test_the_contributions_of_lrn_add_up(site):
+    from atlas.ops import lrn
+
+    x = Tensor(np.array(lrn.X).reshape(1, 4, 1, 4), dtype="float64", requires_grad=True, device="cpu:0")
+    y = F.lrn(x, lrn.N, lrn.K, lrn.ALPHA, lrn.BETA)
+    y.backward(Tensor(np.array(lrn.DY).reshape(y.shape), dtype="float64"))
+    found = re.findall(r'<ul class="terms">(.*?)</ul>', site["lrn"], re.DOTALL)
+    assert len(found) == 16
+    for items, dx in zip(found, x.grad.numpy().ravel()):
+        *terms, total = [text_of(item) for item in re.findall("<li>(.*?)</li>", items)]
+        values = [float(re.split(r"[=:] ", term)[-1]) for term in terms]
+        np.testing.assert_allclose([sum(values), float(total)], dx, rtol=0.01, atol=0.003)  # three digits are shown
+
+
+def test_the_winners_of_max_pool2d(site):
+    expected = reference("max_pool2d")
+    rows = re.findall(r"<td[^>]*>dx\[(\d),(\d)\]</td>.*?= <strong[^>]*>(\d+)</strong>", site["max_pool2d"])
+    found = np.zeros((4, 4))
+    for h, l, total in rows:
+        found[int(h), int(l)] = int(total)
+    np.testing.assert_array_equal(found, expected["dx"])
+
+
+@pytest.mark.parametrize("name", ["conv2d", "max_pool2d", "lrn"])
+def test_players_have_the_numbers_of_the_op(site, name):
+    key = {"conv2d": "conv", "max_pool2d": "pool", "lrn": "lrn"}[name]
+    data = json.loads(re.search(rf'id="{key}-data">(.*?)</script>', site[name], re.DOTALL)[1])
+    tried = 0
+    for choice in itertools.product(*data["choices"].values()):
+        found = data["results"].get(",".join(f"{value:g}" for value in choice))
+        if name == "lrn":
+            x = Tensor(np.array(data["x"]).reshape(1, -1, 1, 1), dtype="float64", device="cpu:0")
+            np.testing.assert_allclose(F.lrn(x, *choice).numpy().ravel(), found["y"], rtol=1e-3)
+            step = np.zeros(x.shape)
+            step[0, 4] = 1e-6  # the slopes of every y by x_4, by differences
+            slopes = (F.lrn(x + Tensor(step), *choice) - F.lrn(x - Tensor(step), *choice)).numpy().ravel() / 2e-6
+            np.testing.assert_allclose(np.reshape(found["slopes"], (8, 8))[:, 4], slopes, rtol=2e-3, atol=1e-6)
+        else:
+            x = Tensor([[data["x"]]], dtype="float64", requires_grad=True, device="cpu:0")
+            try:
+                if name == "conv2d":
+                    size, stride, padding, dilation = choice
+                    w = Tensor([[[row[:size] for row in data["w"][:size]]]], dtype="float64")
+                    y = F.conv2d(x, w, None, stride, padding, dilation)
+                else:
+                    y = F.max_pool2d(x, *choice[:3], ceil_mode=bool(choice[3]))
+            except minigrad.ShapeError:
+                assert found is None
+                continue
+            y.sum().backward()
+            assert (y.numpy()[0, 0].tolist(), x.grad.numpy()[0, 0].tolist()) == (found["y"], found["dx"])
+        tried += 1
+    assert tried >= 36
+
+
+def test_errors_stand_on_the_page_as_they_are_raised(site):
+    with pytest.raises(minigrad.ArgumentError) as error:
+        F.lrn(minigrad.zeros(1, 96, 55, 55), n=4)
+    assert f"ArgumentError: {html.escape(str(error.value))}" in site["lrn"]
+
+
+def test_a_program_that_is_not_refused_makes_no_page():
+    with pytest.raises(AssertionError, match="is not refused"):
+        programs.refused("F.relu(minigrad.zeros(3))")
+
+
+def test_a_wrong_gradient_makes_no_page():
+    x = "x = minigrad.Tensor([1.0, 2.0], dtype='float64', requires_grad=True)"
+    assert programs.proof("lambda x: x * x", "x", x)[1] < 1e-8
+    with pytest.raises(AssertionError, match="differ by"):
+        programs.proof("lambda x: x * x.detach()", "x", x)
+
+
+def test_lines_of_a_file_that_are_gone_make_no_page():
+    with pytest.raises(LookupError, match="kernels/relu.cu has no 'nothing of the kind'"):
+        listing.found_lines("kernels/relu.cu", "nothing of the kind", "}")
+    path, first, last = listing.found_lines("kernels/lrn.cu", "struct Maps {", "};")
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    assert lines[first - 1].startswith("struct Maps") and lines[last - 1] == "};"
+
+
+def test_a_line_stands_beside_its_number():
+    lines = (ROOT / "kernels" / "lrn.cu").read_text(encoding="utf-8").splitlines()
+    rows = re.findall(
+        r'href="([^"]+)">(\d+)</a><span[^>]*>(.*?)</span></span>', listing.excerpt("kernels/lrn.cu", 60, 66)
+    )
+    assert len(rows) == 7
+    for link, number, shown in rows:
+        assert link == f"source/kernels.lrn.cu.html#L{number}"
+        assert text_of(shown).replace("*", "").strip() == lines[int(number) - 1].replace("*", "").strip()
+    whole = listing.source_page("kernels/lrn.cu")
+    assert all(f'id="L{n}"' in whole for n in (1, len(lines))) and f'id="L{len(lines) + 1}"' not in whole
+
+
+# ---------------------------------------------------------------- pages, links, anchors
+
+
+def test_every_room_and_every_optimiser_has_a_page():
+    rooms = {path.stem for path in (ROOT / "minigrad" / "ops").glob("[a-z]*.py")}
+    assert rooms | {"sgd", "adam", "rmsprop"} <= set(contents.ENTRIES)
+
+
+@pytest.mark.parametrize("name", ["lrn", "conv2d", "max_pool2d"])
+def test_anchors_that_others_link_to(site, name):
+    for anchor in ("formula", "conventions", "picture", "way-back", "example", "play", "derivation", "proof", "faces",
+                   "ladder", "mistakes", "exercises", "cite"):  # fmt: skip
+        assert f' id="{anchor}"' in site[name], anchor
+
+
+def test_links_that_lead_nowhere_are_seen(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "a.html").write_text(
+        '<p id="one"><a href="b.html#two">b</a><a href="source/c.html">c</a><a href="#one">'
+    )
+    (tmp_path / "b.html").write_text('<p id="two"><p id="two"><a href="a.html#none">a</a><img src="http://x.y/z.png">')
+    (tmp_path / "source" / "d.html").write_text('<a href="../a.html#one">a</a>')
+    assert build.broken(tmp_path) == [
+        "a.html: a link to source/c.html leads nowhere",
+        "b.html: the anchor two is there twice",
+        "b.html: a link to a.html#none leads nowhere",
+        "b.html: http://x.y/z.png is elsewhere",
+    ]
+    assert len(build.broken(tmp_path, looked_at=[tmp_path / "a.html"])) == 1
+    assert build.broken(tmp_path, [tmp_path / "source" / "c.html"], [tmp_path / "a.html"]) == []
+
+
+def test_pages_load_nothing_and_are_dated(site):
+    for page in site.values():
+        assert not re.search(r"""<link|<script[^>]+src|@import|url\(|\bfetch\(|https?://(?!www\.w3\.org/)""", page)
+        assert "Made on commit <code>" in page and "@misc{minigrad-" in page
+
+
+def test_words_and_blocks_must_agree(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A title\nA lead, $\\dx$.\n\n## First {#first}\n\n{{one}}\n\n$$\\x = 1$$\n")
+    title, lead, sections = words.page_parts(page, {"one": "<b>1</b>"})
+    assert title == "A title" and '<mi class="s-dx">dx</mi>' in lead
+    assert sections[0].anchor == "first" and sections[0].body.startswith("<b>1</b>")
+    for blocks in ({}, {"one": "", "two": ""}):
+        with pytest.raises(LookupError, match="do not agree"):
+            words.page_parts(page, blocks)
+
+
+def test_a_missing_library_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "latex2mathml.converter", None)
+    assert build.main(["--out", str(tmp_path), "--only", "relu", "--without-counters"]) == 2
+    assert "latex2mathml: pip install -e '.[docs]'" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- for all readers
+
+
+def palettes():
+    """{scheme: {name: (r, g, b)}} of the style sheet."""
+    text = (ROOT / "docs" / "atlas" / "style.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    return {
+        scheme: {name: tuple(int(value[k : k + 2], 16) for k in (0, 2, 4))
+                 for name, value in re.findall(r"--([\w-]+): #([0-9a-f]{6})", block)}
+        for scheme, block in zip(("light", "dark"), blocks)
+    }  # fmt: skip
+
+
+def contrast(one, other):
+    """Of two colours, as WCAG 2 defines it."""
+
+    def luminance(colour):
+        parts = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_can_be_read(scheme):
+    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+    colours = palettes()[scheme]
+    grounds = {"paper", "panel", "hit", "wash", "rule"}
+    texts = set(colours) - grounds
+    assert {"ink", "muted", "link", "x", "dx", "w", "comment"} <= texts
+    weak = {
+        (text, ground): round(contrast(colours[text], colours[ground]), 2)
+        for text in texts for ground in ("paper", "panel", *(["hit"] if text in ("x", "w", "y", "dx", "ink") else []))
+        if contrast(colours[text], colours[ground]) < 4.5
+    }  # fmt: skip
+    assert weak == {}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pictures_have_words_and_headings_have_an_order(site, name):
+    page = re.sub(r"<script.*?</script>", "", site[name], flags=re.DOTALL)
+    assert page.count("<h1") == 1 and '<html lang="en">' in page
+    for svg in re.findall(r"<svg[^>]*>", page):
+        assert re.search(r'role="img" aria-label="[^"]{20,}"', svg), svg
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    for field in re.findall(r"<input[^>]*>", page):
+        assert f'<label for="{re.search("id=.(.*?)[ >]", field)[1][:-1]}">' in page
+
+
+@pytest.mark.parametrize("name", ["lrn", "conv2d", "max_pool2d"])
+def test_a_symbol_has_its_colour_in_formula_picture_and_code(site, name):
+    page = site[name]
+    for symbol in ("x", "y", "dx", "dy"):
+        assert f'<mi class="s-{symbol}">' in page
+        assert re.search(rf'<span style="--i:\d+">[^§]*?<span class="s-{symbol}">\w*{symbol}\w*</span>', page), symbol
+    picture = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert all(re.search(rf'<text class="value[^"]* s-{symbol}\b', picture) for symbol in ("x", "y", "dx"))
+
+
+def test_a_member_of_a_struct_is_no_symbol():
+    lines = listing.coloured("c.dw = dw;\nself.w = w", "python", {"dw": "dw", "w": "w"})
+    assert lines == [
+        'c.dw = <span class="s-dw">dw</span>;',
+        'self.<span class="s-w">w</span> = <span class="s-w">w</span>',
+    ]
+
+
+def test_every_symbol_has_a_colour():
+    style = (ROOT / "docs" / "atlas" / "style.css").read_text(encoding="utf-8")
+    assert [name for name in formulas.SYMBOLS if f".s-{name} {{ color: var(--" not in style] == []
+
+
+# ---------------------------------------------------------------- counters and exercises
+
+
+def test_what_was_counted_is_kept_until_a_source_changes(monkeypatch, tmp_path):
+    pytest.importorskip("nvidia", reason="the digest names the version of NVRTC")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "kernel.cu").write_text("one")
+    monkeypatch.setattr(ladders, "ROOT", tmp_path)
+    monkeypatch.setattr(ladders, "SOURCES", ("kernel.cu",))
+    made = []
+
+    def make():
+        made.append(1)
+        return [len(made)]
+
+    assert [ladders._kept("a ladder", make) for _ in range(2)] == [[1], [1]]
+    (tmp_path / "kernel.cu").write_text("two")
+    assert ladders._kept("a ladder", make) == [2]
+
+
+def exercises():
+    import atlas.engine_page
+    import atlas.ops.conv2d
+    import atlas.ops.lrn
+    import atlas.ops.max_pool2d
+
+    pages = atlas.ops.lrn, atlas.ops.conv2d, atlas.ops.max_pool2d, atlas.engine_page
+    found = [exercise for page in pages for exercise in page.EXERCISES]
+    for path in sorted((ROOT / "docs" / "atlas" / "ops").glob("*.md")):
+        found += map(read, re.findall(r"^```break\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.M))
+    return found
+
+
+def test_the_lines_of_exercises_are_there_and_so_are_their_tests():
+    assert len(exercises()) >= 12
+    for exercise in exercises():
+        assert exercise.text() != (ROOT / exercise.file).read_text(encoding="utf-8")
+        tests = (ROOT / exercise.tests).read_text(encoding="utf-8")
+        assert all(f"def {name}(" in tests for name in (*exercise.red, *exercise.green))
+    with pytest.raises(ValueError, match="0 times"):
+        assert Exercise("minigrad/ops/relu.py", "no such line", "", "tests/test_relu.py", (), "").number
+
+
+@pytest.mark.slow
+def test_breaking_the_line_turns_those_tests_red(tmp_path):
+    """Every exercise, done in a copy of the repository."""
+    for folder in ("minigrad", "kernels", "tests", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    surroundings = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1"}
+    wrong = []
+    for exercise in exercises():
+        target = tmp_path / exercise.file
+        whole = target.read_text(encoding="utf-8")
+        target.write_text(exercise.text(), encoding="utf-8")
+        chosen = " or ".join((*exercise.red, *exercise.green))
+        surroundings["MINIGRAD_TEST_DEVICE"] = exercise.device or "cpu:0"
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", exercise.tests, "-k", chosen, "-rfp", "--tb=no", "-p", "no:cacheprovider"],
+            cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        target.write_text(whole, encoding="utf-8")
+        failed, passed = ({line.split("::")[1].split("[")[0].split(" ")[0] for line in done.stdout.splitlines()
+                           if line.startswith(kind)} for kind in ("FAILED", "PASSED"))  # fmt: skip
+        if not (set(exercise.red) <= failed and set(exercise.green) <= passed - failed):
+            wrong.append(f"{exercise.file}: {exercise.broken.strip()}: red {failed}, green {passed - failed}")
+    assert wrong == []
