@@ -19,6 +19,8 @@ from minigrad import ArgumentError, DataError, MissingDependencyError, Tensor, d
 from minigrad.base.random import part_of_batch
 from minigrad.data import ArrayDataset, CenterView, ImageArray, Loader, TrainViews, UnreadableImageError
 from minigrad.distributed import Comm, DataParallel
+from minigrad.distributed.comm import LAUNCHERS
+from minigrad.distributed.watch import NOWHERE, Judge, State, differ
 
 STEPS = Path(__file__).parent / "distributed_steps.py"
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -44,14 +46,23 @@ def launch(processes, *arguments):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone") / "alone.npz"
-    done = launch(0, out)
-    assert done.returncode == 0, done.stderr
-    return dict(np.load(out))
+    """What one process makes in so many steps."""
+    made = {}
+
+    def steps(number):
+        if number not in made:
+            out = tmp_path_factory.mktemp("alone") / "alone.npz"
+            done = launch(0, out, number)
+            assert done.returncode == 0, done.stderr
+            made[number] = dict(np.load(out))
+        return made[number]
+
+    return steps
 
 
-def as_alone(alone, processes, out):
-    done = launch(processes, out)
+def as_alone(alone, processes, out, steps):
+    alone = alone(steps)
+    done = launch(processes, out, steps)
     assert done.returncode == 0, done.stderr
     found = dict(np.load(out))
     assert found["size"] == processes
@@ -63,16 +74,16 @@ def as_alone(alone, processes, out):
     for name, value in trick.items():
         if not name.endswith("/bytes"):
             np.testing.assert_allclose(value, alone[name], rtol=0, atol=1e-10, err_msg=f"trick: {name}")
-    # Of 8 + 8 + 8 + 2 images an epoch, 2.5 epochs less a bit: ten steps.  36 f numbers an image, 40 + 40 twice hidden.
+    # 36 f numbers an image, 40 + 40 twice hidden.
     convolutions = sum(v.size for k, v in alone.items() if k.startswith("one/conv"))
-    pictures = 8 + 8 + 8 + 2 + 8 + 8 + 8 + 2 + 8 + 8
+    pictures = sum((8, 8, 8, 2)[step % 4] for step in range(steps))
     each = 2 * alone["one/fc6.weight"].shape[1] + 2 * sum(len(alone[f"one/fc{k}.bias"]) for k in (6, 7)) + 5
-    expected = (processes - 1) / processes * 8 * (pictures * each + 10 * 2 * convolutions)
+    expected = (processes - 1) / processes * 8 * (pictures * each + steps * 2 * convolutions)
     assert abs(found["trick/bytes"].mean() / expected - 1) < 0.002 and found["trick/bytes"].max() < 1.05 * expected
     for name in ("one", "columns"):
         assert np.isfinite(found[f"{name}/loss"]).all() and np.ptp(found[f"{name}/loss"]) > 0.1
-        # 2 (k-1)/k of the gradients, ten times; a bucket is filled up to a multiple of k numbers
-        sent, expected = found[f"{name}/bytes"], 10 * 2 * (processes - 1) * parameters / processes
+        # 2 (k-1)/k of the gradients, each step; a bucket is filled up to a multiple of k numbers
+        sent, expected = found[f"{name}/bytes"], steps * 2 * (processes - 1) * parameters / processes
         assert len(sent) == processes and (sent >= expected).all() and (sent <= 1.002 * expected).all()
     return found
 
@@ -80,14 +91,14 @@ def as_alone(alone, processes, out):
 @needs_mpi
 def test_three_processes_do_what_one_does(alone, tmp_path):
     """Some have no image in the last batch of an epoch, which has two."""
-    as_alone(alone, 3, tmp_path / "three.npz")
+    as_alone(alone, 3, tmp_path / "three.npz", 4)
 
 
 @needs_mpi
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_two_and_four_processes_do_what_one_does_with_the_same_bits_each_time(alone, tmp_path, processes):
-    first, again = (as_alone(alone, processes, tmp_path / f"{i}.npz") for i in range(2))
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_so_do_ten_steps_of_two_three_and_four_with_the_same_bits_each_time(alone, tmp_path, processes):
+    first, again = (as_alone(alone, processes, tmp_path / f"{i}.npz", 10) for i in range(2))
     assert first["checksum"] == again["checksum"]
 
 
@@ -96,8 +107,10 @@ def test_two_and_four_processes_do_what_one_does_with_the_same_bits_each_time(al
 
 @needs_mpi
 @pytest.mark.slow
-def test_they_come_to_the_end(tmp_path):
-    done = launch(2, tmp_path, "none")
+@pytest.mark.parametrize("fault", ["none", "slow"])
+def test_they_come_to_the_end(tmp_path, fault):
+    """Slow: one computes, and then waits for a program that it has started, four times as long as it may do nothing."""
+    done = launch(2, tmp_path, fault)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -107,8 +120,12 @@ def test_they_come_to_the_end(tmp_path):
     "fault, told",
     [
         ("raise", "ValueError: this rank has had enough"),
-        ("kill", ""),
-        ("hang", "has waited 3 seconds for the others"),
+        ("hang", " in faulty"),
+        pytest.param("kill", "", marks=pytest.mark.slow),
+        pytest.param("stop", ") has said nothing for 1 seconds: it, or its machine, is stopped or gone",
+                     marks=pytest.mark.slow),
+        pytest.param("apart", ") has taken another way than rank 0: its call 20 is a broadcast, not a gather",
+                     marks=pytest.mark.slow),
         pytest.param("seed", "the options must be the same everywhere (seed): rank 0 has 3, rank 1 has 4",
                      marks=pytest.mark.slow),
         pytest.param("drift", "the weights (their CRC-32) must be the same everywhere (second.bias)",
@@ -121,14 +138,95 @@ def test_what_ends_one_ends_all(tmp_path, fault, told):
     done = launch(2, tmp_path, fault)
     assert done.returncode != 0 and told in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []
-    assert time.monotonic() - begin < 55  # of those that hang, one sleeps for 60 seconds
+    assert time.monotonic() - begin < 55  # one that hangs sleeps for 60 seconds
+    if fault == "hang":
+        assert "rank 1 (process" in done.stderr and "rank 0 in a gather" in done.stderr
+
+
+class Played:
+    """Three processes and the judge of rank 0, beat by beat, without waiting."""
+
+    def __init__(self):
+        self.judge, self.now, self.at = Judge(3, 20), 0.0, [NOWHERE] * 3
+
+    def beats(self, count, told=((False, True),) * 3):
+        """told: of each, (whether it waits, whether it has worked); None: it says nothing."""
+        for _ in range(count):
+            self.now += 1
+            for rank, state in enumerate(told):
+                if state is not None:
+                    self.judge.hear(rank, State(self.at[rank], *state), self.now)
+            found = self.judge.verdict(self.now)
+            if found is not None:
+                return found
+        return None
+
+    def calls(self, *names):
+        self.at = [at if name is None else at.into(name) for at, name in zip(self.at, names)]
+
+
+WAITS, WORKS, IDLE = (True, True), (False, True), (False, False)
+
+
+def test_who_hangs_and_who_does_not():
+    play = Played()
+    assert play.beats(100, (WORKS, WORKS, WORKS)) is None
+    play.calls("gather", None, "gather")
+    assert play.beats(1000, (WAITS, WORKS, WAITS)) is None  # however slowly, it works
+    assert play.beats(20, (WAITS, IDLE, WAITS)) is None
+    rank, why = play.beats(1, (WAITS, IDLE, WAITS))
+    assert rank == 1 and "has not used the processor for 20 seconds" in why and "rank 2 in a gather" in why
+    assert play.beats(1, (WAITS, WORKS, WAITS)) is None
+
+    play = Played()  # one sleeps, but another that has not come either is at work; and then it comes
+    play.calls("gather", None, None)
+    assert play.beats(100, (WAITS, IDLE, WORKS)) is None
+    play.calls(None, None, "gather")
+    rank, _ = play.beats(1, (WAITS, IDLE, WAITS))
+    assert rank == 1
+
+    play = Played()  # nobody waits for those who sleep; and those who are all in one call are not idle
+    assert play.beats(1000, (IDLE, IDLE, IDLE)) is None
+    play.calls("sum", "sum", "sum")
+    assert play.beats(1000, ((True, False),) * 3) is None
+
+    play = Played()  # a call of a moment is work, too
+    for _ in range(30):
+        play.calls("gather", "gather", "gather")
+        assert play.beats(10, (WAITS, IDLE, WAITS)) is None
+
+    for rank in range(3):
+        play, told = Played(), [WORKS, WORKS, WORKS]
+        assert play.beats(5, told) is None
+        told[rank] = None
+        assert play.beats(20, told) is None
+        assert play.beats(1, told) == (
+            rank, "has said nothing for 20 seconds: it, or its machine, is stopped or gone"
+        )  # fmt: skip
+
+
+def test_who_takes_another_way():
+    play = Played()
+    play.calls("gather", "gather", "gather")
+    play.calls("gather", "gather", "broadcast")
+    assert play.beats(1) == (2, "has taken another way than rank 0: its call 2 is a broadcast, not a gather")
+    ahead = NOWHERE
+    for name in ["gather", "broadcast", "exchange", "sum"] * 9:
+        before, ahead = ahead, ahead.into(name)
+        other = before.last % 4 + 1
+        assert ahead.call == name and differ(before, ahead) == "" == differ(ahead, ahead)
+        assert before == NOWHERE or differ(before, before._replace(last=before.last ^ before.last % 8 ^ other)) != ""
+    far = ahead
+    for _ in range(30):
+        far = far.into("gather")
+    assert differ(ahead.into("sum"), far) == ""  # too long ago to be known
 
 
 # ---------------------------------------------------------------- alone, and where MPI is not as it should be
 
 
 def test_alone_it_is_the_model_itself(monkeypatch):
-    for name in distributed.LAUNCHERS:
+    for name in LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
     comm = distributed.init()
     assert (comm.rank, comm.size, comm.gather(3), comm.broadcast(4)) == (0, 1, [3], 4)
@@ -149,9 +247,9 @@ def test_alone_it_is_the_model_itself(monkeypatch):
     comm.leave()
 
 
-@pytest.mark.parametrize("name", distributed.LAUNCHERS)
+@pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_without_mpi4py(monkeypatch, name):
-    for other in distributed.LAUNCHERS:
+    for other in LAUNCHERS:
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, "4")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
@@ -163,7 +261,7 @@ def test_a_launcher_without_mpi4py(monkeypatch, name):
 @pytest.mark.slow
 def test_a_launcher_of_another_mpi(tmp_path):
     """A process whose launcher says 4, and which MPI takes for the only one: four trainings would do the same."""
-    names = {name: "" for name in distributed.LAUNCHERS}
+    names = {name: "" for name in LAUNCHERS}
     code = "import minigrad; from minigrad import distributed; distributed.init()"
     environment = {**os.environ, **names, **ONE, "SLURM_STEP_NUM_TASKS": "4"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
@@ -316,12 +414,12 @@ class Running(minigrad.nn.Linear):
 def test_batch_normalisation_is_refused(kind):
     model = minigrad.nn.Sequential(minigrad.nn.Linear(2, 2), kind(2, 2))
     with pytest.raises(ArgumentError, match=rf"1 \({kind.__name__}\) looks at all images of a batch"):
-        DataParallel(model, Comm(Fake(), 60))
+        DataParallel(model, Comm(Fake()))
     DataParallel(model, Comm())  # one process has the whole batch
 
 
 def test_a_sum_is_made_of_pieces_and_counted():
-    comm = Comm(Fake(), 60)
+    comm = Comm(Fake())
     flat = np.arange(6, dtype=np.float32)
     comm.add_up(flat)
     assert flat.tolist() == [6, 8, 10, 6, 8, 10] and comm.mpi.asked == ["Alltoall", "Allgather"]
