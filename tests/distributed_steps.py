@@ -38,64 +38,46 @@ def images():
     return ImageArray(rng.integers(0, 256, (IMAGES, 256, 256, 3), dtype=np.uint8), np.arange(IMAGES) % 5)
 
 
-def run(comm, steps, devices, whole):
-    """Weights after these steps, and of each step the loss over all processes' images."""
+def run(comm, steps, devices, whole, trick):
+    """Weights after these steps, of each step the loss over all processes' images, and how many bytes were sent."""
     minigrad.manual_seed(7 + comm.rank)  # the others take the weights and the generators of rank 0
-    model = AlexNet(5, "trainable", devices, widths=NARROW, dtype="float64")
-    net = DataParallel(model, comm, bucket_mb=0.05, overlap=not whole, check_every=3)
+    model, before = AlexNet(5, "trainable", devices, widths=NARROW, dtype="float64").train(), comm.bytes_sent
+    if trick:
+        net = trained = OneWeirdTrick(model, comm)
+    else:
+        net, trained = DataParallel(model, comm, bucket_mb=0.05, overlap=not whole, check_every=3), model
     loader = Loader(images(), BATCH, TrainViews(224, scale=1 / 58), shuffle=True, seed=3, workers=0,
                     shard=(comm.rank, comm.size))  # fmt: skip
-    optimizer = optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, update_rule="alexnet")
-    losses, model = [], model.train()
+    optimizer = optim.SGD(trained.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, update_rule="alexnet")
+    losses = []
     while len(losses) < steps:
         for batch in loader:
             optimizer.zero_grad()
             with minigrad.whole_batches() if whole else nullcontext():
                 logits = net(Tensor(batch.images.astype(np.float64)))
-                loss = F.cross_entropy(logits, batch.labels)
+                loss = F.cross_entropy(logits, net.labels(batch.labels) if trick else batch.labels)
                 net.backward(loss)
             optimizer.step()
-            parts = comm.gather((len(batch.labels), loss.item()))
-            losses.append(sum(n * value for n, value in parts if n) / sum(n for n, _ in parts))
+            parts = comm.gather((len(batch.labels), loss.item()))  # with the trick it is that of all, everywhere
+            losses.append(loss.item() if trick else sum(n * v for n, v in parts if n) / sum(n for n, _ in parts))
             if len(losses) == steps:
                 break
-    net.check()
-    return model.state_dict(), losses
-
-
-def run_trick(comm, steps):
-    """The same steps with the fully connected layers split, and what of the bytes is not known from the weights."""
-    minigrad.manual_seed(7 + comm.rank)
-    net = OneWeirdTrick(AlexNet(5, "trainable", ("cpu:0",), widths=NARROW, dtype="float64"), comm)
-    loader = Loader(images(), BATCH, TrainViews(224, scale=1 / 58), shuffle=True, seed=3, workers=0,
-                    shard=(comm.rank, comm.size))  # fmt: skip
-    optimizer = optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, update_rule="alexnet")
-    losses = []
-    while len(losses) < steps:
-        for batch in loader:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(net(Tensor(batch.images.astype(np.float64))), net.labels(batch.labels))
-            net.backward(loss)
-            optimizer.step()
-            losses.append(loss.item())
-            if len(losses) == steps:
-                break
-    return net.state_dict(), losses, net.gathered_bytes
+    (net.features if trick else net).check()
+    return trained.state_dict(), losses, (net if trick else comm).bytes_sent - before
 
 
 def main(out, steps):
     chunks.CHUNK_BYTES = 1_300_000  # an image of float64
     comm = init(hung_after=60)
     found = {"size": np.array(comm.size)}
-    for name, devices, whole in (("columns", ("cpu:0", "cpu:1"), False), ("one", ("cpu:0",), True)):
-        before = comm.bytes_sent
-        weights, losses = run(comm, steps, devices, whole)
+    one, two = ("cpu:0",), ("cpu:0", "cpu:1")
+    ways = {"columns": (two, False, False), "one": (one, True, False)}
+    if comm.size > 1:
+        ways |= {"trick in columns": (two, False, True), "trick": (one, True, True)}
+    for name, way in ways.items():
+        weights, losses, sent = run(comm, steps, *way)
         found |= {f"{name}/{key}": value for key, value in weights.items()} | {f"{name}/loss": np.array(losses)}
-        found[f"{name}/bytes"] = np.array(comm.gather(comm.bytes_sent - before))
-    before = comm.bytes_sent
-    weights, losses, gathered = run_trick(comm, steps)
-    found |= {f"trick/{key}": value for key, value in weights.items()} | {"trick/loss": np.array(losses)}
-    found["trick/bytes"] = np.array(comm.gather(comm.bytes_sent - before + gathered))
+        found[f"{name}/bytes"] = np.array(comm.gather(sent))
     found["checksum"] = np.array(zlib.crc32(b"".join(v.tobytes() for k, v in found.items() if not k.endswith("bytes"))))
     if comm.rank == 0:
         np.savez(out, **found)

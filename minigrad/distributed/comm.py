@@ -131,7 +131,11 @@ class Comm:
 
     def beside(self) -> Comm:
         """The same processes for another thread, whose calls have an order of their own; every process calls it."""
-        return self if self.mpi is None else Comm(self.mpi.Dup(), self.backend)
+        other = Comm(self.mpi and self.mpi.Dup(), self.backend)
+        other.watch = self.watch
+        if self.watch is not None:
+            self.watch.comms.append(other)
+        return other
 
     def leave(self, code: int = 0) -> None:
         """The end: with 0 when all have come here, else now, of all of them, with this exit code."""

@@ -59,10 +59,11 @@ NOWHERE = At(0, 0, None)
 
 
 class State(NamedTuple):
-    """What a process says of itself: where it is, whether it waits there, and whether it has used the processor since
-    it said so last."""
+    """What a process says of itself.  at: where its first Comm is.  calls: how many all of them have begun, and whether
+    it waits in one.  worked: whether it has used the processor since it said so last."""
 
     at: At
+    calls: int
     waits: bool
     worked: bool
 
@@ -71,11 +72,11 @@ class Judge:
     """What rank 0 makes of it.  Times are seconds of its own clock."""
 
     def __init__(self, size: int, hung_after: float):
-        self.hung_after, self.states = hung_after, [State(NOWHERE, False, True)] * size
+        self.hung_after, self.states = hung_after, [State(NOWHERE, 0, False, True)] * size
         self.heard, self.worked = [0.0] * size, [0.0] * size  # when that was the last time
 
     def hear(self, rank: int, state: State, now: float) -> None:
-        if state.worked or state.at.calls != self.states[rank].at.calls:
+        if state.worked or state.calls != self.states[rank].calls:
             self.worked[rank] = now
         self.states[rank], self.heard[rank] = state, now
 
@@ -88,9 +89,9 @@ class Judge:
             found = differ(self.states[0].at, state.at)
             if found:
                 return rank, f"has taken another way than rank 0: {found}"
-        waiting = max(((s.at.calls, rank) for rank, s in enumerate(self.states) if s.waits), default=(0, 0))
+        waiting = max(((s.calls, rank) for rank, s in enumerate(self.states) if s.waits), default=(0, 0))
         idle = [r for r, s in enumerate(self.states) if not s.waits and now - self.worked[r] > self.hung_after]
-        behind = [r for r in idle if self.states[r].at.calls < waiting[0]]
+        behind = [r for r in idle if self.states[r].calls < waiting[0]]
         if behind and len(idle) == sum(not s.waits for s in self.states):
             return behind[0], (
                 f"has not used the processor for {self.hung_after:g} seconds, and the others wait for it "
@@ -121,6 +122,7 @@ class Watch:
 
     def __init__(self, comm: Comm, mpi: Any, hung_after: float, timeout: float):
         self.comm, self.mpi, self.hung_after, self.timeout = comm, mpi, hung_after, timeout
+        self.comms = [comm]  # and those beside it
         self.beat = min(1.0, hung_after / 5)
         self.over, self.now = threading.Event(), 0.0
         self.judge, self.heard = Judge(comm.size, hung_after), 0.0  # of rank 0; when the others heard it last
@@ -139,9 +141,9 @@ class Watch:
             begin = end
             if self.mpi is not None:
                 self._as_rank_0() if self.comm.rank == 0 else self._as_another()
-            at = self.comm.at
-            if at.since is not None and end - at.since > self.timeout:
-                self._hung(self.comm.rank, f"has been in a {at.call} for {self.timeout:g} seconds")
+            for at in [comm.at for comm in self.comms]:
+                if at.since is not None and end - at.since > self.timeout:
+                    self._hung(self.comm.rank, f"has been in a {at.call} for {self.timeout:g} seconds")
 
     def end(self) -> None:
         """All have come to the end; every process calls it."""
@@ -159,8 +161,8 @@ class Watch:
 
     def _as_rank_0(self) -> None:
         for rank, numbers in self._received():
-            calls, last, waits, worked = numbers.tolist()
-            self.judge.hear(rank, State(At(calls, last, None), bool(waits), bool(worked)), self.now)
+            first, last, calls, waits, worked = numbers.tolist()
+            self.judge.hear(rank, State(At(first, last, None), calls, bool(waits), bool(worked)), self.now)
         self.judge.hear(0, self._state(), self.now)
         found = self.judge.verdict(self.now)
         for rank in range(1, self.comm.size):
@@ -170,7 +172,7 @@ class Watch:
 
     def _as_another(self) -> None:
         state = self._state()
-        self._send(0, state.at.calls, state.at.last, state.waits, state.worked)
+        self._send(0, state.at.calls, state.at.last, *state[1:])
         for _, numbers in self._received():
             self.heard = self.now
             if numbers[0]:
@@ -179,9 +181,10 @@ class Watch:
             self._hung(0, silent(self.hung_after))
 
     def _state(self) -> State:
-        at, before = self.comm.at, self.used
+        all_, before = [comm.at for comm in self.comms], self.used
         self.used = self._used()
-        return State(at, at.since is not None, self.used - before > LEAST * self.beat or _has_children())
+        waits, worked = any(at.since is not None for at in all_), self.used - before > LEAST * self.beat
+        return State(all_[0], sum(at.calls for at in all_), waits, worked or _has_children())
 
     def _used(self) -> float:
         """Seconds of the processor that this process has used, without those of this thread."""
@@ -190,14 +193,14 @@ class Watch:
 
     def _send(self, rank: int, *numbers: int) -> None:
         if rank not in self.sent or self.sent[rank][0].Test():
-            content = np.array([*numbers, 0, 0, 0][:4], np.int64)
+            content = np.array([*numbers, 0, 0, 0, 0][:5], np.int64)
             self.sent[rank] = self.mpi.Isend(content, rank), content
 
     def _received(self) -> list[tuple[int, np.ndarray]]:
         found = []
         for rank in range(1, self.comm.size) if self.comm.rank == 0 else [0]:
             while self.mpi.Iprobe(rank):
-                numbers = np.empty(4, np.int64)
+                numbers = np.empty(5, np.int64)
                 self.mpi.Recv(numbers, rank)
                 found.append((rank, numbers))
         return found
