@@ -30,7 +30,7 @@ from alexnet import AlexNet  # noqa: E402
 from one_weird_trick import OneWeirdTrick  # noqa: E402
 
 NARROW = (6, 8, 12, 12, 8, 40, 40)
-IMAGES, BATCH = 26, 8
+IMAGES, BATCH = 10, 8
 
 
 def images():
@@ -94,13 +94,18 @@ class Two(minigrad.nn.Module):
 
 def faulty(folder, fault):
     """Steps of a small net; after three, the last rank does what is wrong.  Who comes to the end leaves a file."""
-    comm = init(hung_after=1 if fault in ("hang", "stop", "slow") else 20, timeout=60)
+    comm = init(hung_after=1 if fault in ("hang", "stop", "slow", "pause") else 20, timeout=60)
     last = comm.rank == comm.size - 1
     if fault == "seed":
         comm.agree("the options", {"batch": 8, "seed": 4 if last else 3})
     model = Two().eval()  # which says nothing of gradients
     net = DataParallel(model, comm, check_every=2)
     for step in range(8):
+        if fault == "pause" and step == 3:
+            Path(folder, str(os.getpid())).touch()
+            end = time.monotonic() + 6
+            while comm.broadcast(time.monotonic() < end):
+                time.sleep(0.01)
         if last and step == 3:
             if fault == "raise":
                 raise ValueError("this rank has had enough")
@@ -121,7 +126,7 @@ def faulty(folder, fault):
         x = Tensor(np.ones((2, 3), np.float32))
         net.backward((net.model.first(x) if fault == "unused" else net(x)).mean())
         np.testing.assert_allclose(model.second.bias.grad.numpy(), 0.5)
-        assert fault in ("none", "slow") or step < 7, "nobody has noticed"
+        assert fault in ("none", "slow", "pause") or step < 7, "nobody has noticed"
         model.zero_grad()
     Path(folder, f"rank-{comm.rank}").write_text("done")
     comm.leave()

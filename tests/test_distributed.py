@@ -4,23 +4,30 @@ What starts processes needs mpi4py and an MPI library in this environment, and i
 """
 
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import world
 
 import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DataError, MissingDependencyError, Tensor, distributed
 from minigrad.base.random import part_of_batch
 from minigrad.data import ArrayDataset, CenterView, ImageArray, Loader, TrainViews, UnreadableImageError
-from minigrad.distributed import Comm, DataParallel
+from minigrad.distributed import Comm, DataParallel, traces
+from minigrad.distributed import comm as comm_module
 from minigrad.distributed.comm import LAUNCHERS
-from minigrad.distributed.watch import NOWHERE, Judge, State, differ
+from minigrad.distributed.watch import NOWHERE, Judge, State, Watch, differ
+from minigrad.tools.profiler import Profile
+from minigrad.tools.tracing import Event
 
 STEPS = Path(__file__).parent / "distributed_steps.py"
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -35,10 +42,22 @@ OPEN_MPI["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
 
 def launch(processes, *arguments):
     """The finished process of STEPS with these arguments; processes 0: without mpiexec."""
+    program = start(processes, *arguments)
+    try:
+        out, err = program.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(program.args, program.returncode, out, err)
+
+
+def start(processes, *arguments):
     command = [MPIEXEC, "-n", processes] if processes else []
     command = [str(word) for word in (*command, sys.executable, STEPS, *arguments)]
     environment = {**os.environ, **ONE, **OPEN_MPI}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 # ---------------------------------------------------------------- as one process
@@ -72,7 +91,7 @@ def as_alone(alone, processes, out, steps):
     parameters = sum(v.nbytes for k, v in alone.items() if k.startswith("one/") and k not in ("one/loss", "one/bytes"))
     # 36 f numbers an image, 40 + 40 twice hidden.
     convolutions = sum(v.size for k, v in alone.items() if k.startswith("one/conv"))
-    pictures = sum((8, 8, 8, 2)[step % 4] for step in range(steps))
+    pictures = sum((8, 2)[step % 2] for step in range(steps))
     each = 2 * alone["one/fc6.weight"].shape[1] + 2 * sum(len(alone[f"one/fc{k}.bias"]) for k in (6, 7)) + 5
     expected = (processes - 1) / processes * 8 * (pictures * each + steps * 2 * convolutions)
     for name, like in {"trick": "one", "trick in columns": "columns"}.items():
@@ -93,7 +112,7 @@ def as_alone(alone, processes, out, steps):
 @needs_mpi
 def test_three_processes_do_what_one_does(alone, tmp_path):
     """Some have no image in the last batch of an epoch, which has two."""
-    as_alone(alone, 3, tmp_path / "three.npz", 4)
+    as_alone(alone, 3, tmp_path / "three.npz", 3)
 
 
 @needs_mpi
@@ -118,15 +137,36 @@ def test_they_come_to_the_end(tmp_path, fault):
 
 
 @needs_mpi
+@pytest.mark.slow
+def test_a_pause_of_all_is_no_hang(tmp_path):
+    """As of a machine that sleeps, or a cluster that stops a job: three times as long as one may do nothing."""
+    program = start(2, tmp_path, "pause")
+    for _ in range(600):
+        if len(list(tmp_path.iterdir())) == 2:
+            break
+        time.sleep(0.05)
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2, program.communicate()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 0, err
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@needs_mpi
 @pytest.mark.parametrize(
     "fault, told",
     [
-        ("raise", "ValueError: this rank has had enough"),
+        pytest.param("raise", "ValueError: this rank has had enough", marks=pytest.mark.slow),
         ("hang", " in faulty"),
         pytest.param("kill", "", marks=pytest.mark.slow),
         pytest.param("stop", ") has said nothing for 1 seconds: it, or its machine, is stopped or gone",
                      marks=pytest.mark.slow),
-        pytest.param("apart", ") has taken another way than rank 0: its call 20 is a broadcast, not a gather",
+        pytest.param("apart", ") has taken another way than rank 0: its call 20 is broadcast, not gather",
                      marks=pytest.mark.slow),
         pytest.param("seed", "the options must be the same everywhere (seed): rank 0 has 3, rank 1 has 4",
                      marks=pytest.mark.slow),
@@ -142,7 +182,7 @@ def test_what_ends_one_ends_all(tmp_path, fault, told):
     assert list(tmp_path.iterdir()) == []
     assert time.monotonic() - begin < 55  # one that hangs sleeps for 60 seconds
     if fault == "hang":
-        assert "rank 1 (process" in done.stderr and "rank 0 in a gather" in done.stderr
+        assert "rank 1 (process" in done.stderr and "rank 0 in a call, gather" in done.stderr
 
 
 class Played:
@@ -175,9 +215,9 @@ def test_who_hangs_and_who_does_not():
     assert play.beats(100, (WORKS, WORKS, WORKS)) is None
     play.calls("gather", None, "gather")
     assert play.beats(1000, (WAITS, WORKS, WAITS)) is None  # however slowly, it works
-    assert play.beats(20, (WAITS, IDLE, WAITS)) is None
-    rank, why = play.beats(1, (WAITS, IDLE, WAITS))
-    assert rank == 1 and "has not used the processor for 20 seconds" in why and "rank 2 in a gather" in why
+    assert play.beats(20, (WAITS, IDLE, (True, False))) is None
+    rank, why = play.beats(1, (WAITS, IDLE, (True, False)))
+    assert rank == 1 and "has not used the processor for 20 seconds" in why and "rank 2 in a call, gather" in why
     assert play.beats(1, (WAITS, WORKS, WAITS)) is None
 
     play = Played()  # one sleeps, but another that has not come either is at work; and then it comes
@@ -193,6 +233,7 @@ def test_who_hangs_and_who_does_not():
     assert play.beats(1000, ((True, False),) * 3) is None
 
     play = Played()  # a call of a moment is work, too
+    play.calls("gather", None, "gather")
     for _ in range(30):
         play.calls("gather", "gather", "gather")
         assert play.beats(10, (WAITS, IDLE, WAITS)) is None
@@ -211,13 +252,17 @@ def test_who_takes_another_way():
     play = Played()
     play.calls("gather", "gather", "gather")
     play.calls("gather", "gather", "broadcast")
-    assert play.beats(1) == (2, "has taken another way than rank 0: its call 2 is a broadcast, not a gather")
+    assert play.beats(1) == (2, "has taken another way than rank 0: its call 2 is broadcast, not gather")
     ahead = NOWHERE
     for name in ["gather", "broadcast", "exchange", "sum"] * 9:
         before, ahead = ahead, ahead.into(name)
         other = before.last % 4 + 1
         assert ahead.call == name and differ(before, ahead) == "" == differ(ahead, ahead)
         assert before == NOWHERE or differ(before, before._replace(last=before.last ^ before.last % 8 ^ other)) != ""
+    here, there = NOWHERE.into("gather"), NOWHERE.into("sum")
+    for name in ["broadcast"] * 5:
+        here, there = here.into(name), there.into(name)
+    assert differ(here, there) == differ(here, there.into(name)) == "its call 1 is sum, not gather"
     far = ahead
     for _ in range(30):
         far = far.into("gather")
@@ -269,6 +314,32 @@ def test_a_launcher_of_another_mpi(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "has started 4 processes, but MPI knows of 1: take the mpirun of the library" in done.stderr
+
+
+# ---------------------------------------------------------------- profiles
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_the_profiles_of_all_in_one_file(monkeypatch, tmp_path, machines):
+    """Rank 1 has begun 5 ms later; its clock, where it is on another machine, shows an hour more."""
+    hour = 3600 * 10**9 if machines == 2 else 0
+    here = threading.local()
+    monkeypatch.setattr(traces.socket, "gethostname", lambda: f"host {here.rank % machines}")
+    monkeypatch.setattr(traces, "perf_counter_ns", lambda: 90_000_000 + here.rank * hour)
+
+    def work(mpi):
+        here.rank, comm, profile = mpi.rank, Comm(mpi), Profile()
+        profile.began = 50_000_000 + mpi.rank * (hour + 5_000_000)
+        profile.events.append(Event("relu", "forward", "cpu:0", (), (1, "Main"), 1_000_000, 3_000_000, False, 0, 0))
+        distributed.save_trace(comm, profile, tmp_path / "both.json")
+
+    world.run(2, work)
+    entries = json.loads((tmp_path / "both.json").read_text())["traceEvents"]
+    shown = {e["pid"]: e["args"]["name"] for e in entries if e["name"] == "process_name"}
+    assert list(shown.values()) == ["rank 0, cpu:0", "rank 1, cpu:0"]
+    times = {shown[e["pid"]]: (e["ts"], e["dur"]) for e in entries if e["ph"] == "X"}
+    assert times == {"rank 0, cpu:0": (1000, 2000), "rank 1, cpu:0": (6000, 2000)}
+    assert len({(e["pid"], e["tid"]) for e in entries if e["ph"] == "X"}) == 2
 
 
 # ---------------------------------------------------------------- masks
@@ -400,6 +471,23 @@ class Fake:
         return [value, value]
 
 
+def test_a_call_that_takes_too_long(capfd, monkeypatch):
+    """Where MPI lets in one thread at a time, this is all that is watched; and of all communicators."""
+    comm, ended = Comm(Fake()), threading.Event()
+    monkeypatch.setattr(comm, "abort", lambda code: ended.set())
+    comm.watch = Watch(comm, None, hung_after=0.05, timeout=0.2)
+    try:
+        comm.mpi.Dup = Fake
+        other = comm.beside()
+        with other.waiting("exchange"):
+            assert ended.wait(60)
+    finally:
+        comm.watch._stop()
+    told = capfd.readouterr().err
+    assert "rank 1 (process " in told and "has been in a call (exchange) for 0.2 seconds" in told
+    assert "where rank 1 is:" in told and "in test_a_call_that_takes_too_long" in told
+
+
 class BatchNorm2d(minigrad.nn.Linear):
     """What has this name, or derives from it, looks at all images of a batch."""
 
@@ -426,3 +514,22 @@ def test_a_sum_is_made_of_pieces_and_counted():
     comm.add_up(flat)
     assert flat.tolist() == [6, 8, 10, 6, 8, 10] and comm.mpi.asked == ["Alltoall", "Allgather"]
     assert comm.bytes_sent == 2 * 12  # half of 24 bytes, twice
+
+
+@pytest.mark.parametrize("size, dtype", [(2, "float32"), (3, "float64")])
+def test_a_long_sum_is_made_bit_by_bit(monkeypatch, size, dtype):
+    monkeypatch.setattr(comm_module, "AT_ONCE", 1000)  # so that it is 64 KB of float32 to each process
+    length = 40_000 * size
+    values = np.random.default_rng(0).standard_normal((size, length)).astype(dtype)
+
+    def work(mpi):
+        comm, flat = Comm(mpi), values[mpi.rank].copy()
+        comm.add_up(flat)
+        return flat, comm.bytes_sent
+
+    expected = values[0].copy()
+    for row in values[1:]:
+        expected += row
+    for flat, sent in world.run(size, work):
+        np.testing.assert_array_equal(flat, expected)
+        assert sent == 2 * (size - 1) * length // size * flat.itemsize

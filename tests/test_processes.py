@@ -1,6 +1,6 @@
 """The main job under mpirun: as one process does it, killed at any moment, and going on with more or fewer.
 
-It needs mpi4py and an MPI library in this environment, and is skipped without; all but one are slow.
+It needs mpi4py and an MPI library in this environment, and is skipped without; all are slow.
 """
 
 import csv
@@ -71,6 +71,7 @@ def options(data, out, name):
     return "--data", data, "--out", out, "--name", name, "--batch-size", 7, "--epochs", 4, "--workers", 1
 
 
+@pytest.mark.slow
 def test_two_processes_keep_what_one_keeps(data, tmp_path):
     arguments = (*options(data, tmp_path, "two"), "--steps", 2, "--accumulate", 2, "--batch-size", 3)
     code, out, err = run(2, *arguments)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..device import Array, Device
+from ..processor import memory
 from ..tools import tracing
 from .comm import Comm
 from .nccl import Nccl
@@ -35,9 +36,11 @@ class Bucket:
         self.starts = dict(zip(leaves, np.cumsum([0] + [p.size for p in leaves]).tolist()))
         self.missing, self.full = len(leaves), threading.Event()
         self.way, self.card, dtype = card or comm, card, leaves[0].dtype
-        length = -(-sum(p.size for p in leaves) // comm.size) * comm.size
-        # What fills it up to a multiple is 0: nobody reads it, but what lay there could overflow in a sum.
-        self.flat = card.device.zeros((length,), dtype) if card else np.zeros(length, dtype)
+        count = sum(p.size for p in leaves)
+        length = -(-count // comm.size) * comm.size
+        self.flat = card.device.zeros((length,), dtype) if card else memory.empty((length,), dtype)
+        if card is None:
+            self.flat[count:] = 0  # nobody reads it, but what lay there could overflow in a sum
 
     def put(self, leaf: Any, gradient: Array) -> None:
         if self.card is None:
@@ -49,8 +52,11 @@ class Bucket:
             self.full.set()
 
     def get(self, leaf: Any) -> Array:
-        """The leaf's gradient, an array of its own."""
-        return (leaf.device.from_host if self.card is None else leaf.device.copied)(self.part(leaf))
+        """The leaf's gradient, for it alone: where the host's memory is the device's, a part of the bucket itself."""
+        part = self.part(leaf)
+        if self.card is not None:
+            return leaf.device.copied(part)
+        return part if leaf.device.on_host else leaf.device.from_host(part)
 
     def part(self, leaf: Any) -> Array:
         start = self.starts[leaf]

