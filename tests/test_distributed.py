@@ -480,7 +480,10 @@ def test_a_call_that_takes_too_long(capfd, monkeypatch):
         comm.mpi.Dup = Fake
         other = comm.beside()
         with other.waiting("exchange"):
+            state = comm.watch._state()
+            assert (state.at.calls, state.at.call, state.calls, state.waits) == (1, "gather", 2, True)
             assert ended.wait(60)
+        assert not comm.watch._state().waits
     finally:
         comm.watch._stop()
     told = capfd.readouterr().err

@@ -12,6 +12,7 @@ import fake_cupy
 import numpy as np
 import pytest
 import world
+from test_nccl_on_cards import sums_of_ranks
 
 import minigrad
 import minigrad.functional as F
@@ -85,6 +86,12 @@ def test_the_bits_are_those_of_sums_by_the_host(size, columns, dtype):
             np.testing.assert_array_equal(by_cards[rank][0][name], by_cards[0][0][name])
         sent, least = by_cards[rank][1], 3 * 2 * (size - 1) / size * sum(v.nbytes for v in alone.values())
         assert least <= sent <= least + 3 * 2 * (size - 1) * 4 * np.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_a_machine_with_cards_is_asked(size):
+    with fake_cupy.installed(cards=size):
+        sums_of_ranks(size)
 
 
 def test_who_adds_up():
