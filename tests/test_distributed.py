@@ -4,6 +4,7 @@ What starts processes needs mpi4py and an MPI library in this environment, and i
 """
 
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from minigrad.base.random import part_of_batch
 from minigrad.data import ArrayDataset, CenterView, ImageArray, Loader, TrainViews, UnreadableImageError
 from minigrad.distributed import Comm, DataParallel, traces
 from minigrad.distributed import comm as comm_module
+from minigrad.distributed import watch as watch_module
 from minigrad.distributed.comm import LAUNCHERS
 from minigrad.distributed.watch import NOWHERE, Judge, State, Watch, differ
 from minigrad.tools.profiler import Profile
@@ -489,6 +492,37 @@ def test_a_call_that_takes_too_long(capfd, monkeypatch):
     told = capfd.readouterr().err
     assert "rank 1 (process " in told and "has been in a call (exchange) for 0.2 seconds" in told
     assert "where rank 1 is:" in told and "in test_a_call_that_takes_too_long" in told
+
+
+class Silent:
+    """The watch's own communicator, by which nothing comes."""
+
+    def Isend(self, content, rank):  # noqa: N802
+        return self
+
+    def Test(self):  # noqa: N802
+        return True
+
+    def Iprobe(self, rank):  # noqa: N802
+        return False
+
+
+def test_time_in_which_it_did_not_run_itself_does_not_count(monkeypatch, capfd):
+    """Each beat of a tenth of a second takes 1,000 by the clock, as if the machine had slept."""
+    clock, ended = itertools.count(0, 1000), threading.Event()
+    times = {name: getattr(time, name) for name in ("thread_time", "process_time")}
+    monkeypatch.setattr(
+        watch_module, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None, **times)
+    )
+    comm = Comm(Fake())
+    monkeypatch.setattr(comm, "abort", lambda code: ended.set())
+    watch = Watch(comm, Silent(), hung_after=0.5, timeout=1e9)
+    try:
+        assert ended.wait(60)
+        assert 0.5 < watch.now < 10  # two beats each at the most
+    finally:
+        watch._stop()
+    assert "rank 0 (process" in capfd.readouterr().err
 
 
 class BatchNorm2d(minigrad.nn.Linear):
