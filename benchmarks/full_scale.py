@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from full_scale_pieces import FILES, JPEG, ONE, QUICK, RAW, TWO, Amount, Pieces, measure
-from peers import HERE, environment, header, row
+from peers import HERE, Save, environment, header, row
 
 from minigrad.data import packing
 from minigrad.errors import printable
@@ -394,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, help="rounds of measurements (default: 5; with --quick 1)")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON, and nothing else")
     parser.add_argument(
-        "--write", action="store_true", help="renew benchmarks/results/full_scale.md and the tables of the page"
+        "--write", action=Save, help="renew benchmarks/results/full_scale.md and the tables of the page"
     )
     parser.add_argument(
         "--folder", help="where the pictures, stores and checkpoints go meanwhile: on the disk in question"

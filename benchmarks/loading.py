@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import Peer, Times, environment, header, interleaved, ratio, report, row
+from peers import Peer, Save, Times, environment, header, interleaved, ratio, report, row
 from PIL import Image
 
 from minigrad.data import IMAGENET_MEAN_RGB, ImageFolder, Loader, TrainViews
@@ -271,7 +271,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="training steps of AlexNet, batch 128 (default 8)")
     parser.add_argument("--pictures", type=int, default=512, help="least pictures of 256 x 256 (default 512)")
     parser.add_argument("--note", default="", help="what else is to be said about the machine")
-    parser.add_argument("--save", action="store_true", help="write what is printed to benchmarks/results/")
+    parser.add_argument("--save", action=Save, help="write what is printed to benchmarks/results/")
     asked = parser.parse_args()
     rivals = [TORCH] if find_spec("torchvision") else []
     with tempfile.TemporaryDirectory() as folder:

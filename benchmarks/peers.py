@@ -202,14 +202,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def blas_settings() -> list[str]:
+    """The variables that make OpenBLAS run otherwise than by itself, NAME=value; a user's shell has none of them.
+
+    OPENBLAS_CORETYPE set to an older processor halves the speed of NumPy's products.
+    """
+    return [f"{name}={os.environ[name]}" for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
+
+
+class Save(argparse.Action):
+    """The option that keeps what is measured: refused before anything is, where BLAS is set as users have it not."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings, nargs=0, default=False)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        if found := blas_settings():
+            without = " ".join(f"-u {setting.split('=')[0]}" for setting in found)
+            parser.error(f"{self.option_strings[0]}: {', '.join(found)}: NumPy runs otherwise than a user's: "
+                         f"env {without} python {sys.argv[0]} ...")  # fmt: skip
+        setattr(namespace, self.dest, True)
+
+
 def environment(*packages: str) -> str:
-    """Date, processor and versions, for the head of a results file."""
+    """Date, processor and versions, for the head of a results file, and what BLAS was told."""
     import minigrad
 
     versions = "".join(f", {package} {importlib.metadata.version(package)}" for package in packages)
+    blas = "".join(f", **{setting}**" for setting in blas_settings())
     return (
         f"{time.strftime('%Y-%m-%d')}, {processor()}, Python {platform.python_version()}, "
-        f"minigrad {minigrad.__version__}{versions}"
+        f"minigrad {minigrad.__version__}{versions}{blas}"
     )
 
 
@@ -217,7 +240,7 @@ def arguments(doc: str | None, runs: int) -> argparse.ArgumentParser:
     """The options every benchmark has: --runs and --save."""
     parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=runs, help=f"measurements of each contestant (default {runs})")
-    parser.add_argument("--save", action="store_true", help="write what is printed to benchmarks/results/")
+    parser.add_argument("--save", action=Save, help="write what is printed to benchmarks/results/")
     return parser
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from peers import environment, report
+from peers import Save, environment, report
 
 from minigrad.data import ilsvrc
 from minigrad.data.listing import Archive
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=22_000)
     parser.add_argument("--pictures", type=int, default=15_000_000)
-    parser.add_argument("--save", action="store_true", help="write what is printed to benchmarks/results/")
+    parser.add_argument("--save", action=Save, help="write what is printed to benchmarks/results/")
     options = parser.parse_args(arguments)
     each = options.pictures // options.classes
     content = MadeUp(options.classes, each)

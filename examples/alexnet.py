@@ -354,10 +354,11 @@ def merged(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
 
 def main_directions(images: np.ndarray, size: int, stride: int, share: float) -> np.ndarray:
     """The directions, orthonormal rows (k, C size size), in which windows of images (N, C, H, W) vary most: as few as
-    hold this share of the sum of all squares.
+    hold this share of the sum of all squares, but three or more for each colour.
 
     Photographs are smooth: of the 363 directions of a window of 11 x 11 colours two dozen hold 98 %.  In the others
-    random kernels are noise, which answers to nothing, so that no gradient ever takes it away.
+    random kernels are noise, which answers to nothing, so that no gradient ever takes it away.  Where nearly all that
+    varies is brightness, one direction may hold 98 %; three for each colour leave room for its two slopes: for edges.
     """
     moments = np.zeros((images.shape[1] * size * size,) * 2)
     for image in images:
@@ -366,7 +367,7 @@ def main_directions(images: np.ndarray, size: int, stride: int, share: float) ->
         moments += rows.T @ rows
     squares, directions = np.linalg.eigh(moments)  # the least first
     held = np.cumsum(squares[::-1])
-    count = int(np.searchsorted(held, share * held[-1])) + 1
+    count = max(int(np.searchsorted(held, share * held[-1])) + 1, 3 * images.shape[1])
     return directions[:, ::-1][:, :count].T
 
 

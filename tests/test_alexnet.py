@@ -146,6 +146,16 @@ def test_the_first_kernels_of_trainable_see_98_percent_of_what_varies():
         np.testing.assert_allclose(kernels, scales[:, None] * wanted, atol=1e-9 * np.abs(kernels).max())
 
 
+def test_the_first_kernels_see_edges_where_nearly_all_that_varies_is_brightness():
+    waves = 128 + 60 * np.sin(np.arange(224) / 60)
+    smooth = np.broadcast_to(waves, (1, 3, 224, 224)) - waves.mean()  # a wave from left to right, grey
+    shown = main_directions(smooth, 11, 4, 0.98)
+    slope = np.broadcast_to(np.arange(-5.0, 6.0), (3, 11, 11)).ravel()
+    assert shown.shape == (9, 363)
+    assert np.linalg.norm(shown @ slope) > 0.999 * np.linalg.norm(slope)
+    assert np.linalg.norm(shown[:1] @ slope) < 0.1 * np.linalg.norm(slope), "what alone holds 98 % is brightness"
+
+
 @pytest.mark.parametrize("preset", TWO_COLUMNS)
 @pytest.mark.parametrize("size", [224, 227])
 def test_two_devices_compute_what_one_computes(preset, size):

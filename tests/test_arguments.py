@@ -217,6 +217,9 @@ def test_what_is_no_optimizer_and_what_holds_no_parameters():
     for params in (None, 3, True, np.array(3), object(), nn.Linear(2, 2)):
         with pytest.raises(ArgumentError, match="SGD: params must be a list of tensors or of groups, got"):
             optim.SGD(params, 0.1)
+    for params in ("ab", {"weight": weight()}):  # a list of their keys is none of tensors
+        with pytest.raises(ArgumentError, match="SGD: params must be a list of tensors or of groups, got"):
+            optim.SGD(params, 0.1)
 
 
 def test_what_is_no_tensor_is_named():

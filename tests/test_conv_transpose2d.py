@@ -136,6 +136,9 @@ def test_the_layer(device):
         "ConvTranspose2d(4, 6, kernel_size=(2, 3), stride=(2, 1), padding=((1, 0), (0, 1)), output_padding=(1, 0), "
         "groups=2)  78 parameters"
     )
+    assert str(nn.ConvTranspose2d(1, 2, 1, bias=False)).startswith(
+        "ConvTranspose2d(1, 2, kernel_size=(1, 1), bias=False)"
+    )
     large = nn.ConvTranspose2d(64, 64, 4, 2, 1, bias=False)  # keeps the variance, but for the square that a ReLU takes
     y = large(Tensor(random.standard_normal((2, 64, 9, 9)).astype("f"))).numpy()
     assert y[:, :, 2:-2, 2:-2].var() == pytest.approx(2, rel=0.15)

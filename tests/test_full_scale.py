@@ -192,7 +192,21 @@ def test_the_tables_of_the_page_are_those_of_the_results_file():
         full.renewed("no markers", [])
 
 
+def test_what_is_measured_with_another_blas_than_a_user_s_is_not_kept(monkeypatch, capsys):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
+    monkeypatch.setattr(full, "measure", lambda *_: pytest.fail("it measures all the same"))
+    with pytest.raises(SystemExit):
+        full.main(["--write"])
+    assert "--write: OPENBLAS_CORETYPE=Haswell: NumPy runs otherwise" in capsys.readouterr().err
+    assert "**OPENBLAS_CORETYPE=Haswell**" in full.environment()
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
+    assert "OPENBLAS" not in full.environment()
+
+
 def test_write_renews_file_and_page(monkeypatch, tmp_path, capsys):
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "results").mkdir()
     page = tmp_path / "page.md"
     page.write_text(f"above\n{full.BEGIN}\nold\n{full.END}\nbelow\n")

@@ -309,6 +309,7 @@ def test_printing():
     assert "  heads.1: Linear(5, 3, bias=False)  15 parameters" in lines
     assert "  drop: Dropout(p=0.5, form='inverted')" in lines
     assert "6,060 parameters" in str(nn.Linear(100, 60))
+    assert str(nn.Conv2d(1, 2, 1, bias=False)) == "Conv2d(1, 2, kernel_size=(1, 1), bias=False)  2 parameters"
 
 
 def test_forward_is_to_be_defined():
@@ -614,7 +615,7 @@ def test_initial_weights():
         (nn.Flatten(2), lambda x: x.reshape(2, 4, 48)),
         (nn.Dropout(0.3, "paper").eval(), lambda x: x * 0.7),
     ],
-    ids=str,
+    ids=lambda given: str(given) if isinstance(given, nn.Module) else "",
 )
 def test_layers_pass_their_settings_on(device, layer, function):
     x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 6, 8)), device=device)

@@ -11,6 +11,7 @@ import pytest
 import minigrad
 from minigrad import ArgumentError, CheckpointError, DeviceError, DTypeError, GraphError, ShapeError, Tensor
 from minigrad.cudasim.settings import options as sim_options
+from minigrad.nn import Linear
 from minigrad.optim import (
     SGD,
     Adam,
@@ -473,6 +474,10 @@ def test_refused_parameters(device):
         SGD([{"params": [a], "rate": 1}], 0.1)
     with pytest.raises(ArgumentError, match="each group must be a dictionary with a list under 'params'"):
         SGD([{"params": a}], 0.1)
+    net = Linear(2, 2)
+    for wrong in (net, [net], [a, net], [{"params": net}], [{"params": [a]}, net]):
+        with pytest.raises((ArgumentError, DTypeError), match=r"got Linear: give model\.parameters\(\)"):
+            SGD(wrong, 0.1)
     o = SGD([a], 0.1)
     a.grad = Tensor(np.zeros(3))
     with pytest.raises(ShapeError, match=r"parameter 0 is float64 \(2,\) on .* its gradient float64 \(3,\)"):

@@ -13,7 +13,7 @@ from ..device import DeviceLike
 from ..errors import ArgumentError
 from ..tensor import Tensor
 from . import init
-from .layers import Size, unusual
+from .layers import Size, no_bias, unusual
 from .module import Module
 from .parameter import Parameter
 
@@ -71,6 +71,8 @@ class ConvTranspose2d(Module):
 
     def settings(self) -> str:
         in_channels, out_channels, kh, kw = self.weight.shape
-        return f"{in_channels}, {out_channels * self.groups}, kernel_size={(kh, kw)}" + unusual(
-            self, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+        return (
+            f"{in_channels}, {out_channels * self.groups}, kernel_size={(kh, kw)}"
+            + unusual(self, stride=1, padding=0, output_padding=0, groups=1, dilation=1)
+            + no_bias(self)
         )

@@ -75,8 +75,10 @@ class Conv2d(Module):
 
     def settings(self) -> str:
         out_channels, in_channels, kh, kw = self.weight.shape
-        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}" + unusual(
-            self, stride=1, padding=0, dilation=1, groups=1
+        return (
+            f"{in_channels * self.groups}, {out_channels}, kernel_size={(kh, kw)}"
+            + unusual(self, stride=1, padding=0, dilation=1, groups=1)
+            + no_bias(self)
         )
 
 
@@ -101,7 +103,7 @@ class Linear(Module):
         return F.linear(x, self.weight, self.bias)
 
     def settings(self) -> str:
-        return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + ("" if self.bias is not None else ", bias=False")
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + no_bias(self)
 
 
 class ReLU(Module):
@@ -344,6 +346,10 @@ class CrossEntropyLoss(Module):
 def _no_image() -> Tensor:
     """What a function is called with for its checks of settings alone: (0, 0, 1, 1), so every number of groups fits."""
     return Tensor(np.zeros((0, 0, 1, 1), np.float32), device="cpu:0")
+
+
+def no_bias(layer: Any) -> str:
+    return ", bias=False" if layer.bias is None else ""
 
 
 def unusual(layer: Module, **usual: Any) -> str:

@@ -77,11 +77,12 @@ class Optimizer:
             )
         seen: dict[int, int] = {}
         for i, p in enumerate(self._params):
-            if not isinstance(p, Tensor) or p.dtype.kind != "f":
-                kind = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else type(p).__name__
+            if not isinstance(p, Tensor):
+                raise DTypeError(f"{self._name}: parameter {i} must be a floating-point Tensor, {_got(p)}")
+            if p.dtype.kind != "f":
                 raise DTypeError(
-                    f"{self._name}: parameter {i} must be a floating-point Tensor, got {kind}: make it with "
-                    "dtype='float32', or leave it out"
+                    f"{self._name}: parameter {i} must be a floating-point Tensor, got a tensor of {p.dtype}: make it "
+                    "with dtype='float32', or leave it out"
                 )
             if not p.is_leaf:
                 raise GraphError(
@@ -343,16 +344,19 @@ def _plain(setting: Any) -> Any:
 def _as_groups(name: str, params: Any) -> list[Mapping[str, Any]]:
     if isinstance(params, Tensor):
         raise ArgumentError(f"{name}: params must be a list of tensors or of groups, got one tensor: put it in a list")
-    items = _as_list(params)
+    items = None if isinstance(params, (Mapping, str)) else _as_list(params)
     if items is None:
-        raise ArgumentError(f"{name}: params must be a list of tensors or of groups, got {type(params).__name__}")
+        raise ArgumentError(f"{name}: params must be a list of tensors or of groups, {_got(params)}")
     if not any(isinstance(item, Mapping) for item in items):
         return [{"params": items}]
     groups: list[Mapping[str, Any]] = []
     for item in items:
-        group = {**item, "params": _as_list(item.get("params"))} if isinstance(item, Mapping) else {"params": None}
+        if not isinstance(item, Mapping):
+            raise ArgumentError(f"{name}: each group must be a dictionary with a list under 'params', {_got(item)}")
+        group = {**item, "params": _as_list(item.get("params"))}
         if group["params"] is None:
-            raise ArgumentError(f"{name}: each group must be a dictionary with a list under 'params', got {item!r}")
+            found = "it has none" if "params" not in item else _got(item["params"])
+            raise ArgumentError(f"{name}: each group must be a dictionary with a list under 'params', {found}")
         groups.append(group)
     return groups
 
@@ -363,6 +367,12 @@ def _as_list(params: Any) -> list[Any] | None:
         return None if isinstance(params, Tensor) else list(params)
     except TypeError:
         return None
+
+
+def _got(wrong: Any) -> str:
+    """What stands where tensors should, and for a module what to give instead."""
+    is_module = hasattr(wrong, "parameters") and not isinstance(wrong, type)
+    return f"got {type(wrong).__name__}" + ": give model.parameters()" * is_module
 
 
 def _check_gradient(name: str, i: int, p: Tensor) -> None:
