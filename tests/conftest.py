@@ -34,7 +34,7 @@ if minigrad.device(TEST_DEVICE).kind == "cuda" and "MINIGRAD_CUDA" not in os.env
 ANY_DEVICE = frozenset(
     "alexnet_cudasim arithmetic astype avg_pool2d batch_norm clipping compare concat conv2d conv_transpose2d copy "
     "creation cross_entropy dropout extremes functional gemm gpu init linear lrn lrn_within_map matmul max_pool2d "
-    "nn optim pad pointwise prepare reduce relu shape sigmoid softmax tanh tensor where".split()
+    "nccl_on_cards nn optim pad pointwise prepare reduce relu shape sigmoid softmax tanh tensor where".split()
 )
 
 

@@ -77,8 +77,10 @@ def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34, devices
     """
     global machine
     known = [device_named(f"cuda:{i}") for i in range(8)]
-    saved = sys.modules.get("cupy")
-    machine, sys.modules["cupy"] = Machine(cards, peers, memory), _module()
+    saved = {name: sys.modules.get(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.nccl")}
+    machine, cupy = Machine(cards, peers, memory), _module()
+    sys.modules.update({"cupy": cupy, "cupy.cuda": cupy.cuda, "cupy.cuda.nccl": cupy.cuda.nccl})
+    del cupy.cuda.nccl  # as in CuPy's, where it has to be imported
     HOST.faults.clear()
     for device in known:
         device._runtime = None
@@ -100,9 +102,10 @@ def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34, devices
                 device._runtime = None
             machine = None  # type: ignore[assignment]
             cuda._listed.cache_clear()
-            del sys.modules["cupy"]
-            if saved is not None:
-                sys.modules["cupy"] = saved
+            for name, module in saved.items():
+                del sys.modules[name]
+                if module is not None:
+                    sys.modules[name] = module
 
 
 def _end() -> None:
@@ -511,6 +514,89 @@ def set_math_mode(handle, mode):
     machine.handles[handle].math = mode
 
 
+# ---------------------------------------------------------------- NCCL
+
+
+class Ring:
+    """The cards of one NCCL communicator, each fed by a thread that stands for a process."""
+
+    def __init__(self, ndev: int):
+        self.ndev, self.barrier, self.sent = ndev, threading.Barrier(ndev, timeout=60), {}
+        self.cards: dict[int, int] = {}
+
+
+_rings: dict[bytes, Ring] = {}
+_grouped = threading.local()
+
+
+class NcclError(RuntimeError):
+    def __init__(self, status):
+        self.status = status
+        super().__init__(f"NCCL_ERROR_{status}")
+
+
+def get_unique_id():
+    return next(_numbers).to_bytes(128, "little")
+
+
+def group_start():
+    assert getattr(_grouped, "calls", None) is None
+    _grouped.calls = []
+
+
+def group_end():
+    """All sends, and then all receives: as long as they wait for each other, none may come alone."""
+    calls, _grouped.calls = _grouped.calls, None
+    calls[0][0]._together(calls)
+
+
+class NcclCommunicator:
+    def __init__(self, ndev, commId, rank, config=None):  # noqa: N803 (CuPy's names)
+        assert type(commId) is bytes and len(commId) == 128 and 0 <= rank < ndev
+        self.ring, self.rank, self.card = _rings.setdefault(commId, Ring(ndev)), rank, _card()
+        self.ring.cards[rank] = self.card
+        self.ring.barrier.wait()
+        assert len(set(self.ring.cards.values())) == ndev, "Duplicate GPU detected"
+
+    def send(self, sendbuf, count, datatype, peer, stream):
+        _grouped.calls.append((self, "send", sendbuf, count, datatype, peer, stream))
+
+    def recv(self, recvbuf, count, datatype, peer, stream):
+        _grouped.calls.append((self, "recv", recvbuf, count, datatype, peer, stream))
+
+    def _memory(self, kind, address, count, datatype, stream):
+        assert _card() == self.card and _ours(stream).device_id == self.card
+        _raise_fault()
+        nbytes = count * {7: 4, 8: 8}[datatype]
+        memory = _memory_at(self.card, address, nbytes)
+        reads, writes = ([memory.access], []) if kind == "send" else ([], [memory.access])
+        _stream().clock.touch(f"nccl {kind}", reads, writes)
+        return memory, nbytes
+
+    def _together(self, calls):
+        for _, kind, address, count, datatype, peer, stream in calls:
+            if kind == "send":
+                _, nbytes = self._memory(kind, address, count, datatype, stream)
+                self.ring.sent[self.rank, peer] = ctypes.string_at(address, nbytes)
+        self.ring.barrier.wait()
+        for _, kind, address, count, datatype, peer, stream in calls:
+            if kind == "recv":
+                memory, nbytes = self._memory(kind, address, count, datatype, stream)
+                content = self.ring.sent.pop((peer, self.rank))
+                assert len(content) == nbytes
+                ctypes.memmove(address, content, nbytes)
+                _mark(memory, address, nbytes)
+        self.ring.barrier.wait()
+        machine.calls.append(("nccl", self.card, len(calls)))
+
+    def allGather(self, sendbuf, recvbuf, count, datatype, stream):  # noqa: N802
+        step = count * {7: 4, 8: 8}[datatype]
+        sends = [(self, "send", sendbuf, count, datatype, peer, stream) for peer in range(self.ring.ndev)]
+        self._together(
+            sends + [(self, "recv", recvbuf + r * step, count, datatype, r, stream) for r in range(self.ring.ndev)]
+        )
+
+
 # ---------------------------------------------------------------- put together
 
 # What the stand-in offers, by CuPy's names; tests/test_cuda.py compares the parameters with CuPy's.
@@ -529,11 +615,16 @@ SURFACE = {
     "cuda.compiler.CompileException": CompileException,
     "cuda.driver.CUDADriverError": CUDADriverError,
     "cuda.memory.OutOfMemoryError": OutOfMemoryError,
+    "cuda.nccl.NcclCommunicator": NcclCommunicator,
+    "cuda.nccl.get_unique_id": get_unique_id,
+    "cuda.nccl.groupStart": group_start,
+    "cuda.nccl.groupEnd": group_end,
     "cuda.nvrtc.getVersion": lambda: (12, 9),
     "cuda.runtime.CUDARuntimeError": CUDARuntimeError,
     "cuda.runtime.getDevice": lambda: _card(),
     "cuda.runtime.getDeviceCount": lambda: len(machine.cards),
     "cuda.runtime.getDeviceProperties": get_device_properties,
+    "cuda.runtime.deviceGetPCIBusId": lambda device: f"0000:{device:02x}:00.0",
     "cuda.runtime.driverGetVersion": lambda: 13000,
     "cuda.runtime.runtimeGetVersion": lambda: 12080,
     "cuda.runtime.memGetInfo": mem_get_info,

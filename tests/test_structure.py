@@ -42,7 +42,7 @@ ALLOWED = {
     "profiler": "errors html tracing device parallel engine",
     "debugging": "errors arguments tracing",
     "gradcheck": "errors random device parallel grad_mode engine tensor",
-    "distributed": "errors arguments interrupts sources random device grad_mode backward tensor",
+    "distributed": "errors arguments interrupts memory sources random device gpu tracing grad_mode backward tensor",
     "optim": "errors spellings arguments interrupts memory tracing device gpu parallel engine tensor",
     "init": "errors spellings arguments device parallel grad_mode engine tensor",
     "checkpoint": "errors foreign arguments files interrupts random device parallel engine tensor",

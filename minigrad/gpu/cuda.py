@@ -2,7 +2,9 @@
 
 `cuda:N` is the card of that number, as CuPy counts them.  MINIGRAD_CUDA gives other cards: the first number in it is
 the card of cuda:0, the second that of cuda:1, and so on.  A card may stand there twice: with MINIGRAD_CUDA=0,0 what is
-written for two cards runs on one.  Each of the two devices has its own stream, random generator and arrays.
+written for two cards runs on one.  Each of the two devices has its own stream, random generator and arrays.  Where
+several processes of one training are on a machine (minigrad/distributed), each has a part of its cards, and these are
+counted from 0.
 """
 
 from __future__ import annotations
@@ -59,13 +61,15 @@ def _card_of(index: int) -> tuple[ModuleType, int]:
     cupy, there = _cards(name)
     if index < len(there):
         return cupy, there[index]
-    if _listed() is not None:
+    listed = ",".join(map(str, _listed() or ()))
+    if listed:
         raise DeviceError(
-            f"{name}: MINIGRAD_CUDA={','.join(map(str, there))} has the cards of {len(there)} device(s), numbered from "
+            f"{name}: MINIGRAD_CUDA={listed} has the cards of {len(there)} device(s), numbered from "
             "0: list a card for each device that is used"
         )
+    shared = "" if _share == (0, 1) else " for this process"
     raise DeviceError(
-        f"{name}: the driver sees {len(there)} card(s), numbered from 0: use cuda:0 .. or cpu:0, or set "
+        f"{name}: the driver sees {len(there)} card(s){shared}, numbered from 0: use cuda:0 .. or cpu:0, or set "
         "MINIGRAD_CUDA to the card of each device: MINIGRAD_CUDA=0,0 makes cuda:0 and cuda:1 of one card"
     )
 
@@ -90,16 +94,33 @@ def _cards(name: str) -> tuple[ModuleType, tuple[int, ...]]:
             f"{name}: CuPy is here, but the NVIDIA driver does not answer ({error}): install it, or "
             "where it is an older one, for CUDA 12: pip install 'minigrad[cuda12]'; or use cpu:0"
         ) from None
-    listed = _listed()
+    listed, ours = _listed(), _ours(count)
     if listed is None:
-        return cupy, tuple(range(count))
+        return cupy, ours
     for index, card in enumerate(listed):
-        if card >= count:
+        if card >= len(ours):
+            shared = "" if _share == (0, 1) else f", of which this process has {len(ours)}"
             raise DeviceError(
                 f"{name}: MINIGRAD_CUDA={','.join(map(str, listed))}: there is no card {card} for cuda:{index}: the "
-                f"driver sees {count} card(s), numbered from 0: list these, or unset it"
+                f"driver sees {count} card(s){shared}, numbered from 0: list these, or unset it"
             )
-    return cupy, listed
+    return cupy, tuple(ours[card] for card in listed)
+
+
+def share_cards(number: int, processes: int) -> None:
+    """Of so many processes that see the same cards this one, by its number, has a part of them from here on, in turn
+    where there are fewer cards than processes; MINIGRAD_CUDA counts in it.  Before the first use of a card."""
+    global _share
+    _share = number, processes
+
+
+def _ours(count: int) -> tuple[int, ...]:
+    number, processes = _share
+    each = count // processes
+    return tuple(range(number * each, (number + 1) * each)) if each else (number % count,) if count else ()
+
+
+_share = (0, 1)
 
 
 @cache  # read once: a change halfway through a program would move its devices

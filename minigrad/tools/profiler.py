@@ -77,6 +77,7 @@ class Profile:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.wall = 0.0  # seconds from the beginning of the block to its end
+        self.began = 0  # when that was, by perf_counter_ns
 
     def summary(self, sort: str = "time", by_shape: bool = False) -> list[Row]:
         """The table by op as rows, largest first.
@@ -142,19 +143,27 @@ class Profile:
 
         Each device is a process there; a thread that worked for two devices is a thread of both.
         """
-        lanes = {lane: i for i, lane in enumerate(sorted({(e.device, e.thread) for e in self.events}), 1)}
-        pids = {device: i for i, device in enumerate(sorted({device for device, _ in lanes}), 1)}
+        Path(path).write_text(json.dumps({"traceEvents": self.entries(), "displayTimeUnit": "ms"}), encoding="utf-8")
+
+    def entries(self, prefix: str = "", number: int = 0, later: int = 0) -> list[dict[str, Any]]:
+        """The events as that format has them, for a file with the profiles of several processes.
+
+        prefix: of the devices' names.  number: after which theirs are counted.  later: nanoseconds to add to all times.
+        """
+        lanes = {lane: i for i, lane in enumerate(sorted({(e.device, e.thread) for e in self.events}), number + 1)}
+        pids = {device: i for i, device in enumerate(sorted({device for device, _ in lanes}), number + 1)}
         entries: list[dict[str, Any]] = []
         for device, pid in pids.items():
-            entries.append(dict(ph="M", name="process_name", pid=pid, args={"name": device}))
+            entries.append(dict(ph="M", name="process_name", pid=pid, args={"name": prefix + device}))
         for (device, (_, name)), tid in lanes.items():
             entries.append(dict(ph="M", name="thread_name", pid=pids[device], tid=tid, args={"name": name}))
         for e in self.events:
             category = "piece" if e.piece else e.phase
             seen = {"phase": e.phase, "shapes": e.shapes, "flops": e.flops, "bytes": e.bytes}
-            at = dict(ts=e.start / 1e3, dur=(e.end - e.start) / 1e3, pid=pids[e.device], tid=lanes[e.device, e.thread])
-            entries.append(dict(ph="X", name=e.name, cat=category, **at, args=seen))  # times in microseconds
-        Path(path).write_text(json.dumps({"traceEvents": entries, "displayTimeUnit": "ms"}), encoding="utf-8")
+            times = dict(ts=(e.start + later) / 1e3, dur=(e.end - e.start) / 1e3)  # in microseconds
+            at = dict(pid=pids[e.device], tid=lanes[e.device, e.thread])
+            entries.append(dict(ph="X", name=e.name, cat=category, **times, **at, args=seen))
+        return entries
 
 
 @contextmanager
@@ -173,7 +182,7 @@ def profile(trace: str | os.PathLike[str] | None = None) -> Iterator[Profile]:
     if trace is not None and not Path(trace).parent.is_dir():
         raise ArgumentError(f"profile: trace={str(trace)!r}: there is no folder {Path(trace).parent}: make it first")
     recorder, result = tracing.Recorder(), Profile()
-    result.events = recorder.events
+    result.events, result.began = recorder.events, recorder.began
     tracing.recorder = recorder
     try:
         yield result
