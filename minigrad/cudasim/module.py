@@ -21,7 +21,7 @@ from .counters import Counters
 from .emission import Unit
 from .reports import Lines, Report, Triple
 from .second_run import SecondRun
-from .side_by_side import Found, parts_of, run_parts, talks
+from .side_by_side import Found, parts_of, remember, run_parts, talks
 from .trace import tracing
 
 MAX_THREADS = 1024
@@ -199,6 +199,7 @@ class Function:
                     reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
+            remember(self, block, [call])
             return Found(reports, call.notes() if self.module.mode == "check" else [], call.left_out(reports))
 
     def _check_launch(self, grid: Triple, block: Triple, params: Sequence[bytes], shared_mem: int) -> None:
