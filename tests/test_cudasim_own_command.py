@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minigrad import ArgumentError, KernelError
-from minigrad.cudasim import command
+from minigrad.cudasim import command, run
 from minigrad.cudasim.__main__ import _is_about_own, main
 from minigrad.cudasim.compiler import available
 from minigrad.cudasim.passing import Empty, Parameter
@@ -116,6 +116,49 @@ def test_guesses_are_of_the_types_of_the_parameters(tmp_path, capsys):
     assert re.findall(r"\b[a-j]=[\w\[]+", out.split("--block", 1)[1]) == [
         "a=integers", "b=[1", "c=16", "d=integers", "e=normal", "f=integers", "g=integers", "h=[1", "i=16", "j=16",
     ]  # fmt: skip
+
+
+def test_guesses_for_structs_and_template_parameters(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("beside.h").write_text("typedef struct { float x; int n[4]; } Point;\nenum Kind { A };\ntypedef float real;\n")
+    Path("structs.cu").write_text(
+        """#include "beside.h"
+struct Cell { int a; };
+template <typename index_t, class T> __global__ void k(const Point* p, Point* q, const Cell c, dim3 d, Kind e,
+                                                       const real* f, index_t g, const T* h, const index_t* i) {
+    if (threadIdx.x < g) q[threadIdx.x] = p[threadIdx.x], q[threadIdx.x].n[0] = c.a;
+}
+"""
+    )
+    out = tried(capsys, "structs.cu")[1]
+    assert "--template int,float" in out
+    values = "p=zeros:1000 q=zeros:1000 c=c.npy d=[1000,1,1] e=2.0 f=normal:1000 g=1000 h=normal:1000 i=integers:1000"
+    assert "--block 256 " + values.replace("d=[1000,1,1]", "'d=[1000,1,1]'") in out
+    np.save("c.npy", np.array([7], np.int32).view("V4")[0])
+    words = values.replace("e=2.0", "e=0").replace("q=zeros:1000", "q=empty:1000").split()
+    status, out, err = tried(capsys, "structs.cu", "--template", "int,float", "--grid", "1", "--block", "32", *words)
+    assert status == 0 and re.search(r"q +\|V20 +1000 +0000000007000000\.\. 0000000007000000\.\.", out), out + err
+
+
+def test_headers_lie_where_one_says(file, tmp_path, capsys):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "factor.h").write_text("#define FACTOR 3\n")
+    text = "__global__ void k(int* y) { y[threadIdx.x] = FACTOR; }\n"
+    Path("three.cu").write_text('#include "factor.h"\n' + text)
+    words = "three.cu --grid 1 --block 4 y=empty:4".split()
+    status, out, err = tried(capsys, *words)
+    assert status == 2 and "factor.h.  Their folders: -I FOLDER, or include=[...]" in err
+    status, out, err = tried(capsys, *words, "-I", "far")
+    assert status == 0 and "3 3 3 3" in out, err
+    assert run("three.cu", "k", 1, 4, np.zeros(4, "i4"), include=[tmp_path / "far"])["y"].tolist() == [3] * 4
+    status, out, err = tried(capsys, *words, "-I", "nowhere")
+    assert status == 2 and err == "nowhere: there is no such folder to look for headers in\n"
+    with pytest.raises(ArgumentError, match="include must be a sequence of folders, got far"):
+        run("three.cu", "k", 1, 4, np.zeros(4, "i4"), include="far")
+    Path("part.cu").write_text(text)
+    status, out, err = tried(capsys, "part.cu", *words[1:])
+    assert status == 2 and "Nothing here declares FACTOR.  If another file includes this one, run that one." in err
+    assert tried(capsys, "part.cu", *words[1:], "-D", "FACTOR=3")[0] == 0
 
 
 def test_which_command_is_meant(file, tmp_path):

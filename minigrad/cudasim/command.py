@@ -22,14 +22,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import io
 import json
 import os
 import re
-import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +37,9 @@ from ..base import files
 from ..errors import ArgumentError, DataError, KernelError, MinigradError, printable, some
 from .comparing import Difference, difference
 from .cuda_file import Kernel
+from .expecting import expected_outputs
 from .gdb import gdb_line
 from .listing import example_line, listing
-from .passing import Parameter
 from .running import TIME_LIMIT, Launch, Result, Source, opened, sizes_of, summary
 from .settings import MODES, ORDERS, seconds
 from .trace import Trace
@@ -105,6 +103,14 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="what a __constant__ or __device__ variable holds: taps=[1,2,1]",
     )
     parser.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="a macro")
+    parser.add_argument(
+        "-I",
+        dest="include",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="another folder for the headers of the file, whose own folder is looked into first",
+    )
     modes = "check (the default); fast: few checks; debug: none, and as a debugger wants it"
     parser.add_argument("--mode", choices=(*MODES, "debug"), default="check", help=modes)
     parser.add_argument("--order", choices=(*ORDERS, "all"), default="all", help="of the threads (default: all three)")
@@ -168,7 +174,7 @@ def _list(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
 def _opened(asked: argparse.Namespace) -> Source:
     if not os.path.isfile(asked.file):
         raise DataError(f"{printable(asked.file)}: there is no such file")
-    source = opened(Path(asked.file), asked.defines)
+    source = opened(Path(asked.file), asked.defines, asked.include)
     if not source.file.kernels:
         raise DataError(f"{printable(asked.file)}: has no kernel: no function is declared __global__ void")
     return source
@@ -189,7 +195,7 @@ def _run(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
     trace = _trace(asked, launch)
     if asked.gdb:
         return _gdb(asked, launch, trace)
-    expected = _expected(asked, launch.parameters, given)
+    expected = expected_outputs(asked.expect, launch.parameters, given) if asked.expect is not None else {}
     orders = ORDERS if asked.order == "all" and asked.mode != "debug" else (asked.order.replace("all", "forward"),)
     answer.update(kernel=kernel.name, grid=launch.grid, block=launch.block, mode=asked.mode, orders=orders)
     if asked.counters and asked.mode != "check":
@@ -292,70 +298,6 @@ def _gdb(asked: argparse.Namespace, launch: Launch, trace: Trace | None) -> int:
 
 
 # ---------------------------------------------------------------- --expect, --save, --json
-
-
-def _expected(asked: argparse.Namespace, parameters: Sequence[Parameter], given: Sequence[Any]) -> dict[str, Any]:
-    """What the function of --expect returns, by the names of outputs; {} where there is none.
-
-    It is called before the kernel, by the names of those parameters that it takes, with copies.
-    """
-    if asked.expect is None:
-        return {}
-    path, colon, name = asked.expect.rpartition(":")
-    if not colon:
-        raise ArgumentError(f"--expect {printable(asked.expect)}: is written FILE.py:FUNCTION")
-    outputs = [p.name for p, value in zip(parameters, given) if p.pointer and not p.const and value is not None]
-    function = _function(path, name)
-    takes = inspect.signature(function).parameters.values()
-    everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
-    arguments = {
-        parameter.name: _copy(value)
-        for parameter, value in zip(parameters, given)
-        if everything or parameter.name in {one.name for one in takes}
-    }
-    try:
-        returned = function(**arguments)
-    except Exception as error:
-        raise ArgumentError(
-            f"--expect: {printable(asked.expect)} failed: {type(error).__name__}: {printable(str(error))}"
-        ) from error
-    if not isinstance(returned, dict):
-        if len(outputs) != 1:
-            raise ArgumentError(
-                f"--expect: {printable(name)} must return a dict by the names of outputs: {some(outputs)}"
-            )
-        returned = {outputs[0]: returned}
-    wrong = [key for key in returned if key not in outputs]
-    if wrong or not returned:
-        raise ArgumentError(
-            f"--expect: {printable(name)} returned {some(wrong) or 'nothing'}; outputs are {some(outputs)}"
-        )
-    return returned
-
-
-def _function(path: str, name: str) -> Callable[..., Any]:
-    if not os.path.isfile(path):
-        raise ArgumentError(f"--expect: {printable(path)}: there is no such file")
-    before = list(sys.path)
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # as if the file were run
-    try:
-        found = runpy.run_path(path).get(name)
-    except Exception as error:
-        raise ArgumentError(
-            f"--expect: {printable(path)} cannot be run: {type(error).__name__}: {printable(str(error))}"
-        ) from error
-    finally:
-        sys.path[:] = before
-    if not callable(found):
-        raise ArgumentError(f"--expect: {printable(path)} has no function {printable(name)}")
-    return found
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    shape = getattr(value, "shape", None)
-    return np.zeros(shape, value.dtype) if isinstance(shape, tuple) and not isinstance(value, np.generic) else value
 
 
 def _compare(asked: argparse.Namespace, result: Result, expected: dict[str, Any], answer: dict[str, Any]) -> int:

@@ -127,6 +127,7 @@ def run(
     seed: int = 0,
     trace: Trace | None = None,
     variables: Mapping[str, np.ndarray] | None = None,
+    include: Sequence[str | os.PathLike[str]] = (),
 ) -> Result:
     """Run a kernel on the emulator, check it, and give back what it left in its arrays.
 
@@ -138,15 +139,15 @@ def run(
     blocks: "forward", "reversed", "random" (drawn from `seed`), or "all", one after the other: their results must be
     the same but for rounding.  templates: the arguments of a template kernel, ("float", "16").  defines: {"N": 16}, or
     ("N=16",).  counters: count memory traffic, line by line.  time_limit: seconds for each launch.
-    trace: a Trace, which is filled with what one thread does, in the first order.  The last two need check mode.
-
+    trace: a Trace, which is filled with what one thread does, in the first order.  It and counters need check mode.
+    include: more folders to look for headers in.
     variables: what to put into `__constant__` and `__device__` variables, by name: arrays of as many bytes.  All others
     begin as the file says, in every launch.
 
     KernelError for what was found; its `reports` say where (a file that does not compile has none).  ArgumentError and
     DTypeError for arguments that the kernel would misread, DataError for a file that cannot be read.
     """
-    opened_source = opened(source, defines)
+    opened_source = opened(source, defines, include)
     if mode not in MODES:
         raise ArgumentError(f"cudasim.run: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
     if order != "all" and order not in ORDERS:
@@ -169,18 +170,27 @@ class Source:
     text: str
 
 
-def opened(source: str | os.PathLike[str], defines: Mapping[str, Any] | Sequence[str] = ()) -> Source:
-    """The CUDA file of a path or a text; DataError where it cannot be read."""
+def opened(
+    source: str | os.PathLike[str],
+    defines: Mapping[str, Any] | Sequence[str] = (),
+    include: Sequence[str | os.PathLike[str]] = (),
+) -> Source:
+    """The CUDA file of a path or a text; DataError where it, or a folder for its headers, is not there."""
     if isinstance(defines, str):
         raise ArgumentError(f"cudasim.run: defines must be a dict or a sequence, such as ('N=16',), got {defines!r}")
     pairs = [f"{key}={value}" for key, value in defines.items()] if isinstance(defines, Mapping) else list(defines)
+    if isinstance(include, (str, os.PathLike)):
+        raise ArgumentError(f"cudasim.run: include must be a sequence of folders, got {printable(include)}")
+    for folder in include:
+        if not os.path.isdir(folder):
+            raise DataError(f"{printable(folder)}: there is no such folder to look for headers in")
     if isinstance(source, str) and "\n" in source:
-        return Source(CudaFile(source, defines=tuple(pairs)), source)
+        return Source(CudaFile(source, defines=tuple(pairs), include=include), source)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(f"cudasim.run: wants a file or the text of one, got {type(source).__name__}")
     try:
         text = Path(source).read_text(encoding="utf-8", errors="surrogateescape")  # comments may be in any encoding
-        return Source(CudaFile.read(Path(source), defines=tuple(pairs)), text)
+        return Source(CudaFile.read(Path(source), defines=tuple(pairs), include=include), text)
     except OSError as error:
         raise DataError(f"{printable(source)}: cannot be read: {files.reason(error)}") from error
 
@@ -347,6 +357,9 @@ def summary(values: np.ndarray, many: int = 4) -> tuple[str, str, str, str]:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, np.void) and not value.dtype.names:  # a struct, of which only the bytes are known
+        data = value.tobytes()
+        return data[:8].hex() + ".." * (len(data) > 8)
     return f"{value:.5g}" if isinstance(value, np.floating) else str(value)
 
 
