@@ -1,11 +1,15 @@
 """python -m minigrad.cudasim with anybody's CUDA file: lists, runs, compares, and says what it cannot."""
 
 import json
+import os
 import re
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from minigrad import ArgumentError, KernelError
 from minigrad.cudasim import command, run
 from minigrad.cudasim.__main__ import _is_about_own, main
 from minigrad.cudasim.compiler import available
+from minigrad.cudasim.memory import memory_left
 from minigrad.cudasim.passing import Empty, Parameter
 from minigrad.cudasim.values import Value
 
@@ -400,7 +405,7 @@ def test_variables_of_the_file(capsys, tmp_path):
         (f"taps={tmp_path / 'wide.npy'}", "variable `float taps` wants float32, got float64"),
         ("taps=empty:3", "variable `float taps` is never empty"),
         ("pair=[1,2]", "variable pair has elements of Pair: give a .npy file"),
-        ("nothing=1", "variable nothing has elements of a type that is not plain to see"),
+        ("nothing=1", "--variable nothing: the file has no such variable; it has scale, taps, pair"),
     ]:
         status, _, error = tried(capsys, *words, "--variable", variable)
         assert status == 2 and message in error, error
@@ -535,3 +540,80 @@ def test_the_page_shows_what_happens(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == next(text for kind, text in BLOCKS if kind == "text")
     (tmp_path / "test_sums.py").write_text(programs[2])
     runpy.run_path("test_sums.py")["test_block_sums"]()
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--seed -1", r"a whole number from 0 is wanted, got '-1'"),
+        ("--tolerance -1", r"a number from 0 is wanted, got '-1'"),
+        ("--tolerance nan", r"a number from 0 is wanted, got 'nan'"),
+    ],
+)
+def test_options_that_are_no_numbers(file, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        main([file, *SAXPY, *words.split()])
+    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--save none/y.npz", r"--save none/y\.npz: give a file in a folder that is there"),
+        ("--save .", r"--save \.: give a file in a folder"),
+        ("--trace thread=1 thread=2", r"--trace follows one thread: thread is given twice"),
+        ("--trace thread=1 --trace-steps 9999999999", r"a trace keeps 1 to 1000000 steps, got 9999999999"),
+        ("--variable taps=1", r"--variable taps: the file has no such variable; it has none"),
+        ("--expect ref.py:leaves", r"--expect: ref\.py:leaves failed: SystemExit: 3"),
+        ("--expect ref.py:forgets", r"--expect: forgets returned nothing"),
+    ],
+)
+def test_it_is_said_before_anything_runs(file, capsys, monkeypatch, words, message):
+    with open("ref.py", "a") as more:
+        more.write("\ndef leaves(n):\n    raise SystemExit(3)\n\ndef forgets(n):\n    pass\n")
+    monkeypatch.setattr("minigrad.cudasim.running.Launch.run", lambda *_: pytest.fail("the kernel ran"))
+    status, out, err = tried(capsys, file, *SAXPY, *words.split())
+    assert status == 2 and out == "" and re.search(message, err), err
+
+
+def test_arrays_that_do_not_fit_are_refused(file, capsys, monkeypatch):
+    monkeypatch.setattr("minigrad.cudasim.running.memory_left", lambda: 10_000)
+    status, out, err = tried(capsys, file, *SAXPY)
+    assert status == 2 and err == (
+        "saxpy: the arrays take 0.00 GB.  Their copies take up to 5 times that, and who touched what 8 times: "
+        "0.00 GB are left: give smaller arrays, or take mode fast\n"
+    )
+    assert tried(capsys, file, *SAXPY, "--mode", "fast")[0] == 0
+    monkeypatch.setattr("minigrad.cudasim.running.memory_left", lambda: None)
+    assert tried(capsys, file, *SAXPY)[0] == 0
+    monkeypatch.setattr("minigrad.cudasim.values.memory_left", lambda: 1000)
+    status, out, err = tried(capsys, file, *SAXPY)
+    assert status == 2 and err == "x=arange:100: to make it takes 0.00 GB, 0.00 GB are left\n"
+
+
+def test_memory_that_is_left():
+    with open("/proc/meminfo") as file:
+        total = int(file.readline().split()[1])
+    assert 0 < memory_left() <= 1024 * total
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    (tmp_path / "spin.cu").write_text(
+        '__global__ void spin(int* y) { printf("on\\n"); while (y[0] == 0) y[1] += 1, y[1] -= 1; }'
+    )
+    words = [sys.executable, "-m", "minigrad.cudasim", "spin.cu", "--grid", "1", "--block", "1", "y=zeros:2"]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.Popen([*words, "--time-limit", "60"], cwd=tmp_path, env=here, stderr=subprocess.PIPE, text=True)
+    try:
+        library = Path(f"/proc/{ran.pid}/maps")
+        for _ in range(600):  # until the kernel is loaded
+            if re.search(r"/[0-9a-f]{24}\.so", library.read_text()):
+                break
+            time.sleep(0.05)
+        ran.send_signal(signal.SIGINT)
+        assert ran.communicate(timeout=60)[1] == "\ninterrupted\n" and ran.returncode == 130
+    finally:
+        ran.kill()

@@ -13,7 +13,7 @@ Arrays and numbers:
 {GENERATORS}
 
 What is found has file, line, block and thread.  Exit codes: 0, nothing was found; 1, a report, or a result that differs
-from --expect's; 2, it could not be tried.  docs/cudasim.md tells what is proven by it, and what is not.
+from --expect's; 2, it could not be tried; 130, Ctrl-C.  docs/cudasim.md tells what is proven by it, and what is not.
 
 minigrad's own kernels have cases of their own: python -m minigrad.cudasim kernels/lrn.cu --help
 """
@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -66,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answer["reports"] = [vars(report) for report in error.reports]
         if not asked.json:
             print(error, file=sys.stdout if error.reports else sys.stderr)
-    except (MinigradError, OSError) as error:
+    except (MinigradError, OSError, MemoryError) as error:
         status = 2
-        answer["error"] = str(error)
+        answer["error"] = str(error) or "no memory left"
         if not asked.json:
-            print(error, file=sys.stderr)
+            print(answer["error"], file=sys.stderr)
     if asked.json:
         print(json.dumps({**answer, "printed": printed.getvalue(), "exit": status}, indent=1, allow_nan=False))
     return status
@@ -119,8 +120,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE.py:FUNCTION",
         help="compare with what this function returns for the same arguments: an array, or a dict of them by name",
     )
-    parser.add_argument("--tolerance", type=float, help="for --expect: share of a value that it may be off")
-    parser.add_argument("--seed", type=int, default=0, help="of random arrays and of the random order (default: 0)")
+    parser.add_argument("--tolerance", type=_share, help="for --expect: share of a value that it may be off")
+    parser.add_argument("--seed", type=_whole, default=0, help="of random arrays and of the random order (default: 0)")
     parser.add_argument("--counters", action="store_true", help="count memory traffic, line by line")
     parser.add_argument(
         "--trace",
@@ -151,6 +152,21 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise argparse.ArgumentTypeError(f"a whole number from 0 is wanted, got {printable(text)!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"a number from 0 is wanted, got {printable(text)!r}")
+
+
 def _runs(asked: argparse.Namespace) -> bool:
     return bool(asked.kernel or asked.values or asked.grid or asked.block)
 
@@ -173,7 +189,8 @@ def _list(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
 
 def _opened(asked: argparse.Namespace) -> Source:
     if not os.path.isfile(asked.file):
-        raise DataError(f"{printable(asked.file)}: there is no such file")
+        there = "is no file" if os.path.exists(asked.file) else "there is no such file"
+        raise DataError(f"{printable(asked.file)}: {there}")
     source = opened(Path(asked.file), asked.defines, asked.include)
     if not source.file.kernels:
         raise DataError(f"{printable(asked.file)}: has no kernel: no function is declared __global__ void")
@@ -193,6 +210,7 @@ def _run(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
     launch.set_variables(_variables(asked, source))
     given = [value.of(parameter) for value, parameter in zip(values, launch.parameters)]
     trace = _trace(asked, launch)
+    _check_place(asked.save)
     if asked.gdb:
         return _gdb(asked, launch, trace)
     expected = expected_outputs(asked.expect, launch.parameters, given) if asked.expect is not None else {}
@@ -246,6 +264,12 @@ def _values(asked: argparse.Namespace, kernel: Kernel) -> list[Value]:
 
 def _variables(asked: argparse.Namespace, source: Source) -> dict[str, Any]:
     pairs = [word.partition("=")[::2] for word in asked.variables]
+    known = [name for one in source.file.declarations if one.kind == "variable" for name in sorted(one.names)]
+    for name, _ in pairs:
+        if name not in known:
+            raise ArgumentError(
+                f"--variable {printable(name)}: the file has no such variable; it has {some(known) or 'none'}"
+            )
     return {
         name: variable_value(name, source.file.variable_type(name), text, asked.seed * 1000 + 500 + i)
         for i, (name, text) in enumerate(pairs)
@@ -269,6 +293,8 @@ def _trace(asked: argparse.Namespace, launch: Launch) -> Trace | None:
     at = {"thread": (0, 0, 0), "block": (0, 0, 0)}
     for word in asked.trace:
         name, _, text = word.partition("=")
+        if sum(other.startswith(f"{name}=") for other in asked.trace) > 1:
+            raise ArgumentError(f"--trace follows one thread: {name} is given twice")
         if not re.fullmatch(r"\d+(,\d+){0,2}", text):
             raise ArgumentError(f"--trace {printable(word)}: is written {name}=5, or {name}=5,0,1")
         x, y, z = (*map(int, text.split(",")), 0, 0)[:3]
@@ -311,6 +337,15 @@ def _compare(asked: argparse.Namespace, result: Result, expected: dict[str, Any]
         told = [f"WRONG: {one}" for one in wrong] or [f"as {asked.expect} says: {some(expected)}"]
         _say(asked, "\n".join(map(printable, told)))
     return 1 if wrong else 0
+
+
+def _check_place(path: str | None) -> None:
+    """DataError where --save could not write, before a kernel has run for hours."""
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.realpath(path))
+    if not path or os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise DataError(f"--save {printable(path)}: give a file in a folder that is there and can be written to")
 
 
 def _save(asked: argparse.Namespace, result: Result) -> None:

@@ -35,10 +35,12 @@ def expected_outputs(asked: str, parameters: Sequence[Parameter], given: Sequenc
     }
     try:
         returned = function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArgumentError(
             f"--expect: {printable(asked)} failed: {type(error).__name__}: {printable(str(error))}"
         ) from error
+    if returned is None:
+        raise ArgumentError(f"--expect: {printable(name)} returned nothing: it returns an array, or a dict of them")
     if not isinstance(returned, dict):
         if len(outputs) != 1:
             raise ArgumentError(
@@ -60,7 +62,7 @@ def _function(path: str, name: str) -> Callable[..., Any]:
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # as if the file were run
     try:
         found = runpy.run_path(path).get(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArgumentError(
             f"--expect: {printable(path)} cannot be run: {type(error).__name__}: {printable(str(error))}"
         ) from error

@@ -190,3 +190,16 @@ class SimArray:
             return None
         offset = self.data.ptr - self.memory.bytes.ctypes.data
         return np.ndarray((*self.shape, self.itemsize), np.uint8, self.memory.written, offset, (*self.strides, 1))
+
+
+def memory_left() -> int | None:
+    """Bytes that this process may still take, of the machine's and of its control group's; None: nobody knows."""
+    found = []
+    try:
+        with open("/proc/meminfo") as file:
+            found += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
+        with open("/sys/fs/cgroup/memory.max") as most, open("/sys/fs/cgroup/memory.current") as now:
+            found.append(int(most.read()) - int(now.read()))
+    except (OSError, ValueError):  # no such files, or "max"
+        pass
+    return min(found, default=None)

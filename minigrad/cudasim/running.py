@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +16,22 @@ from typing import Any
 import numpy as np
 
 from ..base import files
-from ..errors import ArgumentError, DataError, KernelError, printable
-from .comparing import Difference, difference
+from ..errors import ArgumentError, DataError, KernelError, OutOfMemoryError, printable
+from .comparing import Difference, difference, same_bytes
 from .counters import Counters
 from .cuda_file import CudaFile, Kernel
+from .memory import memory_left
 from .module import Function, RawModule
-from .passing import Passed, check_supported, parameters_of, pass_arguments
+from .passing import Empty, Passed, check_supported, parameters_of, pass_arguments
 from .reports import Report
 from .settings import MODES, ORDERS, options
+from .side_by_side import SHADOW
 from .trace import Trace, shared_types
 
 Triple = tuple[int, int, int]
 _variables: dict[str, dict[str, bytes]] = {}  # of each library: what its variables held before the first launch
 TIME_LIMIT = 10.0  # seconds of the processor's time for each launch
+COPIES = 5  # of each array: in the emulator, marks of what is written, results of two orders, their comparison
 
 
 @dataclass(repr=False)
@@ -264,6 +268,7 @@ class Launch:
     ) -> Result:
         """One launch for each order, on fresh copies of the arguments.  KernelError where one finds something, or where
         two leave different results."""
+        self._check_memory(arguments)
         first: Result | None = None
         for order in orders:
             begin = first is None
@@ -282,6 +287,17 @@ class Launch:
         assert first is not None
         first.orders = tuple(orders)
         return first
+
+    def _check_memory(self, arguments: Sequence[Any]) -> None:
+        """OutOfMemoryError where the arrays would not fit: the system would end the process, without a word."""
+        sizes = [(a.shape, a.dtype) for a in arguments if isinstance(a, (np.ndarray, Empty))]
+        nbytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in sizes)
+        needed, left = nbytes * (COPIES + (SHADOW if self.mode == "check" else 0)), memory_left()
+        if left is not None and needed > left:
+            also = f", and who touched what {SHADOW} times" if self.mode == "check" else ""
+            told = f"the arrays take {nbytes / 1e9:.2f} GB.  Their copies take up to {COPIES} times that{also}"
+            advice = f"{left / 1e9:.2f} GB are left: give smaller arrays{', or take mode fast' if also else ''}"
+            raise OutOfMemoryError(f"{self.name}: {told}: {advice}")
 
     def _run_once(self, order: str, arguments: Sequence[Any], trace: Trace | None) -> Result:
         if self.mode == "check":
@@ -341,7 +357,7 @@ class Launch:
                     "from an atomic counter), run one of them: order='forward'",
                 )
             note = f"{name}: another order of the threads gives other last bits (atomics on floats do)"
-            if values.tobytes() != again.tobytes() and note not in first.notes:
+            if not same_bytes(values, again) and note not in first.notes:
                 first.notes.append(note)
 
 
