@@ -166,6 +166,19 @@ def test_headers_lie_where_one_says(file, tmp_path, capsys):
     assert tried(capsys, "part.cu", *words[1:], "-D", "FACTOR=3")[0] == 0
 
 
+def test_more_shared_memory_is_for_those_who_ask(tmp_path, capsys):
+    path = tmp_path / "much.cu"
+    path.write_text("__global__ void k(char* y) { extern __shared__ char all[]; all[69999] = 3; y[0] = all[69999]; }")
+    words = [str(path), "--grid", "1", "--block", "1", "--shared", "70000", "y=zeros:1"]
+    status, out, _ = tried(capsys, *words)
+    assert status == 1 and "a block has 49152; more is for those who ask: --max-shared, max_shared=" in out
+    assert tried(capsys, *words, "--max-shared", "70000")[0] == 0
+    assert tried(capsys, *words, "--max-shared", "69999")[0] == 1
+    status, out, _ = tried(capsys, *words, "--max-shared", "300000")
+    assert status == 1 and "no GPU gives a block more than 232448" in out
+    assert run(path, "k", 1, 1, np.zeros(1, "i1"), shared=70000, max_shared=70000)["y"][0] == 3
+
+
 def test_which_command_is_meant(file, tmp_path):
     (tmp_path / "relu.cu").write_text("__global__ void my_relu(float* y) { y[0] = 0; }")
     shutil.copy(ROOT / "kernels" / "lrn.cu", tmp_path)

@@ -94,6 +94,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--grid", metavar="SIZES", help="blocks: 4, or 4x2 along x and y")
     parser.add_argument("--block", metavar="SIZES", help="threads of a block: 256, or 16x16")
     parser.add_argument("--shared", type=int, default=0, metavar="BYTES", help="dynamic shared memory")
+    more = "where --shared is more than 48 KB: what the host asks for by cudaFuncAttributeMaxDynamicSharedMemorySize"
+    parser.add_argument("--max-shared", type=int, metavar="BYTES", help=more)
     parser.add_argument("--template", metavar="ARGUMENTS", help="of a template kernel: float,16")
     parser.add_argument(
         "--variable",
@@ -207,6 +209,7 @@ def _run(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
     templates = [part.strip() for part in asked.template.split(",")] if asked.template else []
     launch = Launch(source, kernel.name, templates, "debug" if asked.gdb else asked.mode, values)
     launch.grid, launch.block, launch.shared = _sizes("grid", asked.grid), _sizes("block", asked.block), asked.shared
+    launch.allow_shared(asked.max_shared)
     launch.set_variables(_variables(asked, source))
     given = [value.of(parameter) for value, parameter in zip(values, launch.parameters)]
     trace = _trace(asked, launch)

@@ -84,8 +84,8 @@ def difference(
 
 def same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of the same shape and dtype hold the same bytes: quick, and in little memory."""
-    views = (np.ascontiguousarray(v).reshape(-1).view(np.uint8) for v in (a, b))
-    return np.array_equal(*views)
+    first, second = (np.ascontiguousarray(v).reshape(-1).view(np.uint8) for v in (a, b))
+    return np.array_equal(first, second)
 
 
 def _near(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> Any:

@@ -223,7 +223,8 @@ class Function:
             refuse(f"max_dynamic_shared_size_bytes={allowed}: no GPU gives a block more than {MOST_SHARED}")
         if shared_mem < 0 or self.static_shared + shared_mem > allowed:
             static = f"{self.static_shared} bytes of static"
-            more = "" if self.static_shared > allowed else "; more is for those who ask: max_dynamic_shared_size_bytes"
+            asks = "; more is for those who ask: --max-shared, max_shared=, max_dynamic_shared_size_bytes"
+            more = "" if self.static_shared > allowed else asks
             refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {allowed}{more}")
 
     def _unwritten(self, areas: Sequence[Area]) -> list[Report]:

@@ -132,6 +132,7 @@ def run(
     trace: Trace | None = None,
     variables: Mapping[str, np.ndarray] | None = None,
     include: Sequence[str | os.PathLike[str]] = (),
+    max_shared: int | None = None,
 ) -> Result:
     """Run a kernel on the emulator, check it, and give back what it left in its arrays.
 
@@ -139,10 +140,12 @@ def run(
     sizes.  arguments: for each parameter a NumPy array of exactly its element type, `empty(shape, dtype)` for memory
     that nobody has written yet, or None for a null pointer; a number; of a struct its bytes, or a structured scalar.
     Arrays without C order reach the kernel in C order.  All are copied: the caller's do not change.
-    shared: bytes of dynamic shared memory.  mode: "check", or "fast", with few checks.  order: of the threads and
-    blocks: "forward", "reversed", "random" (drawn from `seed`), or "all", one after the other: their results must be
-    the same but for rounding.  templates: the arguments of a template kernel, ("float", "16").  defines: {"N": 16}, or
-    ("N=16",).  counters: count memory traffic, line by line.  time_limit: seconds for each launch.
+    shared: bytes of dynamic shared memory; max_shared: more than 48 KB of it are for a kernel whose host asks, by
+    cudaFuncAttributeMaxDynamicSharedMemorySize, for so many.  mode: "check", or "fast", with few checks.  order: of
+    the threads and blocks: "forward", "reversed", "random" (drawn from `seed`), or "all", one after the other:
+    their results must be the same but for rounding.  templates: the arguments of a template kernel, ("float", "16").
+    defines: {"N": 16}, or ("N=16",).  counters: count memory traffic, line by line.  time_limit: seconds for each
+    launch.
     trace: a Trace, which is filled with what one thread does, in the first order.  It and counters need check mode.
     include: more folders to look for headers in.
     variables: what to put into `__constant__` and `__device__` variables, by name: arrays of as many bytes.  All others
@@ -160,6 +163,7 @@ def run(
         raise ArgumentError("cudasim.run: counters and trace need mode='check'")
     launch = Launch(opened_source, kernel, templates, mode, arguments)
     launch.grid, launch.block, launch.shared = sizes_of("grid", grid), sizes_of("block", block), shared
+    launch.allow_shared(max_shared)
     if trace is not None:
         trace.check(launch.grid, launch.block)
     launch.set_variables(variables or {})
@@ -247,6 +251,11 @@ class Launch:
             values = {name: self.module.get_global(name) for name in self.module.variables}
             _variables[str(self.module.path)] = {name: ctypes.string_at(*place) for name, place in values.items()}
         self.variables = dict(_variables[str(self.module.path)])
+
+    def allow_shared(self, most: int | None) -> None:
+        """Dynamic shared memory beyond 48 KB, as cudaFuncSetAttribute does."""
+        if most is not None:
+            self.function.max_dynamic_shared_size_bytes = most
 
     def set_variables(self, values: Mapping[str, np.ndarray]) -> None:
         """What variables of the file hold when a launch begins, by name; ArgumentError for other sizes."""
