@@ -26,6 +26,7 @@ from minigrad.cudasim.comparing import difference
         (np.int32([2**30 + 1]), [2**30], False),
         (np.int64([2**62 + 1]), np.int64([2**62]), False),
         (np.int32([3]), [3.0], True),
+        (np.float32([1]), np.float32([1]).view(np.int32), False),
         (np.int32([3]), [3.1], False),
         (np.array([True]), [True], True),
         (np.array([True]), [False], False),

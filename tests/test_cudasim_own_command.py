@@ -125,7 +125,9 @@ def test_guesses_are_of_the_types_of_the_parameters(tmp_path, capsys):
 
 def test_guesses_for_structs_and_template_parameters(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("beside.h").write_text("typedef struct { float x; int n[4]; } Point;\nenum Kind { A };\ntypedef float real;\n")
+    Path("beside.h").write_text(
+        "typedef struct { float x; int n[4]; } Point;\ntypedef enum { A } Kind;\ntypedef float real;\n"
+    )
     Path("structs.cu").write_text(
         """#include "beside.h"
 struct Cell { int a; };
@@ -156,6 +158,7 @@ def test_headers_lie_where_one_says(file, tmp_path, capsys):
     status, out, err = tried(capsys, *words, "-I", "far")
     assert status == 0 and "3 3 3 3" in out, err
     assert run("three.cu", "k", 1, 4, np.zeros(4, "i4"), include=[tmp_path / "far"])["y"].tolist() == [3] * 4
+    assert run('#include "factor.h"\n' + text, "k", 1, 4, np.zeros(4, "i4"), include=["far"])["y"].tolist() == [3] * 4
     status, out, err = tried(capsys, *words, "-I", "nowhere")
     assert status == 2 and err == "nowhere: there is no such folder to look for headers in\n"
     with pytest.raises(ArgumentError, match="include must be a sequence of folders, got far"):

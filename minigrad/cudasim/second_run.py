@@ -76,9 +76,7 @@ class SecondRun:
 
     def _unset(self) -> list[Report]:
         suspects = self._suspects()
-        module = self.function.module
-        unclear = (_may_be_unset(a, self._kind(a)) and not _points_into(_bytes_of(a), module) for a in self.areas)
-        if not suspects and not any(unclear):
+        if not suspects and not any(_may_be_unset(area, self._kind(area)) for area in self.areas):
             return []
         zeros = self.function.module.with_zeros()
         theirs = dict(zip(map(id, self.function.module.variable_areas), zeros.variable_areas))
