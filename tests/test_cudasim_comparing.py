@@ -52,6 +52,8 @@ def test_what_cannot_be_compared():
     for wanted in ([1, 2, 3], 1):
         with pytest.raises(ArgumentError, match=r"y: has shape \(2,\), what is expected has"):
             difference("y", np.float32([1, 2]), wanted)
+    with pytest.raises(ArgumentError, match="y: nothing is expected, None: an array is wanted"):
+        difference("y", np.float32([1, 2]), None)
     for wanted in (["a", "b"], [None, None], np.zeros(2, "i4,f4")):
         with pytest.raises(ArgumentError, match="y: float32 cannot be compared with"):
             difference("y", np.float32([1, 2]), wanted)

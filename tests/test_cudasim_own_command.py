@@ -610,10 +610,16 @@ def test_arrays_that_do_not_fit_are_refused(file, capsys, monkeypatch):
     assert status == 2 and err == "x=arange:100: to make it takes 0.00 GB, 0.00 GB are left\n"
 
 
-def test_memory_that_is_left():
+def test_memory_that_is_left(tmp_path):
     with open("/proc/meminfo") as file:
         total = int(file.readline().split()[1])
     assert 0 < memory_left() <= 1024 * total
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 2000\n")  # files that are cached make room
+    (tmp_path / "memory.max").write_text("4000\n")
+    assert memory_left(tmp_path) == 3000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory_left(tmp_path) > 4000
 
 
 def test_ctrl_c_is_one_line(tmp_path):
