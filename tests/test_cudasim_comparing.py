@@ -20,6 +20,7 @@ from minigrad.cudasim.comparing import difference
         (np.float32([np.nan, np.inf, -np.inf]), [np.nan, np.inf, -np.inf], True),
         (np.float32([np.nan]), [1], False),
         (np.float32([1]), [np.nan], False),
+        (np.uint32([0x7FA00000, 0]).view("f4"), np.uint32([0x7FA00000, 1 << 31]).view("f4"), True),  # signalling
         (np.float32([np.inf]), [-np.inf], False),
         (np.float32([1e38]), [np.inf], False),
         (np.float32([np.inf, 1]), [np.inf, 2], False),  # an infinity does not make all else near

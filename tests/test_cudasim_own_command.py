@@ -131,19 +131,21 @@ def test_guesses_for_structs_and_template_parameters(tmp_path, capsys, monkeypat
     Path("structs.cu").write_text(
         """#include "beside.h"
 struct Cell { int a; };
-template <typename index_t, class T> __global__ void k(const Point* p, Point* q, const Cell c, dim3 d, Kind e,
+template <typename index_t, class T, bool B> __global__ void k(const Point* p, Point* q, const Cell c, dim3 d, Kind e,
                                                        const real* f, index_t g, const T* h, const index_t* i) {
     if (threadIdx.x < g) q[threadIdx.x] = p[threadIdx.x], q[threadIdx.x].n[0] = c.a;
 }
 """
     )
     out = tried(capsys, "structs.cu")[1]
-    assert "--template int,float" in out
+    assert "--template int,float,true" in out
     values = "p=zeros:1000 q=zeros:1000 c=c.npy d=[1000,1,1] e=2.0 f=normal:1000 g=1000 h=normal:1000 i=integers:1000"
     assert "--block 256 " + values.replace("d=[1000,1,1]", "'d=[1000,1,1]'") in out
     np.save("c.npy", np.array([7], np.int32).view("V4")[0])
     words = values.replace("e=2.0", "e=0").replace("q=zeros:1000", "q=empty:1000").split()
-    status, out, err = tried(capsys, "structs.cu", "--template", "int,float", "--grid", "1", "--block", "32", *words)
+    status, out, err = tried(
+        capsys, "structs.cu", "--template", "int,float,true", "--grid", "1", "--block", "32", *words
+    )
     assert status == 0 and re.search(r"q +\|V20 +1000 +0000000007000000\.\. 0000000007000000\.\.", out), out + err
 
 

@@ -90,8 +90,8 @@ def same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _near(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> Any:
     kind: Any = np.complex128 if "c" in (got.dtype.kind, wanted.dtype.kind) else np.float64
-    a, b = got.astype(kind), wanted.astype(kind)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN complains of the mere conversion
+        a, b = got.astype(kind), wanted.astype(kind)
         sizes = np.abs(b)
         largest = sizes.max(initial=0.0, where=np.isfinite(sizes))
         near = np.abs(a - b) <= tolerance * (sizes + largest / 10)

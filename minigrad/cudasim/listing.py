@@ -105,6 +105,6 @@ def _value(declared: str, name: str, counts: int, record: bool) -> str:
 
 def _template(parameter: str) -> str:
     if not re.match(r"\s*(typename|class)\b", parameter):
-        return "16"
+        return "true" if re.match(r"\s*bool\b", parameter) else "16"
     name = parameter.partition("=")[0].split()[-1]
     return "int" if re.search(r"int|index|idx|offset|size", name, re.IGNORECASE) else "float"

@@ -180,7 +180,7 @@ class SecondRun:
         for area, values in zip([area for area in self.areas if area.writable], first):
             again = _bytes_of(elsewhere.get(id(area), area))
             # What points to a variable of the file, or into the heap, points elsewhere in another library.
-            if failed or not (_alike(again, values, self._kind(area)) or _points_into(values, self.function.module)):
+            if failed or not (_points_into(values, self.function.module) or _alike(again, values, self._kind(area))):
                 different = different or area.label
             _bytes_of(area)[:] = values
         return different
