@@ -136,7 +136,8 @@ class Function:
         self.module, self.number, self.entry, self.name = module, number, entry, name
         self.kernel = module.library.cs_kernel(number).contents
         text = ctypes.create_string_buffer(65536)
-        self.kernel.describe(text)
+        with module.lock:  # in check mode it is watched, as if a launch of another thread did what it does
+            self.kernel.describe(text)
         self.parameters = text.value.decode().split("\n")[:-1]
         self.sizes = [8 if t.endswith("*") else np.dtype(t).itemsize for t in self.parameters]
         self.static_shared = sum(a.bytes for a in self.shared_arrays() if a.kernel or module.unit)
