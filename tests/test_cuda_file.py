@@ -187,6 +187,17 @@ def test_kernels_of_one_name_are_told_apart():
         file.module("none")
 
 
+def test_a_prototype_of_that_name_with_other_parameters_is_no_bar():
+    text = "__global__ void k(int *y, int n, float f);\n__global__ void k(int *y, int n);\n"
+    text += "__global__ void k(int *y, int n) { *y = n; }\n"
+    y = array([0], np.int32)
+    launch(CudaFile(text).module("k", mode="fast"), "k", 1, 1, y, np.int32(5))
+    assert y[0] == 5
+    text = "template <int N = 6> __global__ void k(int *);\ntemplate <int N> __global__ void k(int *y) { *y = N; }\n"
+    launch(CudaFile(text).module("k", mode="fast"), "k", 1, 1, y)
+    assert y[0] == 6
+
+
 def test_options_reach_the_preprocessor():
     text = (
         "#if __CUDA_ARCH__ >= WANTED\n__global__ void young(int *y) {}\n#else\n__global__ void old(int *y) {}\n#endif\n"

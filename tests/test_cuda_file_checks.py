@@ -4,7 +4,7 @@ has set, __restrict__, launch bounds, locks, local arrays.  And what it does not
 import numpy as np
 import pytest
 
-from minigrad.cudasim import compiler, empty, run
+from minigrad.cudasim import compiler, empty, run, second_run
 from minigrad.errors import KernelError
 
 pytestmark = pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
@@ -168,6 +168,32 @@ def test_what_is_only_suspected_is_a_note():
     # Variables with addresses of others are not taken to another library.
     result = run(UNSET, "pointed", 1, 4, np.zeros(4, np.int32), defines=["BEGIN="])
     assert "MAYBE-UNSET: 'sum'" in result.notes[0]
+
+
+LINKS = """
+struct Node { int value; Node* next; };
+__device__ int pool[4], spare;
+__device__ int* last;
+__global__ void links(int* next, int* y, int n) {
+    int first BEGIN;
+    if (threadIdx.x == 5) {
+        first = atomicAdd(next, 32), last = pool + 2;
+        Node* list = new Node{1, nullptr};
+        for (int i = 1; i < n; i++) list = new Node{i + 1, list};
+        for (Node* node = list; node; node = node->next) y[32] += node->value;
+    }
+    y[__shfl_sync(~0u, first, 5) + threadIdx.x] = threadIdx.x;
+}
+"""
+
+
+@pytest.mark.parametrize("begin", ["", "= 0"])
+def test_addresses_that_a_kernel_has_stored_are_others_in_another_library(monkeypatch, begin):
+    seen = []
+    monkeypatch.setattr(second_run, "_may_be_unset", lambda area, kind: bool(seen.append(area.label)) or True)
+    result = run(LINKS, "links", 1, 32, np.zeros(1, "i4"), np.zeros(33, "i4"), 4, defines={"BEGIN": begin})
+    assert result["y"][32] == 10 and result["y"][31] == 31
+    assert len(result.notes) == (not begin) and bool(seen) == bool(begin)  # what is suspected needs no second look
 
 
 # ---------------------------------------------------------------- what the text promises

@@ -1,6 +1,10 @@
 """Check mode: what it reports, where, and what it must not report.  tests/planted_bugs.py has more broken kernels."""
 
+import os
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -747,3 +751,36 @@ def test_races_of_very_many_blocks():
     found = faults(launch, module(code, "check"), "k", 1200002, 1, array([0, 0], i32))
     assert ["of an earlier block wrote" in r.text for r in found] == [True, False]
     assert "of block (1200000,0,0) wrote" in found[1].text
+
+
+MADE_DURING_A_LAUNCH = """
+import threading
+import numpy as np
+from minigrad.cudasim.call import Area
+from minigrad.cudasim.module import RawModule
+
+text = '''extern "C" __global__ void k(float* y, int n) {
+    for (int i = 0; i < n; i++) { y[threadIdx.x] = i; __syncthreads(); }
+}'''
+y, done = np.zeros(32, np.float32), []
+function = RawModule(text, mode="check").get_function("k")
+params = [y.ctypes.data.to_bytes(8, "little"), (10000).to_bytes(4, "little")]
+
+def launch():
+    function.launch((1, 1, 1), (32, 1, 1), params, [Area(y.ctypes.data, y.nbytes, True)])
+    done.append(True)
+
+thread = threading.Thread(target=launch)
+thread.start()
+while thread.is_alive():
+    RawModule(text, mode="check")  # of the same library
+assert done and (y == 9999).all(), y
+"""
+
+
+def test_another_thread_makes_a_module_during_a_launch():
+    """In a process of its own: what is watched by mistake ends it."""
+    root = Path(__file__).parent.parent
+    here = {**os.environ, "PYTHONPATH": str(root)}
+    ran = subprocess.run([sys.executable, "-c", MADE_DURING_A_LAUNCH], env=here, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

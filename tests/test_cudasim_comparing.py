@@ -20,12 +20,14 @@ from minigrad.cudasim.comparing import difference
         (np.float32([np.nan, np.inf, -np.inf]), [np.nan, np.inf, -np.inf], True),
         (np.float32([np.nan]), [1], False),
         (np.float32([1]), [np.nan], False),
+        (np.uint32([0x7FA00000, 0]).view("f4"), np.uint32([0x7FA00000, 1 << 31]).view("f4"), True),  # signalling
         (np.float32([np.inf]), [-np.inf], False),
         (np.float32([1e38]), [np.inf], False),
         (np.float32([np.inf, 1]), [np.inf, 2], False),  # an infinity does not make all else near
         (np.int32([2**30 + 1]), [2**30], False),
         (np.int64([2**62 + 1]), np.int64([2**62]), False),
         (np.int32([3]), [3.0], True),
+        (np.float32([1]), np.float32([1]).view(np.int32), False),
         (np.int32([3]), [3.1], False),
         (np.array([True]), [True], True),
         (np.array([True]), [False], False),
@@ -51,6 +53,8 @@ def test_what_cannot_be_compared():
     for wanted in ([1, 2, 3], 1):
         with pytest.raises(ArgumentError, match=r"y: has shape \(2,\), what is expected has"):
             difference("y", np.float32([1, 2]), wanted)
+    with pytest.raises(ArgumentError, match="y: nothing is expected, None: an array is wanted"):
+        difference("y", np.float32([1, 2]), None)
     for wanted in (["a", "b"], [None, None], np.zeros(2, "i4,f4")):
         with pytest.raises(ArgumentError, match="y: float32 cannot be compared with"):
             difference("y", np.float32([1, 2]), wanted)

@@ -70,6 +70,9 @@ def split(monkeypatch):
     monkeypatch.setattr("minigrad.cudasim.module.parts_of", spy_parts)
     monkeypatch.setattr("minigrad.cudasim.module.run_parts", spy_run)
     monkeypatch.setattr(side_by_side, "LEAST_THREADS", {"fast": 64, "check": 64})
+    monkeypatch.setattr(side_by_side, "WORTH", {"fast": 0, "check": 0})
+    monkeypatch.setattr(side_by_side, "_seconds", {})
+    monkeypatch.setattr(side_by_side, "_meet", set())
     return seen
 
 
@@ -101,6 +104,8 @@ def test_where_parts_meet_the_launch_runs_again_from_its_beginning(split):
     y = np.arange(N, dtype="f4")
     result = on(2, "add_one", BLOCKS, 64, y, np.zeros(1, "i4"), N, order="forward")
     assert split == [False] and np.array_equal(result["y"], y + 1) and result["done"][0] == 1
+    again = on(2, "add_one", BLOCKS, 64, y, np.zeros(1, "i4"), N, order="forward")
+    assert split == [False, None] and np.array_equal(again["y"], result["y"])  # they would meet once more
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,10 @@ def test_where_parts_meet_the_launch_runs_again_from_its_beginning(split):
     ],
 )
 def test_reports_do_not_depend_on_cores(split, kernel, arguments, kind):
-    texts = [on(cores, kernel, BLOCKS, 64, *arguments, order="forward") for cores in (1, 2, 3)]
+    texts = []
+    for cores in (1, 2, 3):
+        side_by_side._meet.clear()
+        texts.append(on(cores, kernel, BLOCKS, 64, *arguments, order="forward"))
     assert f": {kind}" in texts[0] and texts[1] == texts[2] == texts[0]
     assert split == [None, False, False]
 
@@ -130,6 +138,28 @@ def test_a_fault_in_fast_mode_names_its_block(split, at):
 def test_a_block_that_never_ends(split, mode):
     text = on(2, "last_hangs", BLOCKS, 64, empty(N + 5), 1, mode=mode, order="forward", time_limit=0.3)
     assert "TIME-LIMIT: block (199,0,0)" in text and len(split[0]) == 2
+
+
+@pytest.mark.parametrize("mode", ["fast", "check"])
+def test_a_launch_that_was_short_is_not_split_again(split, monkeypatch, mode):
+    arguments, taps = (np.ones(N, "f4"), empty(N), N), {"taps": np.zeros(3, "f4")}
+
+    def launch(blocks):
+        result = on(2, "smooth", blocks, 64, *arguments, mode=mode, order="forward", variables=taps)
+        assert not result["y"][: blocks * 64].any()
+
+    launch(BLOCKS)
+    launch(BLOCKS)
+    assert [len(parts) for parts in split] == [2, 2]
+    (key,) = side_by_side._seconds  # written by parts; then by one core
+    assert 0 < side_by_side._seconds[key] * N < 60
+    monkeypatch.setitem(side_by_side.WORTH, mode, 1.0)
+    side_by_side._seconds[key] = 1.5 / (64 * BLOCKS)
+    launch(BLOCKS // 2)
+    assert split[2] is None and 0 < side_by_side._seconds[key] < 1.5 / (64 * BLOCKS)
+    side_by_side._seconds[key] = 1.5 / (64 * BLOCKS)
+    launch(BLOCKS)
+    assert len(split[3]) == 2
 
 
 def test_what_runs_on_one_core(split):

@@ -1,20 +1,25 @@
 """python -m minigrad.cudasim with anybody's CUDA file: lists, runs, compares, and says what it cannot."""
 
 import json
+import os
 import re
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minigrad import ArgumentError, KernelError
-from minigrad.cudasim import command
+from minigrad.cudasim import command, run
 from minigrad.cudasim.__main__ import _is_about_own, main
 from minigrad.cudasim.compiler import available
+from minigrad.cudasim.memory import memory_left
 from minigrad.cudasim.passing import Empty, Parameter
 from minigrad.cudasim.values import Value
 
@@ -116,6 +121,67 @@ def test_guesses_are_of_the_types_of_the_parameters(tmp_path, capsys):
     assert re.findall(r"\b[a-j]=[\w\[]+", out.split("--block", 1)[1]) == [
         "a=integers", "b=[1", "c=16", "d=integers", "e=normal", "f=integers", "g=integers", "h=[1", "i=16", "j=16",
     ]  # fmt: skip
+
+
+def test_guesses_for_structs_and_template_parameters(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("beside.h").write_text(
+        "typedef struct { float x; int n[4]; } Point;\ntypedef enum { A } Kind;\ntypedef float real;\n"
+    )
+    Path("structs.cu").write_text(
+        """#include "beside.h"
+struct Cell { int a; };
+template <typename index_t, class T, bool B> __global__ void k(const Point* p, Point* q, const Cell c, dim3 d, Kind e,
+                                                       const real* f, index_t g, const T* h, const index_t* i) {
+    if (threadIdx.x < g) q[threadIdx.x] = p[threadIdx.x], q[threadIdx.x].n[0] = c.a;
+}
+"""
+    )
+    out = tried(capsys, "structs.cu")[1]
+    assert "--template int,float,true" in out
+    values = "p=zeros:1000 q=zeros:1000 c=c.npy d=[1000,1,1] e=2.0 f=normal:1000 g=1000 h=normal:1000 i=integers:1000"
+    assert "--block 256 " + values.replace("d=[1000,1,1]", "'d=[1000,1,1]'") in out
+    np.save("c.npy", np.array([7], np.int32).view("V4")[0])
+    words = values.replace("e=2.0", "e=0").replace("q=zeros:1000", "q=empty:1000").split()
+    status, out, err = tried(
+        capsys, "structs.cu", "--template", "int,float,true", "--grid", "1", "--block", "32", *words
+    )
+    assert status == 0 and re.search(r"q +\|V20 +1000 +0000000007000000\.\. 0000000007000000\.\.", out), out + err
+
+
+def test_headers_lie_where_one_says(file, tmp_path, capsys):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "factor.h").write_text("#define FACTOR 3\n")
+    text = "__global__ void k(int* y) { y[threadIdx.x] = FACTOR; }\n"
+    Path("three.cu").write_text('#include "factor.h"\n' + text)
+    words = "three.cu --grid 1 --block 4 y=empty:4".split()
+    status, out, err = tried(capsys, *words)
+    assert status == 2 and "factor.h.  Their folders: -I FOLDER, or include=[...]" in err
+    status, out, err = tried(capsys, *words, "-I", "far")
+    assert status == 0 and "3 3 3 3" in out, err
+    assert run("three.cu", "k", 1, 4, np.zeros(4, "i4"), include=[tmp_path / "far"])["y"].tolist() == [3] * 4
+    assert run('#include "factor.h"\n' + text, "k", 1, 4, np.zeros(4, "i4"), include=["far"])["y"].tolist() == [3] * 4
+    status, out, err = tried(capsys, *words, "-I", "nowhere")
+    assert status == 2 and err == "nowhere: there is no such folder to look for headers in\n"
+    with pytest.raises(ArgumentError, match="include must be a sequence of folders, got far"):
+        run("three.cu", "k", 1, 4, np.zeros(4, "i4"), include="far")
+    Path("part.cu").write_text(text)
+    status, out, err = tried(capsys, "part.cu", *words[1:])
+    assert status == 2 and "Nothing here declares FACTOR.  If another file includes this one, run that one." in err
+    assert tried(capsys, "part.cu", *words[1:], "-D", "FACTOR=3")[0] == 0
+
+
+def test_more_shared_memory_is_for_those_who_ask(tmp_path, capsys):
+    path = tmp_path / "much.cu"
+    path.write_text("__global__ void k(char* y) { extern __shared__ char all[]; all[69999] = 3; y[0] = all[69999]; }")
+    words = [str(path), "--grid", "1", "--block", "1", "--shared", "70000", "y=zeros:1"]
+    status, out, _ = tried(capsys, *words)
+    assert status == 1 and "a block has 49152; more is for those who ask: --max-shared, max_shared=" in out
+    assert tried(capsys, *words, "--max-shared", "70000")[0] == 0
+    assert tried(capsys, *words, "--max-shared", "69999")[0] == 1
+    status, out, _ = tried(capsys, *words, "--max-shared", "300000")
+    assert status == 1 and "no GPU gives a block more than 232448" in out
+    assert run(path, "k", 1, 1, np.zeros(1, "i1"), shared=70000, max_shared=70000)["y"][0] == 3
 
 
 def test_which_command_is_meant(file, tmp_path):
@@ -357,7 +423,7 @@ def test_variables_of_the_file(capsys, tmp_path):
         (f"taps={tmp_path / 'wide.npy'}", "variable `float taps` wants float32, got float64"),
         ("taps=empty:3", "variable `float taps` is never empty"),
         ("pair=[1,2]", "variable pair has elements of Pair: give a .npy file"),
-        ("nothing=1", "variable nothing has elements of a type that is not plain to see"),
+        ("nothing=1", "--variable nothing: the file has no such variable; it has scale, taps, pair"),
     ]:
         status, _, error = tried(capsys, *words, "--variable", variable)
         assert status == 2 and message in error, error
@@ -492,3 +558,86 @@ def test_the_page_shows_what_happens(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == next(text for kind, text in BLOCKS if kind == "text")
     (tmp_path / "test_sums.py").write_text(programs[2])
     runpy.run_path("test_sums.py")["test_block_sums"]()
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--seed -1", r"a whole number from 0 is wanted, got '-1'"),
+        ("--tolerance -1", r"a number from 0 is wanted, got '-1'"),
+        ("--tolerance nan", r"a number from 0 is wanted, got 'nan'"),
+    ],
+)
+def test_options_that_are_no_numbers(file, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        main([file, *SAXPY, *words.split()])
+    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--save none/y.npz", r"--save none/y\.npz: give a file in a folder that is there"),
+        ("--save .", r"--save \.: give a file in a folder"),
+        ("--trace thread=1 thread=2", r"--trace follows one thread: thread is given twice"),
+        ("--trace thread=1 --trace-steps 9999999999", r"a trace keeps 1 to 1000000 steps, got 9999999999"),
+        ("--variable taps=1", r"--variable taps: the file has no such variable; it has none"),
+        ("--expect ref.py:leaves", r"--expect: ref\.py:leaves failed: SystemExit: 3"),
+        ("--expect ref.py:forgets", r"--expect: forgets returned nothing"),
+    ],
+)
+def test_it_is_said_before_anything_runs(file, capsys, monkeypatch, words, message):
+    with open("ref.py", "a") as more:
+        more.write("\ndef leaves(n):\n    raise SystemExit(3)\n\ndef forgets(n):\n    pass\n")
+    monkeypatch.setattr("minigrad.cudasim.running.Launch.run", lambda *_: pytest.fail("the kernel ran"))
+    status, out, err = tried(capsys, file, *SAXPY, *words.split())
+    assert status == 2 and out == "" and re.search(message, err), err
+
+
+def test_arrays_that_do_not_fit_are_refused(file, capsys, monkeypatch):
+    monkeypatch.setattr("minigrad.cudasim.running.memory_left", lambda: 10_000)
+    status, out, err = tried(capsys, file, *SAXPY)
+    assert status == 2 and err == (
+        "saxpy: the arrays take 0.00 GB.  Their copies take up to 5 times that, and who touched what 8 times: "
+        "0.00 GB are left: give smaller arrays, or take mode fast\n"
+    )
+    assert tried(capsys, file, *SAXPY, "--mode", "fast")[0] == 0
+    monkeypatch.setattr("minigrad.cudasim.running.memory_left", lambda: None)
+    assert tried(capsys, file, *SAXPY)[0] == 0
+    monkeypatch.setattr("minigrad.cudasim.values.memory_left", lambda: 1000)
+    status, out, err = tried(capsys, file, *SAXPY)
+    assert status == 2 and err == "x=arange:100: to make it takes 0.00 GB, 0.00 GB are left\n"
+
+
+def test_memory_that_is_left(tmp_path):
+    with open("/proc/meminfo") as file:
+        total = int(file.readline().split()[1])
+    assert 0 < memory_left() <= 1024 * total
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 2000\n")  # files that are cached make room
+    (tmp_path / "memory.max").write_text("4000\n")
+    assert memory_left(tmp_path) == 3000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory_left(tmp_path) > 4000
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    (tmp_path / "spin.cu").write_text(
+        '__global__ void spin(int* y) { printf("on\\n"); while (y[0] == 0) y[1] += 1, y[1] -= 1; }'
+    )
+    words = [sys.executable, "-m", "minigrad.cudasim", "spin.cu", "--grid", "1", "--block", "1", "y=zeros:2"]
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.Popen([*words, "--time-limit", "60"], cwd=tmp_path, env=here, stderr=subprocess.PIPE, text=True)
+    try:
+        library = Path(f"/proc/{ran.pid}/maps")
+        for _ in range(600):  # until the kernel is loaded
+            if re.search(r"/[0-9a-f]{24}\.so", library.read_text()):
+                break
+            time.sleep(0.05)
+        ran.send_signal(signal.SIGINT)
+        assert ran.communicate(timeout=60)[1] == "\ninterrupted\n" and ran.returncode == 130
+    finally:
+        ran.kill()

@@ -361,7 +361,7 @@ def test_a_trace_is_cut_and_says_so():
         traced((4, 0, 0))
     with pytest.raises(ArgumentError, match=r"there is no block \(0, 1, 0\)"):
         traced((0, 0, 0), (0, 1, 0))
-    with pytest.raises(ArgumentError, match="at least 1 step"):
+    with pytest.raises(ArgumentError, match="a trace keeps 1 to 1000000 steps, got 0"):
         Trace((0, 0, 0), most=0)
 
 

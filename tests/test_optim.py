@@ -179,6 +179,7 @@ def test_a_weight_that_is_a_view_with_gaps_is_changed_in_place(device, kind, set
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.cpu_only("measures the host's memory, in which an emulated card keeps copies")
 @EVERY
 def test_no_temporary_of_full_size(device, kind, settings):
     minigrad.set_num_threads(2, device)

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,9 @@ class Call:
         )
 
     def run(self) -> list[Report]:
+        begin = time.thread_time()
         fault = self._enter(self.blocks, self.options.time_limit)
+        self.seconds = time.thread_time() - begin
         if self._failed(fault) and not self._thread_known():
             # The threads ran in one loop, which does not note whose turn it is.  Once more, thread by thread.
             output, number = self.module.take_output(), self.module.library.cs_block_number()

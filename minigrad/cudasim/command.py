@@ -13,7 +13,7 @@ Arrays and numbers:
 {GENERATORS}
 
 What is found has file, line, block and thread.  Exit codes: 0, nothing was found; 1, a report, or a result that differs
-from --expect's; 2, it could not be tried.  docs/cudasim.md tells what is proven by it, and what is not.
+from --expect's; 2, it could not be tried; 130, Ctrl-C.  docs/cudasim.md tells what is proven by it, and what is not.
 
 minigrad's own kernels have cases of their own: python -m minigrad.cudasim kernels/lrn.cu --help
 """
@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import io
 import json
+import math
 import os
 import re
-import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,9 @@ from ..base import files
 from ..errors import ArgumentError, DataError, KernelError, MinigradError, printable, some
 from .comparing import Difference, difference
 from .cuda_file import Kernel
+from .expecting import expected_outputs
 from .gdb import gdb_line
 from .listing import example_line, listing
-from .passing import Parameter
 from .running import TIME_LIMIT, Launch, Result, Source, opened, sizes_of, summary
 from .settings import MODES, ORDERS, seconds
 from .trace import Trace
@@ -68,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answer["reports"] = [vars(report) for report in error.reports]
         if not asked.json:
             print(error, file=sys.stdout if error.reports else sys.stderr)
-    except (MinigradError, OSError) as error:
+    except (MinigradError, OSError, MemoryError) as error:
         status = 2
-        answer["error"] = str(error)
+        answer["error"] = str(error) or "no memory left"
         if not asked.json:
-            print(error, file=sys.stderr)
+            print(answer["error"], file=sys.stderr)
     if asked.json:
         print(json.dumps({**answer, "printed": printed.getvalue(), "exit": status}, indent=1, allow_nan=False))
     return status
@@ -95,6 +94,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--grid", metavar="SIZES", help="blocks: 4, or 4x2 along x and y")
     parser.add_argument("--block", metavar="SIZES", help="threads of a block: 256, or 16x16")
     parser.add_argument("--shared", type=int, default=0, metavar="BYTES", help="dynamic shared memory")
+    more = "where --shared is more than 48 KB: what the host asks for by cudaFuncAttributeMaxDynamicSharedMemorySize"
+    parser.add_argument("--max-shared", type=int, metavar="BYTES", help=more)
     parser.add_argument("--template", metavar="ARGUMENTS", help="of a template kernel: float,16")
     parser.add_argument(
         "--variable",
@@ -105,6 +106,14 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="what a __constant__ or __device__ variable holds: taps=[1,2,1]",
     )
     parser.add_argument("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="a macro")
+    parser.add_argument(
+        "-I",
+        dest="include",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="another folder for the headers of the file, whose own folder is looked into first",
+    )
     modes = "check (the default); fast: few checks; debug: none, and as a debugger wants it"
     parser.add_argument("--mode", choices=(*MODES, "debug"), default="check", help=modes)
     parser.add_argument("--order", choices=(*ORDERS, "all"), default="all", help="of the threads (default: all three)")
@@ -113,8 +122,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE.py:FUNCTION",
         help="compare with what this function returns for the same arguments: an array, or a dict of them by name",
     )
-    parser.add_argument("--tolerance", type=float, help="for --expect: share of a value that it may be off")
-    parser.add_argument("--seed", type=int, default=0, help="of random arrays and of the random order (default: 0)")
+    parser.add_argument("--tolerance", type=_share, help="for --expect: share of a value that it may be off")
+    parser.add_argument("--seed", type=_whole, default=0, help="of random arrays and of the random order (default: 0)")
     parser.add_argument("--counters", action="store_true", help="count memory traffic, line by line")
     parser.add_argument(
         "--trace",
@@ -145,6 +154,21 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise argparse.ArgumentTypeError(f"a whole number from 0 is wanted, got {printable(text)!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"a number from 0 is wanted, got {printable(text)!r}")
+
+
 def _runs(asked: argparse.Namespace) -> bool:
     return bool(asked.kernel or asked.values or asked.grid or asked.block)
 
@@ -167,8 +191,9 @@ def _list(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
 
 def _opened(asked: argparse.Namespace) -> Source:
     if not os.path.isfile(asked.file):
-        raise DataError(f"{printable(asked.file)}: there is no such file")
-    source = opened(Path(asked.file), asked.defines)
+        there = "is no file" if os.path.exists(asked.file) else "there is no such file"
+        raise DataError(f"{printable(asked.file)}: {there}")
+    source = opened(Path(asked.file), asked.defines, asked.include)
     if not source.file.kernels:
         raise DataError(f"{printable(asked.file)}: has no kernel: no function is declared __global__ void")
     return source
@@ -184,12 +209,14 @@ def _run(asked: argparse.Namespace, answer: dict[str, Any]) -> int:
     templates = [part.strip() for part in asked.template.split(",")] if asked.template else []
     launch = Launch(source, kernel.name, templates, "debug" if asked.gdb else asked.mode, values)
     launch.grid, launch.block, launch.shared = _sizes("grid", asked.grid), _sizes("block", asked.block), asked.shared
+    launch.allow_shared(asked.max_shared)
     launch.set_variables(_variables(asked, source))
     given = [value.of(parameter) for value, parameter in zip(values, launch.parameters)]
     trace = _trace(asked, launch)
+    _check_place(asked.save)
     if asked.gdb:
         return _gdb(asked, launch, trace)
-    expected = _expected(asked, launch.parameters, given)
+    expected = expected_outputs(asked.expect, launch.parameters, given) if asked.expect is not None else {}
     orders = ORDERS if asked.order == "all" and asked.mode != "debug" else (asked.order.replace("all", "forward"),)
     answer.update(kernel=kernel.name, grid=launch.grid, block=launch.block, mode=asked.mode, orders=orders)
     if asked.counters and asked.mode != "check":
@@ -240,6 +267,12 @@ def _values(asked: argparse.Namespace, kernel: Kernel) -> list[Value]:
 
 def _variables(asked: argparse.Namespace, source: Source) -> dict[str, Any]:
     pairs = [word.partition("=")[::2] for word in asked.variables]
+    known = [name for one in source.file.declarations if one.kind == "variable" for name in sorted(one.names)]
+    for name, _ in pairs:
+        if name not in known:
+            raise ArgumentError(
+                f"--variable {printable(name)}: the file has no such variable; it has {some(known) or 'none'}"
+            )
     return {
         name: variable_value(name, source.file.variable_type(name), text, asked.seed * 1000 + 500 + i)
         for i, (name, text) in enumerate(pairs)
@@ -263,6 +296,8 @@ def _trace(asked: argparse.Namespace, launch: Launch) -> Trace | None:
     at = {"thread": (0, 0, 0), "block": (0, 0, 0)}
     for word in asked.trace:
         name, _, text = word.partition("=")
+        if sum(other.startswith(f"{name}=") for other in asked.trace) > 1:
+            raise ArgumentError(f"--trace follows one thread: {name} is given twice")
         if not re.fullmatch(r"\d+(,\d+){0,2}", text):
             raise ArgumentError(f"--trace {printable(word)}: is written {name}=5, or {name}=5,0,1")
         x, y, z = (*map(int, text.split(",")), 0, 0)[:3]
@@ -294,70 +329,6 @@ def _gdb(asked: argparse.Namespace, launch: Launch, trace: Trace | None) -> int:
 # ---------------------------------------------------------------- --expect, --save, --json
 
 
-def _expected(asked: argparse.Namespace, parameters: Sequence[Parameter], given: Sequence[Any]) -> dict[str, Any]:
-    """What the function of --expect returns, by the names of outputs; {} where there is none.
-
-    It is called before the kernel, by the names of those parameters that it takes, with copies.
-    """
-    if asked.expect is None:
-        return {}
-    path, colon, name = asked.expect.rpartition(":")
-    if not colon:
-        raise ArgumentError(f"--expect {printable(asked.expect)}: is written FILE.py:FUNCTION")
-    outputs = [p.name for p, value in zip(parameters, given) if p.pointer and not p.const and value is not None]
-    function = _function(path, name)
-    takes = inspect.signature(function).parameters.values()
-    everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
-    arguments = {
-        parameter.name: _copy(value)
-        for parameter, value in zip(parameters, given)
-        if everything or parameter.name in {one.name for one in takes}
-    }
-    try:
-        returned = function(**arguments)
-    except Exception as error:
-        raise ArgumentError(
-            f"--expect: {printable(asked.expect)} failed: {type(error).__name__}: {printable(str(error))}"
-        ) from error
-    if not isinstance(returned, dict):
-        if len(outputs) != 1:
-            raise ArgumentError(
-                f"--expect: {printable(name)} must return a dict by the names of outputs: {some(outputs)}"
-            )
-        returned = {outputs[0]: returned}
-    wrong = [key for key in returned if key not in outputs]
-    if wrong or not returned:
-        raise ArgumentError(
-            f"--expect: {printable(name)} returned {some(wrong) or 'nothing'}; outputs are {some(outputs)}"
-        )
-    return returned
-
-
-def _function(path: str, name: str) -> Callable[..., Any]:
-    if not os.path.isfile(path):
-        raise ArgumentError(f"--expect: {printable(path)}: there is no such file")
-    before = list(sys.path)
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # as if the file were run
-    try:
-        found = runpy.run_path(path).get(name)
-    except Exception as error:
-        raise ArgumentError(
-            f"--expect: {printable(path)} cannot be run: {type(error).__name__}: {printable(str(error))}"
-        ) from error
-    finally:
-        sys.path[:] = before
-    if not callable(found):
-        raise ArgumentError(f"--expect: {printable(path)} has no function {printable(name)}")
-    return found
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    shape = getattr(value, "shape", None)
-    return np.zeros(shape, value.dtype) if isinstance(shape, tuple) and not isinstance(value, np.generic) else value
-
-
 def _compare(asked: argparse.Namespace, result: Result, expected: dict[str, Any], answer: dict[str, Any]) -> int:
     wrong: list[Difference] = []
     for name, values in expected.items():
@@ -369,6 +340,15 @@ def _compare(asked: argparse.Namespace, result: Result, expected: dict[str, Any]
         told = [f"WRONG: {one}" for one in wrong] or [f"as {asked.expect} says: {some(expected)}"]
         _say(asked, "\n".join(map(printable, told)))
     return 1 if wrong else 0
+
+
+def _check_place(path: str | None) -> None:
+    """DataError where --save could not write, before a kernel has run for hours."""
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.realpath(path))
+    if not path or os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise DataError(f"--save {printable(path)}: give a file in a folder that is there and can be written to")
 
 
 def _save(asked: argparse.Namespace, result: Result) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base import files
-from ..errors import DeviceError, KernelError, printable
+from ..errors import DeviceError, KernelError, printable, some
 from . import assembly
 from . import source as kernel_source
 
@@ -205,7 +205,7 @@ def _build(
     compiler = ["g++", *flags, "-include", str(CPP / "cuda.hpp")]
     for header in headers:
         compiler += ["-include", str(CPP / header)]
-    failure = partial(_compile_error, files, hint)
+    failure = partial(_compile_error, files, hint, bool(headers))
     with ThreadPoolExecutor(2) as meanwhile:  # the first time, the runtime takes ten times as long as a small kernel
         runtime, _ = meanwhile.submit(_runtime, mode), meanwhile.submit(compile_host)
         warnings = _run(
@@ -220,7 +220,14 @@ def _build(
     return library
 
 
-def _compile_error(files: Sequence[str], hint: str, messages: str) -> Exception:
+def _compile_error(files: Sequence[str], hint: str, foreign: bool, messages: str) -> Exception:
+    undeclared = re.findall(r"error: '(\w+)' (?:was not declared|has not been declared|does not name)", messages)
+    if foreign and undeclared and not hint:
+        names = some(list(dict.fromkeys(undeclared)))
+        hint = (
+            f"Nothing here declares {names}.  If another file includes this one, run that one.  A macro: "
+            "-D NAME=VALUE, or defines={...}"
+        )
     lines = [line for line in messages.splitlines() if re.search(r"\berror:|\bnote:", line)] or messages.splitlines()
     number = re.compile(kernel_source.numbered_file(r"(\d+)"))
     named = [number.sub(lambda match: printable(files[int(match[1])]), line[:1000]) for line in lines[:20]]

@@ -76,8 +76,7 @@ def unit(file: CudaFile, kernel: Kernel, name: str, instantiation: str) -> Unit:
     entry = _entry(kernel, name, waits)
     scopes = {one.scope[:n] for one in file.declarations for n in range(1, len(one.scope) + 1)}
     lines = [_inside(scope, "") for scope in sorted(scopes)]
-    overloaded = sum(k.name == kernel.name and k.scope == kernel.scope for k in file.kernels) > 1
-    unique = f"cs_one_{kernel.name}" if overloaded else kernel.name
+    unique = f"cs_one_{kernel.name}" if _overloaded(file, kernel) else kernel.name
     for one in kept:
         lines.append(_inside(one.scope, _code(one, unique if one is kernel.declaration else None)))
     words = {word for one in kept for word in cpp.used_words(one)} | roots
@@ -94,6 +93,20 @@ def unit(file: CudaFile, kernel: Kernel, name: str, instantiation: str) -> Unit:
     return Unit("\n".join(lines), tuple(file.files), headers, (entry,), _hint(file))
 
 
+def _overloaded(file: CudaFile, kernel: Kernel) -> bool:
+    """Whether there are others of that name, be it a prototype with more or fewer parameters."""
+    one = kernel.declaration
+    same = [other for other in file.declarations if other.names == one.names and other.scope == one.scope]
+    prototypes = [other for other in same if other.kind == "function" and other.body is None]
+    return sum(k.name == kernel.name and k.scope == kernel.scope for k in file.kernels) > 1 or any(
+        len(_parameters(other)) != len(_parameters(one)) for other in prototypes
+    )
+
+
+def _parameters(one: cpp.Declaration) -> list[str]:
+    return split(one.text.code(one.parameters + 1, one.text.match[one.parameters])) if one.parameters else []
+
+
 def _entry(kernel: Kernel, name: str, waits: bool) -> Entry:
     """What is known of the kernel uncompiled."""
     one = kernel.declaration
@@ -102,8 +115,7 @@ def _entry(kernel: Kernel, name: str, waits: bool) -> Entry:
     for i in range(one.begin, one.parameters):
         if text.tokens[i].text == "__launch_bounds__":
             bounds = split(text.code(i + 2, text.match[i + 1]))[0]
-    parameters = split(text.code(one.parameters + 1, text.match[one.parameters]))
-    restricted = tuple("restrict" in parameter for parameter in parameters)
+    restricted = tuple("restrict" in parameter for parameter in _parameters(one))
     return Entry(name, waits, kernel.file, kernel.line, bounds, restricted)
 
 
@@ -143,7 +155,8 @@ def _hint(file: CudaFile) -> str:
     if not unknown:
         return ""
     names = ", ".join(printable(name) for name in unknown[:8])
-    return f"These headers were not found, and are taken for empty: {names}.  Their folders: include=[...]"
+    where = "Their folders: -I FOLDER, or include=[...]"
+    return f"These headers were not found, and are taken for empty: {names}.  {where}"
 
 
 # ---------------------------------------------------------------- what cannot be run

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from ..errors import printable
 from .cuda_file import Kernel
+from .declarations import CLASS_KEYS
 from .running import Source
 from .source import without_comments
 
@@ -31,8 +33,11 @@ def example_line(path: str, source: Source, kernel: Kernel) -> str:
     """A command that runs the kernel.  Its sizes are guesses: arrays are large enough for the usual ways to index."""
     body = _body(source, kernel)
     flat = not re.search(r"(threadIdx|blockIdx)\.[yz]", body)
+    types = [_with_guesses(type_, kernel.template_parameters) for type_, _ in kernel.parameters]
+    counts = sum(map(_is_integer, types))  # sizes, most likely
     values = [
-        _value(type_, name or f"parameter{i + 1}", _counts(kernel)) for i, (type_, name) in enumerate(kernel.parameters)
+        _value(type_, name or f"parameter{i + 1}", counts, _is_record(source, type_))
+        for i, (type_, (_, name)) in enumerate(zip(types, kernel.parameters))
     ]
     words = ["python -m minigrad.cudasim", shlex.quote(path), f"--kernel {kernel.name}"]
     if kernel.template_parameters:
@@ -54,25 +59,42 @@ _WHOLE = re.compile(r"\b(u?int(\d+_t)?|u?char|u?short|u?long|unsigned|size_t)\b"
 _LANES = re.compile(r"\b(float|double|u?int|u?char|u?short|u?long|u?longlong)([1-4])\b")
 
 
-def _counts(kernel: Kernel) -> int:
-    """How many of the parameters are whole numbers: sizes, most likely."""
-    return sum(1 for type_, _ in kernel.parameters if _is_integer(type_))
+def _with_guesses(declared: str, template_parameters: Sequence[str]) -> str:
+    """The type with what the example says for types of the template."""
+    for parameter in template_parameters:
+        name = re.search(r"\b(?:typename|class)\s+(\w+)", parameter)
+        if name:
+            declared = re.sub(rf"\b{name[1]}\b", _template(parameter), declared)
+    return declared
 
 
 def _is_integer(declared: str) -> bool:
     return "*" not in declared and bool(_WHOLE.search(declared))
 
 
-def _value(declared: str, name: str, counts: int) -> str:
-    """One size: 1000 elements.  Two or three: 32 or 16 each, and arrays that hold their product."""
+def _is_record(source: Source, declared: str) -> bool:
+    """Whether it names a struct of the file, or of a header."""
+    words = set(re.findall(r"[A-Za-z_]\w*", declared))
+    structs = [one for one in source.file.declarations if one.names & words and one.kind in ("class", "alias")]
+    return any(one.words & (CLASS_KEYS - {"enum"}) for one in structs)
+
+
+def _value(declared: str, name: str, counts: int, record: bool) -> str:
+    """One size: 1000 elements.  Two or three: 32 or 16 each, and arrays that hold their product.
+
+    record: it is, or points to, a struct."""
     size = {0: 1024, 1: 1000, 2: 32}.get(counts, 16)
     elements = size**2 if counts == 2 else size**3 if counts > 2 else size
     if "*" in declared or "[" in declared:
-        if not re.search(r"\bconst\b[^*]*\*|\*.*\bconst\b.*\*", declared):
+        if record or not re.search(r"\bconst\b[^*]*\*|\*.*\bconst\b.*\*", declared):
             return f"{name}=zeros:{elements}"
         lanes = _LANES.search(declared)
         whole = lanes[1] not in ("float", "double") if lanes else _WHOLE.search(declared) or "bool" in declared
         return f"{name}=integers:{elements}" if whole else f"{name}=normal:{elements}"
+    if record:
+        return f"{name}={name}.npy"  # its bytes: nothing else can say what is in it
+    if re.search(r"\bdim3\b", declared):
+        return f"{name}=[{size},1,1]"
     if _is_integer(declared):
         return f"{name}={size}"
     if re.search(r"\bbool\b", declared):
@@ -82,4 +104,7 @@ def _value(declared: str, name: str, counts: int) -> str:
 
 
 def _template(parameter: str) -> str:
-    return "float" if re.match(r"\s*(typename|class)\b", parameter) else "16"
+    if not re.match(r"\s*(typename|class)\b", parameter):
+        return "true" if re.match(r"\s*bool\b", parameter) else "16"
+    name = parameter.partition("=")[0].split()[-1]
+    return "int" if re.search(r"int|index|idx|offset|size", name, re.IGNORECASE) else "float"

@@ -10,6 +10,8 @@ Around every piece of memory lie guard zones, which no kernel may write to.  Fre
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,3 +192,17 @@ class SimArray:
             return None
         offset = self.data.ptr - self.memory.bytes.ctypes.data
         return np.ndarray((*self.shape, self.itemsize), np.uint8, self.memory.written, offset, (*self.strides, 1))
+
+
+def memory_left(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process may still take, of the machine's and of its control group's; None: nobody knows."""
+    found = []
+    try:
+        with open("/proc/meminfo") as file:
+            found += [1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")]
+        used = int((group / "memory.current").read_text())
+        cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+        found.append(int((group / "memory.max").read_text()) - used + (int(cached[1]) if cached else 0))
+    except (OSError, ValueError):  # no such files, or "max"
+        pass
+    return min(found, default=None)

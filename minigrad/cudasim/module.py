@@ -21,7 +21,7 @@ from .counters import Counters
 from .emission import Unit
 from .reports import Lines, Report, Triple
 from .second_run import SecondRun
-from .side_by_side import Found, parts_of, run_parts, talks
+from .side_by_side import Found, parts_of, remember, run_parts, talks
 from .trace import tracing
 
 MAX_THREADS = 1024
@@ -136,7 +136,8 @@ class Function:
         self.module, self.number, self.entry, self.name = module, number, entry, name
         self.kernel = module.library.cs_kernel(number).contents
         text = ctypes.create_string_buffer(65536)
-        self.kernel.describe(text)
+        with module.lock:  # in check mode it is watched, as if a launch of another thread did what it does
+            self.kernel.describe(text)
         self.parameters = text.value.decode().split("\n")[:-1]
         self.sizes = [8 if t.endswith("*") else np.dtype(t).itemsize for t in self.parameters]
         self.static_shared = sum(a.bytes for a in self.shared_arrays() if a.kernel or module.unit)
@@ -199,6 +200,7 @@ class Function:
                     reports = call.run()
             finally:
                 sys.stdout.write(self.module.take_output())
+            remember(self, block, [call])
             return Found(reports, call.notes() if self.module.mode == "check" else [], call.left_out(reports))
 
     def _check_launch(self, grid: Triple, block: Triple, params: Sequence[bytes], shared_mem: int) -> None:
@@ -222,7 +224,8 @@ class Function:
             refuse(f"max_dynamic_shared_size_bytes={allowed}: no GPU gives a block more than {MOST_SHARED}")
         if shared_mem < 0 or self.static_shared + shared_mem > allowed:
             static = f"{self.static_shared} bytes of static"
-            more = "" if self.static_shared > allowed else "; more is for those who ask: max_dynamic_shared_size_bytes"
+            asks = "; more is for those who ask: --max-shared, max_shared=, max_dynamic_shared_size_bytes"
+            more = "" if self.static_shared > allowed else asks
             refuse(f"{static} and {shared_mem} of dynamic shared memory; a block has {allowed}{more}")
 
     def _unwritten(self, areas: Sequence[Area]) -> list[Report]:

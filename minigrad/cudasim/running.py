@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +16,22 @@ from typing import Any
 import numpy as np
 
 from ..base import files
-from ..errors import ArgumentError, DataError, KernelError, printable
-from .comparing import Difference, difference
+from ..errors import ArgumentError, DataError, KernelError, OutOfMemoryError, printable
+from .comparing import Difference, difference, same_bytes
 from .counters import Counters
 from .cuda_file import CudaFile, Kernel
+from .memory import memory_left
 from .module import Function, RawModule
-from .passing import Passed, check_supported, parameters_of, pass_arguments
+from .passing import Empty, Passed, check_supported, parameters_of, pass_arguments
 from .reports import Report
 from .settings import MODES, ORDERS, options
+from .side_by_side import SHADOW
 from .trace import Trace, shared_types
 
 Triple = tuple[int, int, int]
 _variables: dict[str, dict[str, bytes]] = {}  # of each library: what its variables held before the first launch
 TIME_LIMIT = 10.0  # seconds of the processor's time for each launch
+COPIES = 5  # of each array: in the emulator, marks of what is written, results of two orders, their comparison
 
 
 @dataclass(repr=False)
@@ -127,6 +131,8 @@ def run(
     seed: int = 0,
     trace: Trace | None = None,
     variables: Mapping[str, np.ndarray] | None = None,
+    include: Sequence[str | os.PathLike[str]] = (),
+    max_shared: int | None = None,
 ) -> Result:
     """Run a kernel on the emulator, check it, and give back what it left in its arrays.
 
@@ -134,19 +140,21 @@ def run(
     sizes.  arguments: for each parameter a NumPy array of exactly its element type, `empty(shape, dtype)` for memory
     that nobody has written yet, or None for a null pointer; a number; of a struct its bytes, or a structured scalar.
     Arrays without C order reach the kernel in C order.  All are copied: the caller's do not change.
-    shared: bytes of dynamic shared memory.  mode: "check", or "fast", with few checks.  order: of the threads and
-    blocks: "forward", "reversed", "random" (drawn from `seed`), or "all", one after the other: their results must be
-    the same but for rounding.  templates: the arguments of a template kernel, ("float", "16").  defines: {"N": 16}, or
-    ("N=16",).  counters: count memory traffic, line by line.  time_limit: seconds for each launch.
-    trace: a Trace, which is filled with what one thread does, in the first order.  The last two need check mode.
-
+    shared: bytes of dynamic shared memory; max_shared: more than 48 KB of it are for a kernel whose host asks, by
+    cudaFuncAttributeMaxDynamicSharedMemorySize, for so many.  mode: "check", or "fast", with few checks.  order: of
+    the threads and blocks: "forward", "reversed", "random" (drawn from `seed`), or "all", one after the other:
+    their results must be the same but for rounding.  templates: the arguments of a template kernel, ("float", "16").
+    defines: {"N": 16}, or ("N=16",).  counters: count memory traffic, line by line.  time_limit: seconds for each
+    launch.
+    trace: a Trace, which is filled with what one thread does, in the first order.  It and counters need check mode.
+    include: more folders to look for headers in.
     variables: what to put into `__constant__` and `__device__` variables, by name: arrays of as many bytes.  All others
     begin as the file says, in every launch.
 
     KernelError for what was found; its `reports` say where (a file that does not compile has none).  ArgumentError and
     DTypeError for arguments that the kernel would misread, DataError for a file that cannot be read.
     """
-    opened_source = opened(source, defines)
+    opened_source = opened(source, defines, include)
     if mode not in MODES:
         raise ArgumentError(f"cudasim.run: mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
     if order != "all" and order not in ORDERS:
@@ -155,6 +163,7 @@ def run(
         raise ArgumentError("cudasim.run: counters and trace need mode='check'")
     launch = Launch(opened_source, kernel, templates, mode, arguments)
     launch.grid, launch.block, launch.shared = sizes_of("grid", grid), sizes_of("block", block), shared
+    launch.allow_shared(max_shared)
     if trace is not None:
         trace.check(launch.grid, launch.block)
     launch.set_variables(variables or {})
@@ -169,18 +178,27 @@ class Source:
     text: str
 
 
-def opened(source: str | os.PathLike[str], defines: Mapping[str, Any] | Sequence[str] = ()) -> Source:
-    """The CUDA file of a path or a text; DataError where it cannot be read."""
+def opened(
+    source: str | os.PathLike[str],
+    defines: Mapping[str, Any] | Sequence[str] = (),
+    include: Sequence[str | os.PathLike[str]] = (),
+) -> Source:
+    """The CUDA file of a path or a text; DataError where it, or a folder for its headers, is not there."""
     if isinstance(defines, str):
         raise ArgumentError(f"cudasim.run: defines must be a dict or a sequence, such as ('N=16',), got {defines!r}")
     pairs = [f"{key}={value}" for key, value in defines.items()] if isinstance(defines, Mapping) else list(defines)
+    if isinstance(include, (str, os.PathLike)):
+        raise ArgumentError(f"cudasim.run: include must be a sequence of folders, got {printable(include)}")
+    for folder in include:
+        if not os.path.isdir(folder):
+            raise DataError(f"{printable(folder)}: there is no such folder to look for headers in")
     if isinstance(source, str) and "\n" in source:
-        return Source(CudaFile(source, defines=tuple(pairs)), source)
+        return Source(CudaFile(source, defines=tuple(pairs), include=include), source)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(f"cudasim.run: wants a file or the text of one, got {type(source).__name__}")
     try:
         text = Path(source).read_text(encoding="utf-8", errors="surrogateescape")  # comments may be in any encoding
-        return Source(CudaFile.read(Path(source), defines=tuple(pairs)), text)
+        return Source(CudaFile.read(Path(source), defines=tuple(pairs), include=include), text)
     except OSError as error:
         raise DataError(f"{printable(source)}: cannot be read: {files.reason(error)}") from error
 
@@ -234,6 +252,11 @@ class Launch:
             _variables[str(self.module.path)] = {name: ctypes.string_at(*place) for name, place in values.items()}
         self.variables = dict(_variables[str(self.module.path)])
 
+    def allow_shared(self, most: int | None) -> None:
+        """Dynamic shared memory beyond 48 KB, as cudaFuncSetAttribute does."""
+        if most is not None:
+            self.function.max_dynamic_shared_size_bytes = most
+
     def set_variables(self, values: Mapping[str, np.ndarray]) -> None:
         """What variables of the file hold when a launch begins, by name; ArgumentError for other sizes."""
         for name, value in values.items():
@@ -254,6 +277,7 @@ class Launch:
     ) -> Result:
         """One launch for each order, on fresh copies of the arguments.  KernelError where one finds something, or where
         two leave different results."""
+        self._check_memory(arguments)
         first: Result | None = None
         for order in orders:
             begin = first is None
@@ -272,6 +296,17 @@ class Launch:
         assert first is not None
         first.orders = tuple(orders)
         return first
+
+    def _check_memory(self, arguments: Sequence[Any]) -> None:
+        """OutOfMemoryError where the arrays would not fit: the system would end the process, without a word."""
+        sizes = [(a.shape, a.dtype) for a in arguments if isinstance(a, (np.ndarray, Empty))]
+        nbytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in sizes)
+        needed, left = nbytes * (COPIES + (SHADOW if self.mode == "check" else 0)), memory_left()
+        if left is not None and needed > left:
+            also = f", and who touched what {SHADOW} times" if self.mode == "check" else ""
+            told = f"the arrays take {nbytes / 1e9:.2f} GB.  Their copies take up to {COPIES} times that{also}"
+            advice = f"{left / 1e9:.2f} GB are left: give smaller arrays{', or take mode fast' if also else ''}"
+            raise OutOfMemoryError(f"{self.name}: {told}: {advice}")
 
     def _run_once(self, order: str, arguments: Sequence[Any], trace: Trace | None) -> Result:
         if self.mode == "check":
@@ -331,7 +366,7 @@ class Launch:
                     "from an atomic counter), run one of them: order='forward'",
                 )
             note = f"{name}: another order of the threads gives other last bits (atomics on floats do)"
-            if values.tobytes() != again.tobytes() and note not in first.notes:
+            if not same_bytes(values, again) and note not in first.notes:
                 first.notes.append(note)
 
 
@@ -347,6 +382,9 @@ def summary(values: np.ndarray, many: int = 4) -> tuple[str, str, str, str]:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, np.void) and not value.dtype.names:  # a struct, of which only the bytes are known
+        data = value.tobytes()
+        return data[:8].hex() + ".." * (len(data) > 8)
     return f"{value:.5g}" if isinstance(value, np.floating) else str(value)
 
 

@@ -55,11 +55,7 @@ class SecondRun:
     @staticmethod
     def _has_addresses(module: RawModule) -> bool:
         """Whether a variable of the file may hold the address of another: another library has other addresses."""
-        for area in module.variable_areas:
-            words = np.frombuffer(_bytes_of(area).tobytes()[: area.nbytes // 8 * 8], np.uint64)
-            if ((words >= module.image[0]) & (words < module.image[1])).any():
-                return True
-        return False
+        return any(_points_into(_bytes_of(area), module) for area in module.variable_areas)
 
     def reports(self) -> list[Report]:
         if not self.possible:
@@ -182,10 +178,18 @@ class SecondRun:
         failed, first = found
         different = None
         for area, values in zip([area for area in self.areas if area.writable], first):
-            if failed or not _alike(_bytes_of(elsewhere.get(id(area), area)), values, self._kind(area)):
+            again = _bytes_of(elsewhere.get(id(area), area))
+            # What points to a variable of the file, or into the heap, points elsewhere in another library.
+            if failed or not (_points_into(values, self.function.module) or _alike(again, values, self._kind(area))):
                 different = different or area.label
             _bytes_of(area)[:] = values
         return different
+
+
+def _points_into(values: np.ndarray, module: RawModule) -> bool:
+    """Whether these bytes hold an address of the module's library."""
+    words = np.ascontiguousarray(values[: values.size // 8 * 8]).view(np.uint64)
+    return bool(((words >= module.image[0]) & (words < module.image[1])).any())
 
 
 def _may_be_unset(area: Area, kind: str) -> bool:

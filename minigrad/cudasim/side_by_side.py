@@ -1,7 +1,8 @@
 """The blocks of one launch on all cores: in parts, each on a copy of the library with memory of its own for a block.
 
 CUDA's blocks run in any order, or at once, so a right kernel leaves the same.  One whose blocks talk to each other
-(atomics, fences, volatile memory, variables of the file) or whose order shows (printf, malloc) runs on one core.
+(atomics, fences, volatile memory, variables of the file) or whose order shows (printf, malloc) runs on one core.  So
+does one that is expected to be short, from what its last launch took.
 
 In check mode each part knows only its own blocks.  So when all are done, what they have touched is compared, and where
 two of them met at a byte that one has written, or anything was found at all, the launch runs again from the same
@@ -29,8 +30,10 @@ from .source import without_comments
 if TYPE_CHECKING:
     from .module import Function, RawModule
 
-# Emulated threads for which another part pays: to start one takes 0.2 ms.
+# Emulated threads for which another part pays, in the first launch of a kernel, of which nothing is known.
 LEAST_THREADS = {"fast": 1 << 14, "check": 1 << 11}
+# Seconds of a processor from which parts pay once a kernel has run: in check mode each part fills a shadow of its own.
+WORTH = {"fast": 0.02, "check": 0.05}
 MOST_SHADOW = 1 << 30  # bytes that all parts of a launch in check mode may remember about memory
 SHADOW = 8  # bytes for each byte of an array, at most, where no access is narrower than 4
 
@@ -38,6 +41,11 @@ _TALKS = re.compile(
     r"\b(?:atomic\w*|__threadfence\w*|__nanosleep|(?<!asm )volatile|this_grid|grid_group|this_cluster|red|printf|assert"
     r"|__trap|clock(?:64)?|globaltimer|malloc|free|new|delete|__prof_trigger|cuda::\w+)\b"
 )
+
+# Of the kernels that have run, by library and name: the time for an emulated thread, in the last launch; those whose
+# parts have met, so that all was run twice.  They decide about speed alone.
+_seconds: dict[tuple[str, str], float] = {}
+_meet: set[tuple[str, str]] = set()
 
 
 def talks(text: str) -> bool:
@@ -61,11 +69,23 @@ def parts_of(
         return []
     if module.blocks_talk or function.has_variables or (again is not None and not again.possible):
         return []
-    threads = block[0] * block[1] * block[2]
-    count = min(cores, blocks, blocks * threads // LEAST_THREADS[module.mode])
+    threads, key = blocks * block[0] * block[1] * block[2], _key(function)
+    if key in _meet or threads * _seconds.get(key, np.inf) < WORTH[module.mode]:
+        return []
+    count = min(cores, blocks, threads // LEAST_THREADS[module.mode])
     if module.mode == "check":
         count = min(count, MOST_SHADOW // (SHADOW * sum(area.nbytes for area in areas) + 1))
     return [range(k * blocks // count, (k + 1) * blocks // count) for k in range(count)] if count > 1 else []
+
+
+def remember(function: Function, block: Triple, calls: Sequence[Call]) -> None:
+    """Notes what the launch took that these calls have run."""
+    threads = sum(len(call.blocks) for call in calls) * block[0] * block[1] * block[2]
+    _seconds[_key(function)] = sum(call.seconds for call in calls) / threads
+
+
+def _key(function: Function) -> tuple[str, str]:
+    return str(function.module.path), function.name
 
 
 class Found(NamedTuple):
@@ -109,10 +129,13 @@ def run_parts(
         failed = next((k for k, found in enumerate(reports) if found), 0)
         in_time = not any(report.kind == "TIME-LIMIT" for report in reports[failed])
         if again and in_time and (met or reports[failed]):
+            if met:
+                _meet.add(_key(function))
             again.restore()
             for area, written in zip(marked, marks):
                 np.copyto(area.written, written)  # type: ignore[arg-type]
             return None
+        remember(function, block, calls)
         notes: dict[tuple[str, str, int], Report] = {}
         for note in [note for call in calls for note in call.notes()] if again else []:
             notes.setdefault((note.kind, note.file, note.line), note)

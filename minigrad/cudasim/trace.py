@@ -25,6 +25,7 @@ C_TYPES = {
     **{"unsigned short": "uint16", "unsigned long long": "uint64", "half": "float16", "__half": "float16"},
     **{f"{kind}{bits}_t": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+MOST_STEPS = 1_000_000
 _OWN = 64  # room for what the emulator itself does in a thread
 
 
@@ -53,8 +54,8 @@ class Trace:
     """
 
     def __init__(self, thread: Triple, block: Triple = (0, 0, 0), most: int = 200):
-        if most < 1:
-            raise ArgumentError(f"cudasim: a trace keeps at least 1 step, got {most}")
+        if not 1 <= most <= MOST_STEPS:
+            raise ArgumentError(f"cudasim: a trace keeps 1 to {MOST_STEPS} steps, got {most}")
         self.thread, self.block, self.most = thread, block, most
         self.steps: list[Step] = []
         self.cut = 0

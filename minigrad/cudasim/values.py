@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, printable
+from ..errors import ArgumentError, OutOfMemoryError, printable
+from .memory import memory_left
 from .passing import Empty, Parameter
 from .trace import C_TYPES
 
@@ -67,8 +68,12 @@ class Value:
         if not _SHAPE.fullmatch(rest[0]):
             raise ArgumentError(f"{asked}: a shape is written 1000 or 30x40")
         shape = tuple(map(int, rest[0].split("x"))) + ((lanes,) if lanes > 1 else ())
-        if dtype.itemsize * float(np.prod(shape, dtype=float)) > _MOST_BYTES:
+        elements, left = float(np.prod(shape, dtype=float)), memory_left()
+        if dtype.itemsize * elements > _MOST_BYTES:
             raise ArgumentError(f"{asked}: that is an array of more than {_MOST_BYTES >> 30} GB")
+        needed = elements * (dtype.itemsize + (8 if word in _MADE else 0))  # they are made as 8 bytes each
+        if left is not None and needed > left:
+            raise OutOfMemoryError(f"{asked}: to make it takes {needed / 1e9:.2f} GB, {left / 1e9:.2f} GB are left")
         if len(limits) not in (0, 2) or (limits and word not in ("uniform", "integers")):
             raise ArgumentError(f"{asked}: only uniform and integers have limits, two of them: {word}:SHAPE:LOW:HIGH")
         try:

@@ -291,8 +291,13 @@ extern "C" {
 __attribute__((visibility("default"))) int cs_guarded(void (*launch)(CsLaunch*), CsLaunch* work, CsControl* control,
                                                       cs_u64 image_begin, cs_u64 image_end, double time_limit,
                                                       CsFault* fault) {
+    enter();  // first of all: it takes some time to make the stacks, in which Ctrl-C may be pressed
+    interrupts_before = interrupts;
     char* stacks = thread.prepare() ? take_stacks() : nullptr;
-    if (!stacks) return -1;
+    if (!stacks) {
+        exit();
+        return -1;
+    }
     memset(fault, 0, sizeof *fault);
     control->active = 1;
     control->busy = control->stop = 0;
@@ -304,15 +309,12 @@ __attribute__((visibility("default"))) int cs_guarded(void (*launch)(CsLaunch*),
     signal_stack.ss_size = Thread::SIGNAL_STACK;
     sigaltstack(&signal_stack, &signal_stack_before);
     cs_u64 mode = float_mode();
-    enter();
-
     Guard here = {control, fault, image_begin, image_end, now() + time_limit, stacks, launch, work, mode, {}, {}, {}};
     getcontext(&here.there);
     here.there.uc_stack.ss_sp = stacks + FIBER_STACKS;
     here.there.uc_stack.ss_size = LAUNCH_STACK;
     here.there.uc_link = &here.here;
     makecontext(&here.there, on_stack_of_launch, 0);
-    interrupts_before = interrupts;
     if (sigsetjmp(here.way_out, 1) == 0) {
         guard = &here;
         tick(true);
