@@ -208,7 +208,7 @@ class AlexNet(nn.Module):
         dtype: str = "float32",
     ):
         if not isinstance(preset, Preset) and preset not in PRESETS:
-            raise ArgumentError(f"AlexNet: preset must be one of {', '.join(PRESETS)}, or a Preset, got {preset!r}")
+            raise ArgumentError(f"AlexNet: preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         self.preset, name = (preset, "yours") if isinstance(preset, Preset) else (PRESETS[preset], preset)
         columns = self.preset.columns
         devices = ("cpu:0", "cpu:1")[:columns] if devices is None else devices

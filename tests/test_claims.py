@@ -11,6 +11,7 @@ import pytest
 from narrow import coloured_classes
 
 import minigrad
+from minigrad.data import ImageArray
 from minigrad.errors import ArgumentError
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ from alexnet import AlexNet  # noqa: E402
 from paper_claims import exams, setups, timing  # noqa: E402
 from paper_claims import measures as m  # noqa: E402
 from paper_claims.nets import PAPER_FAN_IN, build  # noqa: E402
-from paper_claims.pictures import Library, train_loader  # noqa: E402
+from paper_claims.pictures import Library, some_classes, train_loader  # noqa: E402
 from paper_claims.rows import CLAIMS, DEVICES, arms, fastest, searches  # noqa: E402
 from paper_claims.setups import (  # noqa: E402
     ALEXNET,
@@ -125,7 +126,10 @@ def test_columns_that_do_not_talk_at_conv3():
             with minigrad.no_grad():
                 column.conv2.bias[NARROW[1] :] = change
                 outputs.append(column.conv3_to_5(column.conv1_to_2(x)).numpy())
-        first, second = (abs(outputs[1] - outputs[0])[:, part].max() for part in (slice(0, 32), slice(32, 64)))
+        first, second = (
+            abs(outputs[1] - outputs[0])[:, part].max()
+            for part in (slice(0, NARROW[4]), slice(NARROW[4], 2 * NARROW[4]))
+        )
         assert bool(first > 0) is talk and second > 0
 
 
@@ -188,7 +192,7 @@ def test_a_run_that_was_stopped_has_the_curve_of_one_that_was_not(pictures, tmp_
     assert [point["epoch"] for point in whole["curve"]] == [1, 2, 3]
     assert ["val_error" in point for point in whole["curve"]] == [False, True, True]
     assert len(whole["measured"]["first losses"]) == 9 and whole["setup"] == as_json(SMALL.setup)
-    assert len(whole["measured"]["colour"]["added"]) == 32
+    assert len(whole["measured"]["colour"]["added"]) == 2 * NARROW[0]
 
 
 def test_a_run_that_is_done_is_not_done_again(pictures, tmp_path, monkeypatch, capsys):
@@ -219,6 +223,17 @@ def test_seeds_differ_and_pairs_have_the_same_order(pictures, tmp_path):
         for s, seed in ((setup, 0), (replace(setup, dropout=0.0, views="centre"), 0), (setup, 1))
     ]
     assert order[0] == order[1] != order[2]
+
+
+def test_some_of_the_classes(pictures):
+    few = Library().pictures(pictures, replace(SMALL.setup, classes=2))
+    assert few.train.classes == few.held_out.classes == ("ape", "bee") and few.classes == 2
+    assert few.train.labels.tolist() == [0] * 6 + [1] * 6
+    every = ImageArray(np.arange(8, dtype=np.uint8)[:, None, None], np.arange(8) % 4, "abcd")
+    half = some_classes(every, 2)
+    assert half.classes == ("a", "c") and half.labels.tolist() == [0, 1, 0, 1]
+    assert [int(half.image(i)[0, 0, 0]) for i in range(4)] == [0, 2, 4, 6]
+    assert some_classes(every, 4) is every
 
 
 def test_views(pictures):
@@ -278,6 +293,9 @@ def test_a_rate_that_diverges_is_not_chosen(tmp_path):
         (tmp_path / f"{arm.name}-seed0.json").write_text(text)
     assert fastest("relu", tmp_path) == 0.01 and fastest("tanh", tmp_path) == 0.03
     assert [arm.setup.lr for arm in arms(claim, tmp_path)] == [0.01, 0.03]
+    path = tmp_path / "search-relu-0.03-seed0.json"
+    path.write_text(path.read_text().replace('"batch_size": 128', '"batch_size": 64'))  # of another search
+    assert fastest("relu", tmp_path) is None
 
 
 # ---------------------------------------------------------------- numbers

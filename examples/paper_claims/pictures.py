@@ -59,7 +59,7 @@ class Library:
 
     def pictures(self, root: Path, setup: Setup) -> Pictures:
         """DataError where `root` has no such pictures, or one of them cannot be read."""
-        key = (root, setup.data, setup.size, setup.per_class, setup.test_per_class)
+        key = (root, setup.data, setup.classes, setup.size, setup.per_class, setup.test_per_class)
         if self._kept is None or key != self._key:
             self._kept, self._key = None, None  # two sets need not fit into memory
             self._kept = _read(root, setup)
@@ -69,7 +69,7 @@ class Library:
 
 def _read(root: Path, setup: Setup) -> Pictures:
     sets = [
-        open_images(root, split, size=setup.size, limit=limit)
+        some_classes(open_images(root, split, size=setup.size, limit=limit), setup.classes)
         for split, limit in (("train", setup.per_class), ("val", setup.test_per_class))
     ]
     facts = facts_of_data(*sets)
@@ -82,6 +82,19 @@ def _read(root: Path, setup: Setup) -> Pictures:
                 bar.update()
         arrays.append(ImageArray(pixels, images.labels, images.classes))
     return Pictures(arrays[0], arrays[1], compute_stats(arrays[0]), {"name": setup.data, **facts})
+
+
+def some_classes(images: Any, count: int | None) -> Any:
+    """The pictures of `count` classes, evenly from all, with labels of their own; the same pictures where there are no
+    more classes."""
+    names = images.classes
+    if count is None or count >= len(names):
+        return images
+    kept = np.arange(count) * len(names) // count
+    found = Subset(images, np.flatnonzero(np.isin(images.labels, kept)))
+    found.labels = np.searchsorted(kept, found.labels)
+    found.classes = tuple(names[k] for k in kept)
+    return found
 
 
 # ---------------------------------------------------------------- what the net sees of them

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import measures as m
 from .runs import read_result, result_path
-from .setups import ARMS, CIFAR, TINY, Arm, figure1, searched
+from .setups import ARMS, CIFAR, TINY, Arm, as_json, figure1, searched
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ _ALL = (
                        m.apart_against_chance, (), null=1.0),
         ),
         "A kernel's colour share is that of its energy that is left when each pixel's mean over the three channels is "
-        "taken away; here of what training added to it. The grouped net on one device is the same net to the last "
-        "bit of its formula; what is compared is a net that is not split.",
+        "taken away; here of what training added to it. Grouped on one device, two columns compute the same as on "
+        "two; the other side of the pair is a net that is not split.",
     ),
     Claim(
         "two-columns", "3.2, 3.5", "Two columns beat one device with as many kernels as one column has", TINY,
@@ -161,8 +161,8 @@ _ALL = (
             Comparison("the same, biases of 1 and the paper's first weights / fitted first weights",
                        ("early-fitted", "early-bias-1"), m.times_as_many_steps, ("first",), null=1.0),
         ),
-        "Normal first weights that spread as the paper's, raw pixels. Fitting sets the biases itself, so with it their "
-        "first values make no difference at all.",
+        "Normal first weights that spread as the paper's, raw pixels. Fitted ones, with scaled pixels, set the biases "
+        "themselves, so that their first values make no difference at all.",
     ),
     Claim(
         "middle-layers", "1, 7", "Removing any middle convolution costs about 2 points", TINY,
@@ -203,7 +203,7 @@ def search_results(activation: str, results: Path) -> dict[float, float]:
     found = {}
     for arm in searched(activation):
         result = read_result(result_path(results, arm, 0))
-        if result is not None:
+        if result is not None and (result["quick"] or result["setup"] == as_json(arm.setup)):
             found[arm.setup.lr] = math.inf if "diverged" in result else result["curve"][-1]["train_loss"]
     return found
 

@@ -134,8 +134,9 @@ SCALE = """\
 
 - **AlexNet**: the paper's plan in two columns, layer by layer, by the same code (`examples/alexnet.py`), with {widths}
   kernels and neurons a column in place of 48-128-192-192-128-2048-2048, and conv1's windows 5 x 5, 2 apart.
-- **tiny-imagenet-40**: 40 classes of Tiny ImageNet, {per_class} training pictures of each (drawn once, the same for all
-  runs) and all 50 held out of each. They are scaled to {size} x {size} pixels, of which the net sees {crop} x {crop}.
+- **tiny-imagenet-40**: {classes} of 40 classes of Tiny ImageNet, {per_class} training pictures of each (drawn once, the
+  same for all runs) and all 50 held out of each. They are scaled to {size} x {size} pixels, of which the net sees
+  {crop} x {crop}.
 - **Recipe**: {epochs} epochs of batches of {batch}, the paper's update with momentum 0.9 and decay 0.0005, a rate of
   {lr:g} that falls to 0 along a cosine, dropout of 0.5, first weights fitted to the data. Errors are top-1, one view.
 - **cifar10-jpeg**: CIFAR-10 as JPEG files, for Krizhevsky's net of four layers (three convolutions of 32, 32 and 64
@@ -272,7 +273,7 @@ def devices_section(found: Found) -> str:
 def scale() -> str:
     widths = "-".join(str(width) for width in NARROW)
     return SCALE.format(
-        widths=widths, per_class=ALEXNET.per_class, size=ALEXNET.size,
+        widths=widths, per_class=ALEXNET.per_class, classes=ALEXNET.classes, size=ALEXNET.size,
         crop=ALEXNET.crop, epochs=ALEXNET.epochs, batch=ALEXNET.batch_size, lr=ALEXNET.lr,
         per_class1=FIGURE1.per_class, batch1=FIGURE1.batch_size,
     )  # fmt: skip
