@@ -47,7 +47,7 @@ def narrow_alexnet(setup: Setup, classes: int, devices: Sequence[str]) -> AlexNe
         columns=columns, widths=widths, conv1=(5, 2), pool=setup.pool, layer1=steps,
         layer2=("pool",) if setup.without == "conv2" else steps,
         lrn_alpha=FITTED_ALPHA if fitted else 1e-4, bias=setup.bias,
-        dropout="inverted", pixel_scale=PIXEL_SCALE if fitted else 1.0,
+        dropout="inverted" if fitted else "paper", pixel_scale=PIXEL_SCALE if fitted else 1.0,
     )  # fmt: skip
     net = AlexNet(classes, preset, devices, setup.crop, dropout=setup.dropout)
     if setup.without or apart:

@@ -161,8 +161,9 @@ _ALL = (
             Comparison("the same, biases of 1 and the paper's first weights / fitted first weights",
                        ("early-fitted", "early-bias-1"), m.times_as_many_steps, ("first",), null=1.0),
         ),
-        "Normal first weights that spread as the paper's, raw pixels. Fitted ones, with scaled pixels, set the biases "
-        "themselves, so that their first values make no difference at all.",
+        "Normal first weights that spread as the paper's, raw pixels, no dropout, a rate that stays at 0.0025 (the "
+        "paper's per picture). The loss has left when the mean of 20 steps is 5 % below guessing. Fitted weights, with "
+        "scaled pixels, set the biases themselves, so that their first values make no difference at all.",
     ),
     Claim(
         "middle-layers", "1, 7", "Removing any middle convolution costs about 2 points", TINY,
