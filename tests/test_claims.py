@@ -406,7 +406,7 @@ def put(folder, arm, seed, curve, **measured):
     result = {
         "format": 1, "arm": arm.name, "seed": seed, "setup": as_json(arm.setup), "quick": False, "curve": curve,
         "measured": measured, "parameters": 1000, "seconds": 60.0, "images_per_s": 100.0, "devices": ["cpu:0"],
-        "data": {"name": arm.setup.data, "classes": 40},
+        "machine": "a machine", "data": {"name": arm.setup.data, "classes": 40},
     }  # fmt: skip
     (folder / f"{arm.name}-seed{seed}.json").write_text(json.dumps(result))
 
@@ -453,6 +453,7 @@ def test_the_page_of_made_up_curves(tmp_path, capsys):
     assert "no verdict: 1 of 3 seeds" in line("| held-out error, half the net - two columns |")
     assert "not run" in line("| held-out error, columns that do not talk at conv3 - two columns |")
     assert "Not run, because it takes two processor cores" in text
+    assert "- 13 runs are there, 13 minutes of training: on cpu:0 of a machine." in text
     for claim in CLAIMS.values():
         assert f"\n## {claim.name}\n" in text and f"](#{claim.name})" in text
     pictures = {path.name for path in (page.parent / "images").iterdir()}

@@ -102,7 +102,7 @@ def _train(
     first = None if saved is None else saved["first_kernels"]
     if saved is None:
         fit(net, setup, views(loader, device))
-        first = net.conv1.weight.numpy() if setup.net == "cifar" else net.kernels()
+        first = net.conv1.weight.numpy().copy() if setup.net == "cifar" else net.kernels()
     optimizer = optim.SGD(net.parameters(), setup.lr, setup.momentum, setup.weight_decay, update_rule="alexnet")
     planned = setup.epochs * len(loader)
     schedule = optim.WarmupCosine(optimizer, round(WARM_UP * planned), planned) if setup.schedule == "cosine" else None

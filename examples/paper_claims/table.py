@@ -30,6 +30,10 @@ class Found:
         self._known: dict[tuple[str, int], dict[str, Any] | None] = {}
         self._arms = {arm.name: arm for claim in CLAIMS.values() for arm in arms(claim, folder)}
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return tuple(self._arms)
+
     def result(self, name: str, seed: int) -> dict[str, Any] | None:
         if (name, seed) not in self._known:
             self._known[name, seed] = self._read(name, seed)
@@ -142,6 +146,7 @@ SCALE = """\
 - **cifar10-jpeg**: CIFAR-10 as JPEG files, for Krizhevsky's net of four layers (three convolutions of 32, 32 and 64
   kernels 5 x 5, one fully connected). For Figure 1: {per_class1} pictures of each class, batches of {batch1}, and a
   rate that stays.
+{done}
 - The same command with `--devices cuda:0` runs on a card. For larger runs change `examples/paper_claims/setups.py`.
 """
 
@@ -154,7 +159,7 @@ def write_page(page: Path, found: Found) -> None:
     parts = [HEAD, "## In short\n", count(found), short_table(found), "## The rule\n", RULE + "\n"]
     for claim in CLAIMS.values():
         parts.append(section(claim, found, drawn.get(claim.name)))
-    parts += [devices_section(found), scale(), how()]
+    parts += [devices_section(found), scale(found), how()]
     page.parent.mkdir(parents=True, exist_ok=True)
     write_whole(page, "\n".join(parts))
 
@@ -270,10 +275,14 @@ def devices_section(found: Found) -> str:
     return "\n".join([*lines, "```sh", f"python examples/claims.py run {DEVICES} --devices cpu:0,cpu:1", "```", ""])
 
 
-def scale() -> str:
+def scale(found: Found) -> str:
+    runs = [run for arm in found.arms for run in found.of_arm(arm)]
+    places = sorted({f"{', '.join(run['devices'])} of {printable(run['machine'])}" for run in runs})
+    done = f"- {len(runs)} runs are there, {sum(run['seconds'] for run in runs) / 60:.0f} minutes of training"
+    done += f": on {'; '.join(places)}." if runs else "."
     widths = "-".join(str(width) for width in NARROW)
     return SCALE.format(
-        widths=widths, per_class=ALEXNET.per_class, classes=ALEXNET.classes, size=ALEXNET.size,
+        done=done, widths=widths, per_class=ALEXNET.per_class, classes=ALEXNET.classes, size=ALEXNET.size,
         crop=ALEXNET.crop, epochs=ALEXNET.epochs, batch=ALEXNET.batch_size, lr=ALEXNET.lr,
         per_class1=FIGURE1.per_class, batch1=FIGURE1.batch_size,
     )  # fmt: skip
