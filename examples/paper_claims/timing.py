@@ -43,7 +43,8 @@ def measure(options: argparse.Namespace, results: Path) -> dict[str, Any]:
             step()
             if number >= WARM:
                 seconds[name].append(time.perf_counter() - begin)
-        print(f"round {number}: " + ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items() if times))
+        if number >= WARM:
+            print(f"round {number}: " + ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items()))
     found = {
         "format": FORMAT, "arm": "devices", "setup": {"batch_size": BATCH, "classes": CLASSES, "widths": widths},
         "quick": bool(options.quick), "seconds_of_a_step": rounded(seconds), "devices": list(options.devices),
