@@ -472,7 +472,10 @@ def test_results_of_other_pictures_are_no_pair(tmp_path):
     path = tmp_path / "alexnet-half-seed0.json"
     path.write_text(path.read_text().replace('"classes": 40', '"classes": 39'))
     assert Found(tmp_path).seeds("alexnet", "alexnet-half") == []
-    assert word_of(judge([])) == "not run"
+    assert (
+        word_of(judge([])) == "not run"
+        and word_of(judge([]), run=True) == "no verdict: neither run of a pair came that far"
+    )
 
 
 def test_the_time_of_devices(tmp_path, capsys):

@@ -104,20 +104,27 @@ def told(verdict: Verdict, unit: str) -> str:
     return f"{verdict.bound}{number(verdict.mean, unit)}{plus}"
 
 
-def word_of(verdict: Verdict) -> str:
+def word_of(verdict: Verdict, run: bool = False) -> str:
+    """run: whether there are pairs of runs, whatever they can tell."""
     if verdict.word == NONE and verdict.values:
         return f"{NONE}: {len(verdict.values)} of {FEWEST} seeds"
+    if run and not verdict.values:
+        return f"{NONE}: neither run of a pair came that far"
     if verdict.word == NOT_SEEN and verdict.opposite:
         return f"**{NOT_SEEN}**; the opposite was"
     return f"**{verdict.word}**" if verdict.values else "not run"
 
 
+def judged(comparison: Comparison, found: Found) -> tuple[Verdict, str]:
+    """The verdict, and its words."""
+    verdict = verdict_of(comparison, found)
+    return verdict, word_of(verdict, bool(found.seeds(*comparison.arms)))
+
+
 def line_of(comparison: Comparison, found: Found) -> str:
     """The comparison in one line, as the command prints it."""
-    verdict = verdict_of(comparison, found)
-    return (
-        f"{comparison.what}: {told(verdict, comparison.unit)} {comparison.unit}: {word_of(verdict).replace('**', '')}"
-    )
+    verdict, word = judged(comparison, found)
+    return f"{comparison.what}: {told(verdict, comparison.unit)} {comparison.unit}: {word.replace('**', '')}"
 
 
 # ---------------------------------------------------------------- the page
@@ -169,12 +176,12 @@ def short_table(found: Found) -> str:
     lines = ["| Claim | Section | Compared | Paper | Measured | Seeds | Verdict |", "|---|---|---|---:|---:|---:|---|"]
     for claim in CLAIMS.values():
         for i, comparison in enumerate(claim.comparisons):
-            verdict = verdict_of(comparison, found)
+            verdict, word = judged(comparison, found)
             paper = "" if comparison.paper is None else number(comparison.paper, comparison.unit)
             name = f"[{claim.says}](#{claim.name})" if i == 0 else ""
             lines.append(
                 f"| {name} | {claim.section if i == 0 else ''} | {comparison.what}, {comparison.unit} | {paper} | "
-                f"{told(verdict, comparison.unit)} | {len(verdict.values) or ''} | {word_of(verdict)} |"
+                f"{told(verdict, comparison.unit)} | {len(verdict.values) or ''} | {word} |"
             )
     verdict, rounds = devices_verdict(found)
     lines.append(
@@ -203,11 +210,9 @@ def section(claim: Claim, found: Found, picture: str | None) -> str:
     lines += ["| Compared | Each seed | Mean, 95 % interval | null | Verdict |", "|---|---|---:|---:|---|"]
     for comparison in claim.comparisons:
         _, values = found.values(comparison)
-        verdict, unit = verdict_of(comparison, found), comparison.unit
+        (verdict, word), unit = judged(comparison, found), comparison.unit
         each = ", ".join(number(value, unit) for value in values) or "-"
-        lines.append(
-            f"| {comparison.what} | {each} | {told(verdict, unit)} {unit} | {comparison.null:g} | {word_of(verdict)} |"
-        )
+        lines.append(f"| {comparison.what} | {each} | {told(verdict, unit)} {unit} | {comparison.null:g} | {word} |")
     lines.append("")
     if done:
         lines += arms_table(done, found)
