@@ -22,7 +22,7 @@ from alexnet import AlexNet  # noqa: E402
 from paper_claims import exams, setups, timing  # noqa: E402
 from paper_claims import measures as m  # noqa: E402
 from paper_claims.nets import PAPER_FAN_IN, build  # noqa: E402
-from paper_claims.pictures import Library, some_classes, train_loader  # noqa: E402
+from paper_claims.pictures import Library, scale_of, some_classes, train_loader  # noqa: E402
 from paper_claims.rows import CLAIMS, DEVICES, arms, fastest, searches  # noqa: E402
 from paper_claims.setups import (  # noqa: E402
     ALEXNET,
@@ -46,8 +46,10 @@ from paper_claims.verdicts import NONE, NOT_SEEN, REPRODUCED, WEAKER, interval, 
 
 def setups_of(comparison):
     """The two setups of a comparison; those of Figure 1 with rates that a search may have found."""
-    found = {**{name: arm.setup for name, arm in ARMS.items()},
-             "figure1-relu": figure1("relu", 0.01).setup, "figure1-tanh": figure1("tanh", 0.03).setup}  # fmt: skip
+    found = {name: arm.setup for name, arm in ARMS.items()}
+    for kind in ("relu", "tanh", "original-relu", "original-tanh"):
+        arm = figure1(kind, 0.01 if "relu" in kind else 0.03)
+        found[arm.name] = arm.setup
     return [found[name] for name in comparison.arms]
 
 
@@ -57,13 +59,21 @@ def test_pairs_differ_in_what_they_say_and_in_nothing_else(claim):
         a, b = setups_of(comparison)
         assert differing(a, b) == comparison.differs
         assert a.data == b.data == claim.data
-        searched = claim.name == "relu"  # where the rate of each is chosen by itself, as in the paper
+        searched = claim.name.startswith("relu")  # where the rate of each is chosen by itself, as in the paper
         assert len(comparison.differs) == (2 if searched else 0 if comparison.arms[0] == comparison.arms[1] else 1)
 
 
 def test_the_paper_side_of_every_pair_is_the_base_or_its_like():
     sides = {comparison.arms[0] for claim in CLAIMS.values() for comparison in claim.comparisons}
-    assert sides == {"alexnet", "figure1-relu", "cifar-lrn-across", "cifar-lrn-within", "early-bias-1", "early-fitted"}
+    assert sides == {
+        "alexnet",
+        "figure1-relu",
+        "figure1-original-relu",
+        "cifar-lrn-across",
+        "cifar-lrn-within",
+        "early-bias-1",
+        "early-fitted",
+    }
 
 
 def test_a_difference_in_the_setup_is_one_in_the_net_or_its_training():
@@ -144,6 +154,17 @@ def test_first_weights_spread_as_the_papers():
             assert sums == pytest.approx(0.01 * math.sqrt(PAPER_FAN_IN[layer]), rel=0.1), layer
         else:
             assert (w == (0.1 if layer in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0)).all()
+
+
+def test_first_weights_of_the_original_code():
+    for first, scale in (("original", 1.0), ("fitted", 1 / 58)):
+        setup = replace(FIGURE1, first=first)
+        net = build(setup, 10, ["cpu:0"])
+        spread = [layer.weight.numpy().std() for layer in (net.conv1, net.conv2, net.conv3, net.fc10)]
+        assert (spread == pytest.approx([0.0001, 0.01, 0.01, 0.01], rel=0.1)) is (first == "original")
+        assert scale_of(setup) == scale
+    assert [arm.setup.lr for arm in setups.searched("original-tanh")] == list(RATES["original"])
+    assert {arm.setup.first for arm in setups.searched("original-tanh")} == {"original"}
 
 
 # ---------------------------------------------------------------- runs
@@ -267,7 +288,7 @@ def test_the_end_of_figure_1_is_where_the_error_is(pictures, tmp_path):
 
 def test_quick(pictures, tmp_path, monkeypatch, capsys):
     """Every claim's runs go through in seconds, beside the results that count, and say what they prove."""
-    monkeypatch.setattr(setups, "RATES", (0.01,))
+    monkeypatch.setitem(setups.RATES, "fitted", (0.01,))
     code = claims.main(["run", "relu", "--quick", "--data", str(pictures), "--out", str(tmp_path)])
     out = capsys.readouterr().out
     assert code == 0 and out.count("it proves nothing") == 2 and "no verdict" in out
@@ -287,7 +308,7 @@ def test_a_rate_that_diverges_is_not_chosen(tmp_path):
     losses = {"relu": (2.0, 1.5, 1.7, None), "tanh": (1.9, 1.8, 1.7, 1.75)}
     for arm in searches(claim):
         activation = arm.setup.activation
-        loss = losses[activation][RATES.index(arm.setup.lr)]
+        loss = losses[activation][RATES["fitted"].index(arm.setup.lr)]
         ends = {"curve": [], "diverged": "nan"} if loss is None else {"curve": [{"train_loss": loss}]}
         text = json.dumps({"format": 1, "setup": as_json(arm.setup), "quick": False, **ends})
         (tmp_path / f"{arm.name}-seed0.json").write_text(text)

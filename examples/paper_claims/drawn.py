@@ -21,7 +21,8 @@ TITLES = {"train_error": "training error", "seen_error": "training pictures", "v
 def draw(folder: Path, found: Any) -> dict[str, str]:
     """Draw what there are results for: claim -> name of its picture."""
     pictures: dict[str, Callable[[Any], Any]] = {
-        "relu": figure1,
+        "relu": lambda found: figure1("", found),
+        "relu-original": lambda found: figure1("original-", found),
         "dropout": pairs("alexnet-no-dropout", "without dropout"),
         "weight-decay": pairs("alexnet-no-decay", "without weight decay"),
         "augmentation": pairs("alexnet-centre", "centre alone"),
@@ -65,9 +66,9 @@ def lines(axis: Any, runs: Sequence[Any], kind: str, colour: str, style: str, la
     axis.plot(mean[:, 0], mean[:, 1], style, color=colour, linewidth=2, label=label)
 
 
-def figure1(found: Any) -> Any:
+def figure1(kind: str, found: Any) -> Any:
     """Figure 1 of the paper: training error over epochs, ReLU solid, tanh dashed."""
-    runs = {name: found.of_arm(f"figure1-{name}") for name in ("relu", "tanh")}
+    runs = {name: found.of_arm(f"figure1-{kind}{name}") for name in ("relu", "tanh")}
     if not all(runs.values()):
         return None
     figure, axis = pyplot().subplots(figsize=(5.5, 4), layout="constrained")

@@ -126,6 +126,10 @@ class CifarNet(nn.Module):
         for _ in range(3):
             side = -(-(side - 3) // 2) + 1
         self.fc10 = nn.Linear(64 * side * side, classes, **here)
+        if setup.first == "original":
+            for layer, std in zip((self.conv1, self.conv2, self.conv3, self.fc10), (0.0001, 0.01, 0.01, 0.01)):
+                init.normal_(layer.weight, std=std)
+                init.constant_(layer.bias, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.normed(self.activation(F.max_pool2d(self.conv1(x), 3, 2, ceil_mode=True)))

@@ -26,7 +26,8 @@ PLANS = {
 }
 VIEWS = ("crops and flips", "centre")  # what of a picture the net is shown in training
 NORMS = ("none", "across", "within")  # response normalisation: across maps (section 3.3), within maps (original code)
-FIRST = ("fitted", "paper")  # first weights: nn.standardize_outputs, or normal with the paper's spread
+# First weights: nn.standardize_outputs; normal with the paper's spread; as the original code's net for CIFAR-10.
+FIRST = ("fitted", "paper", "original")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ FIGURE1 = Setup(
     batch_size=128, lr=0.01, schedule="constant", weight_decay=0.0, dropout=0.0, views="centre", colour_noise=0.0,
     norm="none", bias=0.0, tests=1, stop_at=0.25,
 )  # fmt: skip
-RATES = (0.003, 0.01, 0.03, 0.1)  # that the search of Figure 1 tries
+# That the search of Figure 1 tries, by first weights: with the original code's pixels are raw, 58 times larger.
+RATES = {"fitted": (0.003, 0.01, 0.03, 0.1), "original": (0.0003, 0.001, 0.003, 0.01)}
 SEARCHED = 4  # epochs of the search
 # The original code's pair of configurations, 19pct and 18pct: the second normalises within maps after two pools.
 CIFAR_NET = replace(
@@ -132,14 +134,16 @@ def _arms() -> dict[str, Arm]:
 ARMS = _arms()
 
 
-def searched(activation: str) -> list[Arm]:
-    """The runs by which Figure 1's rate for this activation is found."""
-    base = replace(FIGURE1, activation=activation, epochs=SEARCHED, stop_at=None)
-    return [Arm(f"search-{activation}-{rate:g}", replace(base, lr=rate)) for rate in RATES]
+def searched(kind: str) -> list[Arm]:
+    """The runs by which Figure 1's rate is found; kind: "relu", "tanh", "original-relu" or "original-tanh"."""
+    base = replace(figure1(kind, 0.0).setup, epochs=SEARCHED, stop_at=None)
+    return [Arm(f"search-{kind}-{rate:g}", replace(base, lr=rate)) for rate in RATES[base.first]]
 
 
-def figure1(activation: str, rate: float) -> Arm:
-    return Arm(f"figure1-{activation}", replace(FIGURE1, activation=activation, lr=rate))
+def figure1(kind: str, rate: float) -> Arm:
+    original, _, activation = kind.rpartition("-")
+    setup = replace(FIGURE1, activation=activation, lr=rate, first=original or "fitted")
+    return Arm(f"figure1-{kind}", setup)
 
 
 def quick(arm: Arm) -> Arm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from minigrad.errors import printable
 
 from .rows import CLAIMS, DEVICES, Claim, Comparison, arms, fastest, search_results
 from .runs import read_result, result_path
-from .setups import ALEXNET, FIGURE1, NARROW, RATES, SEARCHED, as_json
+from .setups import ALEXNET, FIGURE1, NARROW, SEARCHED, as_json, searched
 from .timing import factors, median
 from .verdicts import FEWEST, NONE, NOT_SEEN, REPRODUCED, RULE, WEAKER, Verdict, judge
 
@@ -206,7 +207,7 @@ def section(claim: Claim, found: Found, picture: str | None) -> str:
         lines += [f"![{claim.says}](images/{picture})", ""]
     done = [name for name in claim.arms if found.of_arm(name)]
     if any("figure1" in name for name in claim.arms):
-        lines += search_table(found)
+        lines += search_table(found, [name.removeprefix("figure1-") for name in claim.arms])
     lines += ["| Compared | Each seed | Mean, 95 % interval | null | Verdict |", "|---|---|---:|---:|---|"]
     for comparison in claim.comparisons:
         _, values = found.values(comparison)
@@ -243,16 +244,17 @@ def arms_table(names: list[str], found: Found) -> list[str]:
     return [*lines, ""]
 
 
-def search_table(found: Found) -> list[str]:
+def search_table(found: Found, kinds: Sequence[str]) -> list[str]:
     """The search for the rates of Figure 1, as it went."""
+    rates = [arm.setup.lr for arm in searched(kinds[0])]
     lines = [
         f"The search: mean training loss of epoch {SEARCHED}, seed 0.", "",
-        "| Rate | " + " | ".join(f"{rate:g}" for rate in RATES) + " | fastest |", "|---|" + "---:|" * (len(RATES) + 1),
+        "| Rate | " + " | ".join(f"{rate:g}" for rate in rates) + " | fastest |", "|---|" + "---:|" * (len(rates) + 1),
     ]  # fmt: skip
-    for activation in ("relu", "tanh"):
-        losses, best = search_results(activation, found.folder), fastest(activation, found.folder)
-        cells = [("-" if rate not in losses else f"{losses[rate]:.3f}".replace("inf", "diverged")) for rate in RATES]
-        lines.append(f"| {activation} | {' | '.join(cells)} | {'-' if best is None else f'{best:g}'} |")
+    for kind in kinds:
+        losses, best = search_results(kind, found.folder), fastest(kind, found.folder)
+        cells = [("-" if rate not in losses else f"{losses[rate]:.3f}".replace("inf", "diverged")) for rate in rates]
+        lines.append(f"| {kind.rpartition('-')[2]} | {' | '.join(cells)} | {'-' if best is None else f'{best:g}'} |")
     return [*lines, ""]
 
 
