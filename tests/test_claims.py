@@ -190,8 +190,10 @@ def without_times(result):
     return {**{k: v for k, v in result.items() if k not in ("seconds", "images_per_s", "date")}, "curve": points}
 
 
-def test_a_run_that_was_stopped_has_the_curve_of_one_that_was_not(pictures, tmp_path, monkeypatch, capsys):
-    whole = runs_module.train(SMALL, 0, options_of(pictures, tmp_path / "a"), Library(), tmp_path / "results-a")
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_run_that_was_stopped_has_the_curve_of_one_that_was_not(schedule, pictures, tmp_path, monkeypatch, capsys):
+    arm = replace(SMALL, setup=replace(SMALL.setup, schedule=schedule))
+    whole = runs_module.train(arm, 0, options_of(pictures, tmp_path / "a"), Library(), tmp_path / "results-a")
     options, steps = options_of(pictures, tmp_path / "b"), 0
     after_step = runs_module.Course.after_step
 
@@ -205,14 +207,14 @@ def test_a_run_that_was_stopped_has_the_curve_of_one_that_was_not(pictures, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(runs_module.Course, "after_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            runs_module.train(SMALL, 0, options, Library(), tmp_path / "results-b")
+            runs_module.train(arm, 0, options, Library(), tmp_path / "results-b")
     assert steps == 5 and not (tmp_path / "results-b").exists()
-    gone_on = runs_module.train(SMALL, 0, options, Library(), tmp_path / "results-b")
+    gone_on = runs_module.train(arm, 0, options, Library(), tmp_path / "results-b")
     assert "going on after step 5 of 9" in capsys.readouterr().out
     assert without_times(gone_on) == without_times(whole)
     assert [point["epoch"] for point in whole["curve"]] == [1, 2, 3]
     assert ["val_error" in point for point in whole["curve"]] == [False, True, True]
-    assert len(whole["measured"]["first losses"]) == 9 and whole["setup"] == as_json(SMALL.setup)
+    assert len(whole["measured"]["first losses"]) == 9 and whole["setup"] == as_json(arm.setup)
     assert len(whole["measured"]["colour"]["added"]) == 2 * NARROW[0]
 
 

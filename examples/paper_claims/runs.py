@@ -106,10 +106,8 @@ def _train(
     optimizer = optim.SGD(net.parameters(), setup.lr, setup.momentum, setup.weight_decay, update_rule="alexnet")
     planned = setup.epochs * len(loader)
     schedule = optim.WarmupCosine(optimizer, round(WARM_UP * planned), planned) if setup.schedule == "cosine" else None
-    course = Course(
-        run, loader, kept, MINUTES, {"model": net, "optimizer": optimizer, "schedule": schedule},
-        {"config": config, "first_kernels": first},
-    )  # fmt: skip
+    objects = {"model": net, "optimizer": optimizer} | ({"schedule": schedule} if schedule is not None else {})
+    course = Course(run, loader, kept, MINUTES, objects, {"config": config, "first_kernels": first})
     if saved is not None:
         course.go_on(None, planned)
         print(f"{arm.name}, seed {seed}: going on after step {course.step} of {planned}")
@@ -144,7 +142,7 @@ def learn(run: Run, course: Course, net: Any, setup: Setup, pictures: Pictures, 
         ):
             step = train_epoch(
                 net, batches, optimizer, device, epoch=epoch, first_step=course.step, log=run.log, bar=bar,
-                schedule=course.objects["schedule"], after_step=course.after_step,
+                schedule=course.objects.get("schedule"), after_step=course.after_step,
             )  # fmt: skip
         scores = []
         if epoch in tested:
