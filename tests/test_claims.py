@@ -248,6 +248,27 @@ def test_seeds_differ_and_pairs_have_the_same_order(pictures, tmp_path):
     assert order[0] == order[1] != order[2]
 
 
+def test_the_seed_of_a_run_is_that_of_its_weights_and_of_its_order(pictures, tmp_path, monkeypatch):
+    kernels, seeds = [], []
+
+    def recorded(*arguments):
+        net = build(*arguments)
+        kernels.append(net.kernels())
+        return net
+
+    def stop(pictures, setup, seed, workers):
+        seeds.append(seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs_module, "build", recorded)
+    monkeypatch.setattr(runs_module, "train_loader", stop)
+    for seed in (1, 1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            runs_module.train(SMALL, seed, options_of(pictures, tmp_path), Library(), tmp_path / "results")
+    assert seeds == [1, 1, 2]
+    assert np.array_equal(kernels[0], kernels[1]) and not np.array_equal(kernels[0], kernels[2])
+
+
 def test_some_of_the_classes(pictures):
     few = Library().pictures(pictures, replace(SMALL.setup, classes=2))
     assert few.train.classes == few.held_out.classes == ("ape", "bee") and few.classes == 2
