@@ -170,7 +170,8 @@ def neighbours(found: Any) -> Any:
         axis.bar([run["seed"] + offset for run in runs], shares, 0.38, color=colour, label=label)
     chance = 100 / runs[0]["data"]["classes"]
     axis.axhline(chance, color="black", linewidth=0.8)
+    axis.margins(y=0.3)  # room for the legend
     axis.set(xlabel="seed (line: chance)", xticks=[run["seed"] for run in runs],
              ylabel="of the six nearest,\nof the same class, %")  # fmt: skip
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, ncols=2)
     return figure

@@ -89,6 +89,7 @@ _ALL = (
                     m.more_overfitting),
             against("alexnet-no-dropout", "dropout", "held-out error at equal training loss, without - with",
                     m.more_error_at_equal_loss),
+            against("alexnet-no-dropout", "dropout", "held-out error at the end, without - with"),
             against("alexnet-no-dropout", "dropout", "epochs to equal training loss, with / without",
                     m.longer_to_equal_loss, paper=2.0, null=1.0),
         ),

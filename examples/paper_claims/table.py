@@ -202,7 +202,7 @@ def count(found: Found) -> str:
 
 
 def section(claim: Claim, found: Found, picture: str | None) -> str:
-    lines = [f"## {claim.name}\n", f"*{claim.says}* (section {claim.section}).", claim.note, ""]
+    lines = [f"## {claim.name}\n", f"*{claim.says}* (section {claim.section}).", *filter(None, [claim.note]), ""]
     if picture:
         lines += [f"![{claim.says}](images/{picture})", ""]
     done = [name for name in claim.arms if found.of_arm(name)]
