@@ -155,7 +155,8 @@ SCALE = """\
   kernels 5 x 5, one fully connected). For Figure 1: {per_class1} pictures of each class, batches of {batch1}, and a
   rate that stays.
 {done}
-- The same command with `--devices cuda:0` runs on a card. For larger runs change `examples/paper_claims/setups.py`.
+- `--devices cuda:0` is for a card; no run has been made on one yet. For larger runs change
+  `examples/paper_claims/setups.py`.
 """
 
 
