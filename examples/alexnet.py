@@ -39,7 +39,9 @@ class Preset:
 
     columns: int = 2  # of one, there is nothing to split
     widths: tuple[int, ...] = WIDTHS  # of each column
+    conv1: tuple[int, int] = (11, 4)  # side of its windows, and stride
     padding: int = 0  # of conv1, in place of the overhang
+    pool: tuple[int, int] = (3, 2)  # side of the windows of all pools, and stride: they overlap (section 3.4)
     # What follows the convolutions of layers 1, 2 and 5, in order.
     layer1: tuple[str, ...] = ("relu", "lrn", "pool")
     layer2: tuple[str, ...] = ("relu", "lrn", "pool")
@@ -58,6 +60,18 @@ class Preset:
     # Of what varies in its windows conv1's first weights see this much: main_directions.
     conv1_share: float = 1.0
     names: Mapping[str, str] = field(default_factory=dict)  # of layers in weights that are saved, where they differ
+
+    def around(self, input_size: int) -> Any:
+        """conv1's padding: its last windows overhang the image and read zeros, right and bottom only; 3 of 224."""
+        return self.padding or ((0, (self.conv1[0] - input_size) % self.conv1[1]),) * 2
+
+    def side(self, input_size: int) -> int:
+        """Of the maps that fc6 reads; 0: the images are too small."""
+        zeros = int(np.broadcast_to(self.around(input_size), (2, 2))[0].sum())
+        side = (input_size + zeros - self.conv1[0]) // self.conv1[1] + 1
+        for layer in (self.layer1, self.layer2, self.layer5):
+            side = (side - self.pool[0]) // self.pool[1] + 1 if "pool" in layer else side
+        return max(0, side)
 
 
 PRESETS = {
@@ -123,14 +137,12 @@ class Column(nn.Module):
         n1, n2, n3, n4, n5, n6, n7 = widths
         c = preset.columns
         here: dict[str, Any] = {"device": device, "dtype": dtype}
-        # 224 pixels and 55 positions 4 apart: the last windows overhang and read zeros, right and bottom only.
-        overhang = ((0, 227 - input_size), (0, 227 - input_size))
-        self.conv1 = nn.Conv2d(3, n1 * g, 11, stride=4, padding=preset.padding or overhang, **here)
+        self.conv1 = nn.Conv2d(3, n1 * g, *preset.conv1, preset.around(input_size), **here)
         self.conv2 = nn.Conv2d(n1 * g, n2 * g, 5, padding=2, groups=g, **here)
         self.conv3 = nn.Conv2d(n2 * c, n3 * g, 3, padding=1, **here)  # reads both columns
         self.conv4 = nn.Conv2d(n3 * g, n4 * g, 3, padding=1, groups=g, **here)
         self.conv5 = nn.Conv2d(n4 * g, n5 * g, 3, padding=1, groups=g, **here)
-        self.fc6 = nn.Linear(n5 * c * 6 * 6, n6 * g, **here)  # reads both columns, as do fc7 and fc8
+        self.fc6 = nn.Linear(n5 * c * preset.side(input_size) ** 2, n6 * g, **here)  # reads both, as do fc7 and fc8
         self.fc7 = nn.Linear(n6 * c, n7 * g, **here)
         if num_classes is not None:  # the last layer is not split: it lives on the first device
             self.fc8 = nn.Linear(n7 * c, num_classes, **here)
@@ -163,7 +175,7 @@ class Column(nn.Module):
             elif name == "lrn_within_map":
                 x = F.lrn_within_map(x, n=5, k=1.0, alpha=0.001 / 25, beta=0.75)
             else:
-                x = F.max_pool2d(x, kernel_size=3, stride=2)
+                x = F.max_pool2d(x, *self.preset.pool)
         return x
 
     def dropout(self, layer: str, x: Tensor) -> Tensor:
@@ -173,7 +185,7 @@ class Column(nn.Module):
 class AlexNet(nn.Module):
     """The network of the paper, split over one or two devices.
 
-    num_classes: outputs of fc8.  preset: "paper", "original", "trainable" or "torchvision" (docs/alexnet.md).
+    num_classes: outputs of fc8.  preset: "paper", "original", "trainable", "torchvision" (docs/alexnet.md) or your own.
     devices: one or two device names, at most as many as the preset has columns; cpu:0 (and cpu:1) when left out.
     input_size: 224 (the paper; zeros are added right and bottom) or 227 (Caffe).
     widths: kernels and neurons per column, layer by layer; smaller ones are for tests.  dropout: p of fc6 and fc7.
@@ -188,24 +200,25 @@ class AlexNet(nn.Module):
     def __init__(
         self,
         num_classes: int = 1000,
-        preset: str = "paper",
+        preset: str | Preset = "paper",
         devices: Sequence[str] | None = None,
         input_size: int = 224,
         widths: Sequence[int] | None = None,
         dropout: float = 0.5,
         dtype: str = "float32",
     ):
-        if preset not in PRESETS:
+        if not isinstance(preset, Preset) and preset not in PRESETS:
             raise ArgumentError(f"AlexNet: preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        columns = PRESETS[preset].columns
+        self.preset, name = (preset, "yours") if isinstance(preset, Preset) else (PRESETS[preset], preset)
+        columns = self.preset.columns
         devices = ("cpu:0", "cpu:1")[:columns] if devices is None else devices
         if isinstance(devices, str) or len(devices) not in (1, 2) or len(set(map(str, devices))) != len(devices):
             raise ArgumentError(f"AlexNet: give one device or two different ones, got {devices!r}")
         if len(devices) > columns:
-            raise ArgumentError(f"AlexNet: preset {preset} is one column, for one device, got {devices!r}")
-        if input_size not in (224, 227):
+            raise ArgumentError(f"AlexNet: preset {name} is one column, for one device, got {devices!r}")
+        if name in PRESETS and input_size not in (224, 227):
             raise ArgumentError(f"AlexNet: input_size must be 224 (the paper) or 227 (Caffe), got {input_size!r}")
-        self.preset, self.devices, self.input_size = PRESETS[preset], tuple(devices), input_size
+        self.devices, self.input_size = tuple(devices), input_size
         widths, g = widths or self.preset.widths, columns // len(self.devices)
         self.columns = nn.Sequential(
             *(
@@ -230,7 +243,7 @@ class AlexNet(nn.Module):
         """Rescale layers, "conv1" to "fc8", so that these images (100 training views will do) give each unit a typical
         input.  Before that, the kernels of conv1 are freed from what these images next to never show."""
         if "conv1" in layers and self.preset.conv1_share < 1:
-            shown = main_directions(images.numpy(), 11, 4, self.preset.conv1_share)
+            shown = main_directions(images.numpy(), *self.preset.conv1, self.preset.conv1_share)
             for column in self.columns:
                 kernels = column.conv1.weight.numpy().reshape(-1, shown.shape[1])
                 with minigrad.no_grad():
@@ -305,10 +318,9 @@ class AlexNet(nn.Module):
     def on_one_device(self, device: str | None = None) -> AlexNet:
         """The same net on one device, its columns side by side: a copy, on the first of its own where none is given."""
         first, columns = self.columns[0], len(self.devices)
-        preset = next(name for name, preset in PRESETS.items() if preset is self.preset)
         widths = [len(getattr(first, layer).weight) * columns // self.preset.columns for layer in LAYERS[:-1]]
         net = AlexNet(
-            len(first.fc8.weight), preset, [device or self.devices[0]], self.input_size, widths, first.p,
+            len(first.fc8.weight), self.preset, [device or self.devices[0]], self.input_size, widths, first.p,
             str(first.fc8.weight.dtype),
         )  # fmt: skip
         net.load_state_dict(self.state_dict())
