@@ -16,7 +16,7 @@ IMAGENET = ["scipy>=1.11"]  # reads the meta.mat of ILSVRC2012's development kit
 ONNX = ["onnx>=1.16"]  # reads and writes ONNX files
 # An MPI library as a wheel; 4.1 is the first mpi4py that takes any.  A cluster has a library of its own: mpi4py alone.
 MPI = ["mpi4py>=4.1; sys_platform != 'win32'", "mpich>=4; sys_platform != 'win32'"]
-TEST = ["pytest>=7.4", "hypothesis>=6.80", "onnxruntime>=1.17", *ONNX, *PLOT, *IMAGENET, *MPI]
+TEST = ["pytest>=7.4", "pytest-xdist>=3.5", "hypothesis>=6.80", "onnxruntime>=1.17", *ONNX, *PLOT, *IMAGENET, *MPI]
 
 setup(
     name="minigrad",
