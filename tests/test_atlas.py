@@ -96,6 +96,36 @@ def test_the_terms_of_conv2d_add_up_to_what_the_op_computes(site):
             assert eval(terms) == float(total) == value, (name, i, j, rows[i][j])
 
 
+@pytest.mark.parametrize(
+    "n, kernel, stride, padding", [(5, 3, 2, 0), (8, 3, 3, 1), (9, 4, 3, 0), (7, 3, 1, 2), (6, 2, 4, 1)]
+)
+def test_dy_with_gaps_and_border_makes_dx(n, kernel, stride, padding):
+    """As the page says it: s - 1 zeros between, k - 1 - p around, and the rows that the floor left over at the end."""
+    from atlas.ops.conv2d import with_gaps
+
+    random = np.random.default_rng(0)
+    x = Tensor(random.standard_normal((1, 1, n, n)), requires_grad=True)
+    w = random.standard_normal((1, 1, kernel, kernel))
+    y = F.conv2d(x, Tensor(w), stride=stride, padding=padding)
+    dy = random.standard_normal(y.shape)
+    y.backward(Tensor(dy))
+    spread = with_gaps(dy[0, 0], n, kernel, stride, padding)
+    again = F.conv2d(Tensor(spread[None, None]), Tensor(w[:, :, ::-1, ::-1].copy()))
+    np.testing.assert_allclose(again.numpy(), x.grad.numpy(), atol=1e-12)
+
+
+def test_the_own_slope_of_lrn_falls_below_0(site):
+    told = text_of(re.search(r"In the\s+player below, (.*?)</p>", site["lrn"], re.DOTALL)[1])
+    x = Tensor(np.array([1.0, 3, 0, 2, -2, 1, 4, 1]).reshape(1, 8, 1, 1), device="cpu:0")
+    found = re.findall(r"(-[\d.]+) for x(\d)=(\d)", told)
+    assert [(i, value) for _, i, value in found] == [("1", "3"), ("6", "4")], told
+    for slope, i, _ in found:
+        step = np.zeros(x.shape)
+        step[0, int(i)] = 1e-6
+        change = (F.lrn(x + Tensor(step), 3, 2, 1, 0.75) - F.lrn(x - Tensor(step), 3, 2, 1, 0.75)).numpy() / 2e-6
+        np.testing.assert_allclose(change[0, int(i), 0, 0], float(slope), rtol=0.03)
+
+
 def test_the_contributions_of_lrn_add_up(site):
     from atlas.ops import lrn
 
@@ -186,6 +216,15 @@ def test_a_line_stands_beside_its_number():
     for link, number, shown in rows:
         assert link == f"source/kernels.lrn.cu.html#L{number}"
         assert text_of(shown).replace("*", "").strip() == lines[int(number) - 1].replace("*", "").strip()
+    for name in ("relu", "lrn"):  # every line whole, #pragma as well, which stands left of all that moves
+        path = ROOT / "kernels" / f"{name}.cu"
+        text = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        for first in range(1, len(text) - 6):
+            shown = re.findall(
+                r'<span style="--i:\d+">(.*?)</span></span>', listing.excerpt(f"kernels/{name}.cu", first, first + 6)
+            )
+            for line, own in zip(shown, text[first - 1 : first + 6], strict=True):
+                assert html.unescape(re.sub(r"</?span[^>]*>", "", line + "</span>")).strip() == own.strip()
     whole = listing.source_page("kernels/lrn.cu")
     assert all(f'id="L{n}"' in whole for n in (1, len(lines))) and f'id="L{len(lines) + 1}"' not in whole
 
@@ -196,6 +235,20 @@ def test_a_line_stands_beside_its_number():
 def test_every_room_and_every_optimiser_has_a_page():
     rooms = {path.stem for path in (ROOT / "minigrad" / "ops").glob("[a-z]*.py")}
     assert rooms | {"sgd", "adam", "rmsprop"} <= set(contents.ENTRIES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_engine_is_linked_from_the_text(site, name):
+    assert re.search(r'<main.*<a href="engine.html(#diamond)?">the engine</a>', site[name], re.DOTALL)
+
+
+def test_a_formula_may_break_where_its_author_says_so():
+    broken = formulas.formula(r"\y = \x \\ {} - 1", block=True)
+    assert re.findall(r"<math.*?</math>", broken) == [
+        found
+        for part in (r"\y = \x", "{} - 1")
+        for found in re.findall(r"<math.*?</math>", formulas.formula(part, True))
+    ]
 
 
 @pytest.mark.parametrize("name", ["lrn", "conv2d", "max_pool2d"])

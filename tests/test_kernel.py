@@ -205,6 +205,34 @@ def test_an_included_file_keeps_its_own_lines():
     assert lines[back] == f'#line {include + 2} "kernels/sgd.cu"' and lines[back + 1] == own[include + 1]
 
 
+@pytest.mark.parametrize("name", ["gemm", "conv2d"])
+@pytest.mark.parametrize("tf32", [True, False])
+def test_lines_keep_their_numbers_behind_a_header_that_is_left_out(name, tf32):
+    """As a compiler counts: it skips the markers of a branch that is not taken, and counts its lines all the same."""
+    file, number, looked_at = "", 0, set()
+    around = []  # of every #if around a line: its condition, and whether this branch is taken
+    for line in full_source(name).rstrip("\n").split("\n"):
+        marker = re.fullmatch(r'#line (\d+) "([^"]+)"', line)
+        directive = re.match(r"\s*#\s*(ifdef|ifndef|if|else|elif|endif)\b\s*(\w*)", line)
+        if directive and directive[1] == "endif":
+            around.pop()
+        elif directive and directive[1] in ("else", "elif"):
+            around[-1] = (around[-1][0], around[-1][0] != "TF32" or not tf32)
+        elif directive:
+            around.append((directive[2], directive[2] != "TF32" or tf32))
+        elif all(taken for _, taken in around):
+            if marker:
+                file, number = marker[2], int(marker[1])
+                continue
+            own = (kernel_folder().parent / file).read_text(encoding="utf-8").split("\n")
+            assert (line, file, number) == (own[number - 1], file, number)
+            looked_at.add((file, number))
+        number += 1
+    last = (kernel_folder() / "tile_product.cuh").read_text(encoding="utf-8").count("\n")
+    assert ("kernels/tile_product.cuh", last) in looked_at
+    assert (("kernels/tile_product_tf32.cuh", 1) in looked_at) is tf32
+
+
 def test_an_included_file_can_be_replaced_and_an_unknown_one_stays():
     replace_source("tile_product.cuh", "// mine")
     try:

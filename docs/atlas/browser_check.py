@@ -4,8 +4,8 @@
     python docs/atlas/browser_check.py site/ node_modules/axe-core/axe.min.js
 
 Each page is opened as on a desktop and as on a phone, light and dark.  A page is at fault where axe finds one of its
-rules broken, where it is wider than the screen, and where a player has not drawn itself, or says of its numbers, which
-the textbook's face has made, what is not so: "2·1 + 0·3 = 5".
+rules broken, where it is wider than the screen, where something is cut, or scrolls and does not say so, and where a
+player has not drawn itself, or says of its numbers, which the textbook's face has made, what is not so: "1 + 3 = 5".
 """
 
 from __future__ import annotations
@@ -66,6 +66,13 @@ addEventListener("load", async () => {
   const faults = found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.target.join(" ")}`));
   const wide = document.documentElement.scrollWidth - innerWidth;
   if (wide > 0) faults.push(`the page is ${wide} pixels wider than the screen`);
+  for (const box of document.querySelectorAll("main *")) {
+    if (box.closest("svg, math") || box.scrollWidth <= box.clientWidth + 1 || !box.clientWidth) continue;
+    const how = getComputedStyle(box).overflowX;
+    const name = `${box.tagName.toLowerCase()}.${box.className}, “${box.textContent.trim().slice(0, 40)}”`;
+    if (how === "hidden" || how === "clip") faults.push(`${name} is cut`);
+    else if (how !== "visible" && !box.classList.contains("wide")) faults.push(`${name} scrolls, and does not say so`);
+  }
   for (const play of document.querySelectorAll(".play")) {
     if (play.querySelector("button")) faults.push(...wrong(play));
     else faults.push(`${play.id} has not drawn itself`);

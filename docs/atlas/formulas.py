@@ -19,12 +19,16 @@ class LibraryError(ImportError):
 
 
 def formula(latex: str, block: bool = False) -> str:
-    """MathML of one formula; block: on a line of its own, and it may be scrolled where a screen is too narrow."""
+    """MathML of one formula; block: on a line of its own, and it may be scrolled where a screen is too narrow.
+
+    A block may break at each `\\\\`, where it would not fit.
+    """
     try:
         from latex2mathml.converter import convert
     except ImportError as error:
         raise LibraryError("formulas are made by latex2mathml: pip install -e '.[docs]'") from error
-    text = convert(_SYMBOL.sub(r"\\text{\1}", latex), display="block" if block else "inline")
+    parts = _SYMBOL.sub(r"\\text{\1}", latex).split(r"\\") if block else [_SYMBOL.sub(r"\\text{\1}", latex)]
+    text = " ".join(convert(part.strip(), display="block" if block else "inline") for part in parts)
     text = _FOUND.sub(r'<mi class="s-\1">\1</mi>', text)
     return f'<div class="formula" tabindex="0" role="group" aria-label="formula">{text}</div>' if block else text
 

@@ -40,6 +40,9 @@ def coloured(code: str, language: str, names: Mapping[str, str] | None = None) -
         for number, part in enumerate(text.split("\n")):
             if number:
                 lines.append("")
+            if not lines[-1]:  # a line's indent stands outside of its colours: excerpt cuts it
+                lines[-1] = part[: len(part) - len(part.lstrip(" "))]
+                part = part.lstrip(" ")
             if part:
                 shown = html.escape(part)
                 lines[-1] += f'<span class="{style}">{shown}</span>' if style else shown
@@ -68,13 +71,15 @@ def source_link(path: str, text: str = "", line: int = 0) -> str:
 def excerpt(path: str, first: int, last: int, names: Mapping[str, str] | None = None, caption: str = "") -> str:
     """Lines first..last of a file, counted from 1, each with its number, which leads to the file's page."""
     asked.add(path)
-    lines = coloured((ROOT / path).read_text(encoding="utf-8"), _language(path), names)[first - 1 : last]
-    indents = [len(line) - len(line.lstrip(" ")) for line in lines]
-    numbered = [indent for indent, line in zip(indents, lines) if line.strip() and "#</span>" not in line]
-    shift = min(numbered, default=0)  # #pragma stands at the beginning of its line
+    text = (ROOT / path).read_text(encoding="utf-8")
+    lines = coloured(text, _language(path), names)[first - 1 : last]
+    plain = text.split("\n")[first - 1 : last]
+    indents = [len(line) - len(line.lstrip(" ")) for line in plain]
+    # All move left by the smallest indent; but #pragma stands at the beginning of its line, and stays there.
+    shift = min((indent for indent, line in zip(indents, plain) if line.strip() and line[0] != "#"), default=0)
     rows = "".join(
         f'<span class="row"><a class="line" href="{page_of(path)}#L{number}">{number}</a>'
-        f'<span style="--i:{max(0, indent - shift)}">{line[shift:] or " "}</span></span>'
+        f'<span style="--i:{max(0, indent - shift)}">{line[min(shift, indent) :] or " "}</span></span>'
         for number, (indent, line) in enumerate(zip(indents, lines), first)
     )
     head = f"<figcaption>{caption}</figcaption>" if caption else ""

@@ -78,7 +78,7 @@ def render(page: Page, menu: Mapping[str, str], depth: int = 0) -> str:
     contents = "".join(f'<li><a href="#{s.anchor}">{html.escape(s.heading)}</a></li>' for s in page.sections)
     aside = "" if page.wide else f'<nav class="contents" aria-label="on this page"><ol>{contents}</ol></nav>'
     body = "".join(_section(s) for s in page.sections)
-    script = f"<script>\n{page.script}\n</script>" if page.script else ""
+    script = f"<script>\n{_wide()}{page.script}\n</script>"
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -141,6 +141,11 @@ def figure(anchor: str, picture: str, caption: str, controls: str = "") -> str:
         f'aria-label="picture">{picture}</div><figcaption>{caption} <span class="licence">MIT licence · minigrad '
         f"atlas, {made.commit}</span></figcaption></figure>"
     )
+
+
+@functools.cache
+def _wide() -> str:
+    return (HERE / "wide.js").read_text(encoding="utf-8")
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The words of a page: Markdown files, with formulas, and with places for what the code makes.
 
 - `# Title`, and what the page is about; `## Heading {#anchor}` begins a section.
-- `$\\dx_i$` is a formula; `$$ ... $$` is one on lines of its own.
+- `$\\dx_i$` is a formula; `$$ ... $$` is one on lines of its own, which may break at each `\\\\`.
 - `{{example}}` is HTML that the page's module makes, by its name; also within a line.
 - A program stands in a fence of three backticks: `run` shows it, runs it, and shows what it printed; `refused` shows
   the error that minigrad raises; `proof` ends in a line "function | inputs", whose backward is compared with finite

@@ -103,22 +103,34 @@ def full_source(name: str) -> str:
 
 
 def _with_headers(file: str, source: str, known: set[str]) -> str:
-    """The source with the files of kernels/ that it includes, and those that they include; each once."""
+    """The source with the files of kernels/ that it includes, and those that they include; each once.
+
+    The marker behind a header says where the file goes on.  Where the header stands in an #if that does not hold, the
+    compiler skips its marker and counts its lines all the same: so there is one behind #else, #elif and #endif, too.
+    """
+    headers = False
 
     def included(match: re.Match[str]) -> str:
+        nonlocal headers
         name = match["header"]
+        back = line_marker(file, source.count("\n", 0, match.start()) + 2)
+        if name is None:
+            return f"{match[0]}\n{back}" if headers else match[0]
         header = "" if name in known else _header(name)
         if header is None:
             return match[0]
+        headers = True
         known.add(name)
         header = _with_headers(f"kernels/{name}", header, known)
-        back = line_marker(file, source.count("\n", 0, match.start()) + 2)
         return f"{line_marker(f'kernels/{name}')}\n{header}\n{back}"
 
-    return _INCLUDE.sub(included, source)
+    return _INCLUDE_OR_BRANCH.sub(included, source)
 
 
-_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"(?P<header>\w+\.cuh)"[^\n]*$', re.MULTILINE)
+_INCLUDE_OR_BRANCH = re.compile(
+    r'^[ \t]*#[ \t]*(?:include[ \t]*"(?P<header>\w+\.cuh)"[^\n]*|(?:else|elif|endif)\b[^\n/\\]*(?://[^\n\\]*)?)$',
+    re.MULTILINE,
+)
 
 
 def _header(file: str) -> str | None:

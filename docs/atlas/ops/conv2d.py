@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from .. import programs
 from ..exercises import Exercise, section
+from ..formulas import prose
 from ..ladders import ladder, registers
 from ..listing import found_lines, function_lines
 from ..pictures import grid, pause, rows_of, shown, stepping, strip, svg
@@ -82,6 +84,21 @@ x = minigrad.zeros((1, 1, 5, 5), requires_grad=True, device="textbook:0")
 w = minigrad.Tensor(np.arange(1.0, 10).reshape(1, 1, 3, 3), dtype="float32", device="textbook:0")
 F.conv2d(x, w, stride=2).backward(minigrad.Tensor([[[[1, 10], [100, 1000]]]], dtype="float32", device="textbook:0"))
 print(x.grad.numpy()[0, 0].astype(int))
+"""
+
+DERIVED = """
+random = np.random.default_rng(4)
+x = minigrad.Tensor(random.standard_normal((1, 1, 1, 9)), requires_grad=True, device="textbook:0")
+w, dy = random.standard_normal(3), random.standard_normal(5)
+y = F.conv2d(x, minigrad.Tensor(w.reshape(1, 1, 1, 3), device="textbook:0"), stride=(1, 2), padding=(0, 1))
+y.backward(minigrad.Tensor(dy.reshape(y.shape), device="textbook:0"))
+dx = [w[1] * dy[h // 2] if h % 2 == 0 else w[0] * dy[(h + 1) // 2] + w[2] * dy[(h - 1) // 2] for h in range(9)]
+print("off by", np.abs(dx - x.grad.numpy().ravel()).max())
+"""
+WHY = r"""
+Tap $u$ of output $i$ meets pixel $h = 2 i + u - 1$. For even $h$ only $u = 1$ leaves a whole number, $i = h / 2$:
+$\dx_h = \w_1 \, \dy_{h / 2}$. For odd $h$ they are $u = 0$ with $i = (h + 1) / 2$ and $u = 2$ with $i = (h - 1) / 2$:
+$\dx_h = \w_0 \, \dy_{(h + 1) / 2} + \w_2 \, \dy_{(h - 1) / 2}$, where a $\dy$ beyond the end is 0. Nine pixels:
 """
 
 REFUSED = {
@@ -215,18 +232,25 @@ def reach_pictures() -> str:
     return strip(*shots)
 
 
+def with_gaps(dy: Sequence[Sequence[float]], n: int, kernel: int, stride: int, padding: int) -> np.ndarray:
+    """dy with s - 1 zeros between its numbers, and its border: the turned kernel makes dx of it."""
+    rows = stride * (len(dy) - 1) + 1
+    p, left_over = kernel - 1 - padding, (n + 2 * padding - kernel) % stride
+    spread = np.zeros((p + rows + p + left_over,) * 2)
+    spread[p : p + rows : stride, p : p + rows : stride] = dy
+    return spread
+
+
 def gaps_picture(dx: np.ndarray) -> str:
     """dx as a convolution of dy with gaps, and with the kernel turned; made by minigrad, and compared."""
     import minigrad
     import minigrad.functional as F  # noqa: N812
 
     kernel, n = len(W), len(X)
-    spread = np.zeros((n + 2 * PADDING - kernel + 1,) * 2)  # with what the last window had left over
-    spread[::STRIDE, ::STRIDE][: len(DY), : len(DY)] = DY
     turned, p = np.array(W)[::-1, ::-1], kernel - 1 - PADDING
-    again = F.conv2d(*(minigrad.Tensor(a[None, None].astype("f8")) for a in (spread, turned)), padding=p).numpy()[0, 0]
+    bordered = with_gaps(DY, n, kernel, STRIDE, PADDING)
+    again = F.conv2d(*(minigrad.Tensor(a[None, None].astype("f8")) for a in (bordered, turned))).numpy()[0, 0]
     np.testing.assert_array_equal(again, dx)
-    bordered = np.pad(spread, p)
     there = {(STRIDE * i + p, STRIDE * j + p) for i, j in np.ndindex(np.shape(DY))}
     size = 30
     return strip(
@@ -238,6 +262,26 @@ def gaps_picture(dx: np.ndarray) -> str:
             grid(turned, "w", (6, 24), size, label="w, turned")),
         svg(n * size + 12, n * size + 32, f"dx: {dx.astype(int).tolist()}.", grid(dx, "dx", (6, 24), size, label="dx")),
     )  # fmt: skip
+
+
+def kinds_of_sums() -> str:
+    """How many products each number of the exercise's dx has: by ones in place of the kernel and of dy."""
+    import minigrad
+    import minigrad.functional as F  # noqa: N812
+
+    x = minigrad.zeros((1, 1, 5, 5), requires_grad=True, device="textbook:0")
+    F.conv2d(x, minigrad.ones((1, 1, 3, 3), device="textbook:0"), stride=2).sum().backward()
+    count = x.grad.numpy()[0, 0]  # type: ignore[union-attr]
+    cross = [place for place in np.ndindex(5, 5) if 2 in place and place != (2, 2)]
+    assert count[2, 2] == 4 and all(count[place] == 2 for place in cross) and (count == 1).sum() == 16
+    space: dict[str, Any] = {}
+    exec(programs.HEAD + PAPER.split("print")[0], space)  # noqa: S102  (the page's own program)
+    middle = int(space["x"].grad.numpy()[0, 0, 2, 2])
+    assert middle == 9 * 1 + 7 * 10 + 3 * 100 + 1 * 1000
+    return (
+        f"Four: [2,2] alone, and its digits show them: {middle} = 9·1 + 7·10 + 3·100 + 1·1000. Two: the other "
+        f"{len(cross)} of row 2 and column 2. One: the other {(count == 1).sum()}."
+    )
 
 
 def example() -> dict[str, str]:
@@ -278,8 +322,8 @@ def faces() -> str:
         (
             "dx: back to the pixels",
             "The faces of the CPU scatter: they add to the view that the tap had read. The card gathers: pixels that "
-            "leave the same rest by the stride take the same taps, and are a product of their own; so nothing is added "
-            "atomically, and the bits are the same every time.",
+            "leave the same remainder by the stride take the same taps, and are a product of their own; so nothing is "
+            "added atomically, and the bits are the same every time.",
             function_lines(Conv2d.gradient_of_x),
             found_lines(quick, "        for g in range(sizes.groups):\n            dxp", "by_group[a:z"),
             found_lines(card, "// dx[h] takes dy[i] * w[u]", "return {pixels, phase"),
@@ -302,6 +346,7 @@ def page() -> Page:
     settings = "stride=2, padding=((1, 0), (0, 2)), dilation=(2, 1), groups=2"
     proof, worst = programs.proof(f"lambda *t: F.conv2d(*t, {settings})", "x, w, b", PROOF)
     play, script = conv2d_play.parts()
+    left_over = (len(X) + 2 * PADDING - len(W)) % STRIDE
     kernels = "conv2d_forward", "conv2d_backward_x", "conv2d_backward_w"
     blocks = {
         "docstring": docstring("conv2d"),
@@ -328,7 +373,12 @@ def page() -> Page:
         **{f"refused-{name}": programs.refused(program) for name, program in REFUSED.items()},
         "overhang": programs.printed(EDGE),
         "long-sums": programs.printed(LONG_SUMS),
+        "border": str(len(W) - 1 - PADDING),
+        "left-over": f"({len(X)} + {2 * PADDING} − {len(W)}) mod {STRIDE} = {left_over}",
         "paper": programs.printed(PAPER),
+        "paper-kinds": kinds_of_sums(),
+        "derived": prose(WHY),
+        "derived-program": programs.printed(DERIVED, names=NAMES),
         "exercises": section(EXERCISES),
     }
     title, lead, sections = page_parts(Path(__file__).with_suffix(".md"), blocks)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import programs
 from ..exercises import Exercise, section
+from ..formulas import prose
 from ..ladders import ladder, registers
 from ..listing import found_lines, function_lines
 from ..pictures import grid, pause, rows_of, shown, stepping, svg
@@ -86,7 +87,23 @@ x = minigrad.Tensor(np.array([1, 2, -1]).reshape(1, 3, 1, 1), dtype="float64", r
 y = F.lrn(x, n=3, k=1, alpha=1, beta=1)
 y.backward(minigrad.Tensor(np.array([1, 1, 0]).reshape(y.shape), dtype="float64", device="textbook:0"))
 print("s  ", (x.numpy() / y.numpy()).ravel())
-print("dx ", x.grad.numpy().ravel(), " times 6 * 6 * 49:", (x.grad.numpy().ravel() * 6 * 6 * 49).round(9))
+print("dx ", x.grad.numpy().ravel())
+print("dx times s[0]² s[1]² = 36 · 49 = 1764, a common denominator:", (x.grad.numpy().ravel() * 1764).round(9))
+"""
+
+DERIVED = """
+x, dy = np.random.default_rng(3).standard_normal((2, 1, 5, 1, 1))
+for k in (1e-20, 2.0):
+    tensor = minigrad.Tensor(x, requires_grad=True, device="textbook:0")
+    F.lrn(tensor, n=9, k=k, alpha=0.3, beta=0.5).backward(minigrad.Tensor(dy, device="textbook:0"))
+    print(f"k = {k}: the sum of x · dx is {abs((x * tensor.grad.numpy()).sum()):.4f} in size")
+"""
+WHY = r"""
+With one $\s$ for all channels, $\dx_i = \dy_i \, \s^{-\beta} - 2 \alpha \beta \, \x_i \, \s^{-\beta - 1} \sum_j \dy_j
+\, \x_j$. Times $\x_i$ and summed over $i$ this is $\s^{-\beta - 1} (\s - 2 \alpha \beta \sum_i \x_i^2) \sum_j \dy_j
+\, \x_j$. With $k = 0$ the sum in the bracket is $\s / \alpha$, and $\s - 2 \beta \, \s$ is 0 for $\beta = 1/2$. It
+must be so: $\y$ is then $\x$ divided by its length, times a constant. A step along $\x$ changes the length alone, so
+$\y$ stays, and so does any loss. minigrad refuses $k = 0$; a tiny $k$ will do:
 """
 
 REFUSED = {
@@ -126,6 +143,15 @@ def by_minigrad() -> tuple[np.ndarray, np.ndarray]:
     return space["y"].numpy()[0, :, 0], space["x"].grad.numpy()[0, :, 0]
 
 
+def own_slope() -> str:
+    """What the player's most extreme setting says of two numbers: their own slopes, below 0."""
+    found = lrn_play.results()["3,2,1,0.75"]
+    slopes = np.reshape(found["slopes"], (len(lrn_play.X),) * 2).diagonal()
+    told = [f"{shown(slopes[i], 2)} for $\\x_{i} = {lrn_play.X[i]:g}$" for i in range(len(slopes)) if slopes[i] < 0]
+    assert told
+    return prose(f"with n 3, k 2, alpha 1 and beta 0.75, it is {' and '.join(told)}")
+
+
 def coloured(name: str, number: float, of: str = "") -> str:
     return f'<span class="s-{name}" title="{name}{of}">{shown(number)}</span>'
 
@@ -137,11 +163,12 @@ def example() -> dict[str, str]:
     windows = [range(max(0, i - N // 2), min(channels, i + N // 2 + 1)) for i in range(channels)]
     s = np.array([[K + ALPHA * sum(x[j, p] ** 2 for j in windows[i]) for p in range(pixels)] for i in range(channels)])
     y = x * s**-BETA
-    dx = np.zeros_like(x)
+    dx, expanded = np.zeros_like(x), ""
     table_s, table_y, table_dx = ([["" for _ in range(pixels)] for _ in range(channels)] for _ in range(3))
     for i, p in np.ndindex(x.shape):
         squares = " + ".join(f"{braced(coloured('x', x[j, p], f'[{j},{p}]'))}²" for j in windows[i])
-        table_s[i][p] = f"{shown(K)} + {shown(ALPHA)}·({squares}) = <strong>{coloured('s', s[i, p])}</strong>"
+        total = f"<span class='total'>= <strong>{coloured('s', s[i, p])}</strong></span>"
+        table_s[i][p] = f"{shown(K)} + {shown(ALPHA)}·({squares}) {total}"
         table_y[i][p] = f"{coloured('x', x[i, p])} · {coloured('s', s[i, p])}<sup>−β</sup> = <strong>{coloured('y', y[i, p])}</strong>"  # fmt: skip # noqa: E501
         own = dy[i, p] * s[i, p] ** -BETA
         dx[i, p] = own
@@ -149,13 +176,23 @@ def example() -> dict[str, str]:
         for j in windows[i]:
             term = -2 * ALPHA * BETA * x[i, p] * dy[j, p] * y[j, p] / s[j, p]
             dx[i, p] += term
+            if (i, p, j) == (0, 0, 0):
+                factors = coloured("dy", dy[j, p]), coloured("y", y[j, p]), coloured("s", s[j, p])
+                expanded = (
+                    f"−2 · {shown(ALPHA)} · {shown(BETA)} · {coloured('x', x[i, p])} · {factors[0]} · {factors[1]} / "
+                    f"{factors[2]} = {shown(term)}"
+                )
             lines.append(f"by <span class='s-y'>y</span><sub>{j}</sub>: {shown(term)}")
         lines.append(f"<strong>{coloured('dx', dx[i, p])}</strong>")
         table_dx[i][p] = f'<ul class="terms">{"".join(f"<li>{line}</li>" for line in lines)}</ul>'
     for found, shown_here in zip(by_minigrad(), (y, dx)):
         np.testing.assert_allclose(found, shown_here, rtol=1e-12)
     head = ["", *(f"pixel {p}" for p in range(pixels))]
-    return {
+    given = [
+        [f"channel {i}", *(coloured("dy", value, f"[{i},{p}]") for p, value in enumerate(row))]
+        for i, row in enumerate(dy)
+    ]
+    return {"given-dy": rows_of(given, head), "expanded": f"<p>{expanded}</p>"} | {
         f"terms-{name}": rows_of([[f"channel {i}", *row] for i, row in enumerate(table)], head, terms=True)
         for name, table in (("s", table_s), ("y", table_y), ("dx", table_dx))
     }
@@ -200,6 +237,14 @@ def influence_picture() -> str:
         unit = np.eye(count)[j].reshape(x.shape)
         F.lrn(x, 5, 2.0, 0.1, 0.75).backward(minigrad.Tensor(unit, device="textbook:0"))
         slopes[:, j] = x.grad.numpy().ravel()  # type: ignore[union-attr]
+    # What the page says of them: the formula of the diagonal, and the signs beside it.
+    x_, s = np.array(CHANNELS, float), 2.0 + 0.1 * np.convolve(np.square(CHANNELS), np.ones(5), "same")
+    y = x_ * s**-0.75
+    np.testing.assert_allclose(slopes.diagonal(), s**-1.75 * (s - 0.15 * x_**2), rtol=1e-12)
+    beside = [(i, j) for i, j in np.ndindex(slopes.shape) if 0 < abs(i - j) <= 2]
+    assert all(np.sign(slopes[i, j]) == -np.sign(x_[i] * y[j]) for i, j in beside)
+    below, above = (sum(bool(sign * slopes[place] > 0) for place in beside) for sign in (-1, 1))
+    assert (slopes.diagonal() > 0).all()
     band = {(i, j) for i, j in np.ndindex(slopes.shape) if abs(i - j) <= 2}
     assert not any(slopes[place] for place in np.ndindex(slopes.shape) if place not in band)
     texts = [[shown(slopes[i, j], 2) if (i, j) in band else "" for j in range(count)] for i in range(count)]
@@ -208,7 +253,8 @@ def influence_picture() -> str:
     sides = [f'<text class="note-text" x="10" y="{50 + i * size}">x{i}</text>' for i in range(count)]
     return svg(
         44 + count * size, 32 + count * size,
-        "How much each y changes with each x: a band of five, positive on the diagonal, mostly negative beside it.",
+        "How much each y changes with each x: a band of five. On the diagonal all are above 0; beside it "
+        f"{below} are below 0, {above} above, where two numbers differ in sign, and the others 0.",
         *heads, *sides,
         grid(texts, "dx", (36, 24), size, hit={(i, i) for i in range(count)},
              dashed=set(np.ndindex(slopes.shape)) - band),
@@ -283,7 +329,10 @@ def page() -> Page:
         "small": programs.printed(SMALL),
         "seam": programs.printed(SEAM),
         "overflow": programs.printed(OVERFLOW),
+        "own-slope": own_slope(),
         "paper": programs.printed(PAPER),
+        "derived": prose(WHY),
+        "derived-program": programs.printed(DERIVED, names=NAMES),
         "exercises": section(EXERCISES),
     }
     title, lead, sections = page_parts(Path(__file__).with_suffix(".md"), blocks)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import programs
 from ..exercises import Exercise, section
+from ..formulas import prose
 from ..ladders import ladder, registers
 from ..listing import found_lines, function_lines
 from ..pictures import grid, pause, rows_of, shown, stepping, svg
@@ -91,6 +92,32 @@ x = minigrad.Tensor([[[[5, 1, 2, 0, 3], [0, 4, 1, 9, 1], [2, 1, 8, 1, 0], [7, 0,
 y = F.max_pool2d(x, 3, stride=2)
 y.sum().backward()
 print("y", y.numpy()[0, 0], "dx", x.grad.numpy()[0, 0], sep="\\n")
+"""
+
+ROW = """
+x = minigrad.Tensor([[[[3, 7, 7, 1, 5, 5, 2]]]], dtype="float64", requires_grad=True, device="textbook:0")
+y = F.max_pool2d(x, (1, 3), stride=(1, 2))
+y.backward(minigrad.Tensor([[[[1, 10, 100]]]], dtype="float64", device="textbook:0"))
+print("y ", y.numpy().ravel(), " dx", x.grad.numpy().ravel())
+"""
+ROW_WHY = (
+    "The windows are 3 7 7, 7 1 5 and 5 5 2. The second 7 loses the first window to the other 7 and wins the next one. "
+    "The first 5 wins the last window, and had lost the one before to the 7."
+)
+
+DERIVED = """
+for numbers in ([1, 3, 2], [1, 3, 3]):
+    for t in (1, 10, 100):
+        x = minigrad.Tensor(numbers, dtype="float64", requires_grad=True)
+        y = F.log(F.exp(x * t).sum()) / t
+        y.backward()
+        print(numbers, f"t {t:3}: y = {y.item():.4f}, dx =", x.grad.numpy())
+"""
+WHY = r"""
+By the chain rule $\partial \y / \partial \x_u = \frac{1}{t} \cdot t \, e^{t \, \x_u} / \sum_v e^{t \, \x_v}$: a
+softmax of $t \, \x$. So $\dx_u$ is $\dy$ times a share, and all shares add up to 1. As $t$ grows, the largest number
+takes all of it, as in max-pooling. Where two are the largest each keeps one half: another subgradient than the one
+that minigrad has chosen, and as good a one.
 """
 
 REFUSED = {
@@ -286,7 +313,11 @@ def page() -> Page:
         "overhang": programs.printed(OVERHANG),
         "default": programs.printed(DEFAULT),
         "nans": programs.printed(NANS),
+        "row": programs.printed(ROW, names=NAMES),
+        "row-why": ROW_WHY,
         "paper": programs.printed(PAPER),
+        "derived": prose(WHY),
+        "derived-program": programs.printed(DERIVED, names=NAMES),
         "exercises": section(EXERCISES),
     }
     title, lead, sections = page_parts(Path(__file__).with_suffix(".md"), blocks)

@@ -50,7 +50,8 @@ def faces(path: str) -> str:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     parts = [
         "<p>As the textbook has it, fast on a CPU, and what launches the kernels of a card. The number of a line leads "
-        f"to the file, {source_link(path)}.</p>"
+        f"to the file, {source_link(path)}. "
+        'Who calls backward, and adds up gradients that meet: <a href="engine.html">the engine</a>.</p>'
     ]
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):
