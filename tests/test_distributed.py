@@ -475,8 +475,14 @@ class Fake:
 
 
 def test_a_call_that_takes_too_long(capfd, monkeypatch):
-    """Where MPI lets in one thread at a time, this is all that is watched; and of all communicators."""
+    """Where MPI lets in one thread at a time, this is all that is watched; and of all communicators.
+
+    The main thread is told of however many others there are.
+    """
     comm, ended = Comm(Fake()), threading.Event()
+    crowd = [threading.Thread(target=ended.wait) for _ in range(110)]
+    for thread in crowd:
+        thread.start()
     monkeypatch.setattr(comm, "abort", lambda code: ended.set())
     comm.watch = Watch(comm, None, hung_after=0.05, timeout=0.2)
     try:
@@ -488,7 +494,10 @@ def test_a_call_that_takes_too_long(capfd, monkeypatch):
             assert ended.wait(60)
         assert not comm.watch._state().waits
     finally:
+        ended.set()
         comm.watch._stop()
+        for thread in crowd:
+            thread.join()
     told = capfd.readouterr().err
     assert "rank 1 (process " in told and "has been in a call (exchange) for 0.2 seconds" in told
     assert "where rank 1 is:" in told and "in test_a_call_that_takes_too_long" in told

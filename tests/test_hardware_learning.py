@@ -10,6 +10,7 @@ import pytest
 
 from minigrad import device
 from minigrad.cudasim.compiler import available
+from minigrad.distributed import Comm
 from minigrad.gpu.hardware_check import learning, steps
 from minigrad.gpu.hardware_check.learning import Ran
 from minigrad.gpu.hardware_check.report import Part
@@ -82,7 +83,7 @@ def test_pytorch_s_run_is_ours(monkeypatch, tmp_path):
     command = ["--data", str(data), "--devices", "cpu:0", "--batch-size", "4", "--epochs", "2", "--no-figures"]
     options = alexnet_options.parse([*command, "--out", str(tmp_path), "--name", "run"])
     alexnet_imagenet.minigrad.manual_seed(options.seed)
-    alexnet_imagenet.train(options)
+    alexnet_imagenet.train(options, Comm())
     ours = learning.read_run(tmp_path / "run")
     theirs = learning.torch_run(alexnet_options.parse(command), "cpu")
     assert len(set(ours.losses)) == 6 and ours.images == theirs.images == [4] * 6

@@ -27,6 +27,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -217,7 +218,8 @@ class Watch:
     def _tell_where(self) -> None:
         out = sys.__stderr__ or sys.stderr
         print(f"distributed: where rank {self.comm.rank} is:", file=out, flush=True)
-        faulthandler.dump_traceback(file=out)
+        traceback.print_stack(sys._current_frames()[threading.main_thread().ident], file=out)  # type: ignore[index]
+        faulthandler.dump_traceback(file=out)  # all threads, but no more than a hundred, and the main one last
         self.comm.abort(1)
 
 
