@@ -63,7 +63,7 @@ class Machine:
         self.local = threading.local()
 
     def in_use(self, card: int) -> int:
-        return sum(bytes_in_use(s.clock.name) for s in self.streams.values() if s.device_id == card)
+        return sum(bytes_in_use(s.clock.name) for s in list(self.streams.values()) if s.device_id == card)
 
 
 machine: Machine = None  # type: ignore[assignment]  # while installed
@@ -110,7 +110,7 @@ def installed(cards: int = 2, peers: bool = True, memory: int = 1 << 34, devices
 
 def _end() -> None:
     """The host waits for all streams: the runtimes end here, as they never do in a program."""
-    for stream in machine.streams.values():
+    for stream in list(machine.streams.values()):
         stream.clock.faults.clear()
         stream.clock.synchronize()
 
