@@ -1,7 +1,8 @@
 """The atlas: `python docs/atlas/build.py [--out site/]`, then open site/index.html.
 
 It runs in a checkout (it reads kernels and tests) and needs `pip install -e '.[docs]'`.  Every number on a page comes
-out of the code while the page is made.  It fails where a link leads nowhere.
+out of the code while the page is made.  It fails where a link leads nowhere.  The pages of all names, docs/api.py's,
+go into the same site, to its folder api/.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ def build(out: Path, only: tuple[str, ...] = (), counters: bool = True) -> list[
             f"source/{path}", path, "", [shell.Section("file", path, listing.source_page(path))], wide=True
         )
         (out / listing.page_of(path)).write_text(shell.render(page, contents.menu(), depth=1), encoding="utf-8")
-    known = {(out / f"{name}.html").resolve() for name in contents.ENTRIES} if only else set()
-    return broken(out, known, written)
+    if only:
+        known = {(out / f"{name}.html").resolve() for name in (*contents.ENTRIES, "api/index")}
+        return broken(out, known, written)
+    import api
+
+    wrong = ["the API pages have faults, told above"] if api.main(out / "api") else []
+    return broken(out, (), written) + wrong
 
 
 class Links(HTMLParser):
