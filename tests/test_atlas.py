@@ -149,6 +149,159 @@ def test_the_winners_of_max_pool2d(site):
     np.testing.assert_array_equal(found, expected["dx"])
 
 
+# ---------------------------------------------------------------- the pictures of the rooms, beside the fast face
+
+
+def pictures(name):
+    """The SVGs of a room, one text."""
+    from atlas.ops import drawn
+
+    return "".join(re.findall(r"<svg.*?</svg>", "".join(drawn.PICTURES[name]().values()), re.DOTALL))
+
+
+def numbers(picture, symbol):
+    """What stands in the cells of a symbol, in the order of drawing."""
+    found = re.findall(rf'<text class="value[^"]* s-{symbol}\b[^>]*>([^<]*)</text>', picture)
+    return np.array([float(text.replace("−", "-")) for text in found])
+
+
+def known(*values):
+    return [Tensor(value, dtype="float64", requires_grad=True, device="cpu:0") for value in values]
+
+
+def test_the_bars_and_arrows_of_cross_entropy():
+    picture = pictures("cross_entropy")
+    logits, true = numbers(picture, "x").reshape(4, 4), [3, 0, 1, 1]
+    (x,) = known(logits)
+    F.cross_entropy(x, true, "sum").backward()
+    p = F.softmax(x, 1).numpy()
+    hits = [i for i, kind in enumerate(re.findall(r'<rect class="cell (.*?)"', picture)) if kind == "hit"]
+    assert hits == [4 * i + t for i, t in enumerate(true)]
+    np.testing.assert_allclose(numbers(picture, "s").reshape(4, 4), p, atol=0.0051)
+    np.testing.assert_allclose(numbers(picture, "dx").reshape(4, 4), x.grad.numpy(), atol=0.0051)
+    bars = [float(height) for height in re.findall(r'class="bar".*?height="(.*?)"', picture)]
+    np.testing.assert_allclose(np.reshape(bars, (4, 4)), 60 * p, rtol=1e-3)
+    tips = np.array([float(y) for y in re.findall(r'<polygon points="[^,]+,([^ ]+) ', picture)]).reshape(4, 4)
+    zeros = [float(y) for y in re.findall(r'<path d="M220 (\S+) ', picture)]  # of an arrow; SVG's y goes down
+    np.testing.assert_allclose(tips - np.reshape(zeros, (4, 1)), 30 * x.grad.numpy(), atol=0.01)
+    pushed = -x.grad.numpy()[range(4), true]
+    assert pushed.argmin() == 2 and pushed.argmax() == 1  # "the third row hardly moves; the second is pushed most"
+    assert p[1].argmax() != true[1]
+
+
+def test_the_block_of_batch_norm_shares_its_means_as_the_op_does():
+    picture = pictures("batch_norm")
+    x = numbers(picture, "x").reshape(3, 2, 2, 2).swapaxes(0, 1)  # drawn channel by channel
+    y = F.batch_norm(Tensor(x, device="cpu:0"), None, None, training=True).numpy()
+    np.testing.assert_allclose(numbers(picture, "y").reshape(3, 2, 2, 2).swapaxes(0, 1), y, atol=0.051)
+    told = [float(text) for text in re.findall(r">(?:mean|var) ([\d.]+)<", picture)]
+    before, after = np.reshape(told, (2, 3, 2))
+    np.testing.assert_allclose(before, np.stack([x.mean((0, 2, 3)), x.var((0, 2, 3))], 1))
+    np.testing.assert_array_equal(after, [[0, 1]] * 3)
+
+
+def test_the_three_terms_of_batch_norm_are_those_of_the_op():
+    from atlas.ops import drawn
+
+    found = drawn.example("batch_norm")
+    x, w, b = known(found["x"].numpy(), [2.0], [1.0])
+    F.batch_norm(x, None, None, w, b, training=True).backward(Tensor(found["dy"], device="cpu:0"))
+    itself, mean, variance, dx = numbers(pictures("batch_norm"), "dx").reshape(4, 4, 4)
+    np.testing.assert_allclose(dx, x.grad.numpy()[0, 0], atol=0.0051)
+    np.testing.assert_allclose(itself + mean + variance, dx, atol=0.021)
+    assert (itself != 0).sum() == 1 and len(np.unique(mean)) == 1 and (mean < 0).all()
+    h = (x.numpy()[0, 0] - x.numpy().mean()) / x.numpy().std()
+    assert np.corrcoef(variance.ravel(), h.ravel())[0, 1] == pytest.approx(-1, abs=0.01)
+
+
+def test_what_the_picture_of_linear_collects():
+    from atlas.ops import drawn
+
+    picture, found = pictures("linear"), drawn.example("linear")
+    x, w, b = known(*(found[name].numpy() for name in "xwb"))
+    y = F.linear(x, w, b)
+    y.backward(Tensor(found["dy"], device="cpu:0"))
+    for symbol, array in (("y", y), ("dx", x.grad), ("dw", w.grad)):
+        np.testing.assert_array_equal(numbers(picture, symbol).reshape(array.shape), array.numpy())
+    terms = re.findall(r">(d?[yw]|dx)\[(\d),(\d)\] = ([^<]*?) = ([^ <]+)<", picture)
+    assert [name for name, *_ in terms] == ["y", "dx", "dw"]
+    for (_, i, j, sum_, total), array in zip(terms, (y, x.grad, w.grad)):
+        value = eval(sum_.replace("−", "-").replace("·", "*"))
+        assert value == float(total.replace("−", "-")) == array.numpy()[int(i), int(j)]
+    filled = [len(re.findall("cell hit", part)) for part in picture.split("</svg>")]
+    assert filled == [4 + 4 + 1, 2 + 2 + 1, 4 + 4 + 1, 0]
+
+
+def test_the_paths_of_sgd_are_those_of_the_formulas():
+    from atlas.ops import drawn
+
+    parts = pictures("sgd").split("</svg>")
+    for part, (mu, ahead) in zip(parts, [(0, False), (0.8, False), (0.8, True)]):
+        w, v, path = np.array([-8.0, 2.0]), np.zeros(2), []
+        for _ in range(41):
+            path.append(w)
+            g = np.array([1.0, 25.0]) * w
+            v = mu * v + g
+            w = w - 0.03 * (g + mu * v if ahead else v)
+        dots = re.findall(r'<circle class="step" cx="(.*?)" cy="(.*?)"', part)
+        drawn_at = (np.array(dots, float) - (226, 84)) / (27, -27)
+        np.testing.assert_allclose(drawn_at, path, atol=0.001)
+        said = [float(text.replace("−", "-")) for text in re.search(
+            r">loss (\S+), after 10 steps (\S+), 20: (\S+), 40: ([^<]+)<", part).groups()]  # fmt: skip
+        losses = [w @ (np.array([1, 25]) * w) / 2 for w in np.array(path)[[0, 10, 20, 40]]]
+        np.testing.assert_allclose(said, losses, rtol=0.05)
+    for rate, climbs in ((0.079, False), (0.081, True)):  # "a rate below 2/25"
+        walls = abs(drawn_path_at(drawn, rate)[:, 1])
+        assert (walls[-1] > walls[0]) == climbs
+
+
+def drawn_path_at(drawn, rate):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(drawn, "RATE", rate)
+        return drawn.path({})
+
+
+def test_the_maps_of_dropout():
+    x = np.arange(1.0, 17).reshape(4, 4)
+    parts = [numbers(part, "y").reshape(4, 4) for part in pictures("dropout").split("</svg>")[:-1]]
+    inverted, same, paper, halved = parts
+    minigrad.manual_seed(0)
+    np.testing.assert_array_equal(inverted, F.dropout(Tensor(x, device="cpu:0"), 0.5).numpy())
+    np.testing.assert_array_equal(paper, inverted / 2)
+    np.testing.assert_array_equal(same, x)
+    np.testing.assert_array_equal(halved, x / 2)
+    grey = [re.findall(r'<rect class="cell (\w*)"', part) for part in pictures("dropout").split("</svg>")]
+    assert grey[0] == grey[2] == ["hit" if value else "dashed" for value in inverted.ravel()]
+    assert re.findall(">(x · [^<]*)<", pictures("dropout")) == ["x · 2, or 0", "x · 1", "x · 1, or 0", "x · 0.5"]
+
+
+def test_the_curve_and_the_maps_of_relu():
+    curve, *maps = pictures("relu").split("</svg>")[:-1]
+    values = {name: numbers(part, name).reshape(4, 4) for part, name in zip(maps, ("x", "y", "dy", "dx"))}
+    (x,) = known(values["x"])
+    y = F.relu(x)
+    y.backward(Tensor(values["dy"], device="cpu:0"))
+    np.testing.assert_array_equal(values["y"], y.numpy())
+    np.testing.assert_array_equal(values["dx"], x.grad.numpy())
+    for part in maps:
+        kinds = [kind.strip() for kind in re.findall(r'<rect class="cell(.*?)"', part)]
+        assert kinds == ["hit" if value > 0 else "dashed" for value in values["x"].ravel()]
+    dots = re.findall(r'<circle cx="(.*?)" cy="(.*?)" r="5.5" fill="var\(--(\w+)\)"', curve)
+    seen, counts = np.unique(values["x"], return_counts=True)
+    places = [((float(px) - 122) / 40, (172 - float(py)) / 40, fill) for px, py, fill in dots]
+    assert places == [(value, max(value, 0), "y" if value > 0 else "paper") for value in seen]
+    assert [int(count) for count in re.findall(r">(\d+) ×<", curve)] == counts.tolist()
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "batch_norm", "linear", "sgd", "dropout", "relu"])
+def test_the_pictures_of_rooms_fit_a_phone_and_have_words(name):
+    for part in pictures(name).split("</svg>")[:-1]:
+        label, width = re.search(r'<svg role="img" aria-label="([^"]{20,})" viewBox="0 0 (\S+) ', part).groups()
+        assert float(width) <= 360, label  # 390, less the margins of the page
+        colours = set(re.findall(r"var\(--(\w+)\)", part))
+        assert colours <= set(palettes()["light"])
+
+
 @pytest.mark.parametrize("name", ["conv2d", "max_pool2d", "lrn"])
 def test_players_have_the_numbers_of_the_op(site, name):
     key = {"conv2d": "conv", "max_pool2d": "pool", "lrn": "lrn"}[name]

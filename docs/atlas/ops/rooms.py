@@ -15,6 +15,7 @@ from ..ladders import counters, ladder, registers
 from ..listing import ROOT, code, excerpt, source_link
 from ..shell import Page, Section
 from ..words import page_parts
+from .drawn import PICTURES
 from .parts import docstring
 
 HERE = Path(__file__).parent
@@ -35,7 +36,8 @@ def maker(room: str) -> Callable[[], Page]:
 def page(room: str) -> Page:
     folder = "minigrad/optim" if room in OPTIMISERS else "minigrad/ops"
     kernels = KERNELS.get(room, (room,))
-    title, lead, sections = page_parts(HERE / f"{room}.md", {"docstring": docstring(room, folder)})
+    drawn = PICTURES[room]() if room in PICTURES else {}
+    title, lead, sections = page_parts(HERE / f"{room}.md", {"docstring": docstring(room, folder), **drawn})
     sections = [
         *sections,
         Section("faces", "The faces, side by side", faces(f"{folder}/{room}.py")),
