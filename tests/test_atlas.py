@@ -295,6 +295,10 @@ def test_the_curve_and_the_maps_of_relu():
 
 @pytest.mark.parametrize("name", ["cross_entropy", "batch_norm", "linear", "sgd", "dropout", "relu"])
 def test_the_pictures_of_rooms_fit_a_phone_and_have_words(name):
+    from atlas.ops import drawn
+
+    text = (ROOT / "docs" / "atlas" / "ops" / f"{name}.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\{\{(\w+)\}\}", text)) == {"docstring", *drawn.PICTURES[name]()}
     for part in pictures(name).split("</svg>")[:-1]:
         label, width = re.search(r'<svg role="img" aria-label="([^"]{20,})" viewBox="0 0 (\S+) ', part).groups()
         assert float(width) <= 360, label  # 390, less the margins of the page
@@ -485,7 +489,7 @@ def test_every_colour_can_be_read(scheme):
     assert {"ink", "muted", "link", "x", "dx", "w", "comment"} <= texts
     weak = {
         (text, ground): round(contrast(colours[text], colours[ground]), 2)
-        for text in texts for ground in ("paper", "panel", *(["hit"] if text in ("x", "w", "y", "dx", "ink") else []))
+        for text in texts for ground in ("paper", "panel", *(["hit"] if text in ("x", "w", "y", "dx", "dy", "dw", "ink") else []))
         if contrast(colours[text], colours[ground]) < 4.5
     }  # fmt: skip
     assert weak == {}
