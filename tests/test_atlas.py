@@ -262,9 +262,12 @@ def drawn_path_at(drawn, rate):
 
 
 def test_the_maps_of_dropout():
+    from atlas.ops import drawn
+
     x = np.arange(1.0, 17).reshape(4, 4)
     parts = [numbers(part, "y").reshape(4, 4) for part in pictures("dropout").split("</svg>")[:-1]]
     inverted, same, paper, halved = parts
+    np.testing.assert_array_equal(inverted, drawn.example("dropout")["y"].numpy())
     minigrad.manual_seed(0)
     np.testing.assert_array_equal(inverted, F.dropout(Tensor(x, device="cpu:0"), 0.5).numpy())
     np.testing.assert_array_equal(paper, inverted / 2)
@@ -489,7 +492,8 @@ def test_every_colour_can_be_read(scheme):
     assert {"ink", "muted", "link", "x", "dx", "w", "comment"} <= texts
     weak = {
         (text, ground): round(contrast(colours[text], colours[ground]), 2)
-        for text in texts for ground in ("paper", "panel", *(["hit"] if text in ("x", "w", "y", "dx", "dy", "dw", "ink") else []))
+        for text in texts
+        for ground in ("paper", "panel", *(["hit"] if text in ("x", "w", "y", "dx", "dy", "dw", "ink") else []))
         if contrast(colours[text], colours[ground]) < 4.5
     }  # fmt: skip
     assert weak == {}

@@ -72,8 +72,9 @@ def _decimals(value: float) -> str:
 
 def cross_entropy() -> dict[str, str]:
     found = example("cross_entropy")
-    x, p, true = found["x"].numpy(), found["p"], (3, 0, 1, 1)
+    x, p = found["x"].numpy(), found["p"]
     gap = found["x"].grad.numpy() * len(x)  # p - [c = t]: the mean over the rows divides it
+    true = [int(t) for t in gap.argmin(1)]  # nothing else in a row is below 0
     cell, bar, step, row, top = 23, 29, 33, 88, 28
     bars, arrows = 4 * cell + 8, 4 * cell + 4 * bar + 12
     parts = [
@@ -104,13 +105,11 @@ def cross_entropy() -> dict[str, str]:
         *parts,
     )  # fmt: skip
     caption = (
-        "A line for each row of the example; the true class is the filled one. An arrow shows where a step against the "
-        "gradient moves the logit: the true class goes up by what it lacks, 1 − p, the others go down by what they "
-        "have, "
-        "p. In each row the arrows down are together as long as the one up. The gradient of the mean, <var "
-        'class="s-dx">dx</var>, is a quarter of these numbers. The third row is nearly right and hardly moves; the '
-        "second, "
-        "where another class leads, is pushed most."
+        "A line for each row of the example; the true class is the filled one. An arrow shows where a step "
+        "against the gradient moves the logit: the true class goes up by what it lacks, 1 − p, the others go down "
+        "by what they have, p. In each row the arrows down are together as long as the one up. The gradient of "
+        'the mean, <var class="s-dx">dx</var>, is a quarter of these numbers. The third row is nearly right and '
+        "hardly moves; the second, where another class leads, is pushed most."
     )
     return {"picture": figure("bars", picture, caption)}
 
@@ -152,8 +151,10 @@ def batch_norm() -> dict[str, str]:
             for n in range(2):
                 texts = [[shown(v, 2) for v in row] for row in values[n, c]]
                 parts.append(grid(texts, symbol, (left + c * step, 50 + n * down), size))
-            parts.append(frame((left + c * step - 6, 44), (0, 0), (1, 1), 1, "muted").replace(
-                'width="1" height="1"', f'width="{2 * size + 12}" height="{down + 2 * size + 12}"'))  # fmt: skip
+            parts.append(
+                f'<rect class="frame-line" style="stroke:var(--muted)" x="{left + c * step - 6}" y="44" '
+                f'width="{2 * size + 12}" height="{down + 2 * size + 12}" rx="3"/>'
+            )
             mean, var = values[:, c].mean(), values[:, c].var()
             foot = 50 + down + 2 * size + 24
             parts.append(say(f"mean {shown(round(mean, 4) + 0.0, 3)}", left + c * step + size, foot, "s", "", "middle"))
@@ -165,11 +166,11 @@ def batch_norm() -> dict[str, str]:
                 f'<g style="font-size:12px">{"".join(parts)}</g>')
         )  # fmt: skip
     caption = (
-        "An (N, C, H, W) block of (2, 3, 2, 2): images from top to bottom, channels from left to right. A frame holds "
-        "the "
-        "<var>m</var> = N · H · W = 8 numbers that share one mean and one variance: those of a channel, in all images "
-        "and at all pixels. After it, channels of any scale have mean 0 and variance 1 (but for eps); then each is "
-        'multiplied by its <var class="s-w">w</var> and shifted by its <var class="s-b">b</var>, here 1 and 0.'
+        "An (N, C, H, W) block of (2, 3, 2, 2): images from top to bottom, channels from left to right. A frame "
+        "holds the <var>m</var> = N · H · W = 8 numbers that share one mean and one variance: those of a channel, "
+        "in all images and at all pixels. After it, channels of any scale have mean 0 and variance 1 (but for "
+        'eps); then each is multiplied by its <var class="s-w">w</var> and shifted by its <var '
+        'class="s-b">b</var>, here 1 and 0.'
     )
     return {"picture": figure("block", strip(*blocks), caption), "ways": ways()}
 
@@ -216,11 +217,11 @@ def ways() -> str:
                 _wide_grid(texts, "dx", (2, 22), (40, 34), {(0, 0)} if name in ("itself", "dx") else ()))
         )  # fmt: skip
     caption = (
-        "Three ways lead from one number to the output, so the gradient is a sum of three terms. Below, those of the "
-        'worked example, where only the pixel in the corner has a <var class="s-dy">dy</var>, of 1: the first term is '
-        "there alone; the second takes the same from every pixel, so that dx sums to 0; the third takes in proportion "
-        "to <var>h</var>, so that dx has no part along <var>h</var>: a stretch of all x changes nothing either "
-        "(but for eps)."
+        "Three ways lead from one number to the output, so the gradient is a sum of three terms. Below, those of "
+        'the worked example, where only the pixel in the corner has a <var class="s-dy">dy</var>, of 1: the first '
+        "term is there alone; the second takes the same from every pixel, so that dx sums to 0; the third takes "
+        "in proportion to <var>h</var>, so that dx has no part along <var>h</var>: a stretch of all x changes "
+        "nothing either (but for eps)."
     )
     return figure("ways", strip(first) + strip(*grids), caption)
 
@@ -248,11 +249,11 @@ def _wide_grid(
 
 
 def product(
-    left: np.ndarray, top: np.ndarray, names: tuple[str, str, str], symbols: tuple[str, str, str],
+    left: np.ndarray, top: np.ndarray, result: np.ndarray, names: tuple[str, str, str], symbols: tuple[str, str, str],
     at: tuple[int, int], told: str, bias: np.ndarray | None = None,
 ) -> str:  # fmt: skip
-    """left @ top as a picture: a row of the left one and a column of the upper one meet in the number at `at`."""
-    result = left @ top + (0 if bias is None else bias)
+    """The op's result = left @ top + bias: a row of the left one and a column of the upper one meet in `at`."""
+    np.testing.assert_allclose(left @ top + (0 if bias is None else bias), result)
     size, gap, (i, j), inner = 29, 12, at, left.shape[1]
     x, y = 4 + inner * size + gap, 22 + len(top) * size + gap + 12
     terms = [f"{_braced(left[i, k])}·{_braced(top[k, j])}" for k in range(inner)]
@@ -277,18 +278,20 @@ def _braced(value: float) -> str:
 
 def linear() -> dict[str, str]:
     found = example("linear")
-    x, w, b, dy = found["x"].numpy(), found["w"].numpy(), found["b"].numpy(), found["dy"]
+    x, w, b, y = (found[name].numpy() for name in "xwby")
+    dx, dw, dy = found["x"].grad.numpy(), found["w"].grad.numpy(), found["dy"]
     pictures = [
-        product(x, w.T, ("x", "wᵀ", "y"), ("x", "w", "y"), (2, 1), "y[2,1]", b),
-        product(dy, w, ("dy", "w", "dx"), ("dy", "w", "dx"), (2, 1), "dx[2,1]"),
-        product(dy.T, x, ("dyᵀ", "x", "dw"), ("dy", "x", "dw"), (1, 0), "dw[1,0]"),
+        product(x, w.T, y, ("x", "wᵀ", "y"), ("x", "w", "y"), (2, 1), "y[2,1]", b),
+        product(dy, w, dx, ("dy", "w", "dx"), ("dy", "w", "dx"), (2, 1), "dx[2,1]"),
+        product(dy.T, x, dw, ("dyᵀ", "x", "dw"), ("dy", "x", "dw"), (1, 0), "dw[1,0]"),
     ]
     caption = (
-        'The numbers of the example below. A <var class="s-y">y</var> collects along a row of <var class="s-x">x</var> '
-        'and a row of <var class="s-w">w</var> (a column of wᵀ), beginning with its <var class="s-b">b</var>: the '
-        'sum over <var>k</var>. A <var class="s-dx">dx</var> collects along a row of <var class="s-dy">dy</var> and a '
-        'column of w: the sum over the outputs that x went into. A <var class="s-dw">dw</var> collects along a column '
-        "of dy and a column of x: the sum over all rows of the batch."
+        'The numbers of the example below. A <var class="s-y">y</var> collects along a row of <var '
+        'class="s-x">x</var> and a row of <var class="s-w">w</var> (a column of wᵀ), beginning with its <var '
+        'class="s-b">b</var>: the sum over <var>k</var>. A <var class="s-dx">dx</var> collects along a row of '
+        '<var class="s-dy">dy</var> and a column of w: the sum over the outputs that x went into. A <var '
+        'class="s-dw">dw</var> collects along a column of dy and a column of x: the sum over all rows of the '
+        "batch."
     )
     return {"picture": figure("products", strip(*pictures), caption)}
 
@@ -347,14 +350,10 @@ def sgd() -> dict[str, str]:
         )  # fmt: skip
     caption = (
         f"{STEPS} steps each of <code>minigrad.optim.SGD</code> from the same place, (−8, 2), with lr = {RATE}, on "
-        f"half of "
-        f"w0² + 25 w1²; each ring is a height, the cross is the minimum. Plain steps are done with the steep "
-        f"direction soon, "
-        f"and creep along the valley: what the walls allow, a rate below 2/25 = 0.08, is little for its floor. "
-        f"Momentum {MOMENTUM} adds "
-        "steps that agree, and runs along the floor; it also swings across it and beyond the end. Nesterov’s looks at "
-        "where "
-        "the velocity leads, and swings less."
+        "half of w0² + 25 w1²; each ring is a height, the cross is the minimum. Plain steps are done with the "
+        "steep direction soon, and creep along the valley: what the walls allow, a rate below 2/25 = 0.08, is "
+        f"little for its floor. Momentum {MOMENTUM} adds steps that agree, and runs along the floor; it also "
+        "swings across it and beyond the end. Nesterov’s looks at where the velocity leads, and swings less."
     )
     return {"picture": figure("valley", strip(*blocks), caption)}
 
@@ -387,10 +386,11 @@ def dropout() -> dict[str, str]:
                 f'<g style="font-size:12px">{say(told, 2, 4 * SIZE + 55, "ink", "")}</g>')
         )  # fmt: skip
     caption = (
-        'The numbers 1 to 16 of the example as <var class="s-y">y</var>, p = 0.5, with one mask for both forms: grey '
-        "cells are dropped. In the inverted form those that are kept are doubled in training, and nothing happens in "
-        "testing; in the paper’s form they pass as they are in training, and all are halved in testing. What is below "
-        'a map is also what its <var class="s-dy">dy</var> is multiplied by on the way back.'
+        'The numbers 1 to 16 of the example as <var class="s-y">y</var>, p = 0.5, with one mask for both forms: '
+        "grey cells are dropped. In the inverted form those that are kept are doubled in training, and nothing "
+        "happens in testing; in the paper’s form they pass as they are in training, and all are halved in "
+        'testing. What is below a map is also what its <var class="s-dy">dy</var> is multiplied by on the way '
+        "back."
     )
     return {"picture": figure("mask", strip(*blocks), caption)}
 
@@ -436,9 +436,8 @@ def relu() -> dict[str, str]:
     ]  # fmt: skip
     caption = (
         "The sixteen numbers of the example below on the curve, with how many there are of each, and as maps: a "
-        "filled cell is where x is above 0, and where its "
-        '<var class="s-dy">dy</var> passes unchanged; in a grey one <var class="s-dx">dx</var> is 0, also where x is '
-        "exactly 0 (the open circle in the corner)."
+        'filled cell is where x is above 0, and where its <var class="s-dy">dy</var> passes unchanged; in a grey '
+        'one <var class="s-dx">dx</var> is 0, also where x is exactly 0 (the open circle in the corner).'
     )
     return {"picture": figure("curve", strip(curve) + strip(*grids), caption)}
 
