@@ -6,6 +6,7 @@ It needs mpi4py and an MPI library in this environment, and is skipped without; 
 import csv
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,9 @@ def test_a_signal_keeps_the_net(data, tmp_path):
     for pid in ranks(program.pid):  # a cluster sends it to all of them
         os.kill(pid, signal.SIGTERM)
     out, err = program.communicate(timeout=60)
-    assert program.returncode != 0 and "keeping the net as it is" in out and "interrupted (SIGTERM)" in err
+    assert program.returncode != 0 and "interrupted (SIGTERM)" in err
+    # "keeping the net as it is" comes before only where the signal did not come just after an epoch's net was kept.
+    assert re.search(r"The net after \d of 8 steps is in ", out), out
     assert (tmp_path / "run" / "weights.safetensors").exists()
     code, out, err = run(1, "--resume", tmp_path / "run")
     assert code == 0 and "going on after step" in out, err
