@@ -17,7 +17,6 @@ import minigrad
 import minigrad.functional as F
 from minigrad import Tensor, from_numpy, gradcheck
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, ShapeError
-from minigrad.ops import _conv2d_fast as fast
 from minigrad.ops._tile_product import TILE_ROWS, cut
 from minigrad.ops._windows import output_shape
 from minigrad.ops.conv2d import Conv2d
@@ -135,12 +134,6 @@ def test_gradient_without_bias_and_of_one_input_only(case, device):
 )
 def test_gradient_along_a_direction_at_real_sizes(case, device):
     gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), tensors(case, device), direction=True, eps=1e-5)
-
-
-def test_tiles_leave_a_remainder():
-    """The shapes above must cut an image into several row tiles of unequal height, or the tiling is not tested."""
-    rows = [tile.j - tile.i for tile in fast.tiles_of(1, 55, 55 * 11 * 11 * 3 * 8)]
-    assert sum(rows) == 55 and len(rows) > 2 and rows[-1] < rows[0]
 
 
 def test_threads_do_not_change_the_result(device):
@@ -367,37 +360,7 @@ def test_refuses(call, error, message):
         call()
 
 
-# ---------------------------------------------------------------- tiles, layouts and threads
-
-# Tiles of one row; of a few rows, cut unevenly; of two images; of more images than there are.
-TILED = {
-    "padding": ((5, 2, 7, 5), (3, 2, 3, 3), 1, (2, 1), 1, 1),
-    "padding beyond the kernel": ((5, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
-    "padding below only": SMALL["padding below only"],
-    "padding below": ((3, 2, 2, 3), (2, 2, 2, 2), 1, ((0, 4), (3, 0)), 1, 1),
-    "groups, stride and dilation": ((5, 4, 11, 9), (6, 2, 3, 2), 2, 1, (2, 1), 2),
-    "few channels": ((5, 1, 7, 12), (4, 1, 3, 3), 1, ((0, 2), (1, 1)), 1, 1),
-    "few channels, dilation": ((5, 2, 9, 17), (4, 2, 3, 2), (2, 1), 1, (1, 3), 1),
-    "kernel of one pixel": ((5, 3, 6, 5), (4, 3, 1, 1), 1, 0, 1, 1),
-    "kernel of one pixel, groups": ((5, 4, 6, 3), (4, 2, 1, 1), 1, 0, 1, 2),
-    "kernel of one pixel, stride": ((5, 3, 6, 5), (4, 3, 1, 1), 2, 1, 1, 1),
-}
-
-
-@pytest.mark.cpu_only("cols is made tile by tile")
-@pytest.mark.parametrize("rows", ["one", "uneven", "two images", "all"])
-@pytest.mark.parametrize("case", TILED.values(), ids=TILED.keys())
-def test_tiles_of_any_size_give_the_same(case, rows, device, monkeypatch):
-    x, w, b = tensors(case, device)
-    expected = conv2d_reference(x.numpy(), w.numpy(), b.numpy(), *case[2:])
-    oh, ow = expected.shape[2:]
-    row = ow * w.size // w.shape[0] * 8  # bytes of cols for one output row
-    budget = {"one": 1, "uneven": row * max(1, (oh + 1) // 2), "two images": 2 * oh * row, "all": 100 * oh * row}[rows]
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", budget)
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._MAP_BYTES", {"one": 1, "all": 1e9}.get(rows, 2000))
-    np.testing.assert_allclose(F.conv2d(x, w, b, *case[2:]).numpy(), expected, atol=1e-12)
-    gradcheck(lambda x, w, b: F.conv2d(x, w, b, *case[2:]), [x, w, b], direction=True)
-
+# ---------------------------------------------------------------- layouts and threads
 
 def in_full(case):
     """Stride, padding, dilation and groups of a case, as Conv2d has them."""
@@ -416,83 +379,6 @@ def node(case, needs=(True, True, True)):
     op = Conv2d(s, p, d, groups, output_shape("conv2d", case[0], case[1][2:], s, p, d))
     op.needs = needs
     return op
-
-
-def sizes_of(case):
-    """What the helpers of the fast face are told of a case."""
-    op = node(case)
-    return fast.Sizes(op.s, op.p, op.d, op.groups, case[1][2:], case[1][1], op.outputs)
-
-
-def test_tiles_are_equal_and_as_few_as_fit(monkeypatch):
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", 1000)
-    for count, fit in ((13, 10), (10, 3), (7, 7), (5, 1), (1, 4), (6, 0)):
-        row_bytes = 1000 // fit if fit else 5000
-        images = [(a, z) for a, z, i, j in fast.tiles_of(count, 1, row_bytes) if (i, j) == (0, 1)]
-        rows = [(i, j) for a, z, i, j in fast.tiles_of(1, count, row_bytes) if (a, z) == (0, 1)]
-        for tiles in [images] * (fit > 0) + [rows]:  # an image larger than a tile is cut
-            assert [a for a, _ in tiles] == [0, *(z for _, z in tiles[:-1])] and tiles[-1][1] == count
-            sizes = [z - a for a, z in tiles]
-            assert len(sizes) == -(-count // max(fit, 1)) and max(sizes) - min(sizes) <= 1
-
-
-def test_small_images_share_a_tile_and_a_large_one_is_cut(monkeypatch):
-    sizes = sizes_of(((7, 2, 6, 6), (4, 2, 3, 3), 1, 1, 1, 1))
-    image = 6 * 6 * 18 * 4
-    for budget, n, tiles in [
-        (3 * image, 7, [(0, 108), (108, 180), (180, 252)]),  # 3, 2 and 2 images
-        (image / 2, 2, [(0, 18), (18, 36), (36, 54), (54, 72)]),  # 3 of the 6 rows of an image
-        (image, 0, [(0, 0)]),
-    ]:
-        monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", budget)
-        x = np.zeros((n, 6, 6, 2), "f")
-        assert [(pixels.start, pixels.stop) for pixels, *_ in fast.unrolled(x, sizes)] == tiles
-
-
-def test_few_channels_are_unrolled_by_rows_of_the_image():
-    """LeNet's first layer has one channel: cols lies the other way round in memory, with the same numbers."""
-    x = np.random.default_rng(0).standard_normal((3, 9, 11, 1), dtype="f")
-    _, _, cols = next(fast.unrolled(x, sizes_of(((3, 1, 9, 11), (4, 1, 3, 5), 1, 0, 1, 1))))
-    assert cols.flags.f_contiguous and not cols.flags.c_contiguous
-    windows = np.lib.stride_tricks.sliding_window_view(x[..., 0], (3, 5), (1, 2))
-    np.testing.assert_array_equal(cols, windows.reshape(-1, 15))
-
-
-def test_a_kernel_of_one_pixel_unrolls_nothing():
-    x = np.random.default_rng(0).standard_normal((3, 5, 6, 4), dtype="f")
-    ((_, _, cols),) = fast.unrolled(x, sizes_of(((3, 4, 5, 6), (2, 4, 1, 1), 1, 0, 1, 1)))
-    assert np.shares_memory(cols, x)
-    np.testing.assert_array_equal(cols, x.reshape(-1, 4))
-
-
-@pytest.mark.cpu_only("threads share the images")
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_threads_share_the_images_and_one_image_is_left_to_blas(n, device, monkeypatch):
-    case = ((n, 6, 13, 11), (8, 3, 3, 3), 1, ((1, 1), (2, 0)), 1, 2)
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._LEAST_WORK", 0)
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", 5 * 11 * 27 * 8)
-    whole, seen = fast.unrolled, []
-    monkeypatch.setattr(fast, "unrolled", lambda x, sizes: seen.append(len(x)) or whole(x, sizes))
-
-    def run(threads):
-        minigrad.set_num_threads(threads, device)
-        seen.clear()
-        x, w, b = tensors(case, device)
-        y = F.conv2d(x, w, b, *case[2:])
-        pieces = min(threads, n)
-        assert sorted(seen) == sorted(n * (i + 1) // pieces - n * i // pieces for i in range(pieces))
-        y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
-        return [a.numpy() for a in (y, x.grad, w.grad, b.grad)]
-
-    try:
-        one, *more = run(1), run(2), run(3), run(3)
-    finally:
-        minigrad.set_num_threads(None, device)
-    for other in more:
-        for a, c in zip(one, other):
-            np.testing.assert_allclose(a, c, rtol=1e-12, atol=1e-12)
-    for a, c in zip(*more[1:]):
-        np.testing.assert_array_equal(a, c)
 
 
 @pytest.mark.cpu_only("threads share the images")
@@ -547,22 +433,6 @@ def test_what_is_not_wanted_is_not_computed(device):
         node.needs = wanted
         grads = node.device.backward(node, Tensor(np.ones((2, 4, 4, 3), "f"), device=where).data)
         assert tuple(grad is not None for grad in grads) == wanted
-
-
-def test_memory_that_is_used_again_is_written_anew(device, monkeypatch):
-    """Borders and sums start from 0 for every tile, whatever the memory held: here the NaN of the image before."""
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._TILE_BYTES", 1)
-    monkeypatch.setattr("minigrad.ops._conv2d_fast._MAP_BYTES", 1)
-    x, dy = np.ones((2, 2, 130, 140), "f"), np.ones((2, 3, 130, 140), "f")
-    x[0] = dy[0] = np.nan
-    x = Tensor(x, requires_grad=True, device=device)
-    w = Tensor(np.ones((3, 2, 3, 3), "f"), requires_grad=True, device=device)
-    with np.errstate(invalid="ignore"):
-        for _ in range(2):
-            y = F.conv2d(x, w, padding=1)
-            y.backward(dy)
-    assert np.isnan(y.numpy()[0]).all() and not np.isnan(y.numpy()[1]).any()
-    assert np.isnan(x.grad.numpy()[0]).all() and not np.isnan(x.grad.numpy()[1]).any()
 
 
 @pytest.mark.cpu_only("np.setbufsize")
