@@ -55,7 +55,7 @@ from ._conv2d_rows import Sizes, Tile, bordered, finite, tiles_in
 TILE_BYTES = 16e6  # of D and M at a time
 LEAST_DEPTH = 90  # numbers in a row of D
 LEAST_CHANNELS = 32
-LEAST_PIXELS = 600  # outputs of a channel, in all images together, that pay for U
+LEAST_PIXELS = 1000  # outputs of a channel, in all images together, that pay for U
 
 # The finite points for each n.  0, 1, -1, 2, -2, ... make simpler matrices with errors up to twice as large; these
 # were found by trying.
