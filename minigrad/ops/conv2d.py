@@ -25,9 +25,10 @@ The transposed convolution, conv_transpose2d, is dx with another name: what was 
 adds a kernel's worth to its output.  So its own gradients are the first and the third of these formulas, and it has no
 code of its own but for its bias.
 
-The textbook's face below takes one tap (u,v) of the window at a time, for all outputs at once.  The fast one, by
-products of matrices ("im2col"), is in _conv2d_fast.py.  The card's kernels, kernels/conv2d.cu, make the same products
-but never store im2col's matrix: they look each element up in its image.  And they gather dx: each of its pixels looks
+The textbook's face below takes one tap (u,v) of the window at a time, for all outputs at once.  The fast one,
+_conv2d_fast.py, makes products of matrices, which hold what rows of windows see (_conv2d_rows.py), and for many
+channels fewer multiplications than the formulas have (_conv2d_winograd.py).  The card's kernels, kernels/conv2d.cu,
+make such products but never store their matrix: they look each element up in its image.  And they gather dx: each of its pixels looks
 up the taps that have seen it, where the CPU's faces scatter, tap by tap.  How one comes to such a kernel:
 kernels/ladder/conv2d_1_naive.cu, _2_tiled.cu, _3_register_blocked.cu, compared by
 benchmarks/kernel_ladder.py (benchmarks/results/kernel_ladder.md).

@@ -298,25 +298,27 @@ def example() -> dict[str, str]:
 
 
 def faces() -> str:
-    from minigrad.ops import _conv2d_fast as fast
+    from minigrad.ops import _conv2d_rows as fast
     from minigrad.ops.conv2d import Conv2d
 
-    quick, card = "minigrad/ops/_conv2d_fast.py", "kernels/conv2d.cu"
+    quick, card = "minigrad/ops/_conv2d_rows.py", "kernels/conv2d.cu"
     rows = [
         (
             "What a tap sees",
-            "The textbook takes one tap for all outputs, as a strided view. The fast face copies every window into a "
-            "row of a matrix. The card stores no such matrix: where an element lies is the sum of two look-ups, of its "
-            "column (an output pixel) and of its depth (a channel and a tap).",
+            "The textbook takes one tap for all outputs, as a strided view. The fast face copies every row of "
+            "a window, or a few, into a row of a matrix. The card stores no such matrix: where an element lies is the "
+            "sum of two look-ups, of its column (an output pixel) and of its depth (a channel and a tap). (Where there "
+            "are many channels and no stride, the fast face has yet another way, with fewer multiplications than the "
+            "formula has: minigrad/ops/_conv2d_winograd.py.)",
             found_lines("minigrad/ops/_windows.py", "    for u, v in product(", "yield u, v"),
-            found_lines(quick, "    strides = (image, sh * row", "return cols.reshape(pixels, k)"),
+            found_lines(quick, "    count, run = (1, kw * c)", "runs(wide.reshape(windows.shape))"),
             found_lines(card, "Steps steps(long long k) const {", "u * kernel_width + v};"),
         ),
         (
             "y: the sum",
             "A product of matrices in all three: the kernels, and what the taps see.",
             function_lines(Conv2d.forward),
-            found_lines(quick, "    def piece(start: int, stop: int) -> None:", "add_to_rows"),
+            function_lines(fast.forward),
             found_lines(card, "    p.rows = c.og;", "multiply_tile<false>"),
         ),
         (
@@ -325,7 +327,7 @@ def faces() -> str:
             "leave the same remainder by the stride take the same taps, and are a product of their own; so nothing is "
             "added atomically, and the bits are the same every time.",
             function_lines(Conv2d.gradient_of_x),
-            found_lines(quick, "        for g in range(sizes.groups):\n            dxp", "by_group[a:z"),
+            function_lines(fast.gradient_of_x),
             found_lines(card, "// dx[h] takes dy[i] * w[u]", "return {pixels, phase"),
         ),
         (
