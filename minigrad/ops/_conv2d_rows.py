@@ -213,13 +213,9 @@ def pixels_of(y: Array, tile: Tile, g: int, sizes: Sizes) -> Array:
 def as_matrix(pixels: Array, filled: bool = True) -> Array:
     """Pixels as the rows of a matrix: the same memory where it can be seen so, else a copy, `filled` or not."""
     shape = math.prod(pixels.shape[:3]), pixels.shape[3]
-    # A view: NumPy reshapes without a copy where steps along the first three axes are those of one axis.
-    view = pixels.view()
-    try:
-        view.shape = shape
-        return view
-    except AttributeError:
-        pass
+    axes = [axis for axis in zip(pixels.shape[:3], pixels.strides) if axis[0] > 1]
+    if all(step == size * smaller for (_, step), (size, smaller) in zip(axes, axes[1:])):
+        return pixels.reshape(shape)  # a view: the steps along the first three axes are those of a single one
     matrix = empty(shape, pixels.dtype)
     if filled:
         matrix.reshape(pixels.shape)[...] = pixels
