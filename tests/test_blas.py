@@ -45,6 +45,22 @@ def test_matrices_of_any_layout(layouts, dtype, found, monkeypatch):
         np.testing.assert_array_equal(whole.base if whole.base is not None else whole, before)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_overlap_or_begin_at_odd_places(dtype):
+    """BLAS takes neither windows of a signal, whose rows overlap, nor rows that are no whole numbers apart."""
+    size = np.dtype(dtype).itemsize
+    signal = np.random.default_rng(0).standard_normal(M + K).astype(dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(signal, K)[:M]
+    records = np.zeros(M, [("numbers", dtype, (K,)), ("half", "u1", (size // 2,))])
+    records["numbers"] = windows
+    b = matrix((K, N), "rows", dtype)
+    for a in (windows, records["numbers"]):
+        for left, right, shape in ((a, b, (M, N)), (b.T, a.T, (N, M))):
+            out = np.zeros(shape, dtype)
+            blas.add_product(left, right, out)
+            np.testing.assert_allclose(out, np.ascontiguousarray(left) @ np.ascontiguousarray(right), rtol=1e-5)
+
+
 @pytest.mark.parametrize("m, k, n", [(1, 5, 9), (7, 1, 9), (7, 5, 1), (1, 1, 1), (0, 5, 9), (7, 0, 9), (7, 5, 0)])
 def test_rows_columns_and_sums_of_one_and_of_none(m, k, n):
     """NumPy says anything about steps along an axis of one."""

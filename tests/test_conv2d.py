@@ -362,6 +362,7 @@ def test_refuses(call, error, message):
 
 # ---------------------------------------------------------------- layouts and threads
 
+
 def in_full(case):
     """Stride, padding, dilation and groups of a case, as Conv2d has them."""
     _, _, stride, padding, dilation, groups = case

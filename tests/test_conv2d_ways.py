@@ -224,6 +224,19 @@ def test_which_way():
     assert way_of(((4, 6, 14, 17), (16, 6, 5, 5), 1, 0, 1, 1), 4) == "rows"  # 13 outputs a row, which q does not divide
 
 
+@pytest.mark.cpu_only("the ways are the CPU's")
+def test_padding_beyond_the_kernel_by_the_public_op(device):
+    """y goes Winograd's way and dx, which would be a convolution with less than no padding, by rows."""
+    case = ((6, 32, 13, 13), (32, 32, 3, 3), 1, 3, 1, 1)
+    assert (way_of(case, 6), way_of(case, 6, dx=True)) == ("winograd", "rows")
+    x, w, b = tensors(case, device, "float32")
+    y = F.conv2d(x, w, b, *case[2:])
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype("f")
+    y.backward(dy)
+    for ours, exact in zip((y, x.grad, w.grad), textbook(case, x.numpy(), w.numpy(), b.numpy(), dy)):
+        assert error(ours.numpy(), exact) < 2e-6
+
+
 def test_tiles_are_equal_and_as_few_as_fit():
     for count, fit in ((13, 10), (10, 3), (7, 7), (5, 1), (1, 4), (6, 0)):
         row_bytes = 1000 // fit if fit else 5000

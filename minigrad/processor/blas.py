@@ -108,12 +108,12 @@ def add_product(a: Array, b: Array, out: Array) -> None:
 def _as_blas_sees(x: Array) -> tuple[int, int, int] | None:
     """A matrix as BLAS is told of it: whether transposed, its address, elements from a row (or column) to the next."""
     (rows, columns), (down, across), size = x.shape, x.strides, x.itemsize
-    if not x.flags.aligned:
+    if not x.flags.aligned:  # then steps are whole numbers, too
         return None
     at = x.__array_interface__["data"][0]
-    if (across == size or columns == 1) and (rows == 1 or (down >= columns * size and down % size == 0)):
+    if (across == size or columns == 1) and (rows == 1 or (down >= columns * size)):
         return _AS_IT_IS, at, max(columns, down // size) if rows > 1 else columns
-    if (down == size or rows == 1) and across >= rows * size and across % size == 0:
+    if (down == size or rows == 1) and across >= rows * size:
         return _TRANSPOSED, at, across // size
     return None
 
