@@ -91,20 +91,6 @@ def test_sizes_that_nearly_agree_share_memory():
         assert size <= rounded(size) <= size * 1.125 + 4096 and rounded(rounded(size)) == rounded(size)
 
 
-def test_memory_of_the_next_size_is_used_where_there_is_none_of_its_own():
-    """Up to half as large again; the nearest size; and it comes back as what it is."""
-    minigrad.empty_cache()
-    shapes = [(k << 17,) for k in (4, 5, 6, 8)]
-    addresses = [address(a) for a in [empty(shape, "u1") for shape in shapes]]
-    first = empty((4 << 17,), "u1")  # its own
-    second = empty((4 << 17,), "u1")  # the next
-    third = empty((4 << 17,), "u1")  # half as large again
-    fourth = empty((4 << 17,), "u1")  # twice as large is too large
-    assert [address(a) for a in (first, second, third)] == addresses[:3] and address(fourth) not in addresses
-    del second
-    assert address(empty((5 << 17,), "u1")) == addresses[1]
-
-
 def test_small_arrays_stay_out_of_the_pool():
     before = this_pool().mapped
     array = empty((SMALLEST // 4 - 1,), np.float32)

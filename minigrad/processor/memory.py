@@ -86,11 +86,13 @@ class Pool:
         size = rounded(size)
         with self.lock:
             self.settle()
-            memory = self.fitting(size)
+            waiting = self.free.setdefault(size, [])
+            self.free.move_to_end(size)
+            memory = waiting.pop() if waiting else None  # the last one returned: it may be in the cache
             if memory is not None:
-                self.held -= memory.size
+                self.held -= size
                 self.reused += 1
-            self.used += size if memory is None else memory.size
+            self.used += size
             if self.used > self.peak:
                 self.peak = self.used
         if memory is None:
@@ -101,20 +103,6 @@ class Pool:
         loan.ticket = ticket = Ticket(loan, self.returned.append)
         ticket.memory = memory
         return np.asarray(loan)
-
-    def fitting(self, size: int) -> Memory | None:
-        """Free memory of this size, the last returned, which may be in the cache; else of the next size up to half more.
-
-        Layers have arrays of many sizes: with memory of exactly the size only, AlexNet's training held a tenth more.
-        """
-        if self.free.get(size):
-            best = size
-        else:
-            best = min((s for s, waiting in self.free.items() if waiting and size < s <= size * 3 // 2), default=0)
-            if not best:
-                return None
-        self.free.move_to_end(best)
-        return self.free[best].pop()
 
     def settle(self) -> None:
         """Sort in what has been returned, as far as the limit allows."""
