@@ -11,7 +11,7 @@ from reference import lrn_gradient_reference, lrn_reference
 import minigrad
 from minigrad import Tensor, gradcheck
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
-from minigrad.ops._lrn_fast import TILE, ChannelSums, in_tiles
+from minigrad.ops._lrn_fast import ChannelSums, in_tiles
 from minigrad.ops.lrn import LRN, lrn
 
 CASES = [  # shape, n, k, alpha, beta, groups
@@ -36,6 +36,11 @@ LARGE = [  # more than 32 channels or 128 pixels, which is what a block of threa
     ((1, 40, 2, 5), 17, 2.0, 0.5, 0.75, 1),  # the widest window that a thread of a card has in its registers
     ((1, 40, 2, 5), 19, 2.0, 0.5, 0.75, 2),  # and one that is wider
     ((5, 7, 1, 33), 7, 1.0, 0.5, 0.75, 1),  # 165 pixels
+    ((2, 16, 3, 3), 5, 2.0, 0.5, 0.75, 1),  # one block of 16 channels, and two in each of two groups
+    ((2, 64, 3, 2), 3, 1.0, 0.4, 0.6, 2),
+    ((1, 48, 2, 3), 41, 2.0, 0.5, 0.75, 1),  # windows wider than a block; and as wide as can be
+    ((1, 32, 2, 3), 2**63 - 1, 2.0, 0.5, 0.75, 1),
+    ((1, 32, 2, 3), 1, 2.0, 0.5, 0.75, 1),
 ]
 
 
@@ -95,19 +100,21 @@ def test_defaults_are_the_papers(device):
     np.testing.assert_allclose(lrn(Tensor(x, device=device)).numpy(), expected, rtol=1e-13)
 
 
-def test_tiles_with_a_remainder(device):
-    x = normal(3, 11, 37, 41)
-    assert x.size > TILE and x.size % (TILE // 11 * 11)
+@pytest.mark.parametrize("channels", [11, 16])
+def test_tiles_with_a_remainder(channels, device, monkeypatch):
+    tile = 37 * 41 * channels + 1  # elements
+    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", tile)
+    x = normal(3, channels, 37, 41)[..., 1:]
     y, dx = run(x, device, alpha=0.5)
     for image in range(3):  # one image is one tile
-        assert x[image].size < TILE
+        assert x[image].size < tile
         one_y, one_dx = run(x[image : image + 1], device, alpha=0.5)
         np.testing.assert_array_equal(y[image : image + 1], one_y)
         np.testing.assert_array_equal(dx[image : image + 1], one_dx)
 
 
 def test_every_row_is_in_one_tile(monkeypatch):
-    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 4 * 3)  # 4 rows, and 16 where threads work side by side
+    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 4 * 3)  # 4 rows, and 8 where threads work side by side
     minigrad.set_num_threads(3)
     function = LRN(3, 2.0, 0.5, 0.75)
     function.device = minigrad.device("cpu:0")
@@ -170,6 +177,34 @@ def test_nan_and_inf_stay_in_their_pixel_and_their_group(bad, groups, n, face):
     np.testing.assert_array_equal(dx[..., other_pixels], clean_dx[..., other_pixels])
     np.testing.assert_array_equal(y[:, 12 // groups :], clean_y[:, 12 // groups :])
     np.testing.assert_array_equal(dx[:, 12 // groups :], clean_dx[:, 12 // groups :])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e25])  # the square of the last is infinite
+@pytest.mark.parametrize("where", [0, 15, 16, 30, 47])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_nan_and_inf_as_the_textbook_has_them(bad, where, groups, device):
+    x, dy = normal(2, 48, 1, 5).astype("f"), normal(2, 48, 1, 5, seed=1).astype("f")
+    for into in "x", "dy":
+        arrays = {"x": x.copy(), "dy": dy.copy()}
+        arrays[into][0, where, 0, 2] = bad
+        ours = run(arrays["x"], device, alpha=0.5, groups=groups, dy=arrays["dy"])
+        textbook = run(arrays["x"], "textbook:0", alpha=0.5, groups=groups, dy=arrays["dy"])
+        for a, b in zip(ours, textbook):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_tiles_after_one_that_has_nan(device, monkeypatch):
+    monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 32 * 4)  # 4 pixels of 32 channels
+    x = normal(1, 32, 1, 22)
+    clean = run(x, device, alpha=0.5)
+    x[0, 3, 0, 5] = x[0, 31, 0, 19] = np.nan
+    touched = np.zeros(x.shape, bool)
+    touched[..., [5, 19]] = True
+    for a, b in zip(run(x, device, alpha=0.5), clean):
+        assert np.isnan(a).any()
+        np.testing.assert_allclose(a[~touched], b[~touched], rtol=1e-13)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")

@@ -91,6 +91,21 @@ def test_sizes_that_nearly_agree_share_memory():
         assert size <= rounded(size) <= size * 1.125 + 4096 and rounded(rounded(size)) == rounded(size)
 
 
+def test_memory_a_little_too_large_is_used_where_none_of_the_size_is_free():
+    minigrad.empty_cache()
+    arrays = {n: empty((n * MB,), np.uint8) for n in (8, 12, 14, 16)}
+    places = {n: address(array) for n, array in arrays.items()}
+    arrays.clear()
+    one, two = empty((10 * MB,), np.uint8), empty((10 * MB,), np.uint8)
+    assert [address(one), address(two)] == [places[12], places[14]]  # the next larger ones
+    three = empty((10 * MB,), np.uint8)
+    assert address(three) not in places.values()  # 16 MB would be too much
+    assert this_pool().held == 24 * MB and this_pool().used >= 36 * MB
+    del one, two
+    assert address(empty((12 * MB,), np.uint8)) == places[12]  # given back as what they are
+    assert this_pool().held == 50 * MB
+
+
 def test_small_arrays_stay_out_of_the_pool():
     before = this_pool().mapped
     array = empty((SMALLEST // 4 - 1,), np.float32)

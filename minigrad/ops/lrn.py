@@ -36,7 +36,7 @@ from ..gpu.sources import constants, remembered, struct
 from ..processor.memory import empty
 from ..tensor import Tensor, apply, op
 from ._checks import check_floating, check_rank, integer
-from ._lrn_fast import ChannelSums, PixelSums, Work, differentiate, in_tiles, normalize
+from ._lrn_fast import BLOCK, BandSums, ChannelSums, PixelSums, Work, differentiate, in_tiles, normalize
 from ._windows import channels_last, nchw
 
 
@@ -231,7 +231,8 @@ class LRN(ResponseNorm):
         n, h, w, c = images[0].shape
         channels = c // self.groups
         pixels = [a.reshape(n * h * w * self.groups, channels) for a in images]
-        in_tiles(self, work, ChannelSums, (self.reach(channels),), *pixels)
+        sums = BandSums if channels % BLOCK == 0 else ChannelSums
+        in_tiles(self, work, sums, (self.reach(channels),), *pixels)
 
     def launch_backward(self, dy: Array, dx: Array) -> None:
         self.launch("backward", self.x, dy, dx, settings=(self.k, self.alpha, self.beta))

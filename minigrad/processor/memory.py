@@ -86,10 +86,9 @@ class Pool:
         size = rounded(size)
         with self.lock:
             self.settle()
-            waiting = self.free.setdefault(size, [])
-            self.free.move_to_end(size)
-            memory = waiting.pop() if waiting else None  # the last one returned: it may be in the cache
+            memory = self.waiting(size)
             if memory is not None:
+                size = memory.size
                 self.held -= size
                 self.reused += 1
             self.used += size
@@ -103,6 +102,18 @@ class Pool:
         loan.ticket = ticket = Ticket(loan, self.returned.append)
         ticket.memory = memory
         return np.asarray(loan)
+
+    def waiting(self, size: int) -> Memory | None:
+        """Free memory of this size, else of the next larger one up to half as large again: better than more memory.
+
+        The last one returned, as it may be in the cache.
+        """
+        free = self.free.setdefault(size, [])
+        if not free:
+            size = min((s for s, f in self.free.items() if f and size < s <= size * 3 // 2), default=size)
+            free = self.free[size]
+        self.free.move_to_end(size)
+        return free.pop() if free else None
 
     def settle(self) -> None:
         """Sort in what has been returned, as far as the limit allows."""

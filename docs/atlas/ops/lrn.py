@@ -125,8 +125,8 @@ EXERCISES = [
     ),
     Exercise(
         "minigrad/ops/_lrn_fast.py",
-        "    np.divide(dy, s_beta, out=dx)",
-        "    np.multiply(dy, s_beta, out=dx)",
+        "    np.divide(dy, dx, out=dx)",
+        "    np.multiply(dy, dx, out=dx)",
         "tests/test_lrn.py",
         ("test_gradient_of_every_element", "test_gradient_at_alexnet_shapes"),
         "s^beta for s^-beta, in the fast face alone and in backward alone: no test of forward can see it.",
@@ -269,11 +269,11 @@ def faces() -> str:
     rows = [
         (
             "The sum over a window",
-            "Shifted copies of the channels, added up. The fast face has the channels of all pixels in one long row "
-            "with gaps of zeros, so that few additions do it all. A thread of the card has the window of its pixel in "
-            "registers: with each step a number comes and the oldest goes, and the sum is made afresh.",
+            "Shifted copies of the channels, added up. The fast face multiplies with a band of ones, in blocks of 16 "
+            "channels. A thread of the card has the window of its pixel in registers: with each step a number comes "
+            "and the oldest goes, and the sum is made afresh.",
             found_lines("minigrad/ops/lrn.py", "        total = t.copy()", "return np.moveaxis(total"),
-            found_lines(quick, "        size = pixels * self.stretch", "return sums.reshape"),
+            found_lines(quick, "        np.multiply(a, b, out=self.products[:pixels])\n        sums", "self.careful(a"),
             found_lines(card, "template <int COUNT>\nstruct Window", "return total;"),
         ),
         (

@@ -140,8 +140,8 @@ EXERCISES = [
     ),
     Exercise(
         "minigrad/ops/_max_pool2d_fast.py",
-        "            np.greater(x[:, h], t[:, i], out=larger[:, i])  # strictly: in a tie the earlier row stays",
-        "            np.greater_equal(x[:, h], t[:, i], out=larger[:, i])",
+        "            np.greater(x[:, h], so_far[:, i], out=larger[:, i])  # strictly: in a tie the earlier row stays",
+        "            np.greater_equal(x[:, h], so_far[:, i], out=larger[:, i])",
         "tests/test_max_pool2d.py",
         ("test_first_maximum_of_the_window_takes_the_gradient", "test_matches_the_naive_loops"),
         "Now the last row wins a tie. y is the same, and so is the gradient wherever all numbers differ: only a test "
@@ -265,14 +265,14 @@ def faces() -> str:
             "The textbook stacks what each tap sees, and takes the maximum. The fast face goes down the rows first and "
             "then across the columns: kh + kw passes in place of kh · kw. On a card one thread has one output.",
             found_lines(room, "        windows = self.windows(x, -np.inf)", "winner = windows.argmax"),
-            found_lines(quick, "    for u, i, h in down[1:]:", "np.maximum(t[:, i], x[:, h]"),
+            found_lines(quick, "    for u, i, h in down[1:]:", "np.maximum(so_far[:, i], x[:, h]"),
             found_lines(card, "        for (int u = 0; u < rows.taps; u++) {", "best, winner);"),
         ),
         (
             "The winner, at ties and NaN",
             "Kept is the number of the first tap that has the maximum, one small integer for each output.",
             found_lines(room, "        # Where all pixels of a window are -inf", "self.winner = np.where"),
-            found_lines(quick, "    for v, j, w in across:", "np.minimum(winner"),
+            found_lines(quick, "    for v, j, w in across:\n        np.subtract", "np.maximum(winner"),
             found_lines(card, "// Looks at a pixel of the window", "best = value, winner = tap;"),
         ),
         (
