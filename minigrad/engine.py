@@ -273,9 +273,9 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
     for target, part in zip(node.inputs, grads):
         if target is None or part is None:
             part = None
-        else:  # NumPy turns 0-d results into scalars
-            scalar = type(part) is not np.ndarray and isinstance(part, (np.generic, float, int))
-            part = np.asarray(part) if scalar else part
+        else:
+            if type(part) is not np.ndarray and isinstance(part, (np.generic, float, int)):
+                part = np.asarray(part)  # NumPy turns 0-d results into scalars
             if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
                 raise _misfit(node, len(parts), target, part)
         parts.append(part)
