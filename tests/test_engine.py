@@ -759,6 +759,24 @@ def test_changes_of_what_is_not_kept_and_earlier_ones_do_not_matter(where):
 
 
 @ON_ANY
+def test_what_changes_is_compared_with_what_is_kept(where):
+    def products():
+        x, c = Tensor([1.0, 2.0], True, where), Tensor([3.0, 4.0], device=where)
+        return x, c, (x * c).sum()  # keeps c alone: only x wants a gradient
+
+    x, c, loss = products()
+    with no_grad():
+        x *= 2
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 4])
+    x, c, loss = products()
+    head = c[:1]
+    head += 1
+    with pytest.raises(GraphError, match="multiply: backward needs input 1 .* modified in place 1"):
+        loss.backward()
+
+
+@ON_ANY
 def test_the_old_memory_of_a_parameter_that_has_moved_is_still_watched(where):
     layer = nn.Linear(2, 1, device=where)
     loss, old = layer(Tensor([[1.0, 2.0]], True, where)).sum(), layer.weight.detach()
