@@ -79,8 +79,8 @@ class Function:
     dtype: np.dtype[Any]
     order = 0
     inputs: tuple[Any, ...]  # per input the node that made it, or the leaf's tensor; None: no gradient wanted
-    latest: object = None  # Version.latest when forward ran, and below the values of the versions then
-    versions, values = (), ()  # type: tuple[Sequence[Version], Sequence[int]]  # of the inputs and the output
+    # Version.latest before forward ran, and the versions of inputs and output, with their values then
+    watched: tuple[object, Sequence[Version], Sequence[int]] = (None, (), ())
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         cls.name = name or cls.__name__.lower()
@@ -108,7 +108,7 @@ class Function:
                 "backward: this graph was already used by an earlier backward and freed: run forward again, "
                 "or add the losses first and go back once"
             )
-        for position, (version, value) in enumerate(zip(self.versions, self.values)):
+        for position, (version, value) in enumerate(zip(*self.watched[1:])):
             if version.value != value and self._keeps(*version.extent):
                 what = f"input {position}" if position < len(self.inputs) else "its output"
                 raise GraphError(
@@ -262,7 +262,7 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
 
     GraphError where the node or an array it needs is not what it was, or a gradient does not fit.
     """
-    if node.freed or node.latest is not Version.latest:
+    if node.freed or node.watched[0] is not Version.latest:
         node.check_usable()
     grads = (tracing.recorder or node.device).backward(node, dy)
     if len(grads) != len(node.inputs):

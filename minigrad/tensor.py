@@ -317,7 +317,8 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
     """
     where = on or tensors[0].device
     enabled = is_grad_enabled()
-    arrays, inputs, needs, versions, values, newest = [], [], [], [], [], 0
+    arrays, inputs, needs, newest = [], [], [], 0
+    latest, versions, values = Version.latest, [], []
     for tensor in tensors:
         if tensor.device is not where and on is None:
             raise DeviceError(
@@ -346,8 +347,7 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
     versions.append(output.version)
     values.append(output.version.value)
     function.inputs, function.shape, function.dtype = tuple(inputs), y.shape, y.dtype
-    function.versions, function.values, function.latest = versions, values, Version.latest
-    function.order = next_order(newest)
+    function.order, function.watched = next_order(newest), (latest, versions, values)
     return output
 
 
