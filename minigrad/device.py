@@ -148,6 +148,10 @@ class Device(ABC):
     def shares(self, a: Array, b: Array) -> bool:
         """Whether writing to one array may change the other."""
 
+    @abstractmethod
+    def extent(self, x: Array) -> tuple[int, int]:
+        """From where to where in memory: of two arrays that share some, these overlap."""
+
     if TYPE_CHECKING:  # what only cards have (gpu/) is asked of devices that are cards by those who know
 
         def __getattr__(self, name: str) -> Any: ...

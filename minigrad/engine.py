@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,19 @@ def backward_in_ten_lines(loss: Function, gradient: Array) -> dict[Any, Array]:
 
 
 class Version:
-    """Counts the in-place changes of one array; shared by all tensors that are views of it."""
+    """Counts the in-place changes of one array, for all tensors that are views of it, and knows where they were."""
 
-    value = 0  # of the class until the first change: most arrays never see one, and every op makes a Version
+    latest: object = None  # a new object at every change of any array: while it is the same, nothing has changed
+    value = 0  # these three are the class's until the first change: every op makes a Version, and few see one
+    extent = float("inf"), 0.0  # from where to where in memory (Device.extent)
+    shape: tuple[int, ...] = ()  # of the tensor that was written to
+
+    def changed(self, extent: tuple[float, float], shape: tuple[int, ...]) -> None:
+        self.extent = min(self.extent[0], extent[0]), max(self.extent[1], extent[1])
+        self.shape, self.value, Version.latest = shape, self.value + 1, object()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy, whose memory is elsewhere: it may be any part
+        self.__dict__ = {**state, "extent": (0.0, float("inf"))}
 
 
 class Function:
@@ -68,7 +79,8 @@ class Function:
     dtype: np.dtype[Any]
     order = 0
     inputs: tuple[Any, ...]  # per input the node that made it, or the leaf's tensor; None: no gradient wanted
-    watched: list[tuple[Version, int, int, tuple[int, ...]]]  # version, its value, position, shape
+    # Version.latest before forward ran, and the versions of inputs and output, with their values then
+    watched: tuple[object, Sequence[Version], Sequence[int]] = (None, (), ())
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         cls.name = name or cls.__name__.lower()
@@ -86,41 +98,32 @@ class Function:
     backward_cpu = backward_gpu = backward
 
     def flops(self, *inputs: Array) -> int:
-        """Floating-point operations of the forward pass on these input arrays; 0 where it does not matter.
-
-        For the profiler.
-        """
+        """Floating-point operations of forward on these arrays, for the profiler; 0 where they do not matter."""
         return 0
 
-    def watch(self, inputs: Sequence[Any], output: Any) -> None:
-        """Note the version of each input or output array that forward kept, in whole or as a view."""
-        watched, device, array_type = [], self.device, self.device.array_type
-        for value in vars(self).values():
-            if isinstance(value, array_type):
-                for position, tensor in enumerate((*inputs, output)):
-                    if device.shares(value, tensor.data):
-                        watched.append((tensor.version, tensor.version.value, position, tensor.data.shape))
-        self.watched = watched
-
     def check_usable(self) -> None:
-        """GraphError where this node is spent, or where an array that its backward needs has changed."""
+        """GraphError where this node is spent, or where an array that forward kept, whole or as a view, has changed."""
         if self.freed:
             raise GraphError(
                 "backward: this graph was already used by an earlier backward and freed: run forward again, "
                 "or add the losses first and go back once"
             )
-        for version, value, position, shape in self.watched:
-            if version.value != value:
+        for position, (version, value) in enumerate(zip(*self.watched[1:])):
+            if version.value != value and self._keeps(*version.extent):
                 what = f"input {position}" if position < len(self.inputs) else "its output"
                 raise GraphError(
-                    f"{self.name}: backward needs {what} {shape}, which was modified in place {version.value - value} "
-                    "time(s) since forward: modify a copy, or call backward first"
+                    f"{self.name}: backward needs {what} {version.shape}, which was modified in place "
+                    f"{version.value - value} time(s) since forward: modify a copy, or call backward first"
                 )
+
+    def _keeps(self, start: float, stop: float) -> bool:
+        kept = (value for value in vars(self).values() if isinstance(value, self.device.array_type))
+        return any(low < stop and start < high for low, high in map(self.device.extent, kept))
 
     def release(self) -> None:
         """Drop saved arrays and edges; what remains says where and what the output was, and that this node is spent."""
-        kept = {"device": self.device, "shape": self.shape, "dtype": self.dtype, "order": self.order}
-        self.__dict__ = {"freed": True, "inputs": (), **kept}
+        device, shape, dtype, order = self.device, self.shape, self.dtype, self.order
+        self.__dict__ = {"device": device, "shape": shape, "dtype": dtype, "order": order, "freed": True, "inputs": ()}
 
 
 # ---------------------------------------------------------------- creation order
@@ -177,16 +180,13 @@ class Sums:
 
     def add(self, target: Any, part: Array, owned: bool = False) -> None:
         """owned: nobody else may read the array `part`."""
-        total = self.totals.get(target)
-        if total is None:
-            self.totals[target] = part
-        elif target in self.owned:
-            target.device.add_into(total, part)
-            return
+        if target in self.owned:
+            target.device.add_into(self.totals[target], part)
         else:
-            self.totals[target], owned = target.device.added(total, part), True
-        if owned:
-            self.owned.add(target)
+            total = self.totals.get(target)
+            self.totals[target] = part if total is None else target.device.added(total, part)
+            if owned or total is not None:
+                self.owned.add(target)
 
     def take(self, target: Any) -> Array | None:
         """The sum; None where no part has come."""
@@ -220,7 +220,7 @@ def plan(root: Function, since: int) -> tuple[list[Function], dict[Any, int]]:
                     stack.append(target)
             elif target is not None:
                 ends[target] = ends.get(target, 0) + 1
-    nodes.sort(key=lambda node: node.order, reverse=True)
+    nodes.sort(key=attrgetter("order"), reverse=True)
     return nodes, ends
 
 
@@ -262,7 +262,7 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
 
     GraphError where the node or an array it needs is not what it was, or a gradient does not fit.
     """
-    if node.freed or node.watched:
+    if node.freed or node.watched[0] is not Version.latest:
         node.check_usable()
     grads = (tracing.recorder or node.device).backward(node, dy)
     if len(grads) != len(node.inputs):
@@ -273,8 +273,9 @@ def gradients_of(node: Function, dy: Array) -> list[Array | None]:
     for target, part in zip(node.inputs, grads):
         if target is None or part is None:
             part = None
-        else:  # NumPy turns 0-d results into scalars
-            part = np.asarray(part) if isinstance(part, (np.generic, float, int)) else part
+        else:
+            if type(part) is not np.ndarray and isinstance(part, (np.generic, float, int)):
+                part = np.asarray(part)  # NumPy turns 0-d results into scalars
             if not target.device.owns(part) or part.shape != target.shape or part.dtype != target.dtype:
                 raise _misfit(node, len(parts), target, part)
         parts.append(part)

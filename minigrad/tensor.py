@@ -226,7 +226,7 @@ class Tensor(Operators):
 
     def mark_modified(self) -> None:
         """Say that the memory of this tensor was written to."""
-        self.version.value += 1
+        self.version.changed(self.device.extent(self.data), self.shape)
 
     def __setitem__(self, index: Any, value: TensorLike) -> None:
         self._check_in_place("assignment to elements", value)
@@ -318,31 +318,36 @@ def apply(function: Function, *tensors: Tensor, on: Device | None = None) -> Ten
     where = on or tensors[0].device
     enabled = is_grad_enabled()
     arrays, inputs, needs, newest = [], [], [], 0
+    latest, versions, values = Version.latest, [], []
     for tensor in tensors:
         if tensor.device is not where and on is None:
             raise DeviceError(
                 f"{function.name}: inputs on {', '.join(str(t.device) for t in tensors)}: "
                 "bring them to one device with .to()"
             )
-        needed, node = enabled and tensor.requires_grad, tensor.node
+        needed, node, version = enabled and tensor.requires_grad, tensor.node, tensor.version
         arrays.append(tensor.data)
         inputs.append((node or tensor) if needed else None)
         needs.append(needed)
+        versions.append(version)
+        values.append(version.value)
         if node is not None and node.order > newest:
             newest = node.order
     function.device, function.needs = where, tuple(needs)
     y = (tracing.recorder or where).forward(function, *arrays)
-    version = None
-    for tensor in tensors:
-        if on is None and where.shares(y, tensor.data):
-            version = tensor.version  # a view of an input: writing to either changes both
-            break
-    if not any(needs):
-        return wrap(y, where, None, version)
-    output = wrap(y, where, function, version)
-    function.watch(tensors, output)
+    shared = None
+    if on is None:
+        for array, version in zip(arrays, versions):
+            if where.shares(y, array):
+                shared = version  # a view of an input: writing to either changes both
+                break
+    if True not in needs:
+        return wrap(y, where, None, shared)
+    output = wrap(y, where, function, shared)
+    versions.append(output.version)
+    values.append(output.version.value)
     function.inputs, function.shape, function.dtype = tuple(inputs), y.shape, y.dtype
-    function.order = next_order(newest)
+    function.order, function.watched = next_order(newest), (latest, versions, values)
     return output
 
 

@@ -1,7 +1,9 @@
 """Backward: order, accumulation, errors, and what stays in memory."""
 
+import copy
 import gc
 import itertools
+import pickle
 import signal
 import threading
 import tracemalloc
@@ -23,6 +25,7 @@ from minigrad import (
     engine,
     gradcheck,
     is_grad_enabled,
+    nn,
     no_grad,
     set_num_threads,
 )
@@ -712,6 +715,94 @@ def test_a_saved_view_is_watched():
     x += 1
     with pytest.raises(GraphError, match=r"tail: backward needs input 0 \(3,\), which was modified in place 1 time"):
         loss.backward()
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_what_changes_beside_a_saved_view_does_not_matter(touched):
+    class Tail(Function):
+        def forward_cpu(self, x, w):
+            self.tail = x[2:]
+            return w * 1
+
+        def backward_cpu(self, dy):
+            return None, dy * self.tail.sum()
+
+    x, w = Tensor([1.0, 2.0, 3.0, 4.0]), Tensor([1.0], True)
+    loss = apply(Tail(), x, w).sum()
+    head, last = x[:2], x[3:]
+    head += 1
+    if touched:
+        last += 1
+        head += 1  # the last change is not the only one that counts
+        with pytest.raises(GraphError, match="tail: backward needs input 0 .* modified in place 3"):
+            loss.backward()
+    else:
+        loss.backward()
+        assert w.grad.item() == 7
+
+
+EMULATED = pytest.mark.skipif(compiler.available() is not None, reason=str(compiler.available()))
+ON_ANY = pytest.mark.parametrize("where", ["cpu:0", "textbook:0", pytest.param("cudasim:0", marks=EMULATED)])
+
+
+@ON_ANY
+def test_changes_of_what_is_not_kept_and_earlier_ones_do_not_matter(where):
+    x, y = Tensor([1.0, 2.0], True, where), Tensor([2.0, 3.0], True, where)
+    with no_grad():
+        y += 1
+    loss = ((x + y) * y).sum()
+    with no_grad():
+        x *= 2  # a sum keeps nothing of it
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 4])
+    np.testing.assert_array_equal(y.grad.numpy(), [1 + 3 + 3, 2 + 4 + 4])
+
+
+@ON_ANY
+def test_what_changes_is_compared_with_what_is_kept(where):
+    def products():
+        x, c = Tensor([1.0, 2.0], True, where), Tensor([3.0, 4.0], device=where)
+        return x, c, (x * c).sum()  # keeps c alone: only x wants a gradient
+
+    x, c, loss = products()
+    with no_grad():
+        x *= 2
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [3, 4])
+    x, c, loss = products()
+    head = c[:1]
+    head += 1
+    with pytest.raises(GraphError, match="multiply: backward needs input 1 .* modified in place 1"):
+        loss.backward()
+
+
+@ON_ANY
+def test_the_old_memory_of_a_parameter_that_has_moved_is_still_watched(where):
+    layer = nn.Linear(2, 1, device=where)
+    loss, old = layer(Tensor([[1.0, 2.0]], True, where)).sum(), layer.weight.detach()
+    layer.to("float64")
+    with no_grad():
+        old += 1
+    with pytest.raises(GraphError, match=r"linear: backward needs input 1 \(1, 2\), which was modified in place 1"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda graph: pickle.loads(pickle.dumps(graph))])
+def test_a_copy_of_a_graph_notices_changes_before_and_after(copied):
+    def graph():
+        x = normal((2,))
+        return x, (x * x).sum()
+
+    x, loss = copied(graph())
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * x.numpy())
+    before, after = graph(), copied(graph())
+    with no_grad():
+        before[0].copy_(Tensor([5.0, 6.0]))
+        after[0].copy_(Tensor([5.0, 6.0]))
+    for _, loss in copied(before), after:
+        with pytest.raises(GraphError, match=r"multiply: backward needs input 0 \(2,\), which was modified in place 1"):
+            loss.backward()
 
 
 def test_views_are_recognized():

@@ -51,6 +51,13 @@ CASES = [  # shape, kernel, stride, padding, dilation, ceil_mode
     ((2, 3, 12, 8), (3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # a last row and column that no window sees
     ((2, 3, 2, 3), (3, 5), (2, 3), ((0, 0), (1, 0)), (1, 1), True),  # windows larger than the image
     ((1, 17, 6, 5), (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2), True),  # so many channels are not copied
+    ((3, 6, 8, 6), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # windows side by side, as LeNet's
+    ((2, 17, 7, 9), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False),  # a last row and column in none of them
+    ((2, 3, 7, 9), (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), True),  # or in windows that overhang
+    ((2, 5, 3, 7), (1, 2), (1, 2), ((0, 0), (0, 0)), (1, 1), False),
+    ((2, 1, 9, 4), (4, 1), (4, 1), ((0, 0), (0, 0)), (1, 1), False),
+    ((2, 1, 6, 4), (2, 2), (2, 2), ((1, 0), (0, 0)), (1, 1), False),
+    ((2, 4, 6, 6), (2, 2), (2, 2), ((0, 0), (0, 0)), (2, 1), False),
 ]
 
 
@@ -154,6 +161,12 @@ def test_nan_wins_and_the_first_nan_takes_the_gradient(device):
     y, dx = run(x.astype(np.float32), device, 2, 3, padding=1)  # windows that start outside of the image
     np.testing.assert_array_equal(y[0, 0], [[1, np.inf]])
     np.testing.assert_array_equal(dx[0, 0], [[1, 0, 1, 0, 0], [0] * 5])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_and_infinity_go_to_the_winner_alone(dtype, device):
+    x, dy = np.array([[[[1, 2, 4, 3], [0, 1, 0, 1]]]], dtype), np.array([[[[np.nan, -np.inf]]]], dtype)
+    np.testing.assert_array_equal(run(x, device, 2, dy=dy)[1], [[[[0, np.nan, -np.inf, 0], [0, 0, 0, 0]]]])
 
 
 def test_padding_never_wins(device):

@@ -61,6 +61,10 @@ class CardArrays(Launching):
         """Whether two arrays lie in the same piece of memory, as an array and its views do."""
         return a.data.mem is b.data.mem
 
+    def extent(self, x: Array) -> tuple[int, int]:
+        """A number for the whole piece of memory that x is a part of, and the next."""
+        return id(x.data.mem), id(x.data.mem) + 1
+
     # ---------------------------------------------------------------- moving elements
 
     def contiguous(self, x: Array) -> Array:

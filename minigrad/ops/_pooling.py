@@ -69,6 +69,9 @@ def in_tiles(device: Device, shape: tuple[int, ...], work: Callable[[slice], Non
     if not math.prod(shape):
         return
     tile = images_per_tile(shape)
+    if shape[0] <= tile:  # LeNet's: no threads to ask, no BLAS to tell
+        work(slice(0, shape[0]))
+        return
 
     def piece(start: int, stop: int) -> None:
         for i in range(start, stop, tile):

@@ -123,6 +123,9 @@ class Subtract(Function):
 
 
 class Multiply(Function):
+    a: Array
+    b: Array
+
     def forward(self, a: Array, b: Array) -> Array:
         self.a, self.b = (a if self.needs[1] else None), (b if self.needs[0] else None)
         return a * b
@@ -130,6 +133,14 @@ class Multiply(Function):
     def backward(self, dy: Array) -> Any:
         da = fitted(dy * self.b, self.inputs[0]) if self.needs[0] else None
         db = fitted(dy * self.a, self.inputs[1]) if self.needs[1] else None
+        return da, db
+
+    def backward_cpu(self, dy: Array) -> Any:
+        if dy.ndim:
+            return self.backward(dy)
+        dy, (needs_a, needs_b) = dy[()], self.needs  # as numbers, which NumPy multiplies in a ninth of the time
+        da = np.asarray(dy * self.b[()]) if needs_a else None
+        db = np.asarray(dy * self.a[()]) if needs_b else None
         return da, db
 
     def forward_gpu(self, a: Array, b: Array) -> Array:

@@ -13,7 +13,8 @@ full of zeros are common).  A NaN wins over every number, and the first NaN of a
 For backward it is enough to know which tap has won: forward keeps its number, winner = u*kw + v, one small integer per
 output, and neither x nor y.
 
-The fast face, which takes maxima down the rows first and then across the columns, is in _max_pool2d_fast.py.
+The fast face, which takes maxima down the rows first and then across the columns, is in _max_pool2d_fast.py; that for
+windows which do not overlap, tap by tap, in _max_pool2d_apart.py.
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.4 (overlapping pooling, window 3, stride 2).  The
 original code gave the gradient to every tied maximum.
@@ -30,6 +31,7 @@ from ..engine import Array, Function
 from ..gpu import THREADS
 from ..tensor import Tensor, apply, op
 from ._checks import Padding, Pair, check_floating, check_pixels, check_rank, flag, padding_of, pair
+from ._max_pool2d_apart import apart, gradient_apart, maxima_apart
 from ._max_pool2d_fast import gradient, maxima, tap_type
 from ._pooling import axis_structs, cells_3_by_2, places
 from ._windows import frame, output_shape, padded, taps
@@ -106,10 +108,16 @@ class MaxPool2d(Function, name="max_pool2d"):
     def forward_cpu(self, x: Array) -> Array:
         self.x_shape = x.shape
         settings = self.kernel, self.stride, self.padding, self.dilation, self.outputs
-        y, self.winner = maxima(self.device, x, self.needs[0], *settings)
+        self.apart = apart(x.shape, *settings)
+        if self.apart:
+            y, self.winner = maxima_apart(self.device, x, self.needs[0], self.kernel, self.outputs)
+        else:
+            y, self.winner = maxima(self.device, x, self.needs[0], *settings)
         return y
 
     def backward_cpu(self, dy: Array) -> Array:
+        if self.apart:
+            return gradient_apart(self.device, dy, self.winner, self.x_shape, self.kernel)
         settings = self.kernel, self.stride, self.padding, self.dilation
         return gradient(self.device, dy, self.winner, self.x_shape, *settings)
 

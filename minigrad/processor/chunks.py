@@ -127,7 +127,7 @@ class InChunks(Function, name="in_chunks"):
         self.needs = (True,) * len(ends)
         self.x_targets = [(x.node or x) if x.requires_grad and recorded else None for x in inputs]
         whole = y.whole()
-        self.shape, self.dtype, self.order, self.watched = whole.shape, whole.dtype, next_order(_newest(ends)), []
+        self.shape, self.dtype, self.order = whole.shape, whole.dtype, next_order(_newest(ends))
         return whole
 
     def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from ..base.casting import cast
 from ..base.indexing import plain_index
@@ -92,6 +93,9 @@ class CPU(Device, kind="cpu"):
         if a.base is None and b.base is None:  # each owns its memory: by far the most frequent
             return a is b
         return np.may_share_memory(a, b)
+
+    def extent(self, x: Array) -> tuple[int, int]:
+        return byte_bounds(x)
 
 
 def _add(where: Device, a: Array, b: Array, out: Array) -> Array:
