@@ -104,6 +104,7 @@ def test_defaults_are_the_papers(device):
 def test_tiles_with_a_remainder(channels, device, monkeypatch):
     tile = 37 * 41 * channels + 1  # elements
     monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", tile)
+    monkeypatch.setattr("minigrad.ops._lrn_fast.PIECE", 1)
     x = normal(3, channels, 37, 41)[..., 1:]
     y, dx = run(x, device, alpha=0.5)
     for image in range(3):  # one image is one tile
@@ -115,6 +116,7 @@ def test_tiles_with_a_remainder(channels, device, monkeypatch):
 
 def test_every_row_is_in_one_tile(monkeypatch):
     monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 4 * 3)  # 4 rows, and 8 where threads work side by side
+    monkeypatch.setattr("minigrad.ops._lrn_fast.PIECE", 1)
     minigrad.set_num_threads(3)
     function = LRN(3, 2.0, 0.5, 0.75)
     function.device = minigrad.device("cpu:0")
@@ -197,6 +199,7 @@ def test_nan_and_inf_as_the_textbook_has_them(bad, where, groups, device):
 
 def test_tiles_after_one_that_has_nan(device, monkeypatch):
     monkeypatch.setattr("minigrad.ops._lrn_fast.TILE", 32 * 4)  # 4 pixels of 32 channels
+    monkeypatch.setattr("minigrad.ops._lrn_fast.PIECE", 1)
     x = normal(1, 32, 1, 22)
     clean = run(x, device, alpha=0.5)
     x[0, 3, 0, 5] = x[0, 31, 0, 19] = np.nan
