@@ -28,9 +28,9 @@ code of its own but for its bias.
 The textbook's face below takes one tap (u,v) of the window at a time, for all outputs at once.  The fast one,
 _conv2d_fast.py, makes products of matrices, which hold what rows of windows see (_conv2d_rows.py), and for many
 channels fewer multiplications than the formulas have (_conv2d_winograd.py).  The card's kernels, kernels/conv2d.cu,
-make such products but never store their matrix: they look each element up in its image.  And they gather dx: each of its pixels looks
-up the taps that have seen it, where the CPU's faces scatter, tap by tap.  How one comes to such a kernel:
-kernels/ladder/conv2d_1_naive.cu, _2_tiled.cu, _3_register_blocked.cu, compared by
+make products of whole windows ("im2col") but never store their matrix: they look each element up in its image.  And
+they gather dx: each of its pixels looks up the taps that have seen it, where the CPU's faces scatter, tap by tap.  How
+one comes to such a kernel: kernels/ladder/conv2d_1_naive.cu, _2_tiled.cu, _3_register_blocked.cu, compared by
 benchmarks/kernel_ladder.py (benchmarks/results/kernel_ladder.md).
 
 Source: Krizhevsky, Sutskever, Hinton 2012, section 3.5; groups are the paper's "kernels that take input only from
