@@ -1,6 +1,5 @@
 """in_chunks: the numbers of the whole batch, gradients to everything that is read, the same bits on every run."""
 
-import itertools
 import threading
 import time
 import weakref
@@ -12,8 +11,7 @@ import minigrad
 import minigrad.functional as F
 from minigrad import ArgumentError, DeviceError, DTypeError, GraphError, ShapeError, Tensor, in_chunks, nn
 from minigrad.engine import Function
-from minigrad.processor import chunks
-from minigrad.processor.chunks import _bounds, _out_of_step
+from minigrad.processor.chunks import _bounds
 from minigrad.tensor import apply
 
 
@@ -326,64 +324,6 @@ def test_chunks_are_nearly_equal_and_as_many_for_each_thread(n, size, threads, e
     assert [i for i, _ in bounds] == [sum(expected[:k]) for k in range(len(expected))]
 
 
-def places(threads):
-    return np.linspace(0, 1, threads) if threads > 1 else [0.5]
-
-
-@pytest.mark.parametrize(
-    ("n", "size", "threads", "expected"),
-    [
-        (64, 8, 2, [6, 8, 8, 10, 10, 8, 8, 6]),
-        (32, 8, 2, [6, 10, 10, 6]),
-        (72, 8, 3, [6, 8, 10, 8, 8, 8, 10, 8, 6]),
-        (16, 8, 2, [8, 8]),  # one chunk for each thread
-        (32, 8, 1, [8, 8, 8, 8]),
-        (6, 1, 2, [1] * 6),
-        (10, 3, 2, [1, 4, 3, 2]),
-    ],
-)
-def test_default_chunks_keep_threads_out_of_step(n, size, threads, expected):
-    bounds = _out_of_step(_bounds(n, size, threads), places(threads))
-    assert [j - i for i, j in bounds] == expected
-    assert [i for i, _ in bounds] == [sum(expected[:k]) for k in range(len(expected))]
-
-
-def test_no_chunk_is_empty_or_too_large():
-    for n, size, threads in itertools.product(range(40), range(1, 20), range(1, 9)):
-        equal = _bounds(n, size, threads)
-        bounds = _out_of_step(equal, places(threads))
-        assert len(bounds) == len(equal)
-        assert [image for i, j in bounds for image in range(i, j)] == list(range(n))
-        assert all(1 <= j - i <= 1.25 * size + 1 for i, j in bounds)
-
-
-def test_devices_at_work_at_the_same_time_are_out_of_step(monkeypatch):
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", images()[:4].data.nbytes)
-    minigrad.set_num_threads(None)
-    sizes = {"cpu:0": [], "cpu:1": []}
-
-    def run(device):
-        x = Tensor(images(12).data, device=device)
-        in_chunks(lambda x: sizes[device].append(len(x)) or x * 1, x)
-
-    minigrad.set_num_threads(1, "cpu:0")
-    minigrad.set_num_threads(1, "cpu:1")
-    try:
-        minigrad.on_devices(list(sizes), run, list(sizes))
-        assert sizes == {"cpu:0": [3, 4, 5], "cpu:1": [5, 4, 3]}
-    finally:
-        minigrad.set_num_threads(None, "cpu:1")
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_chunks_out_of_step_equal_the_whole_batch(threads, monkeypatch):
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", images()[:4].data.nbytes)
-    monkeypatch.setattr(chunks, "LEAST_BYTES", 1)
-    net, x = small_net(), images(24)
-    minigrad.set_num_threads(threads)
-    close(results(net, x, lambda x: in_chunks(net, x)), results(net, x, net), 1e-12)
-
-
 def test_default_size_goes_by_bytes():
     sizes = []
 
@@ -392,7 +332,7 @@ def test_default_size_goes_by_bytes():
         return x * 1
 
     in_chunks(note, Tensor(np.zeros((32, 3, 224, 224), "f")))
-    assert sorted(sizes) == [6, 6, 10, 10]  # 8 images are 5 MB; the threads are kept out of step
+    assert sizes == [8, 8, 8, 8]
     sizes.clear()
     in_chunks(note, Tensor(np.zeros((400, 1, 28, 28), "f")))  # 1.25 MB: half for each thread
     assert sizes == [200, 200]

@@ -21,7 +21,7 @@ Source: pieces of a batch as in GPipe (Huang et al. 2019, section 2.2: micro-bat
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -38,7 +38,7 @@ from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from ..tools import tracing
 from .memory import empty
-from .parallel import inside_worker, num_threads, split
+from .parallel import num_threads, split
 
 # Bytes of input that make a default chunk: 8 images of 224x224.  With less than the second number for each thread, the
 # threads would spend their time in waking up and in waiting for Python's lock: LeNet's batch of 64 stays whole.
@@ -65,9 +65,8 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     computed from the whole batch, a mean say, would be computed from each chunk).  It is called once per chunk, in
     several threads at once: it should change nothing outside.
     inputs: tensors of one device, equally long.  Gradients flow to them, and to everything else that function reads.
-    size: images per chunk, at most; chunks are nearly equal, and as many for each thread.  By default about what 5 MB
-    of the first input hold, where the first and the last chunk of a thread are a little smaller or larger; an input of
-    less than 1 MB stays whole.
+    size: images per chunk, at most; by default what 5 MB of the first input hold.  Chunks are nearly equal, and as many
+    for each thread; an input of less than 1 MB stays whole by default.
 
     Dropout gives each image the mask that it has without chunks.  Weight gradients are summed in a fixed order: the
     same bits on every run; other sizes or thread counts change the rounding only.
@@ -78,7 +77,7 @@ def in_chunks(function: Callable[..., Tensor], *inputs: Tensor, size: int | None
     where, n = _checked_inputs(inputs)
     if size is not None:
         size = integer("in_chunks", "size", size, 1)
-    bounds = _bounds(n, size, num_threads(where)) if size else _default_bounds(inputs[0], where)
+    bounds = _bounds(n, size, num_threads(where)) if size else _default_bounds(inputs[0], num_threads(where))
     if len(bounds) < 2 or _whole.get() or current_chunk.get() is not None or not where.shares_cores:
         return function(*inputs)
     node = InChunks()
@@ -232,34 +231,9 @@ def _check_result(result: Any, where: Device, n: int) -> None:
         )
 
 
-def _default_bounds(x: Tensor, where: Device) -> list[tuple[int, int]]:
+def _default_bounds(x: Tensor, threads: int) -> list[tuple[int, int]]:
     chunks = max(1, -(-x.data.nbytes // CHUNK_BYTES))
-    threads = min(num_threads(where), max(1, x.data.nbytes // LEAST_BYTES))
-    bounds = _bounds(len(x), max(1, -(-len(x) // chunks)), threads)
-    if threads == 1 and inside_worker():  # beside the threads of other devices, one of each
-        return _out_of_step(bounds, [where.index % 2])
-    return _out_of_step(bounds, [i / (threads - 1) for i in range(threads)] if threads > 1 else [0.5])
-
-
-def _out_of_step(bounds: list[tuple[int, int]], places: Sequence[float]) -> list[tuple[int, int]]:
-    """The same number of chunks for each thread, but its first is smaller or larger, and its last makes up for it.
-
-    places: for each thread, from 0 (its first chunk is smaller by a quarter) to 1 (larger by a quarter).
-
-    Threads that take equal chunks through the same ops come to the same op at the same time.  In a convolution that
-    does no harm: BLAS works for long without Python.  In response normalisation, pooling or ReLU they meet at Python's
-    lock between any two calls of NumPy, and whoever finds it taken goes to sleep.  Out of step, one is in a convolution
-    while the other is there.  Measured on a train step of AlexNet on two threads: these ops take a fifth less time.
-    """
-    each = len(bounds) // len(places)
-    if each < 2:
-        return bounds
-    cuts = [0, *(stop for _, stop in bounds)]
-    quarter = cuts[-1] / len(bounds) / 4
-    for thread, place in enumerate(places):
-        for cut in range(thread * each + 1, (thread + 1) * each):
-            cuts[cut] += round(quarter * (2 * place - 1))
-    return list(zip(cuts, cuts[1:]))
+    return _bounds(len(x), max(1, -(-len(x) // chunks)), min(threads, max(1, x.data.nbytes // LEAST_BYTES)))
 
 
 def _bounds(n: int, size: int, threads: int) -> list[tuple[int, int]]:
