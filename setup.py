@@ -36,7 +36,7 @@ setup(
     },
     # Each is tested at its oldest (.ci/run).  safetensors before 0.4.4 cannot read a file without arrays that it has
     # written itself, such as the state of an optimiser that has none.
-    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4.4", "threadpoolctl>=3.1"],
+    install_requires=["numpy>=2.0", "pillow>=9.4", "tqdm>=4.65", "safetensors>=0.4.4", "threadpoolctl>=3.5"],
     extras_require={
         # [ctk], from CuPy 14 on: cuBLAS, NVRTC and the headers of that CUDA, for machines that have the driver alone.
         "cuda12": ["cupy-cuda12x[ctk]>=14"],

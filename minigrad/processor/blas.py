@@ -98,7 +98,8 @@ def add_product(a: Array, b: Array, out: Array) -> None:
     product = _products[a.dtype.char]
     sides = _as_blas_sees(a), _as_blas_sees(b), _as_blas_sees(out)
     if product is None or None in sides or sides[2][0] != _AS_IT_IS or 0 in (*out.shape, a.shape[1]):  # type: ignore[index]
-        out += a @ b
+        with np.errstate(invalid="ignore", over="ignore"):  # of which BLAS says nothing
+            out += a @ b
         return
     (order_a, at_a, step_a), (order_b, at_b, step_b), (_, at_out, step_out) = sides  # type: ignore[misc]
     sizes = (*out.shape, a.shape[1])
