@@ -216,6 +216,12 @@ def test_which_way():
     assert way_of(ALEXNET["conv3"], 1) == "rows"  # 169 outputs do not pay for the kernels' transform
     beyond = ((16, 64, 13, 13), (64, 64, 3, 3), 1, 3, 1, 1)  # dx would be a convolution with padding -1
     assert (way_of(beyond, 16), way_of(beyond, 16, dx=True)) == ("winograd", "rows")
+    for width, way in ((1, "rows"), (2, "rows"), (3, "winograd"), (4, "winograd")):  # 6 products for 3 taps
+        assert way_of(((500, 64, 3, width), (64, 64, 3, 3), 1, 1, 1, 1), 500) == way
+    narrow = ((500, 64, 5, 5), (64, 64, 3, 3), 1, (1, 0), 1, 1)  # rows of 3 outputs, of 5 pixels
+    assert (way_of(narrow, 500), way_of(narrow, 500, dx=True)) == ("winograd", "winograd")
+    narrow = ((500, 64, 5, 2), (64, 64, 3, 3), 1, 2, 1, 1)  # rows of 4 outputs, of 2 pixels
+    assert (way_of(narrow, 500), way_of(narrow, 500, dx=True)) == ("winograd", "rows")
     for stride, dilation in ((2, 1), (1, 2)):
         assert way_of(((16, 64, 13, 13), (64, 64, 3, 3), stride, 1, dilation, 1), 16) == "rows"
     for name in ("LeNet's first", "LeNet's second"):

@@ -28,10 +28,9 @@ are 6 tiles and 3/4), for conv3 to conv5, 3 x 3, m = 5: 0.54.  The way back is t
 and dx, with stride 1, is a convolution of dy with the kernels turned round (see conv2d.py).
 
 Exactness.  Sums of pixels lose what differences of large numbers lose, more with larger n and points far from 1.
-Measured against float64 in relative L2, at AlexNet's shapes: y 6e-7 to 9e-7 (by rows: 3e-7 to 5e-7), dw 1.3e-6 at most
-(tests/test_conv2d_winograd.py).  In two directions, as is usual, F(4 x 4, 3 x 3), it errs by 8e-6 at conv4.  float64 is
-never computed so.  Inf and NaN would spread to all outputs of a tile: where the result is not finite, all is done again
-by rows.
+Measured against float64 in relative L2, at AlexNet's shapes: y 6e-7 to 8e-7, dx 9e-7 to 1.2e-6, dw 6e-7 to 1.2e-6; by
+rows 2e-7 to 4e-7 (tests/test_conv2d_ways.py).  float64 is never computed so.  Inf and NaN would spread to all outputs of
+a tile: where the result is not finite, all is done again by rows.
 
 Source: Winograd 1980 (Arithmetic Complexity of Computations); Lavin and Gray 2015 (in two directions, for
 convolutions); Barabasz, Anderson, Soodhalter, Gregg 2018 (points and errors).
@@ -116,7 +115,7 @@ def suits(images: int, w: Array, sizes: Sizes) -> bool:
     return (
         w.dtype == np.float32
         and sizes.s == sizes.d == (1, 1)
-        and plan_of(sizes).m > 0
+        and saves(sizes)
         and min(sizes.cg, w.shape[1]) >= LEAST_CHANNELS
         and images * math.prod(sizes.outputs) >= LEAST_PIXELS
     )
@@ -124,7 +123,15 @@ def suits(images: int, w: Array, sizes: Sizes) -> bool:
 
 def suits_gradient_of_x(images: int, w: Array, sizes: Sizes) -> bool:
     """Whether dx of so many images is computed in this way."""
-    return suits(images, w, sizes) and all(a < k for k, around in zip(sizes.kernel, sizes.p) for a in around)
+    inside = all(a < k for k, around in zip(sizes.kernel, sizes.p) for a in around)
+    width = sizes.outputs[1] + sizes.kernel[1] - 1 - sum(sizes.p[1])  # of x
+    return inside and suits(images, w, sizes) and saves(sizes._replace(outputs=(sizes.outputs[0], width)))
+
+
+def saves(sizes: Sizes) -> bool:
+    """Whether there are fewer products: in rows of one or two outputs most of a tile would be for nothing."""
+    plan = plan_of(sizes)
+    return 0 < plan.m and plan.tiles * plan.n <= 0.8 * sizes.outputs[1] * sizes.kernel[1]
 
 
 def forward(x: Array, w: Array, b: Array | None, y: Array, sizes: Sizes) -> None:
