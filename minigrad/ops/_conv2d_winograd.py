@@ -29,8 +29,8 @@ and dx, with stride 1, is a convolution of dy with the kernels turned round (see
 
 Exactness.  Sums of pixels lose what differences of large numbers lose, more with larger n and points far from 1.
 Measured against float64 in relative L2, at AlexNet's shapes: y 6e-7 to 8e-7, dx 9e-7 to 1.2e-6, dw 6e-7 to 1.2e-6; by
-rows 2e-7 to 4e-7 (tests/test_conv2d_ways.py).  float64 is never computed so.  Inf and NaN would spread to all outputs of
-a tile: where the result is not finite, all is done again by rows.
+rows 2e-7 to 4e-7 (tests/test_conv2d_ways.py).  float64 is never computed so.  Inf and NaN would spread to all outputs
+of a tile: where the result is not finite, all is done again by rows.
 
 Source: Winograd 1980 (Arithmetic Complexity of Computations); Lavin and Gray 2015 (in two directions, for
 convolutions); Barabasz, Anderson, Soodhalter, Gregg 2018 (points and errors).
