@@ -99,6 +99,7 @@ CASES = {
     ("rows", "padding beyond the kernel"): ((5, 1, 3, 3), (2, 1, 2, 2), 1, ((3, 0), (0, 4)), 1, 1),
     ("rows", "padding below only"): SMALL["padding below only"],
     ("rows", "padding below"): ((3, 2, 2, 3), (2, 2, 2, 2), 1, ((0, 4), (3, 0)), 1, 1),
+    ("rows", "windows in the padding alone"): ((2, 3, 4, 3), (2, 3, 2, 5), (1, 6), ((0, 0), (6, 8)), 1, 1),
     ("rows", "kernel of one pixel"): ((5, 3, 6, 5), (4, 3, 1, 1), 1, 0, 1, 1),
     ("rows", "kernel of one pixel, groups"): ((5, 4, 6, 3), (4, 2, 1, 1), 1, 0, 1, 2),
     ("rows", "kernel of one pixel, stride"): ((5, 3, 6, 5), (4, 3, 1, 1), 2, 1, 1, 1),

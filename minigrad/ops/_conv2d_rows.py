@@ -146,8 +146,9 @@ def add_back(dwide: Array, dx: Array, tile: Tile, sizes: Sizes) -> None:
         for t, i, rows in down:
             for window in range(count[1]):
                 at = sizes.s[1] * window - left[0]
-                inside = slice(max(0, -at), min(kw, l - at))
-                dx[:, rows, at + inside.start : at + inside.stop] += windows[:, i, window, t, inside]
+                first, end = max(0, -at), min(kw, l - at)
+                if first < end:  # else it is in the padding
+                    dx[:, rows, at + first : at + end] += windows[:, i, window, t, first:end]
         return
     for t, i, rows in down:
         for v, j, columns in across:
