@@ -41,11 +41,7 @@ def arrays_of(case, dtype="float32"):
     rng = np.random.default_rng(0)
     x, w, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in (
         case[0], case[1], case[1][:1], (case[0][0], case[1][0], *sizes_of(case).outputs)))  # fmt: skip
-    return np.maximum(x, -0.4) + dtype_of(0.4, dtype), w, b, dy
-
-
-def dtype_of(number, dtype):
-    return np.dtype(dtype).type(number)
+    return np.maximum(x, -0.4) + x.dtype.type(0.4), w, b, dy
 
 
 def textbook(case, x, w, b, dy):
@@ -346,7 +342,7 @@ def test_gradients_of_winograd_against_central_differences(device, monkeypatch):
         v[:-1], v[-1, -1] = np.power.outer(np.array(points, float), np.arange(n)), 1
         a, g = v[:, :m].copy(), v[:, :r].copy()
         a[-1, -1] = g[-1, -1] = 1
-        for ours, theirs in zip((a.T[:, :1] * 0 + exact(m, r)[0]).T, a):  # the same, but for a factor each
+        for ours, theirs in zip(exact(m, r)[0].T.astype(float), a):  # the same, but for a factor each
             np.testing.assert_allclose(ours * np.linalg.norm(theirs) / np.linalg.norm(ours), theirs, atol=1e-5)
         return a.T.copy(), g, np.linalg.inv(v).T.copy()
 

@@ -8,7 +8,7 @@ window is a little wider, and the kernel of the output number a of them is the o
 
 so that a convolution with W, with a stride of q*s along the rows, gives the same y, in the same memory.  Its product
 has q times as many columns, and many zeros, but q times fewer rows to copy.  dW is computed as any other, and dw is the
-sum of its q parts.  Measured on LeNet's layers: 0.5 to 0.7 of the time.
+sum of its q parts.  Measured on LeNet's two layers, against whole windows: 0.61 to 0.97 of the time.
 
 A zero times inf or NaN is NaN, and so a result that is not finite is computed again by rows.
 """

@@ -107,7 +107,7 @@ def matrices(m: int, r: int) -> tuple[Array, Array, Array]:
     return at, g, bt
 
 
-# ---------------------------------------------------------------- as the other way sees it
+# ---------------------------------------------------------------- what _conv2d_fast.py asks for
 
 
 def suits(images: int, w: Array, sizes: Sizes) -> bool:
@@ -210,7 +210,7 @@ def transformed_images(x: Array, o: int, sizes: Sizes) -> Iterator[tuple[Tile, i
     by_group, right = x.reshape(*x.shape[:3], sizes.groups, c), t * plan.m + kw - 1 - left - x.shape[2]
     for g in range(sizes.groups):
         for tile in tiles:
-            (a, z, i, j) = tile
+            a, z, i, j = tile
             rows = j - i + more
             xp = bordered(by_group[a:z, :, :, g], i - top, i - top + rows + plan.rows - 1, left, right)
             image, row, pixel, number = xp.strides
@@ -258,6 +258,5 @@ def by_tiles(m: Array, y: Array, plan: Plan) -> Array:
 def whole_and_rest(columns: int, plan: Plan) -> list[tuple[slice, slice]]:
     """The tiles of m outputs and their columns; and the last tile, where it has fewer."""
     whole, rest = divmod(columns, plan.m)
-    return [(slice(0, whole), slice(0, columns - rest))] * (whole > 0) + [
-        (slice(whole, whole + 1), slice(columns - rest, columns))
-    ] * (rest > 0)
+    found = [(slice(0, whole), slice(0, columns - rest))] if whole else []
+    return [*found, (slice(whole, whole + 1), slice(columns - rest, columns))] if rest else found

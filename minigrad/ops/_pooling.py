@@ -23,7 +23,7 @@ from ._checks import Padding, Pair
 # window, the windows for which it is inside, and the pixels that it meets there.
 Taps = tuple[tuple[int, slice, slice], ...]
 
-TILE = 1 << 18  # elements of x at a time: many images where they are small, else one or two
+TILE = 1 << 18  # elements of x at a time: many images where they are small, else one
 
 
 @lru_cache(maxsize=256)

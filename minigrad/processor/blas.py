@@ -112,7 +112,7 @@ def _as_blas_sees(x: Array) -> tuple[int, int, int] | None:
     if not x.flags.aligned:  # then steps are whole numbers, too
         return None
     at = x.__array_interface__["data"][0]
-    if (across == size or columns == 1) and (rows == 1 or (down >= columns * size)):
+    if (across == size or columns == 1) and (rows == 1 or down >= columns * size):
         return _AS_IT_IS, at, max(columns, down // size) if rows > 1 else columns
     if (down == size or rows == 1) and across >= rows * size:
         return _TRANSPOSED, at, across // size
