@@ -143,8 +143,8 @@ def searched(kind: str) -> list[Arm]:
 def figure1(kind: str, rate: float) -> Arm:
     original, _, activation = kind.rpartition("-")
     setup = replace(FIGURE1, activation=activation, lr=rate)
-    if original:  # with its small first weights learning begins slowly: four times as many steps an epoch
-        setup = replace(setup, first="original", batch_size=FIGURE1.batch_size // 4)
+    if original:  # with its small first weights learning begins slowly: four times as many steps an epoch, and longer
+        setup = replace(setup, first="original", batch_size=FIGURE1.batch_size // 4, epochs=3 * FIGURE1.epochs)
     return Arm(f"figure1-{kind}", setup)
 
 
