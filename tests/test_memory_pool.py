@@ -30,7 +30,7 @@ def address(array):
 
 
 def this_pool():
-    pool = memory._pool()
+    pool = memory.own_pool()
     pool.settle()  # what was returned since the last array
     return pool
 
@@ -167,7 +167,7 @@ def test_each_thread_has_a_pool_and_takes_back_what_others_drop():
 
     def work():
         made.append(empty((MB,), np.uint8))
-        made.append(memory._pool())
+        made.append(memory.own_pool())
 
     thread = threading.Thread(target=work, name="a thread of its own")
     thread.start()
@@ -232,6 +232,6 @@ def test_a_forked_child_does_not_write_into_the_parents_arrays():
         array[:] = 9
         fresh = empty((MB,), np.uint8)
         fresh[:] = 9
-        os._exit(0 if memory._pool().used == MB else 1)
+        os._exit(0 if memory.own_pool().used == MB else 1)
     _, status = os.waitpid(child, 0)
     assert status == 0 and (array == 7).all()

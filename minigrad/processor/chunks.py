@@ -37,7 +37,7 @@ from ..engine import Function, Sums, next_order
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..tensor import Tensor, wrap
 from ..tools import tracing
-from .memory import empty
+from .memory import empty, own_pool
 from .parallel import num_threads, split
 
 # Bytes of input that make a default chunk: 8 images of 224x224.  With less than the second number for each thread, the
@@ -180,6 +180,7 @@ class _Rows:
     def __init__(self, bounds: list[tuple[int, int]]):
         self.bounds, self.missing = bounds, set(range(len(bounds)))
         self.array: Array | None = None
+        self.pool = own_pool()  # of the thread that gets the array, whichever thread's chunk is the first
         self.lock = threading.Lock()
 
     def put(self, number: int, rows: Array) -> None:
@@ -187,7 +188,7 @@ class _Rows:
         with self.lock:
             if self.array is None:
                 order = [0, *sorted(range(1, rows.ndim), key=lambda axis: -abs(rows.strides[axis]))]
-                memory = empty((self.bounds[-1][1], *(rows.shape[axis] for axis in order[1:])), rows.dtype)
+                memory = empty((self.bounds[-1][1], *(rows.shape[axis] for axis in order[1:])), rows.dtype, self.pool)
                 self.array = memory.transpose(np.argsort(order))
             self.missing.discard(number)
         if rows.shape[1:] != self.array.shape[1:] or rows.dtype != self.array.dtype:

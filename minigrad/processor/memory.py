@@ -153,7 +153,7 @@ _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _pools_lock = threading.Lock()
 
 
-def _pool() -> Pool:
+def own_pool() -> Pool:
     """The pool of the calling thread."""
     try:
         return _local.pool
@@ -164,15 +164,18 @@ def _pool() -> Pool:
         return pool
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A new C-contiguous array, contents undefined: np.empty, with memory that is used again."""
+def empty(shape: tuple[int, ...], dtype: Any, pool: Pool | None = None) -> np.ndarray:
+    """A new C-contiguous array, contents undefined: np.empty, with memory that is used again.
+
+    pool: another thread's, where the array is for that thread; by default the caller's own.
+    """
     dtype = np.dtype(dtype)
     size = dtype.itemsize
     for length in shape:
         size *= length
     if size < SMALLEST or size > _limit:
         return np.empty(shape, dtype)
-    return _pool().lend(shape, dtype, size)
+    return (pool or own_pool()).lend(shape, dtype, size)
 
 
 def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
