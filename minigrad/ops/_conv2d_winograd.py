@@ -219,8 +219,8 @@ def transformed_images(x: Array, o: int, sizes: Sizes) -> Iterator[tuple[Tile, i
             windows = np.ndarray(shape, xp.dtype, xp, 0, (image, row, plan.m * pixel, pixel, number))
             d = d_memory[: n * rows * t * (z - a) * depth].reshape(n, rows, t, z - a, depth)
             for u in range(plan.rows):
-                there = d[..., u * c : (u + 1) * c].transpose(3, 1, 2, 0, 4)
-                np.matmul(plan.bt, windows[:, u : u + rows], out=there)
+                there = d[..., u * c : (u + 1) * c].transpose(1, 2, 3, 0, 4)
+                np.matmul(plan.bt, windows[:, u : u + rows].transpose(1, 2, 0, 3, 4), out=there)
             yield tile, g, d, m_memory[: n * (j - i) * t * (z - a) * o].reshape(n, -1, o)
 
 
@@ -236,23 +236,27 @@ def by_bands(d: Array, tile: Tile, sizes: Sizes) -> Iterator[tuple[Array, slice]
 
 def to_outputs(m: Array, y: Array, plan: Plan) -> None:
     """y = A^T M: y (images, rows, columns, o) of a tile."""
-    for tiles, columns in whole_and_rest(y.shape[2], plan):
-        there = y[:, :, columns].reshape(*y.shape[:2], tiles.stop - tiles.start, -1, y.shape[3])
-        np.matmul(plan.at[: there.shape[3]], by_tiles(m, y, plan)[:, :, tiles], out=there)
+    for m_of_tiles, y_of_tiles in tile_by_tile(m, y, plan):
+        np.matmul(plan.at[: y_of_tiles.shape[3]], m_of_tiles, out=y_of_tiles)
 
 
 def from_outputs(dy: Array, dm: Array, plan: Plan) -> None:
     """dM = A dy: dy (images, rows, columns, o) of a tile."""
     a = np.ascontiguousarray(plan.at.T)
-    for tiles, columns in whole_and_rest(dy.shape[2], plan):
-        there = dy[:, :, columns].reshape(*dy.shape[:2], tiles.stop - tiles.start, -1, dy.shape[3])
-        np.matmul(a[:, : there.shape[3]], there, out=by_tiles(dm, dy, plan)[:, :, tiles])
+    for dm_of_tiles, dy_of_tiles in tile_by_tile(dm, dy, plan):
+        np.matmul(a[:, : dy_of_tiles.shape[3]], dy_of_tiles, out=dm_of_tiles)
 
 
-def by_tiles(m: Array, y: Array, plan: Plan) -> Array:
-    """M (n, rows * tiles * images, o) as a view (images, rows, tiles, n, o)."""
+def tile_by_tile(m: Array, y: Array, plan: Plan) -> Iterator[tuple[Array, Array]]:
+    """Views of M and y, (rows, tiles, images, n, o) and (rows, tiles, images, m, o): of whole tiles, then of the rest.
+
+    Images are innermost, as in M, so that M is gone through from its beginning to its end.
+    """
     images, rows, _, o = y.shape
-    return m.reshape(plan.n, rows, plan.tiles, images, o).transpose(3, 1, 2, 0, 4)
+    by_tiles = m.reshape(plan.n, rows, plan.tiles, images, o).transpose(1, 2, 3, 0, 4)
+    for tiles, columns in whole_and_rest(y.shape[2], plan):
+        count = tiles.stop - tiles.start
+        yield by_tiles[:, tiles], y[:, :, columns].reshape(images, rows, count, -1, o).transpose(1, 2, 0, 3, 4)
 
 
 def whole_and_rest(columns: int, plan: Plan) -> list[tuple[slice, slice]]:
