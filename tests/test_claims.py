@@ -25,8 +25,10 @@ from paper_claims.nets import PAPER_FAN_IN, build  # noqa: E402
 from paper_claims.pictures import Library, scale_of, some_classes, train_loader  # noqa: E402
 from paper_claims.rows import CLAIMS, DEVICES, arms, fastest, searches  # noqa: E402
 from paper_claims.setups import (  # noqa: E402
+    A_FIFTH,
     ALEXNET,
     ARMS,
+    BEFORE_RELU,
     EARLY,
     FIGURE1,
     NARROW,
@@ -86,7 +88,7 @@ def test_a_difference_in_the_setup_is_one_in_the_net_or_its_training():
         return {name: p.shape for name, p in net.named_parameters()}, net.eval()(x).numpy()
 
     shapes, base = answers(ALEXNET)
-    for changed in ({"pool": (2, 2)}, {"norm": "none"}):
+    for changed in ({"pool": (2, 2)}, {"norm": "none"}, {"norm": BEFORE_RELU}, {"norm": A_FIFTH}):
         same, other = answers(replace(ALEXNET, **changed))
         assert same == shapes and not np.allclose(other, base)
     for changed in ({"plan": "half"}, {"plan": "two columns, apart"}, {"plan": "one column"}, {"without": "conv4"}):

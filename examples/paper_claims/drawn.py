@@ -28,6 +28,8 @@ def draw(folder: Path, found: Any) -> dict[str, str]:
         "augmentation": pairs("alexnet-centre", "centre alone"),
         "overlapping-pooling": pairs("alexnet-pool-2-2", "2 x 2, 2 apart"),
         "lrn": pairs("alexnet-no-lrn", "without LRN"),
+        "lrn-cifar": lambda found: intervals("lrn-cifar", found),
+        "lrn-original": lambda found: intervals("lrn-original", found),
         "two-columns": pairs("alexnet-half", "half the net"),
         "colour": colours,
         "biases": first_steps,

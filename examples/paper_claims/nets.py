@@ -12,7 +12,7 @@ import minigrad.functional as F
 from minigrad import Tensor, init, nn
 from minigrad.errors import ArgumentError
 
-from .setups import PLANS, Setup
+from .setups import A_FIFTH, BEFORE_RELU, PLANS, Setup
 
 PIXEL_SCALE = 1 / 58  # about the standard deviation of natural images' pixels
 # Fitted first weights give conv1 outputs of spread 1.  Those of the paper are some 32 times larger, in units of grey
@@ -43,10 +43,12 @@ def narrow_alexnet(setup: Setup, classes: int, devices: Sequence[str]) -> AlexNe
     devices = devices[:1] if columns == 1 or apart or setup.without else devices
     steps = ("relu", "pool") if setup.norm == "none" else ("relu", "lrn", "pool")
     fitted = setup.first == "fitted"
+    alpha = (FITTED_ALPHA if fitted else 1e-4) / (5 if setup.norm == A_FIFTH else 1)
     preset = Preset(
-        columns=columns, widths=widths, conv1=(5, 2), pool=setup.pool, layer1=steps,
+        columns=columns, widths=widths, conv1=(5, 2), pool=setup.pool,
+        layer1=("lrn", "pool", "relu") if setup.norm == BEFORE_RELU else steps,
         layer2=("pool",) if setup.without == "conv2" else steps,
-        lrn_alpha=FITTED_ALPHA if fitted else 1e-4, bias=setup.bias,
+        lrn_alpha=alpha, bias=setup.bias,
         dropout="inverted" if fitted else "paper", pixel_scale=PIXEL_SCALE if fitted else 1.0,
     )  # fmt: skip
     net = AlexNet(classes, preset, devices, setup.crop, dropout=setup.dropout)

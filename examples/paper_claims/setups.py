@@ -26,6 +26,8 @@ PLANS = {
 }
 VIEWS = ("crops and flips", "centre")  # what of a picture the net is shown in training
 NORMS = ("none", "across", "within")  # response normalisation: across maps (section 3.3), within maps (original code)
+# Across maps as in the original code, not in the paper: conv1's before its ReLU; alpha divided by the 5 maps.
+BEFORE_RELU, A_FIFTH = "across, before ReLU", "across, a fifth"
 # First weights: nn.standardize_outputs; normal with the paper's spread; as the original code's net for CIFAR-10.
 FIRST = ("fitted", "paper", "original")
 
@@ -112,6 +114,8 @@ def _arms() -> dict[str, Arm]:
         "alexnet-no-colour-noise": replace(base, colour_noise=0.0),
         "alexnet-pool-2-2": replace(base, pool=(2, 2)),
         "alexnet-no-lrn": replace(base, norm="none"),
+        "alexnet-lrn-before-relu": replace(base, norm=BEFORE_RELU),
+        "alexnet-lrn-a-fifth": replace(base, norm=A_FIFTH),
         "alexnet-half": replace(base, plan="half"),
         "alexnet-apart": replace(base, plan="two columns, apart"),
         "alexnet-one-column": replace(base, plan="one column"),
