@@ -181,6 +181,29 @@ def test_each_thread_has_a_pool_and_takes_back_what_others_drop():
     assert pool.used == 0 and pool.held == MB and this_pool().held == mine
 
 
+def test_rows_of_all_chunks_are_the_callers_whichever_thread_is_first():
+    """Else both threads would keep memory for them in the long run, as now one and now the other comes first."""
+    x = Tensor(np.ones((8, 40_000), np.float32))
+    second = threading.Event()
+
+    def function(rows):
+        if threading.current_thread() is threading.main_thread():
+            second.wait(10)  # the other thread's chunk ends first
+            return rows * 2.0
+        try:
+            return rows * 2.0
+        finally:
+            threading.Timer(0.05, second.set).start()
+
+    minigrad.set_num_threads(2)
+    try:
+        before = this_pool().used
+        y = minigrad.in_chunks(function, x, size=4)
+        assert this_pool().used - before == rounded(x.data.nbytes) and (y.numpy() == 2).all()
+    finally:
+        minigrad.set_num_threads(None)
+
+
 def test_many_threads_dropping_each_others_arrays():
     box: list[np.ndarray] = []
     wrong = []
