@@ -155,6 +155,8 @@ SCALE = """\
   kernels 5 x 5, one fully connected). For Figure 1: {per_class1} pictures of each class, batches of {batch1}, and a
   rate that stays.
 {done}
+- **Seeds**: three of each at first. Their intervals were wide, so two more were run of the pairs on tiny-imagenet-40,
+  of all but those of biases and middle-layers, whatever the first three had shown.
 - `--devices cuda:0` is for a card; no run has been made on one yet. For larger runs change
   `examples/paper_claims/setups.py`.
 """
