@@ -2,8 +2,9 @@
 
 Reproducible by construction: the generator that augments an item is seeded from (seed, epoch, index) and the
 shuffle from (seed, epoch), so a batch depends on its number alone, not on which thread made it or when.
-Threads are enough, with no processes, because Pillow and NumPy release the interpreter lock while they work: processes
-that write into shared memory load faster on two cores, by 1.1 to 1.4, and no step is waiting (benchmarks/loading.py).
+Threads are enough, with no processes, because Pillow and NumPy release the interpreter lock while they work: two
+processes that write into shared memory load 0.8 to 1.4 times as fast as two threads, and no step is waiting for either
+(benchmarks/loading.py).
 
 datasets.py has the data, sampling.py the order, batches.py makes one batch; here is who makes it, and when.
 """
