@@ -84,7 +84,7 @@ FIGURE1 = Setup(
     norm="none", bias=0.0, tests=1, stop_at=0.25,
 )  # fmt: skip
 # That the search of Figure 1 tries, by first weights: with the original code's pixels are raw, 58 times larger.
-RATES = {"fitted": (0.003, 0.01, 0.03, 0.1), "original": (0.0003, 0.001, 0.003, 0.01)}
+RATES = {"fitted": (0.003, 0.01, 0.03, 0.1), "original": (0.0003, 0.001, 0.003, 0.01, 0.03)}
 SEARCHED = 4  # epochs of the search
 # The original code's pair of configurations, 19pct and 18pct: the second normalises within maps after two pools.
 CIFAR_NET = replace(
